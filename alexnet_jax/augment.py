@@ -1,0 +1,172 @@
+"""From uint8 pixels to what the network sees: mirror images, PCA lighting, the mean. On the device.
+
+Crops are cut before (`alexnet_jax.dataset`), so that only what is used travels. Every draw follows
+from a key and an image's place in the global batch, so any layout of devices sees the same images.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from alexnet_jax.errors import UserError
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How pixels are prepared.
+
+  Attributes:
+    mean: see `subtract_mean`.
+    pixel_scale: multiplies the centred pixels.
+    flip: whether training images are mirrored with probability 1/2.
+    images_per_draw: consecutive images that share a coin (32 in the source).
+    lighting_scale, lighting_rescale: see `lighting`.
+  """
+
+  mean: str
+  pixel_scale: float
+  flip: bool
+  images_per_draw: int
+  lighting_scale: str
+  lighting_rescale: bool
+
+
+class Statistics(NamedTuple):
+  """What is known of the training images' pixels.
+
+  Attributes:
+    mean_image: [S, S, 3] float32, each pixel's mean, 0 to 255.
+    eigenvalues: [3] float32, of the covariance of RGB values in [0, 1], ascending.
+    eigenvectors: [3, 3] float32, in columns.
+  """
+
+  mean_image: Array
+  eigenvalues: Array
+  eigenvectors: Array
+
+
+def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -> Array:
+  """Centres pixels.
+
+  Args:
+    images: [N, s, s, 3] uint8 crops.
+    offsets: [N, 2] int, row and column at which each was cut.
+    mean_image: [S, S, 3] float32.
+    mean: 'pixel': the mean at the crop's own place (paper, section 2; Caffe); 'centre': the mean
+      image's centre, wherever the crop was cut (2012 source); 'channel': the mean colour.
+
+  Returns:
+    [N, s, s, 3] float32.
+  """
+  pixels = images.astype(jnp.float32)
+  size = images.shape[1]
+  if mean == 'channel':
+    return pixels - jnp.mean(mean_image, axis=(0, 1))[None, None, None]
+  if mean == 'centre':
+    border = (mean_image.shape[0] - size) // 2
+    return pixels - mean_image[None, border : border + size, border : border + size]
+
+  if mean != 'pixel':
+    raise UserError(f"augment.mean is {mean!r}; it may be 'pixel', 'centre' or 'channel'")
+
+  def cut(offset: Array) -> Array:
+    return lax.dynamic_slice(mean_image, (offset[0], offset[1], 0), (size, size, 3))
+
+  return pixels - jax.vmap(cut)(offsets)
+
+
+def flip(key: Array, pixels: Array, positions: Array, draw: int = 1) -> Array:
+  """Mirrors images with probability 1/2 (paper, section 4.1).
+
+  Args:
+    key: this step's key.
+    pixels: [N, H, W, C].
+    positions: [N] int, places in the global batch.
+    draw: how many consecutive images share a coin (32 in the source).
+  """
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions // draw)
+  heads = jax.vmap(jax.random.bernoulli)(keys)
+  return jnp.where(heads[:, None, None, None], pixels[:, :, ::-1], pixels)
+
+
+def lighting(
+  key: Array,
+  pixels: Array,
+  positions: Array,
+  statistics: Statistics,
+  std: Array,
+  scale: str,
+  rescale: bool,
+) -> Array:
+  """Shifts each image's colour along the training pixels' principal axes (paper, section 4.1).
+
+  Args:
+    key: this step's key.
+    pixels: [N, H, W, 3] float32, 0 to 255, centred.
+    positions: [N] int, places in the global batch.
+    statistics: of the training images.
+    std: scalar, standard deviation of the draws; 0.1 in the paper, 0 for no lighting.
+    scale: what a draw multiplies: 'eigenvalues' of the covariance of pixels in [0, 1] (the paper)
+      or 'standard_deviations' along the axes (2012 source), about twice as much on ImageNet.
+    rescale: divide by 1 + std, as the source does to keep the training images' scale.
+  """
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
+  draws = std * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+  if scale not in ('eigenvalues', 'standard_deviations'):
+    raise UserError(
+      f"augment.lighting.scale is {scale!r}; it may be 'eigenvalues' or 'standard_deviations'"
+    )
+  values = statistics.eigenvalues if scale == 'eigenvalues' else jnp.sqrt(statistics.eigenvalues)
+  shifts = 255.0 * (draws * values[None]) @ statistics.eigenvectors.T  # [N, 3]
+  pixels = pixels + shifts[:, None, None, :]
+  return pixels / (1 + std) if rescale else pixels
+
+
+def training_pixels(
+  key: Array,
+  images: Array,
+  offsets: Array,
+  positions: Array,
+  statistics: Statistics,
+  lighting_std: Array,
+  options: Options,
+) -> Array:
+  """What the network sees of a training batch: mirrored, centred and lit.
+
+  Args:
+    key: this step's key.
+    images: [N, s, s, 3] uint8 crops.
+    offsets: [N, 2] int, where they were cut.
+    positions: [N] int, places in the global batch.
+    statistics: of the training images.
+    lighting_std: scalar; 0 for no lighting.
+    options: the rest.
+
+  Returns:
+    [N, s, s, 3] float32.
+  """
+  flip_key, lighting_key = jax.random.split(key)
+  mirror = functools.partial(flip, flip_key, positions=positions, draw=options.images_per_draw)
+  if options.flip and options.mean != 'pixel':  # the source's mean is not mirrored with the image
+    images = mirror(images)
+  pixels = subtract_mean(images, offsets, statistics.mean_image, options.mean)
+  if options.flip and options.mean == 'pixel':
+    pixels = mirror(pixels)
+  scale, rescale = options.lighting_scale, options.lighting_rescale
+  pixels = lighting(lighting_key, pixels, positions, statistics, lighting_std, scale, rescale)
+  return options.pixel_scale * pixels
+
+
+def evaluation_pixels(
+  images: Array, offsets: Array, statistics: Statistics, options: Options
+) -> Array:
+  """What the network sees of a test batch: centred pixels; args as `training_pixels`."""
+  return options.pixel_scale * subtract_mean(
+    images, offsets, statistics.mean_image, options.mean
+  )

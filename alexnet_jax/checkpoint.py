@@ -1,0 +1,163 @@
+"""Checkpoints: Orbax's files, with a digest of everything in them.
+
+A checkpoint is a folder named by its step. It holds named trees of arrays and a description, a
+JSON object. Orbax restores a data file with a flipped bit without complaint, so the description
+keeps a digest of every tree, and of itself; they are checked on reading.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from alexnet_jax.errors import UserError
+
+_DESCRIPTION = 'description'
+
+
+class DamagedError(Exception):
+  """A checkpoint that cannot be read, or whose contents are not what was written."""
+
+
+def _digest(tree: Any) -> str:
+  """A digest of all arrays of a tree, their names, shapes and dtypes."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    array = np.ascontiguousarray(leaf)
+    digest.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
+    digest.update(array.reshape(-1).view(np.uint8))
+  return digest.hexdigest()
+
+
+def _text_digest(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def steps(directory: str | os.PathLike[str]) -> list[int]:
+  """Steps of the whole checkpoints in a folder, oldest first; none where there is no folder."""
+  return sorted(ocp.utils.checkpoint_steps(directory)) if Path(directory).is_dir() else []
+
+
+def read(
+  directory: str | os.PathLike[str], step: int, abstract: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads trees of a checkpoint, and its description.
+
+  Args:
+    directory: the folder of the checkpoints.
+    step: which one.
+    abstract: the trees to read, by name, as jax.ShapeDtypeStruct with the shardings wanted, which
+      need not be those with which they were written.
+
+  Returns:
+    The trees by name, and the description.
+
+  Raises:
+    DamagedError: something cannot be read or differs from what was written.
+  """
+  items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+  try:
+    with _checkpointer() as checkpointer:
+      found = checkpointer.restore(
+        Path(directory).absolute() / str(step),
+        args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonRestore()}, **items),
+      )
+    written = found[_DESCRIPTION]
+    description, digests = written['content'], written['digests']
+    intact = written['digest'] == _text_digest([description, digests])
+  except Exception as error:  # Orbax and tensorstore raise many kinds
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise DamagedError(first[:200]) from error
+  if not intact:
+    raise DamagedError('its description differs from what was written')
+  for name in abstract:
+    if _digest(found[name]) != digests[name]:
+      raise DamagedError(f'its {name} differ from what was written')
+  return {name: found[name] for name in abstract}, description
+
+
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+  checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+  try:
+    yield checkpointer
+  finally:
+    checkpointer.close()
+
+
+def set_aside(directory: str | os.PathLike[str], step: int) -> Path:
+  """Moves a damaged checkpoint out of the way of the one that will take its place."""
+  target = Path(directory) / f'damaged-{step}'
+  while target.exists():
+    target = target.with_name(target.name + '-again')
+  return (Path(directory) / str(step)).rename(target)
+
+
+@dataclasses.dataclass
+class _Keep(preservation_policy.PreservationPolicy):
+  """The newest and the best."""
+
+  newest: int
+  best_step: int | None = None
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    del context
+    first = len(checkpoints) - self.newest
+    return [i >= first or info.step == self.best_step for i, info in enumerate(checkpoints)]
+
+
+class Writer:
+  """Writes checkpoints in the background; the newest ones and the best are kept."""
+
+  def __init__(self, directory: str | os.PathLike[str], keep: int):
+    """`keep` is how many of the newest to keep; raises UserError where nothing can be written."""
+    if keep < 1:
+      raise UserError(f'checkpoint.keep is {keep}; at least one checkpoint must be kept')
+    self._keep = _Keep(keep)
+    self._manager = ocp.CheckpointManager(
+      Path(directory).absolute(),
+      options=ocp.CheckpointManagerOptions(preservation_policy=self._keep),
+    )
+
+  def save(
+    self, step: int, trees: Mapping[str, Any], description: Mapping[str, Any], best_step: int | None
+  ) -> None:
+    """Starts to write a checkpoint, unless the step has one; waits for the one before.
+
+    Args:
+      step: its step.
+      trees: trees of arrays, by name.
+      description: what else is to be kept, fit for JSON.
+      best_step: the best checkpoint, which is kept however old it grows.
+    """
+    if step in self._manager.all_steps():
+      return
+    self._keep.best_step = best_step
+    digests = {name: _digest(tree) for name, tree in trees.items()}
+    # As it will be read: JSON has no tuples.
+    content = json.loads(json.dumps(description))
+    written = {
+      'content': content,
+      'digests': digests,
+      'digest': _text_digest([content, digests]),
+    }
+    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonSave(written)}, **items),
+      force=True,
+    )
+
+  def close(self) -> None:
+    """Waits until everything is written."""
+    self._manager.wait_until_finished()
+    self._manager.close()

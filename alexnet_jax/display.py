@@ -1,0 +1,85 @@
+"""What the user sees of a run: a progress bar on a terminal, plain lines elsewhere, a table."""
+
+from collections.abc import Callable, Sequence
+
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+
+
+class Display:
+  """Lines and progress bars on stderr; use it in a `with`.
+
+  Attributes:
+    live: whether it is a terminal.
+  """
+
+  def __init__(self) -> None:
+    self._console = Console(stderr=True)
+    self.live = self._console.is_terminal
+    self._bars = progress.Progress(
+      progress.TextColumn('{task.description}'),
+      progress.BarColumn(),
+      progress.MofNCompleteColumn(),
+      progress.TimeElapsedColumn(),
+      progress.TimeRemainingColumn(),
+      progress.TextColumn('{task.fields[status]}'),
+      console=self._console,
+      disable=not self.live,
+      speed_estimate_period=120,
+    )
+
+  def __enter__(self) -> 'Display':
+    self._bars.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._bars.stop()
+
+  def task(self, description: str, total: int, completed: int = 0) -> Callable[..., None]:
+    """Starts a bar.
+
+    Args:
+      description: what is being done.
+      total: how much there is to do.
+      completed: how much of it is done.
+
+    Returns:
+      move(advance, status=None, done=False): moves the bar on, changes the words behind it, or
+      takes it away.
+    """
+    task = self._bars.add_task(description, total=total, completed=completed, status='')
+
+    def move(advance: int = 0, status: str | None = None, done: bool = False) -> None:
+      if done:
+        self._bars.remove_task(task)
+      else:
+        self._bars.update(task, advance=advance, **({} if status is None else {'status': status}))
+
+    return move
+
+  def line(self, text: str) -> None:
+    """Prints a line above the bars."""
+    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_table(
+  title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str] = ()
+) -> None:
+  """Prints a table to stdout; all columns but the first are aligned right.
+
+  Args:
+    title: its heading.
+    columns: their headings.
+    rows: the cells.
+    total: a last row, set off by a line.
+  """
+  table = Table(title=title, title_justify='left', show_footer=bool(total))
+  for i, column in enumerate(columns):
+    footer = total[i] if total else ''
+    table.add_column(column, footer=footer, justify='right' if i else 'left', no_wrap=True)
+  for row in rows:
+    table.add_row(*row)
+  console = Console()
+  # Away from a terminal rich assumes 80 columns and would cut cells off.
+  console.print(table, width=None if console.is_terminal else 200, crop=False)

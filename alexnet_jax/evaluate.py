@@ -1,0 +1,171 @@
+"""Error over every image of a split, centre crops, on any mesh."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from alexnet_jax import augment, checkpoint, dataset, experiment, metrics, workdir
+from alexnet_jax import mesh as mesh_lib
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from alexnet_jax.model import AlexNet
+
+Array = jax.Array
+EvaluationStep = Callable[[Any, Mapping[str, Any], augment.Statistics], dict[str, Array]]
+
+
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Array]:
+  """Spreads a batch over the mesh's 'data' axis."""
+  return jax.device_put(dict(batch), mesh_lib.shardings(mesh, mesh_lib.BATCH))
+
+
+def make_evaluation_step(net: AlexNet, mesh: Mesh, options: augment.Options) -> EvaluationStep:
+  """A compiled function from (params, batch, statistics) to a batch's `metrics.batch_sums`.
+
+  Args:
+    net: the global network.
+    mesh: on which it runs.
+    options: how pixels are prepared.
+  """
+  local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
+
+  def on_device(params: Any, batch: Mapping[str, Array], statistics: Any) -> dict[str, Array]:
+    pixels = augment.evaluation_pixels(batch['image'], batch['offset'], statistics, options)
+    logits, _ = local.apply({'params': params}, pixels)
+    sums = metrics.batch_sums(logits, batch['label'], batch['mask'])
+    return jax.lax.psum(sums, mesh_lib.DATA)
+
+  def step(params: Any, batch: Mapping[str, Array], statistics: Any) -> dict[str, Array]:
+    specs = (mesh_lib.parameter_specs(params), mesh_lib.BATCH, mesh_lib.REPLICATED)
+    sharded = jax.shard_map(
+      on_device, mesh=mesh, in_specs=specs, out_specs=mesh_lib.REPLICATED, check_vma=True
+    )
+    return sharded(params, batch, statistics)
+
+  return jax.jit(step)
+
+
+def evaluate(
+  step: EvaluationStep,
+  params: Any,
+  statistics: augment.Statistics,
+  split: dataset.Split,
+  *,
+  batch_size: int,
+  crop_size: int,
+  mesh: Mesh,
+  progress: Callable[[int], None] = lambda images: None,
+) -> dict[str, float]:
+  """Loss and errors over every image of a split, each counted once.
+
+  Args:
+    step: from `make_evaluation_step`.
+    params: the network's, laid out on the mesh.
+    statistics: of the training images.
+    split: the images.
+    batch_size: images a batch; it must divide over the mesh.
+    crop_size: the network's input size.
+    mesh: of the step.
+    progress: called with the number of images of each batch; what it raises stops the evaluation.
+
+  Returns:
+    'loss', 'top1_error' and 'top5_error'.
+  """
+  sums = metrics.empty()
+  batches = dataset.prefetch(dataset.evaluation_batches(split, batch_size, crop_size))
+  try:
+    for batch in batches:
+      sums = metrics.merge(sums, step(params, put_batch(batch, mesh), statistics))
+      progress(int(batch['mask'].sum()))
+  finally:
+    batches.close()
+  return metrics.compute(sums)
+
+
+
+def load_best(
+  path: Path, mesh: Mesh, net: AlexNet, display: Display
+) -> tuple[int, Any, augment.Statistics]:
+  """Step, parameters (on the mesh) and statistics of a workdir's best whole checkpoint.
+
+  Where the best is damaged, the newest that is whole takes its place, saying so.
+
+  Raises:
+    UserError: there is none.
+  """
+  directory = path / 'checkpoints'
+  image = jnp.zeros((1, net.input_size, net.input_size, 3))
+  params = jax.eval_shape(net.init, jax.random.key(0), image)['params']
+  placed = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(params))
+  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
+
+  def abstract(shape: tuple[int, ...], sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+  steps = checkpoint.steps(directory)[::-1]
+  best = None
+  for step in steps:  # the newest that can be read knows which is best
+    try:
+      best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
+      break
+    except checkpoint.DamagedError:
+      continue
+  for step in sorted(steps, key=lambda step: (step != best, -step)):
+    try:
+      _, description = checkpoint.read(directory, step, {})
+      size = description['config']['data']['image_size']
+      trees = {
+        'params': jax.tree.map(lambda leaf, at: abstract(leaf.shape, at), params, placed),
+        'statistics': {
+          'mean_image': abstract((size, size, 3), replicated),
+          'eigenvalues': abstract((3,), replicated),
+          'eigenvectors': abstract((3, 3), replicated),
+        },
+      }
+      found, _ = checkpoint.read(directory, step, trees)
+      return step, found['params'], augment.Statistics(**found['statistics'])
+    except checkpoint.DamagedError as error:
+      display.line(f'checkpoint {step} is damaged ({error}); trying another')
+  raise UserError(f'{directory} has no whole checkpoint; train first, with --workdir={path}')
+
+
+def evaluate_workdir(
+  path: str | os.PathLike[str], config: ConfigDict
+) -> tuple[int, dict[str, float]]:
+  """Centre-crop loss and errors of a workdir's best checkpoint over the validation split.
+
+  Args:
+    path: the run's folder.
+    config: the run's, but for where it runs (`workdir.CIRCUMSTANCES`).
+
+  Returns:
+    The checkpoint's step, and 'loss', 'top1_error' and 'top5_error'.
+
+  Raises:
+    UserError: there is no whole checkpoint, or it is of another experiment.
+  """
+  path = Path(path)
+  workdir.check(path, experiment.resolved(config))
+  net = experiment.make_network(config)
+  mesh = experiment.make_mesh(config)
+  with Display() as display:
+    step, params, statistics = load_best(path, mesh, net, display)
+    split = experiment.load_split(config, config.data.validation_split)
+    move = display.task('evaluation', split.num_examples)
+    values = evaluate(
+      make_evaluation_step(net, mesh, experiment.augment_options(config)),
+      params,
+      statistics,
+      split,
+      batch_size=config.train.batch_size,
+      crop_size=net.input_size,
+      mesh=mesh,
+      progress=move,
+    )
+  return step, values

@@ -1,0 +1,101 @@
+"""From a whole config to its parts: network, mesh, update rule, data."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from alexnet_jax import augment, dataset, optimizer
+from alexnet_jax import mesh as mesh_lib
+from alexnet_jax.errors import UserError
+from alexnet_jax.model import AlexNet, alexnet
+
+
+def resolved(config: ConfigDict) -> dict[str, Any]:
+  """A config as JSON has it: what is compared, and written into workdir and checkpoints."""
+  value: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+  return value
+
+
+def from_resolved(value: dict[str, Any]) -> ConfigDict:
+  """The config of which `resolved` made this; JSON's lists are tuples again."""
+
+  def tuples(part: Any) -> Any:
+    if isinstance(part, dict):
+      return {name: tuples(inner) for name, inner in part.items()}
+    return tuple(map(tuples, part)) if isinstance(part, list) else part
+
+  return ConfigDict(tuples(value))
+
+
+def make_network(config: ConfigDict) -> AlexNet:
+  """The network; raises UserError as `alexnet` does."""
+  return alexnet(config.model.to_dict())
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+  """The mesh, its CPU devices emulated if need be.
+
+  Raises:
+    UserError: devices, columns and batch size do not fit each other.
+  """
+  arguments = (config.model.num_columns, config.mesh.column_devices, config.mesh.data_devices)
+  mesh_lib.emulate_cpu_devices(*arguments)
+  mesh = mesh_lib.make_mesh(*arguments)
+  parts = mesh.shape[mesh_lib.DATA]
+  if config.train.batch_size < 1 or config.train.batch_size % parts:
+    raise UserError(
+      f'train.batch_size={config.train.batch_size} does not divide over {parts} data-parallel'
+      f' devices; set it to a multiple of {parts}, or set mesh.data_devices'
+    )
+  return mesh
+
+
+def augment_options(config: ConfigDict) -> augment.Options:
+  """How pixels are prepared."""
+  return augment.Options(
+    mean=config.augment.mean,
+    pixel_scale=config.augment.pixel_scale,
+    flip=config.augment.flip,
+    images_per_draw=config.augment.images_per_draw,
+    lighting_scale=config.augment.lighting.scale,
+    lighting_rescale=config.augment.lighting.rescale,
+  )
+
+
+def make_optimizer(config: ConfigDict, net: AlexNet) -> optax.GradientTransformation:
+  """The update rule."""
+  pixels = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
+  params = jax.eval_shape(net.init, jax.random.key(0), pixels)['params']
+  return optimizer.paper_sgd(
+    config.optimizer.momentum,
+    optimizer.weight_decays(
+      params, config.optimizer.weight_decay, config.optimizer.decay_multipliers
+    ),
+  )
+
+
+def load_split(config: ConfigDict, split: str) -> dataset.Split:
+  """A split of the data set.
+
+  Raises:
+    UserError: it is not there, or does not have the network's classes.
+  """
+  loaded = dataset.load_split(
+    config.data.name,
+    split,
+    config.data.data_dir,
+    config.data.image_size,
+    config.data.memory_megabytes,
+  )
+  classes = len(loaded.class_names)
+  if classes != config.model.num_classes:
+    raise UserError(
+      f'{config.data.name} has {classes} classes but model.num_classes is'
+      f' {config.model.num_classes}; set --config.model.num_classes={classes}'
+    )
+  return loaded

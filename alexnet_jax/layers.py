@@ -1,0 +1,336 @@
+"""The network's parts as pure functions and two linen layers that know about columns.
+
+A *column* is one of the paper's two GPUs' worth of kernels. A layer takes a list of arrays and
+returns one array for each column that this device holds. A list of one array is read by every
+column (the image, or all columns' maps put together); a list with an array for each column is
+read column by column, each with a dense convolution of its own: XLA has no fast path on the CPU
+for a grouped one.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+
+
+def output_size(size: int, window: int, stride: int, padding: int) -> int:
+  """Side of a convolution's or pool's output, rounded up as the 2012 source does (`layer.py`)."""
+  return 1 + max(0, math.ceil((2 * padding + size - window) / stride))
+
+
+def _pad_for(size: int, window: int, stride: int, padding: int) -> tuple[int, int]:
+  """Low and high padding with which windows at `stride` exactly cover `output_size` outputs."""
+  covered = (output_size(size, window, stride, padding) - 1) * stride + window
+  return padding, covered - size - padding
+
+
+def convolution(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
+  """Dense cross-correlation, zero-padded, the output's side rounded up.
+
+  224x224 at window 11, stride 4 and no padding gives 55x55: three zero pixels are added on the
+  right and at the bottom. With a stride, the same sum is written over `stride x stride` blocks
+  of pixels ("space to depth"), because convolutions of few channels are slow on XLA's CPU.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [window, window, C, F].
+    stride: pixels between neighbouring windows.
+    padding: zero pixels on the left and at the top (and, before rounding, right and bottom).
+
+  Returns:
+    [N, output_size(H), output_size(W), F].
+  """
+  window = kernel.shape[0]
+  rows, columns = (_pad_for(size, window, stride, padding) for size in x.shape[1:3])
+  if stride > 1:
+    n, c, f = x.shape[0], x.shape[3], kernel.shape[3]
+    grow = -window % stride  # zeros that make the kernel a whole number of blocks
+    blocks = (window + grow) // stride
+    kernel = jnp.pad(kernel, ((0, grow), (0, grow), (0, 0), (0, 0)))
+    kernel = kernel.reshape(blocks, stride, blocks, stride, c, f).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(blocks, blocks, stride * stride * c, f)  # 12x12x3 -> 3x3x48
+    x = jnp.pad(x, ((0, 0), (rows[0], rows[1] + grow), (columns[0], columns[1] + grow), (0, 0)))
+    height, width = x.shape[1] // stride, x.shape[2] // stride
+    x = x.reshape(n, height, stride, width, stride, c).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(n, height, width, stride * stride * c)  # 228x228x3 -> 57x57x48
+    rows = columns = (0, 0)
+  return lax.conv_general_dilated(
+    x, kernel, (1, 1), (rows, columns), dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+
+
+def local_convolution(x: Array, kernel: Array, padding: int = 0) -> Array:
+  """A convolution whose kernels differ from place to place ("locally connected"), stride 1.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [H', W', window, window, C, F], one kernel for each output position.
+    padding: zero pixels on every side.
+
+  Returns:
+    [N, H', W', F].
+  """
+  rows, columns, window = kernel.shape[:3]
+  x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+  patches = jnp.stack(
+    [
+      jnp.stack([x[:, i : i + rows, j : j + columns] for j in range(window)], axis=3)
+      for i in range(window)
+    ],
+    axis=3,
+  )  # [N, H', W', window, window, C]
+  return jnp.einsum('nhwijc,hwijcf->nhwf', patches, kernel)
+
+
+def _window_sum(x: Array, size: int, axes: Sequence[int]) -> Array:
+  """Sum over the neighbours within `size // 2` along each axis, clipped at the ends."""
+  half = size // 2
+  for axis in axes:
+    length = x.shape[axis]
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (half, half)
+    padded = jnp.pad(x, pads)
+    x = functools.reduce(
+      jnp.add, (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * half + 1))
+    )
+  return x
+
+
+def _negative_power(d: Array, beta: float) -> Array:
+  # d**-0.75 without a logarithm, which costs more than the rest of the norm.
+  return lax.rsqrt(d) * jnp.sqrt(lax.rsqrt(d)) if beta == 0.75 else d**-beta
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def response_norm(
+  x: Array,
+  size: int = 5,
+  k: float = 2.0,
+  alpha: float = 1e-4,
+  beta: float = 0.75,
+  axes: tuple[int, ...] = (3,),
+) -> Array:
+  """Local response normalisation, `x / (k + alpha * sum of x^2 over neighbours)**beta`.
+
+  Paper, section 3.3, with `axes=(3,)` (neighbouring maps); the 2012 source's within-map form
+  with `axes=(1, 2)` (neighbouring pixels). `alpha` multiplies the sum as the paper writes it;
+  Caffe, PyTorch and the source divide it first by the number of neighbours.
+
+  Args:
+    x: [N, H, W, C].
+    size: neighbours along each axis, the place itself included; the window is clipped at the
+      ends.
+    k: what is added to the sum.
+    alpha: what multiplies the sum.
+    beta: the power.
+    axes: the axes along which neighbours are counted.
+
+  Returns:
+    The normalised maps, the shape and dtype of x.
+  """
+  return x * _negative_power(k + alpha * _window_sum(x * x, size, axes), beta)
+
+
+def _response_norm_forward(x, size, k, alpha, beta, axes):
+  d = k + alpha * _window_sum(x * x, size, axes)
+  return x * _negative_power(d, beta), (x, d)
+
+
+def _response_norm_backward(size, k, alpha, beta, axes, residuals, g):
+  x, d = residuals
+  scaled = g * _negative_power(d, beta)
+  # The window is symmetric, so its adjoint is itself.
+  return (scaled - 2 * alpha * beta * x * _window_sum(scaled * x / d, size, axes),)
+
+
+response_norm.defvjp(_response_norm_forward, _response_norm_backward)
+
+
+def _pool_pads(x: Array, window: int, stride: int) -> tuple[tuple[int, int], ...]:
+  rows, columns = (_pad_for(size, window, stride, 0) for size in x.shape[1:3])
+  return ((0, 0), rows, columns, (0, 0))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
+  """Maximum over windows; one that overhangs the edge is clipped. Paper, section 3.4.
+
+  The gradient goes in full to every place that holds its window's maximum, ties included, as
+  in the 2012 kernels.
+
+  Args:
+    x: [N, H, W, C].
+    window: side of a window in pixels.
+    stride: pixels between windows; they overlap where it is less than `window`.
+
+  Returns:
+    [N, output_size(H), output_size(W), C].
+  """
+  return lax.reduce_window(
+    x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), _pool_pads(x, window, stride)
+  )
+
+
+def _max_pool_forward(x, window, stride):
+  y = max_pool(x, window, stride)
+  return y, (x, y)
+
+
+def _max_pool_backward(window, stride, residuals, g):
+  x, y = residuals
+  pads = _pool_pads(x, window, stride)
+  padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(low, high, 0) for low, high in pads])
+  rows, columns = y.shape[1:3]
+  zero = jnp.zeros((), g.dtype)
+  total = jnp.zeros(padded.shape, g.dtype)
+  for i in range(window):
+    for j in range(window):
+      seen = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+      share = jnp.where(seen == y, g, zero)
+      total += lax.pad(
+        share,
+        zero,
+        ((0, 0, 0), (i, window - 1 - i, stride - 1), (j, window - 1 - j, stride - 1), (0, 0, 0)),
+      )
+  return (lax.pad(total, zero, [(-low, -high, 0) for low, high in pads]),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def average_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
+  """Mean over windows, always divided by the whole window as the 2012 kernels do at the edges.
+
+  Args and result as `max_pool`.
+  """
+  total = lax.reduce_window(
+    x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), _pool_pads(x, window, stride)
+  )
+  return total / window**2
+
+
+def dropout_mask(key: Array, positions: Array, shape: tuple[int, ...], rate: float) -> Array:
+  """Which units stay, drawn for each image from its place in the global batch alone.
+
+  So the same units are dropped however the batch is spread over devices.
+
+  Args:
+    key: a key of this step, layer and column.
+    positions: [N] int, each image's place in the global batch.
+    shape: shape of one image's units.
+    rate: probability that a unit is dropped.
+
+  Returns:
+    [N, *shape] bool, True where a unit stays.
+  """
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(positions)
+  return jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, shape))(keys)
+
+
+def _columns(
+  function: Callable[[Array, Array], Array],
+  inputs: Sequence[Array],
+  kernel: Array,
+  bias: Array,
+  columns: int,
+) -> list[Array]:
+  """Applies the kernel's share of each input; the last axes of kernel and bias hold columns."""
+  kernels = jnp.split(kernel, len(inputs), axis=-1)
+  biases = jnp.split(bias, len(inputs), axis=-1)
+  outputs: list[Array] = []
+  for x, w, b in zip(inputs, kernels, biases, strict=True):
+    y = function(x, w)
+    outputs += jnp.split(y + jnp.expand_dims(b, range(y.ndim - b.ndim)), columns // len(inputs), -1)
+  return outputs
+
+
+class Convolution(nn.Module):
+  """A convolutional layer of one or more columns, without its nonlinearity.
+
+  Attributes:
+    features: kernels on this device, over all the columns that it holds.
+    columns: columns that this device holds.
+    kernel_size, stride, padding: in pixels.
+    shared: False for a locally connected layer, whose kernels and biases differ from place to
+      place (stride 1).
+    kernel_init, bias_init: initialisers.
+  """
+
+  features: int
+  columns: int
+  kernel_size: int
+  stride: int = 1
+  padding: int = 0
+  shared: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.01)
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+  @nn.compact
+  def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+    """[N, H, W, C] for one reader or each column -> [N, H', W', features / columns] for each."""
+    rows, columns, channels = inputs[0].shape[1:]
+    window = (self.kernel_size, self.kernel_size, channels, self.features)
+    if self.shared:
+      kernel = self.param('kernel', self.kernel_init, window)
+      bias = self.param('bias', self.bias_init, (self.features,))
+      function = functools.partial(convolution, stride=self.stride, padding=self.padding)
+    else:
+      places = tuple(output_size(s, self.kernel_size, 1, self.padding) for s in (rows, columns))
+      kernel = self.param('kernel', self.kernel_init, places + window)
+      bias = self.param('bias', self.bias_init, (*places, self.features))
+      function = functools.partial(local_convolution, padding=self.padding)
+    return _columns(function, inputs, kernel, bias, self.columns)
+
+
+class Dense(nn.Module):
+  """A fully connected layer of one or more columns, without its nonlinearity.
+
+  Attributes:
+    features: units on this device, over all the columns that it holds.
+    columns: columns that this device holds.
+    kernel_init, bias_init: initialisers.
+  """
+
+  features: int
+  columns: int
+  kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.01)
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+  @nn.compact
+  def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+    """[N, K] for one reader or each column -> [N, features / columns] for each column."""
+    kernel = self.param('kernel', self.kernel_init, (inputs[0].shape[-1], self.features))
+    bias = self.param('bias', self.bias_init, (self.features,))
+    return _columns(jnp.matmul, inputs, kernel, bias, self.columns)
+
+
+class Output(nn.Module):
+  """The classifier: reads every column, and each device multiplies only the rows of its own.
+
+  Attributes:
+    features: number of classes.
+    column_axis: mesh axis over which the devices' products are summed; None outside `shard_map`.
+    kernel_init, bias_init: initialisers.
+  """
+
+  features: int
+  column_axis: str | None
+  kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.01)
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+  @nn.compact
+  def __call__(self, inputs: Sequence[Array]) -> Array:
+    """[N, K] for each column on this device -> [N, features] logits, the same on every device."""
+    x = jnp.concatenate(inputs, axis=-1)
+    kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
+    bias = self.param('bias', self.bias_init, (self.features,))
+    logits = x @ kernel
+    if self.column_axis is not None:
+      logits = lax.psum(logits, self.column_axis)
+    return logits + bias[None, :]

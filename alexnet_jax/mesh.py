@@ -1,0 +1,124 @@
+"""Which devices there are, and which part of every array each of them holds.
+
+The mesh has two axes. Along 'column' a network's columns are spread: two devices hold one each,
+one device holds both. Along 'data' each batch is spread over such pairs.
+"""
+
+import contextlib
+import os
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from alexnet_jax.errors import UserError
+
+DATA, COLUMN = 'data', 'column'
+BATCH = PartitionSpec(DATA)
+REPLICATED = PartitionSpec()
+
+
+def emulate_cpu_devices(
+  num_columns: int, column_devices: int | str, data_devices: int | str
+) -> None:
+  """Asks jax for as many CPU devices as the mesh will want, before jax has looked for any.
+
+  A machine's own accelerators stay what jax computes on. A count that the user gave in
+  XLA_FLAGS or JAX_NUM_CPU_DEVICES, or a backend already started (a notebook's), is left alone.
+
+  Args:
+    num_columns: the network's.
+    column_devices, data_devices: as `make_mesh` takes them.
+  """
+  if (
+    'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+    or jax.config.jax_num_cpu_devices > 0
+  ):
+    return
+  columns = num_columns if column_devices == 'auto' else int(column_devices)
+  pairs = 1 if data_devices == 'auto' else int(data_devices)
+  with contextlib.suppress(RuntimeError):  # a backend is running already
+    jax.config.update('jax_num_cpu_devices', columns * pairs)
+
+
+def make_mesh(
+  num_columns: int, column_devices: int | str = 'auto', data_devices: int | str = 'auto'
+) -> Mesh:
+  """Lays the devices out as ('data', 'column').
+
+  Args:
+    num_columns: the network's.
+    column_devices: over how many devices a network's columns are spread; 'auto' is one for each
+      column where the devices suffice, else one for all.
+    data_devices: over how many of those pairs (or single devices) a batch is spread; 'auto' is
+      all that there are.
+
+  Raises:
+    UserError: there are too few devices, or their number does not divide; the message says
+      what is there, what is wanted and what to set.
+  """
+  for field, value in (('column_devices', column_devices), ('data_devices', data_devices)):
+    if value != 'auto' and (not isinstance(value, int) or value < 1):
+      raise UserError(f"mesh.{field} is {value!r}; it may be 'auto' or a number from 1")
+  devices = jax.devices()
+  there = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
+  if column_devices == 'auto':
+    pairs = 1 if data_devices == 'auto' else int(data_devices)
+    fits = len(devices) % num_columns == 0 and len(devices) >= num_columns * pairs
+    column_devices = num_columns if fits else 1
+  if num_columns % int(column_devices):
+    raise UserError(
+      f'{num_columns} column{"s" if num_columns > 1 else ""} cannot be spread over'
+      f' {column_devices} devices; set mesh.column_devices to 1 or auto'
+    )
+  if data_devices == 'auto':
+    if len(devices) % int(column_devices) and len(devices) > int(column_devices):
+      raise UserError(
+        f'{there} do not divide into pairs of columns; set mesh.column_devices=1, or'
+        f' mesh.data_devices={len(devices) // int(column_devices)} to leave one idle'
+      )
+    data_devices = max(1, len(devices) // int(column_devices))
+  wanted = int(column_devices) * int(data_devices)
+  if wanted > len(devices):
+    raise UserError(
+      f'there {"are" if len(devices) > 1 else "is"} {there}, but mesh.column_devices='
+      f'{column_devices} times mesh.data_devices={data_devices} wants {wanted}; set'
+      ' mesh.column_devices=1 or fewer mesh.data_devices'
+      + (', or XLA_FLAGS=--xla_force_host_platform_device_count='
+         f'{wanted} to emulate them' if devices[0].platform == 'cpu' else '')
+    )
+  return jax.make_mesh(
+    (int(data_devices), int(column_devices)),
+    (DATA, COLUMN),
+    axis_types=(AxisType.Auto, AxisType.Auto),
+    devices=devices[:wanted],
+  )
+
+
+def parameter_specs(params: Any) -> Any:
+  """How each parameter is split: on its output axis by column, fc8 on its input axis.
+
+  Column 0 owns the first half of each output axis, column 1 the second. fc8 has one output for
+  both columns, so its kernel's rows are split and its bias is whole everywhere.
+
+  Args:
+    params: the network's parameters, {layer: {'kernel', 'bias'}}, arrays or shapes.
+
+  Returns:
+    A PartitionSpec for each.
+  """
+
+  def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+    layer, kind = (entry.key for entry in path[-2:])
+    if layer == 'fc8':
+      return PartitionSpec(COLUMN, None) if kind == 'kernel' else REPLICATED
+    return PartitionSpec(*[None] * (len(leaf.shape) - 1), COLUMN)
+
+  return jax.tree_util.tree_map_with_path(spec, params)
+
+
+def shardings(mesh: Mesh, specs: Any) -> Any:
+  """The NamedSharding of each PartitionSpec of a tree."""
+  return jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
+  )

@@ -1,0 +1,170 @@
+"""The paper's stochastic gradient descent and its learning rates.
+
+Paper, section 5:
+
+  v <- 0.9 v - 0.0005 * rate * w - rate * gradient
+  w <- w + v
+
+The velocity v holds rate times gradient, so a cut of the rate leaves the old momentum alone
+(in `optax.sgd` it would shrink at once). Biases have no weight decay (2012 source).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = jax.Array
+
+
+class LearningRatesState(NamedTuple):
+  """The rates in force, one scalar for each parameter; the training loop sets them."""
+
+  learning_rates: Any
+
+
+def _scale_by_learning_rates() -> optax.GradientTransformation:
+  """Multiplies each gradient by minus its parameter's rate, which the state holds."""
+
+  def init(params: Any) -> LearningRatesState:
+    return LearningRatesState(jax.tree.map(lambda _: jnp.zeros((), jnp.float32), params))
+
+  def update(updates: Any, state: LearningRatesState, params: Any = None) -> tuple[Any, Any]:
+    del params
+    return jax.tree.map(lambda g, rate: -rate * g, updates, state.learning_rates), state
+
+  return optax.GradientTransformation(init, update)
+
+
+def _decay_weights(weight_decay: Any) -> optax.GradientTransformation:
+  """Adds decay times weight, a decay for each parameter."""
+
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    return jax.tree.map(lambda g, w, d: g + d * w if d else g, updates, params, weight_decay), state
+
+  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def _freeze(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Leaves parameters of rate 0 and their momentum alone, as the source's `weights.cu` does."""
+
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    new_updates, new_state = inner.update(updates, state, params)
+    rates = learning_rates(state)
+    new_updates = jax.tree.map(lambda u, r: jnp.where(r == 0, 0, u), new_updates, rates)
+    trace = jax.tree.map(
+      lambda new, old, r: jnp.where(r == 0, old, new), new_state[-1].trace, state[-1].trace, rates
+    )
+    return new_updates, (*new_state[:-1], optax.TraceState(trace))
+
+  return optax.GradientTransformation(inner.init, update)
+
+
+def paper_sgd(momentum: float, weight_decay: Any) -> optax.GradientTransformation:
+  """The paper's rule.
+
+  Args:
+    momentum: 0.9 in the paper.
+    weight_decay: a float for each parameter, in their tree; see `weight_decays`.
+
+  Returns:
+    A transformation whose state holds the learning rates (`learning_rates`,
+    `with_learning_rates`), zero until they are set, and the velocity.
+  """
+  return _freeze(
+    optax.chain(_decay_weights(weight_decay), _scale_by_learning_rates(), optax.trace(momentum))
+  )
+
+
+def learning_rates(state: Any) -> Any:
+  """The learning rate of each parameter, from a state of `paper_sgd`."""
+  return state[1].learning_rates
+
+
+def with_learning_rates(state: Any, rates: Any) -> Any:
+  """A state of `paper_sgd` with these learning rates."""
+  return (state[0], LearningRatesState(rates), *state[2:])
+
+
+def weight_decays(params: Any, weight_decay: float, multipliers: Mapping[str, float]) -> Any:
+  """A decay for each parameter: `weight_decay` times its layer's multiplier, 0 for biases."""
+  return {
+    layer: {
+      kind: weight_decay * multipliers[layer] if kind == 'kernel' else 0.0 for kind in parameters
+    }
+    for layer, parameters in params.items()
+  }
+
+
+def at_epoch(schedule: Sequence[tuple[float, float]], epoch: float, default: float) -> float:
+  """The value in force at an epoch (from 0), of a schedule of (from epoch, value)."""
+  in_force = default
+  for start, value in sorted(schedule):
+    if start <= epoch:
+      in_force = value
+  return in_force
+
+
+def parameter_rates(
+  params: Any,
+  learning_rate: float,
+  cut: float,
+  epoch: float,
+  multipliers: Mapping[str, Sequence[tuple[float, float]]],
+  bias_multiplier: float,
+  cut_biases: bool,
+) -> Any:
+  """The learning rate of each parameter.
+
+  Args:
+    params: {layer: {'kernel', 'bias'}}.
+    learning_rate: the weights' rate before any cut.
+    cut: what all cuts so far leave of it: 1.0, 0.1, ...
+    epoch: epochs done, for the multipliers.
+    multipliers: each layer's multiples of the rate, as (from epoch, multiple).
+    bias_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
+    cut_biases: whether cuts apply to biases (in the source they did not).
+
+  Returns:
+    float32 scalars in the tree of params.
+  """
+  rates: dict[str, dict[str, Array]] = {}
+  for layer, parameters in params.items():
+    own = at_epoch(multipliers[layer], epoch, 1.0)
+    kernel = learning_rate * cut * own
+    bias = learning_rate * bias_multiplier * (cut if cut_biases else 1.0) * own
+    rates[layer] = {
+      kind: jnp.asarray(bias if kind == 'bias' else kernel, jnp.float32) for kind in parameters
+    }
+  return rates
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+  """What the rule for cutting the learning rate has seen.
+
+  Attributes:
+    best_error: lowest validation error so far; None before the first.
+    epochs_since_best: validations since, or since the last cut.
+    cuts: cuts so far.
+  """
+
+  best_error: float | None = None
+  epochs_since_best: int = 0
+  cuts: int = 0
+
+  def update(self, error: float, patience: int, max_cuts: int) -> 'Plateau':
+    """After a validation: one cut more once `patience` of them brought no lower error.
+
+    Paper, section 5: the rate is divided by 10 when the validation error stops improving; it
+    was done by hand, three times.
+    """
+    if self.best_error is None or error < self.best_error:
+      return Plateau(error, 0, self.cuts)
+    since = self.epochs_since_best + 1
+    if since >= patience and self.cuts < max_cuts:
+      return Plateau(self.best_error, 0, self.cuts + 1)
+    return Plateau(self.best_error, since, self.cuts)

@@ -1,0 +1,70 @@
+"""The network as a table: what each layer has, and what it costs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from alexnet_jax.model import CONVOLUTIONS, LAYERS, AlexNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One layer.
+
+  Attributes:
+    layer: its name.
+    output: shape of its output for one image, over all columns, before any pooling.
+    pooled: the same after pooling; None where there is none.
+    kernels: a description such as '256 of 5x5x48'.
+    reads: 'image', 'own column', 'both columns' or 'all'.
+    parameters: weights and biases.
+    neurons: size of `output`.
+    multiply_adds: multiplications of weights with inputs for one image.
+  """
+
+  layer: str
+  output: tuple[int, ...]
+  pooled: tuple[int, ...] | None
+  kernels: str
+  reads: str
+  parameters: int
+  neurons: int
+  multiply_adds: int
+
+
+def rows(net: AlexNet) -> list[Row]:
+  """A row for each layer that the network has, without computing anything."""
+  image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
+  (_, outputs), variables = jax.eval_shape(net.init_with_output, jax.random.key(0), image)
+  table = []
+  for name in LAYERS:
+    if name not in outputs:
+      continue
+    kernel, bias = variables['params'][name]['kernel'], variables['params'][name]['bias']
+    output = outputs[name].shape[1:]
+    if name in CONVOLUTIONS:
+      side, inputs = 'x'.join(map(str, kernel.shape[-4:-2])), kernel.shape[-2]
+      kind = ' a place' if name in net.locally_connected else ''
+      kernels = f'{kernel.shape[-1]}{kind} of {side}x{inputs}'
+      shared = name not in net.locally_connected
+      multiply_adds = kernel.size * (output[0] * output[1] if shared else 1)
+    else:
+      kernels, multiply_adds = f'{kernel.shape[-1]} of {kernel.shape[0]}', kernel.size
+    reads = 'both columns' if name in net.cross_column or name == 'fc8' else 'own column'
+    if net.num_columns == 1:
+      reads = 'all'
+    pooled = outputs.get(f'{name}_pool')
+    table.append(
+      Row(
+        name,
+        output,
+        None if pooled is None else pooled.shape[1:],
+        kernels,
+        'image' if name == 'conv1' else reads,
+        kernel.size + bias.size,
+        outputs[name].size,
+        multiply_adds,
+      )
+    )
+  return table

@@ -1,0 +1,600 @@
+"""Training: the step, and the loop around it."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from alexnet_jax import (
+  augment,
+  checkpoint,
+  dataset,
+  evaluate,
+  experiment,
+  metrics,
+  optimizer,
+  workdir,
+)
+from alexnet_jax import mesh as mesh_lib
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from alexnet_jax.model import AlexNet
+
+Array = jax.Array
+
+
+class NotFiniteError(UserError):
+  """The loss, or a parameter, is not a finite number."""
+
+
+class Stopped(Exception):  # noqa: N818  (not an error)
+  """The run was asked to stop, and has saved; `signum` says by which signal."""
+
+  def __init__(self, signum: int):
+    super().__init__(f'stopped by {signal.Signals(signum).name}')
+    self.signum = signum
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a step changes.
+
+  Attributes:
+    step: steps done, int32.
+    params: {layer: {'kernel', 'bias'}}, of global shape.
+    opt_state: velocity and learning rates (`optimizer.paper_sgd`).
+    sums: `metrics.batch_sums` since the last training line of metrics.jsonl.
+  """
+
+  step: Array
+  params: Any
+  opt_state: Any
+  sums: dict[str, Array]
+
+
+TrainStep = Callable[
+  [TrainState, Mapping[str, Array], augment.Statistics, Array], tuple[TrainState, Array]
+]
+
+
+def _init(net: AlexNet, tx: optax.GradientTransformation, key: Array) -> TrainState:
+  params = net.init(key, jnp.zeros((1, net.input_size, net.input_size, 3)))['params']
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), metrics.empty())
+
+
+def state_specs(net: AlexNet, tx: optax.GradientTransformation) -> tuple[Any, Any]:
+  """The shapes of a TrainState, and the PartitionSpec of each part."""
+
+  shapes = jax.eval_shape(functools.partial(_init, net, tx), jax.random.key(0))
+  of_params = mesh_lib.parameter_specs(shapes.params)
+  replicated = jax.tree.map(lambda _: mesh_lib.REPLICATED, shapes)
+  velocity = optax.TraceState(of_params)
+  specs = replicated.replace(params=of_params, opt_state=(*replicated.opt_state[:2], velocity))
+  return shapes, specs
+
+
+def init_state(
+  net: AlexNet, tx: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+  """A new state, its parameters drawn from the seed alone, each part where it belongs."""
+  _, specs = state_specs(net, tx)
+  init = jax.jit(functools.partial(_init, net, tx), out_shardings=mesh_lib.shardings(mesh, specs))
+  state: TrainState = init(jax.random.key(seed))
+  return state
+
+
+def make_train_step(
+  net: AlexNet,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  options: augment.Options,
+  seed: int,
+) -> TrainStep:
+  """A compiled function from (state, batch, statistics, lighting_std) to the next state and loss.
+
+  The state is donated. The batch is spread over the mesh's 'data' axis.
+
+  Args:
+    net: the global network.
+    tx: the update rule.
+    mesh: on which it runs.
+    options: how pixels are prepared.
+    seed: of dropout and augmentation; their draws follow from it, the step and an image's place
+      in the global batch, whatever the mesh.
+  """
+  local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
+  _, specs = state_specs(net, tx)
+
+  def on_device(
+    params: Any, step: Array, batch: Mapping[str, Array], statistics: Any, lighting_std: Array
+  ) -> tuple[Array, dict[str, Array], Any]:
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    augment_key, dropout_key = jax.random.split(key)
+    images = batch['image'].shape[0]
+    positions = lax.axis_index(mesh_lib.DATA) * images + jnp.arange(images)
+    pixels = augment.training_pixels(
+      augment_key, batch['image'], batch['offset'], positions, statistics, lighting_std, options
+    )
+
+    def loss_fn(params: Any) -> tuple[Array, dict[str, Array]]:
+      logits, _ = local.apply({'params': params}, pixels, dropout_key, positions)
+      sums = metrics.batch_sums(logits, batch['label'])
+      # A share of the global mean: shard_map sums the gradients of what it replicated.
+      return sums['loss'] / (images * mesh.shape[mesh_lib.DATA]), sums
+
+    (loss, sums), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    loss, sums = lax.psum((loss, sums), mesh_lib.DATA)
+    return loss, sums, gradients
+
+  gradient_fn = jax.shard_map(
+    on_device,
+    mesh=mesh,
+    in_specs=(
+      specs.params, mesh_lib.REPLICATED, mesh_lib.BATCH, mesh_lib.REPLICATED, mesh_lib.REPLICATED
+    ),
+    out_specs=(mesh_lib.REPLICATED, mesh_lib.REPLICATED, specs.params),
+    check_vma=True,
+  )  # fmt: skip
+
+  def step(
+    state: TrainState, batch: Mapping[str, Array], statistics: Any, lighting_std: Array
+  ) -> tuple[TrainState, Array]:
+    loss, sums, gradients = gradient_fn(state.params, state.step, batch, statistics, lighting_std)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    new_state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state,
+      sums=metrics.merge(state.sums, sums),
+    )
+    return new_state, loss
+
+  placed = mesh_lib.shardings(mesh, specs)
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    out_shardings=(placed, mesh_lib.shardings(mesh, mesh_lib.REPLICATED)),
+  )
+
+
+@dataclasses.dataclass
+class Progress:
+  """What the loop knows beside the state; kept with every checkpoint.
+
+  Attributes:
+    plateau: of the learning-rate rule.
+    validated_epochs: epochs after which the validation has been done.
+    validated_step: the step of the last validation.
+    best_step, best_error: of the checkpoint with the lowest validation top-1 error.
+    metrics_lines: lines of metrics.jsonl.
+  """
+
+  plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
+  validated_epochs: int = 0
+  validated_step: int | None = None
+  best_step: int | None = None
+  best_error: float | None = None
+  metrics_lines: int = 0
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> 'Progress':
+    """From what `dataclasses.asdict` gave."""
+    return cls(**{**value, 'plateau': optimizer.Plateau(**value['plateau'])})
+
+
+class _Signals:
+  """Notes SIGINT and SIGTERM; a second one ends the process at once."""
+
+  def __init__(self) -> None:
+    self.signum: int | None = None
+    self._previous: dict[int, Any] = {}
+
+  def __enter__(self) -> '_Signals':
+    if threading.current_thread() is threading.main_thread():
+      for signum in (signal.SIGINT, signal.SIGTERM):
+        self._previous[signum] = signal.signal(signum, self._note)
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for signum, previous in self._previous.items():
+      signal.signal(signum, previous)
+
+  def _note(self, signum: int, frame: FrameType | None) -> None:
+    del frame
+    if self.signum is not None:
+      os._exit(128 + signum)
+    self.signum = signum
+    os.write(2, b'\nstopping after this step; once more to stop at once\n')
+
+  def check(self) -> None:
+    """Raises Stopped if a signal has come."""
+    if self.signum is not None:
+      raise Stopped(self.signum)
+
+
+def _load_statistics(
+  split: dataset.Split, path: Path, display: Display, signals: _Signals
+) -> augment.Statistics:
+  """The training images' statistics, from the workdir if it has them, else computed and kept."""
+  kept = path / 'statistics.npz'
+  if kept.exists():
+    try:
+      with np.load(kept) as arrays:
+        return augment.Statistics(*(arrays[name] for name in augment.Statistics._fields))
+    except Exception:  # a damaged file is made again
+      display.line(f'{kept} cannot be read; computing it again')
+  move = display.task('mean image', split.num_examples)
+
+  def progress(images: int) -> None:
+    signals.check()
+    move(images)
+
+  statistics = augment.Statistics(*dataset.statistics(split, progress))
+  move(done=True)
+  temporary = path / '.statistics.new.npz'
+  np.savez(temporary, **statistics._asdict())
+  temporary.replace(kept)
+  return statistics
+
+
+def _restore(
+  directory: Path, net: AlexNet, tx: optax.GradientTransformation, mesh: Mesh, display: Display
+) -> tuple[TrainState, Progress] | None:
+  """The newest checkpoint that is whole; damaged ones are set aside, saying so."""
+  shapes, specs = state_specs(net, tx)
+  abstract = jax.tree.map(
+    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+    shapes,
+    mesh_lib.shardings(mesh, specs),
+  )
+  for step in reversed(checkpoint.steps(directory)):
+    try:
+      trees, description = checkpoint.read(
+        directory, step, {'params': abstract.params, 'training': _training_tree(abstract)}
+      )
+    except checkpoint.DamagedError as error:
+      moved = checkpoint.set_aside(directory, step)
+      display.line(f'checkpoint {step} is damaged ({error}); moved to {moved}')
+      continue
+    training = trees['training']
+    state = TrainState(
+      training['step'], trees['params'], _as_opt_state(training), training['sums']
+    )
+    return state, Progress.from_json(description['progress'])
+  return None
+
+
+def _training_tree(state: TrainState) -> dict[str, Any]:
+  """What a checkpoint holds of a state beside the parameters."""
+  return {
+    'step': state.step,
+    'velocity': state.opt_state[-1].trace,
+    'learning_rates': optimizer.learning_rates(state.opt_state),
+    'sums': state.sums,
+  }
+
+
+def _as_opt_state(training: Mapping[str, Any]) -> Any:
+  return (
+    optax.EmptyState(),
+    optimizer.LearningRatesState(training['learning_rates']),
+    optax.TraceState(training['velocity']),
+  )
+
+
+def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Trains, or goes on training, what a config says; see the README for what it leaves.
+
+  Args:
+    config: as `configs/imagenet.py` describes it.
+    workdir_path: the run's folder, made if need be; where it has checkpoints, the run goes on.
+
+  Returns:
+    The last validation's record of metrics.jsonl, with 'best_step' and 'best_error'.
+
+  Raises:
+    UserError: the config, the data, the devices or the workdir do not fit.
+    NotFiniteError: the loss is no number any more.
+    Stopped: SIGINT or SIGTERM came; the run has saved.
+  """
+  path = Path(workdir_path)
+  net = experiment.make_network(config)
+  mesh = experiment.make_mesh(config)
+  with _Signals() as signals, Display() as display, contextlib.ExitStack() as closing:
+    train_split = experiment.load_split(config, config.data.train_split)
+    validation_split = experiment.load_split(config, config.data.validation_split)
+    workdir.prepare(path, experiment.resolved(config))
+    run = _Run(config, path, net, mesh, train_split, validation_split, signals, display)
+    closing.callback(run.close)
+    return run.run()
+
+
+class _Run:
+  """One run: the loop of `train_and_evaluate` and what it keeps in hand."""
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    path: Path,
+    net: AlexNet,
+    mesh: Mesh,
+    train_split: dataset.Split,
+    validation_split: dataset.Split,
+    signals: _Signals,
+    display: Display,
+  ):
+    self.config, self.path, self.net, self.mesh = config, path, net, mesh
+    self.train_split, self.validation_split = train_split, validation_split
+    self.signals, self.display = signals, display
+    self.replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
+    self.statistics = jax.device_put(
+      _load_statistics(train_split, path, display, signals), self.replicated
+    )
+    options = experiment.augment_options(config)
+    tx = experiment.make_optimizer(config, net)
+    self.train_step = make_train_step(net, tx, mesh, options, config.train.seed)
+    self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options)
+
+    directory = path / 'checkpoints'
+    restored = _restore(directory, net, tx, mesh, display)
+    self.state, self.progress = restored or (
+      init_state(net, tx, mesh, config.train.seed),
+      Progress(),
+    )
+    self.step = int(self.state.step)
+    self.saved_step = self.step if restored else None
+    self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
+    self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
+    self.clock: tuple[float, int] | None = None  # when, and at which step, it was last read
+    self.log = workdir.MetricsLog(path, self.progress.metrics_lines)
+    self.writer = checkpoint.Writer(directory, config.checkpoint.keep)
+    self.tensorboard = SummaryWriter(str(path), purge_step=self.step + 1)
+
+    self.batch_size = config.train.batch_size
+    self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
+    if config.train.num_steps is not None:
+      self.total_steps = min(self.total_steps, config.train.num_steps)
+    devices, per_device = mesh.devices.size, net.num_columns // mesh.shape[mesh_lib.COLUMN]
+    display.line(
+      f'{config.data.name}: {train_split.num_examples} training and'
+      f' {validation_split.num_examples} validation images; {devices}'
+      f' {mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with {per_device} of'
+      f' {net.num_columns} column{"s" * (net.num_columns > 1)} each;'
+      f' {"going on at" if restored else "from"} step {self.step} to {self.total_steps};'
+      f' workdir {path}'
+    )
+
+  def close(self) -> None:
+    """Waits for what is being written."""
+    self.writer.close()
+    self.log.close()
+    self.tensorboard.close()
+
+  def run(self) -> dict[str, Any]:
+    """The loop: at a step's end, in this order: look, log, validate, save, stop, go on."""
+    config = self.config
+    move = self.display.task('training', self.total_steps, self.step)
+    batches = dataset.prefetch(
+      dataset.train_batches(
+        self.train_split,
+        seed=config.train.seed,
+        batch_size=self.batch_size,
+        first_step=self.step,
+        crop_size=self.net.input_size,
+        crop_offsets=config.augment.crop_offsets,
+        images_per_draw=config.augment.images_per_draw,
+      )
+    )
+    with contextlib.closing(batches):
+      while True:
+        finished = self.step >= self.total_steps
+        validation_due = self.epochs_done > self.progress.validated_epochs or (
+          finished and self.progress.validated_step != self.step
+        )
+        stopping = self.signals.signum is not None
+        every = config.checkpoint.every_steps
+        save_due = validation_due or stopping or (every and self.step % every == 0)
+        if save_due:
+          self.check_loss()
+        if validation_due or self.step % config.train.log_every_steps == 0:
+          self.record_training()
+        if validation_due and not stopping:
+          self.validate()
+        if save_due and self.step:
+          self.save()
+        self.signals.check()
+        if finished:
+          return self.result()
+        self.advance(next(batches))
+        move(1, status=self.status() if self.display.live else None)
+
+  @property
+  def epochs_done(self) -> int:
+    """Whole epochs behind the current step."""
+    return self.step * self.batch_size // self.train_split.num_examples
+
+  def advance(self, batch: dataset.Batch) -> None:
+    """One step of training."""
+    if self.rates_epoch != self.epochs_done:
+      self.set_learning_rates()
+    placed = evaluate.put_batch(batch, self.mesh)
+    std = optimizer.at_epoch(self.config.augment.lighting.std, self.epochs_done, 0.0)
+    self.state, loss = self.train_step(
+      self.state, placed, self.statistics, jnp.asarray(std, jnp.float32)
+    )
+    self.step += 1
+    # The step before has ended by now, so looking at its loss does not hold this one up.
+    self.check_loss()
+    self.unchecked = (self.step, loss)
+    if self.clock is None:  # the first step compiles; it is not counted
+      loss.block_until_ready()
+      self.clock = (time.perf_counter(), self.step)
+
+  def check_loss(self) -> None:
+    """Looks at the loss that is waiting; raises NotFiniteError where it is no number."""
+    if self.unchecked is None:
+      return
+    step, loss = self.unchecked
+    self.unchecked = None
+    if not np.isfinite(float(loss)):
+      raise self.not_finite(f'the loss is {float(loss)}', step)
+
+  def not_finite(self, what: str, step: int) -> NotFiniteError:
+    """The error that ends a run whose numbers have gone."""
+    good = self.path / 'checkpoints' / str(self.saved_step) if self.saved_step else 'none'
+    return NotFiniteError(
+      f'{what} at step {step}, learning rate {self.learning_rate:.3g}; last good checkpoint:'
+      f' {good}\nA lower --config.optimizer.learning_rate, in a new --workdir, usually helps.'
+    )
+
+  @property
+  def cut(self) -> float:
+    """What the cuts so far leave of the learning rate."""
+    config = self.config.optimizer
+    if config.cut_epochs:
+      cuts = sum(epoch <= self.epochs_done for epoch in config.cut_epochs)
+    else:
+      cuts = self.progress.plateau.cuts
+    return float(config.cut_factor**-cuts)
+
+  @property
+  def learning_rate(self) -> float:
+    """The rate of weights in force, before any layer's multiplier."""
+    return float(self.config.optimizer.learning_rate * self.cut)
+
+  def set_learning_rates(self) -> None:
+    """Puts the rates in force into the state."""
+    config = self.config.optimizer
+    rates = optimizer.parameter_rates(
+      self.state.params,
+      learning_rate=config.learning_rate,
+      cut=self.cut,
+      epoch=self.epochs_done,
+      multipliers=config.rate_multipliers,
+      bias_multiplier=config.bias_multiplier,
+      cut_biases=config.cut_biases,
+    )
+    self.state = self.state.replace(
+      opt_state=optimizer.with_learning_rates(
+        self.state.opt_state, jax.device_put(rates, self.replicated)
+      )
+    )
+    self.rates_epoch = self.epochs_done
+
+  def status(self) -> str:
+    """What stands behind the progress bar."""
+    sums = self.state.sums
+    if not self.step % 10 and int(sums['count']):
+      values = metrics.compute(sums)
+      self._status = f'loss {values["loss"]:.3f}, top-1 error {values["top1_error"]:.1%}'
+      now, (start, since) = time.perf_counter(), self.clock or (0.0, self.step)
+      if self.step > since:
+        self._status += f', {(self.step - since) * self.batch_size / (now - start):.0f} images/s'
+    return self._status
+
+  _status = ''
+
+  def record(self, split: str, values: Mapping[str, float]) -> None:
+    """Writes a line of metrics.jsonl, TensorBoard's scalars, and a line for the user."""
+    epoch = self.step * self.batch_size / self.train_split.num_examples
+    self.log.write({'step': self.step, 'epoch': round(epoch, 4), 'split': split, **values})
+    self.progress.metrics_lines = self.log.lines
+    for name, value in values.items():
+      self.tensorboard.add_scalar(f'{split}/{name}', value, self.step)
+    text = f'step {self.step}  epoch {epoch:.2f}  {split:10}  loss {values["loss"]:.4f}'
+    text += f'  top-1 error {values["top1_error"]:.2%}  top-5 error {values["top5_error"]:.2%}'
+    if 'images_per_second' in values:
+      text += f'  {values["images_per_second"]:.1f} images/s  rate {values["learning_rate"]:.3g}'
+    self.display.line(text)
+
+  def record_training(self) -> None:
+    """A line of what was trained since the last one, if anything was."""
+    if not int(self.state.sums['count']):
+      return
+    values = metrics.compute(self.state.sums)
+    start, since = self.clock or (time.perf_counter(), self.step)
+    images = (self.step - since) * self.batch_size
+    values['images_per_second'] = images / (time.perf_counter() - start) if images else 0.0
+    values['learning_rate'] = self.learning_rate
+    self.record('train', values)
+    self.state = self.state.replace(sums=jax.device_put(metrics.empty(), self.replicated))
+    self.clock = (time.perf_counter(), self.step)
+
+  def validate(self) -> None:
+    """Validates; where a signal comes first, leaves that to the run that goes on."""
+    move = self.display.task('validation', self.validation_split.num_examples)
+
+    def progress(images: int) -> None:
+      self.signals.check()
+      move(images)
+
+    try:
+      values = evaluate.evaluate(
+        self.evaluation_step,
+        self.state.params,
+        self.statistics,
+        self.validation_split,
+        batch_size=self.batch_size,
+        crop_size=self.net.input_size,
+        mesh=self.mesh,
+        progress=progress,
+      )
+    except Stopped:
+      return
+    finally:
+      move(done=True)
+    seen, error = self.progress, values['top1_error']
+    seen.validated_step = self.step
+    if seen.best_error is None or error < seen.best_error:
+      seen.best_error, seen.best_step = error, self.step
+    if self.epochs_done > seen.validated_epochs:
+      config = self.config.optimizer
+      seen.validated_epochs = self.epochs_done
+      seen.plateau = seen.plateau.update(error, config.patience, config.max_cuts)
+    self.record('validation', values)
+    self.clock = (time.perf_counter(), self.step)
+
+  def save(self) -> None:
+    """Starts to write a checkpoint of the current step, unless there is one."""
+    if self.saved_step == self.step:
+      return
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(self.state.params)):
+      raise self.not_finite('a parameter is not a finite number', self.step)
+    self.writer.save(
+      self.step,
+      {
+        'params': self.state.params,
+        'training': _training_tree(self.state),
+        'statistics': self.statistics._asdict(),
+      },
+      {
+        'step': self.step,
+        'progress': dataclasses.asdict(self.progress),
+        'config': experiment.resolved(self.config),
+        'class_names': list(self.train_split.class_names),
+      },
+      self.progress.best_step,
+    )
+    self.saved_step = self.step
+
+  def result(self) -> dict[str, Any]:
+    """What the run has come to."""
+    last = [r for r in workdir.read_metrics(self.path) if r['split'] == 'validation'][-1]
+    return {**last, 'best_step': self.progress.best_step, 'best_error': self.progress.best_error}

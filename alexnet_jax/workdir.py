@@ -1,0 +1,125 @@
+"""What a run leaves beside its checkpoints: config.json and metrics.jsonl."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.errors import UserError
+
+# What a run is may not change in a workdir; these say where and how long it runs, and may.
+CIRCUMSTANCES = (
+  'mesh',
+  'checkpoint',
+  'data.data_dir',
+  'data.memory_megabytes',
+  'train.num_epochs',
+  'train.num_steps',
+  'train.log_every_steps',
+)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      yield from _flatten(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+  """Where two configs (as JSON has them) are different experiments: 'model.num_columns: 2, not 1'."""
+  ours, theirs = dict(_flatten(config)), dict(_flatten(other))
+  return [
+    f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}'
+    for field in sorted(ours.keys() | theirs.keys())
+    if not any(field == name or field.startswith(name + '.') for name in CIRCUMSTANCES)
+    and ours.get(field) != theirs.get(field)
+  ]
+
+
+def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """A workdir's config.json; None where there is none.
+
+  Raises:
+    UserError: the file is not a JSON object.
+  """
+  path = Path(workdir) / 'config.json'
+  if not path.exists():
+    return None
+  try:
+    config = json.loads(path.read_text())
+  except ValueError:
+    config = None
+  if not isinstance(config, dict):
+    raise UserError(f'{path} is not a config; use another --workdir, or remove it')
+  return config
+
+
+def check(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+  """Raises UserError where a workdir has a config that is another experiment."""
+  there = read_config(workdir)
+  if there is not None and (different := differences(config, there)):
+    more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
+    raise UserError(
+      f'{workdir} holds another experiment: {"; ".join(different[:3])}{more}\n'
+      'Give this one a --workdir of its own.'
+    )
+
+
+def prepare(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+  """Makes the workdir and writes its config.json, in one move.
+
+  Args:
+    workdir: the folder.
+    config: the resolved config, fit for JSON.
+
+  Raises:
+    UserError: nothing can be written there, or another experiment has been.
+  """
+  path = Path(workdir)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    check(path, config)
+    temporary = path / '.config.json.new'
+    temporary.write_text(json.dumps(config, indent=2) + '\n')
+    temporary.replace(path / 'config.json')
+  except OSError as error:
+    raise UserError(
+      f'cannot write to the workdir {path}: {error.strerror}; choose another with --workdir'
+    ) from error
+
+
+class MetricsLog:
+  """metrics.jsonl: one JSON object a line, flushed as it is known.
+
+  Attributes:
+    lines: lines written so far.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str], keep_lines: int):
+    """Opens the log, and drops what stands after the first `keep_lines` whole lines."""
+    path = Path(workdir) / 'metrics.jsonl'
+    kept = path.read_bytes().splitlines(keepends=True)[:keep_lines] if path.exists() else []
+    kept = [line for line in kept if line.endswith(b'\n')]
+    self._file = path.open('ab')
+    self._file.truncate(sum(map(len, kept)))
+    self.lines = len(kept)
+
+  def write(self, record: Mapping[str, Any]) -> None:
+    """Appends a line."""
+    self._file.write(json.dumps(record).encode() + b'\n')
+    self._file.flush()
+    self.lines += 1
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """The records of a workdir's metrics.jsonl, a half-written last line left out."""
+  path = Path(workdir) / 'metrics.jsonl'
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  return [json.loads(line) for line in lines if line.endswith('\n')]

@@ -1,0 +1,167 @@
+"""The paper: AlexNet on ImageNet, two columns.
+
+Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks,
+NIPS 2012. Every field has the value of the paper's text; where the paper is silent, the released
+2012 code decides, and the comment says so.
+
+Command:  python launch.py --config=configs/imagenet.py --config.data.data_dir=TFDS_FOLDER
+Cost:     90 epochs of 1.28 million images, 4.1 GFLOP an image: 4.8e17 FLOP.
+Expected: 40.7 % top-1 and 18.2 % top-5 error on the ILSVRC-2012 validation images, ten views
+          (paper, table 2; not yet reproduced here).
+
+This is the base from which the other configs differ.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+  """Returns the paper's configuration."""
+  config = config_dict.ConfigDict()
+  config.model = _model()
+
+  config.data = data = config_dict.ConfigDict()
+  data.name = 'imagenet2012'  # a tfds data set, or 'digits' (scikit-learn's)
+  data.data_dir = config_dict.placeholder(str)  # where tfds has it; None: tfds's own folder
+  data.train_split = 'train'
+  data.validation_split = 'validation'
+  data.image_size = 256  # shorter side scaled to this, then the central square (section 2)
+  data.memory_megabytes = 512  # a tfds split up to this size is decoded once and held in memory
+
+  config.augment = augment = config_dict.ConfigDict()
+  # Random crops of the model's input size (section 4.1): offsets 0 to 31 each way, and mirror
+  # images, make 2048 variants. The source draws from 0 to 32.
+  augment.crop_offsets = 32
+  augment.flip = True
+  augment.images_per_draw = 1  # consecutive images that share a crop and flip; 32 in the source
+  # The mean image is subtracted from each pixel: at the crop's own place ('pixel'), from any crop
+  # its central part ('centre', the source), or its mean colour ('channel').
+  augment.mean = 'pixel'
+  augment.pixel_scale = 1.0  # multiplies the centred pixels, 0 to 255
+  augment.lighting = lighting = config_dict.ConfigDict()
+  # Standard deviation of the PCA lighting's normal draws, as (from epoch, value): section 4.1.
+  lighting.std = ((0, 0.1),)
+  # What the draws multiply: 'eigenvalues' of the RGB covariance of pixels in [0, 1] (the paper)
+  # or 'standard_deviations' of pixels in [0, 255] (the source).
+  lighting.scale = 'eigenvalues'
+  lighting.rescale = False  # divide lit images by 1 + std, as the source does
+
+  config.optimizer = optimizer = config_dict.ConfigDict()
+  optimizer.learning_rate = 0.01  # section 5
+  optimizer.momentum = 0.9
+  optimizer.weight_decay = 0.0005  # of weights only
+  # The rate is divided when the validation error stops improving, three times.
+  optimizer.cut_factor = 10.0
+  optimizer.max_cuts = 3
+  optimizer.patience = 5  # epochs without improvement before a cut; the paper did it by hand
+  optimizer.cut_epochs = ()  # cut at the start of these epochs instead
+  # Biases' rate: a multiple of the weights', cut with it or not. The paper has one rate for all.
+  optimizer.bias_multiplier = 1.0
+  optimizer.cut_biases = True
+  # Each layer's multiple of the rate, as (from epoch, multiple): ((0, 0.1), (50, 0.0)) starts at
+  # a tenth and freezes the layer, momentum and all, at epoch 50. Empty: 1 throughout.
+  optimizer.rate_multipliers = config_dict.ConfigDict(dict.fromkeys(_LAYERS, ()))
+  optimizer.decay_multipliers = config_dict.ConfigDict(dict.fromkeys(_LAYERS, 1.0))
+
+  config.train = train = config_dict.ConfigDict()
+  train.batch_size = 128
+  train.num_epochs = 90
+  train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
+  train.seed = 0
+  train.log_every_steps = 50
+
+  config.checkpoint = checkpoint = config_dict.ConfigDict()
+  checkpoint.every_steps = config_dict.placeholder(int)  # besides every epoch's end
+  checkpoint.keep = 2  # newest checkpoints kept; the best one is always kept
+
+  config.mesh = mesh = config_dict.ConfigDict()
+  # Devices over which the columns are spread: 'auto' (two where there are two, emulated ones on
+  # a CPU), 1 or 2; and pairs, or single devices, over which each batch is spread: 'auto' (all).
+  mesh.column_devices = config_dict.placeholder(object)
+  mesh.column_devices = 'auto'
+  mesh.data_devices = config_dict.placeholder(object)
+  mesh.data_devices = 'auto'
+  return config
+
+
+_LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'fc6', 'fc7', 'fc8')
+
+
+def _model() -> config_dict.ConfigDict:
+  model = config_dict.ConfigDict()
+  model.num_classes = 1000
+  model.input_size = 224
+  model.num_columns = 2
+  # Layers that read both columns (figure 2); the others read their own. () is the source's
+  # net 150, whose columns never talk before fc8.
+  model.cross_column = ('conv3', 'conv6', 'fc6', 'fc7')
+  # With num_columns = 1, the layers with half their kernels (section 3.2, footnote).
+  model.one_column_halves = ('conv1', 'conv2', 'conv3', 'conv4')
+  model.locally_connected = ()  # convolutions that do not share kernels between places
+  model.activation = 'relu'  # section 3.1; or 'tanh', 'logistic'
+
+  # Kernels (0 leaves a layer out), their side, and what follows, in which order.
+  def conv(features: int, kernel_size: int, stride: int, padding: int) -> config_dict.ConfigDict:
+    layer = config_dict.ConfigDict()
+    layer.features = features
+    layer.kernel_size = kernel_size
+    layer.stride = stride
+    layer.padding = padding
+    # The paper's order; the source has 'norm-pool-activation' in conv1, CaffeNet
+    # 'activation-pool-norm'. A step that the layer does not have is passed over.
+    layer.order = 'activation-norm-pool'
+    return layer
+
+  model.conv1 = conv(96, kernel_size=11, stride=4, padding=0)
+  model.conv2 = conv(256, kernel_size=5, stride=1, padding=2)
+  model.conv3 = conv(384, kernel_size=3, stride=1, padding=1)
+  model.conv4 = conv(384, kernel_size=3, stride=1, padding=1)
+  model.conv5 = conv(256, kernel_size=3, stride=1, padding=1)
+  model.conv6 = conv(0, kernel_size=3, stride=1, padding=1)  # 256 in the nets with a sixth
+  model.fc6 = config_dict.ConfigDict({'features': 4096})
+  model.fc7 = config_dict.ConfigDict({'features': 4096})
+  model.fc8 = config_dict.ConfigDict()
+
+  # 'paper' (section 5), 'source', 'caffe', 'source_cifar10' or 'he'; and, where set, a layer's
+  # own standard deviation of weights, and bias.
+  model.initialization = 'paper'
+  for name in _LAYERS:
+    model[name].weight_std = config_dict.placeholder(float)
+    model[name].bias = config_dict.placeholder(float)
+
+  # Section 3.3: across neighbouring maps of a column ('column') or of both ('all_channels',
+  # Caffe). The paper does not divide alpha by size; the source, Caffe and PyTorch do.
+  model.response_norm = norm = config_dict.ConfigDict()
+  norm.layers = ('conv1', 'conv2')
+  norm.size = 5
+  norm.k = 2.0
+  norm.alpha = 1e-4
+  norm.beta = 0.75
+  norm.divide_alpha = False
+  norm.over = 'column'
+
+  # The source's second norm, within each map, which the paper does not have; the constants are
+  # the source's.
+  model.within_norm = within = config_dict.ConfigDict()
+  within.layers = ()
+  within.size = 5
+  within.k = 1.0
+  within.alpha = 1e-3
+  within.beta = 0.75
+  within.divide_alpha = True
+
+  # Section 3.4. With window = 2 pools do not overlap, and the layers in `trim` have one pixel
+  # less padding, as in the source's net 147, so that fc6 keeps its input.
+  model.pool = pool = config_dict.ConfigDict()
+  pool.layers = ('conv1', 'conv2', 'conv5')
+  pool.average = ()  # of these, the layers whose pools take the mean
+  pool.window = 3
+  pool.stride = 2
+  pool.trim = ('conv2', 'conv5')
+
+  # Section 4.2: outputs times 1 - rate at test time; inverted: divided by it in training.
+  model.dropout = dropout = config_dict.ConfigDict()
+  dropout.rate = 0.5
+  dropout.layers = ('fc6', 'fc7')
+  dropout.inverted = False
+  return model

@@ -1,0 +1,177 @@
+"""Trains, evaluates or describes an AlexNet.
+
+  python launch.py --config=configs/digits.py
+  python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
+  python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
+  python launch.py --workdir=runs/digits --mode=evaluate
+
+A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM saves and
+exits with 75: start me again.
+"""
+
+import difflib
+import runpy
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
+  ' (--config.model.num_columns=1). May be left out where the workdir has a config.json.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The run\'s folder, made if need be (default: runs/ and the config\'s name).'
+)
+_MODE = flags.DEFINE_enum(
+  'mode',
+  'train',
+  ['train', 'summary', 'evaluate'],
+  'train: train, or go on training; summary: print the network as a table; evaluate: print the'
+  ' errors of the workdir\'s best checkpoint.',
+)
+
+EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
+
+
+def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
+  for name in config:
+    yield prefix + name
+    if isinstance(config.get_ref(name).get(), ConfigDict):
+      yield from _fields(config[name], f'{prefix}{name}.')
+
+
+def _unknown_field(argv: Sequence[str]) -> str | None:
+  """A message about an override of a field that the config does not have."""
+  path = next((arg.split('=', 1)[1] for arg in argv if arg.lstrip('-').startswith('config=')), None)
+  if path is None or not Path(path.split(':')[0]).is_file():
+    return None
+  known = list(_fields(runpy.run_path(path.split(':')[0])['get_config']()))
+  for arg in argv:
+    if arg.lstrip('-').startswith('config.'):
+      field = arg.lstrip('-').split('=', 1)[0].removeprefix('config.')
+      if field not in known:
+        by_end = {name.rsplit('.', 1)[-1]: name for name in known}
+        near = difflib.get_close_matches(field, known, 1) or [
+          by_end[end] for end in difflib.get_close_matches(field.rsplit('.', 1)[-1], by_end, 1)
+        ]
+        hint = f'; did you mean config.{near[0]}?' if near else ''
+        return f'the config has no field {field!r}{hint}'
+  return None
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """absl's parsing, with a message in place of a traceback."""
+  try:
+    return list(flags.FLAGS(list(argv)))
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    text = str(error)
+    if 'No such file' in text:
+      text = 'the file that --config names is not there; configs/ has those of this project'
+    print(f'launch.py: {_unknown_field(argv) or text}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _config_and_workdir() -> tuple[ConfigDict, Path]:
+  from alexnet_jax import experiment, workdir
+  from alexnet_jax.errors import UserError
+
+  if _CONFIG.value is not None:
+    source = Path(flags.FLAGS['config'].config_filename)
+    return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / source.stem)
+  if _WORKDIR.value is None:
+    raise UserError('what shall run? Give --config=configs/digits.py, or --workdir of a run')
+  config = workdir.read_config(_WORKDIR.value)
+  if config is None:
+    raise UserError(f'{_WORKDIR.value} has no config.json; give --config')
+  return experiment.from_resolved(config), Path(_WORKDIR.value)
+
+
+def _train(config: ConfigDict, path: Path) -> None:
+  from alexnet_jax import train
+
+  result = train.train_and_evaluate(config, path)
+  from alexnet_jax import display, figures, workdir
+
+  picture = path / 'figures' / 'learning_curves.png'
+  picture.parent.mkdir(exist_ok=True)
+  figures.learning_curves(workdir.read_metrics(path), str(path)).savefig(picture, dpi=150)
+  display.print_table(
+    f'{config.data.name}, {config.data.validation_split} images',
+    ('', 'step', 'top-1 error', 'top-5 error', 'loss'),
+    (
+      ('last', str(result['step']), f'{result["top1_error"]:.2%}', f'{result["top5_error"]:.2%}',
+       f'{result["loss"]:.4f}'),
+      ('best', str(result['best_step']), f'{result["best_error"]:.2%}', '', ''),
+    ),
+  )  # fmt: skip
+  print(f'checkpoints   {path / "checkpoints"}\nmetrics       {path / "metrics.jsonl"}')
+  print(f'picture       {picture}')
+
+
+def _summary(config: ConfigDict) -> None:
+  from alexnet_jax import display, experiment, summary
+
+  rows = summary.rows(experiment.make_network(config))
+
+  def shape(sizes: Sequence[int] | None) -> str:
+    return 'x'.join(map(str, sizes)) if sizes else ''
+
+  display.print_table(
+    f'{config.model.num_columns} column{"s" * (config.model.num_columns > 1)},'
+    f' {config.model.input_size}x{config.model.input_size}x3 input',
+    ('layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'multiply-adds'),
+    [
+      (row.layer, shape(row.output), shape(row.pooled), row.kernels, row.reads,
+       f'{row.parameters:,}', f'{row.neurons:,}', f'{row.multiply_adds:,}')
+      for row in rows
+    ],
+    ('total', '', '', '', '', f'{sum(row.parameters for row in rows):,}',
+     f'{sum(row.neurons for row in rows):,}', f'{sum(row.multiply_adds for row in rows):,}'),
+  )  # fmt: skip
+
+
+def _evaluate(config: ConfigDict, path: Path) -> None:
+  from alexnet_jax import display, evaluate
+
+  step, values = evaluate.evaluate_workdir(path, config)
+  display.print_table(
+    f'{path}, step {step}, {config.data.name} {config.data.validation_split} images, centre crop',
+    ('top-1 error', 'top-5 error', 'loss'),
+    [(f'{values["top1_error"]:.2%}', f'{values["top5_error"]:.2%}', f'{values["loss"]:.4f}')],
+  )
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs one mode; returns the exit code."""
+  from alexnet_jax.errors import UserError
+
+  logging.set_verbosity(logging.ERROR)
+  try:
+    if len(argv) > 1:
+      raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
+    config, path = _config_and_workdir()
+    if _MODE.value == 'summary':
+      _summary(config)
+    elif _MODE.value == 'evaluate':
+      _evaluate(config, path)
+    else:
+      from alexnet_jax.train import Stopped
+
+      try:
+        _train(config, path)
+      except Stopped as stopped:
+        print(f'stopped and saved; go on with the same command (workdir {path})', file=sys.stderr)
+        return EXIT_PREEMPTED if stopped.signum == signal.SIGTERM else 0
+  except UserError as error:
+    print(f'launch.py: {error}', file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)
