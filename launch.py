@@ -25,14 +25,14 @@ _CONFIG = config_flags.DEFINE_config_file(
   ' (--config.model.num_columns=1). May be left out where the workdir has a config.json.',
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'The run\'s folder, made if need be (default: runs/ and the config\'s name).'
+  'workdir', None, "The run's folder, made if need be (default: runs/ and the config's name)."
 )
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
   ['train', 'summary', 'evaluate'],
   'train: train, or go on training; summary: print the network as a table; evaluate: print the'
-  ' errors of the workdir\'s best checkpoint.',
+  " errors of the workdir's best checkpoint.",
 )
 
 EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
@@ -65,7 +65,7 @@ def _unknown_field(argv: Sequence[str]) -> str | None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """absl's parsing, with a message in place of a traceback."""
+  """Parses flags as absl does, with a message in place of a traceback."""
   try:
     return list(flags.FLAGS(list(argv)))
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -81,7 +81,7 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   from alexnet_jax.errors import UserError
 
   if _CONFIG.value is not None:
-    source = Path(flags.FLAGS['config'].config_filename)
+    source = Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0])
     return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / source.stem)
   if _WORKDIR.value is None:
     raise UserError('what shall run? Give --config=configs/digits.py, or --workdir of a run')

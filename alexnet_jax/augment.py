@@ -167,6 +167,4 @@ def evaluation_pixels(
   images: Array, offsets: Array, statistics: Statistics, options: Options
 ) -> Array:
   """What the network sees of a test batch: centred pixels; args as `training_pixels`."""
-  return options.pixel_scale * subtract_mean(
-    images, offsets, statistics.mean_image, options.mean
-  )
+  return options.pixel_scale * subtract_mean(images, offsets, statistics.mean_image, options.mean)

@@ -34,7 +34,7 @@ def _digest(tree: Any) -> str:
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     array = np.ascontiguousarray(leaf)
     digest.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
-    digest.update(array.reshape(-1).view(np.uint8))
+    digest.update(array.reshape(-1).view(np.uint8).data)
   return digest.hexdigest()
 
 

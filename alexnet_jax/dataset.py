@@ -10,7 +10,9 @@ TensorFlow is imported here alone, and only for a tfds data set.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import itertools
+import operator
 import os
 import queue
 import threading
@@ -31,17 +33,22 @@ _CHUNK = 256  # images handed over at a time
 
 
 class Split(Protocol):
-  """One split of a data set.
+  """One split of a data set."""
 
-  Attributes:
-    num_examples: how many images it has.
-    class_names: the classes' names, in the order of the labels.
-    image_size: side in pixels of the squares that its images are made into.
-  """
+  @property
+  def num_examples(self) -> int:
+    """How many images it has."""
+    ...
 
-  num_examples: int
-  class_names: Sequence[str]
-  image_size: int
+  @property
+  def class_names(self) -> Sequence[str]:
+    """The classes' names, in the order of the labels."""
+    ...
+
+  @property
+  def image_size(self) -> int:
+    """Side in pixels of the squares that its images are made into."""
+    ...
 
   def order(self, seed: int, epoch: int) -> np.ndarray:
     """The order of the examples in an epoch: a permutation of range(num_examples)."""
@@ -171,87 +178,86 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 class RecordSplit:
-  """A split of a tfds data set, read and decoded as it is used.
+  """A split of a tfds data set, or part of one ('train[:90%]'), read and decoded as it is used.
 
-  A split that is too large to shuffle whole is shuffled in blocks: stretches of neighbouring
+  A split that is too large to shuffle whole is shuffled in blocks: pieces of neighbouring
   examples are put in random order, and so many of them as make up a block are shuffled.
   """
 
   def __init__(self, builder: Any, split: str, image_size: int):
     """Attributes as in Split; raises UserError for a split or features that it cannot use."""
+    _, tfds = _import_tensorflow()
     info = builder.info
-    if split not in info.splits:
+    try:
+      parts = [
+        dataclasses.replace(  # None stands for an end
+          part,
+          from_=part.from_ or 0,
+          to=info.splits[part.splitname].num_examples if part.to is None else part.to,
+        )
+        for part in tfds.core.splits.AbstractSplit.from_spec(split).to_absolute(info.splits)
+      ]
+    except (KeyError, ValueError, AssertionError) as error:
       raise UserError(
         f'{info.full_name} has no split {split!r}, only {", ".join(map(repr, info.splits))};'
         ' set data.train_split and data.validation_split'
-      )
-    _, tfds = _import_tensorflow()
+      ) from error
     self._image_key, self._label_key = _supervised_keys(info, tfds)
-    self._builder, self._split = builder, split
-    self.num_examples: int = info.splits[split].num_examples
+    self._builder = builder
+    self.num_examples = sum(part.to - part.from_ for part in parts)
     if not self.num_examples:
       raise UserError(f'the split {split!r} of {info.full_name} is empty')
     self.class_names: Sequence[str] = info.features[self._label_key].names
     self.image_size = image_size
-    each = max(1, info.splits[split].num_bytes // self.num_examples)
-    self._block = max(1, _BLOCK_BYTES // each)
-
-  def _pieces(self) -> list[tuple[int, int]]:
-    """Stretches of neighbouring examples, none across two shards."""
-    lengths = self._builder.info.splits[self._split].shard_lengths
-    starts = itertools.accumulate(lengths, initial=0)
-    longest = max(1, self._block // _PIECES_PER_BLOCK)
-    return [
-      (start + i, start + min(i + longest, length))
-      for start, length in zip(starts, lengths, strict=False)
-      for i in range(0, length, longest)
+    whole = [info.splits[part.splitname] for part in parts]
+    each = sum(s.num_bytes for s in whole) // max(1, sum(s.num_examples for s in whole))
+    self._block = max(1, _BLOCK_BYTES // max(1, each))
+    self._pieces = [
+      piece
+      for part in parts
+      for piece in _pieces(
+        part, info.splits[part.splitname].shard_lengths, -(-self._block // _PIECES_PER_BLOCK)
+      )
     ]
+    lengths = [piece.to - piece.from_ for piece in self._pieces]
+    self._starts = np.concatenate([[0], np.cumsum(lengths)])  # of pieces among the examples
 
   def order(self, seed: int, epoch: int) -> np.ndarray:
     """See Split."""
     rng = np.random.default_rng([seed, epoch, _ORDER])
     if self.num_examples <= self._block:
       return rng.permutation(self.num_examples)
-    pieces = self._pieces()
-    shuffled = [np.arange(*pieces[i]) for i in rng.permutation(len(pieces))]
-    order = np.concatenate(shuffled)
+    bounds = list(itertools.pairwise(self._starts))
+    order = np.concatenate([np.arange(*bounds[i]) for i in rng.permutation(len(bounds))])
     for start in range(0, len(order), self._block):
       rng.shuffle(order[start : start + self._block])
     return order
 
   def _encoded(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The examples' encoded images and labels, each stretch of neighbours read in one go."""
+    """The encoded images and labels of examples; the pieces that hold them are read whole."""
     _, tfds = _import_tensorflow()
-    examples = np.sort(wanted)
-    gaps = np.flatnonzero(np.diff(examples) > 1)
-    starts = examples[np.concatenate([[0], gaps + 1])]
-    stops = examples[np.concatenate([gaps, [len(examples) - 1]])] + 1
-    if len(starts) > 4 * _PIECES_PER_BLOCK:  # the end of a shuffled block: read it all
-      starts, stops = _cover(self._pieces(), examples)
-    instruction = sum(
-      (
-        tfds.core.ReadInstruction(self._split, from_=int(a), to=int(b), unit='abs')
-        for a, b in zip(starts[1:], stops[1:], strict=True)
-      ),
-      tfds.core.ReadInstruction(self._split, from_=int(starts[0]), to=int(stops[0]), unit='abs'),
-    )
+    used = np.unique(np.searchsorted(self._starts, wanted, side='right') - 1)
+    pieces = [self._pieces[i] for i in used]
+    instructions = [
+      tfds.core.ReadInstruction(piece.splitname, from_=piece.from_, to=piece.to, unit='abs')
+      for piece in pieces
+    ]
     rows = self._builder.as_dataset(
-      split=instruction,
+      split=functools.reduce(operator.add, instructions),
       shuffle_files=False,
       decoders={self._image_key: tfds.decode.SkipDecoding()},
       read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
     )
-    found = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
     images, labels = [], []
     for row in rows.as_numpy_iterator():
       images.append(row[self._image_key])
       labels.append(row[self._label_key])
-    if len(images) != len(found):
+    numbers = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in used])
+    if len(images) != len(numbers):
       raise UserError(
-        f'{self._builder.data_path} holds fewer examples of {self._split!r} than it says; prepare'
-        ' the data set again'
+        f'{self._builder.data_path} holds fewer examples than it says; prepare the data set again'
       )
-    at = np.searchsorted(found, wanted)
+    at = np.searchsorted(numbers, wanted)
     return np.asarray(images, dtype=object)[at], np.asarray(labels, np.int32)[at]
 
   def read(self, order: np.ndarray, offsets: np.ndarray, size: int) -> Iterator[Batch]:
@@ -291,13 +297,14 @@ class RecordSplit:
     yield from examples.batch(32).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
-def _cover(
-  pieces: Sequence[tuple[int, int]], examples: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """The pieces that hold any of the (sorted) examples, as starts and stops."""
-  bounds = np.asarray(pieces)
-  used = np.unique(np.searchsorted(bounds[:, 1], examples, side='right'))
-  return bounds[used, 0], bounds[used, 1]
+def _pieces(part: Any, shard_lengths: Sequence[int], longest: int) -> Iterator[Any]:
+  """Cuts a stretch of a split, as tfds describes one, at shards' ends and every `longest`."""
+  start = 0
+  for length in shard_lengths:
+    first, last = max(start, part.from_), min(start + length, part.to)
+    for begin in range(first, last, longest):
+      yield dataclasses.replace(part, from_=begin, to=min(begin + longest, last))
+    start += length
 
 
 def _supervised_keys(info: Any, tfds: Any) -> tuple[str, str]:

@@ -54,7 +54,9 @@ class Display:
       if done:
         self._bars.remove_task(task)
       else:
-        self._bars.update(task, advance=advance, **({} if status is None else {'status': status}))
+        self._bars.update(task, advance=advance)
+        if status is not None:
+          self._bars.update(task, status=status)
 
     return move
 
@@ -80,6 +82,6 @@ def print_table(
     table.add_column(column, footer=footer, justify='right' if i else 'left', no_wrap=True)
   for row in rows:
     table.add_row(*row)
-  console = Console()
   # Away from a terminal rich assumes 80 columns and would cut cells off.
-  console.print(table, width=None if console.is_terminal else 200, crop=False)
+  console = Console() if Console().is_terminal else Console(width=160)
+  console.print(table)

@@ -88,7 +88,6 @@ def evaluate(
   return metrics.compute(sums)
 
 
-
 def load_best(
   path: Path, mesh: Mesh, net: AlexNet, display: Display
 ) -> tuple[int, Any, augment.Statistics]:

@@ -137,12 +137,22 @@ def response_norm(
   return x * _negative_power(k + alpha * _window_sum(x * x, size, axes), beta)
 
 
-def _response_norm_forward(x, size, k, alpha, beta, axes):
+def _response_norm_forward(
+  x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]
+) -> tuple[Array, tuple[Array, Array]]:
   d = k + alpha * _window_sum(x * x, size, axes)
   return x * _negative_power(d, beta), (x, d)
 
 
-def _response_norm_backward(size, k, alpha, beta, axes, residuals, g):
+def _response_norm_backward(
+  size: int,
+  k: float,
+  alpha: float,
+  beta: float,
+  axes: tuple[int, ...],
+  residuals: tuple[Array, Array],
+  g: Array,
+) -> tuple[Array]:
   x, d = residuals
   scaled = g * _negative_power(d, beta)
   # The window is symmetric, so its adjoint is itself.
@@ -173,16 +183,23 @@ def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
     [N, output_size(H), output_size(W), C].
   """
   return lax.reduce_window(
-    x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), _pool_pads(x, window, stride)
+    x,
+    -jnp.inf,
+    lax.max,
+    (1, window, window, 1),
+    (1, stride, stride, 1),
+    _pool_pads(x, window, stride),
   )
 
 
-def _max_pool_forward(x, window, stride):
+def _max_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
   y = max_pool(x, window, stride)
   return y, (x, y)
 
 
-def _max_pool_backward(window, stride, residuals, g):
+def _max_pool_backward(
+  window: int, stride: int, residuals: tuple[Array, Array], g: Array
+) -> tuple[Array]:
   x, y = residuals
   pads = _pool_pads(x, window, stride)
   padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(low, high, 0) for low, high in pads])
@@ -191,7 +208,9 @@ def _max_pool_backward(window, stride, residuals, g):
   total = jnp.zeros(padded.shape, g.dtype)
   for i in range(window):
     for j in range(window):
-      seen = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+      seen = padded[
+        :, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride
+      ]
       share = jnp.where(seen == y, g, zero)
       total += lax.pad(
         share,

@@ -28,11 +28,12 @@ def emulate_cpu_devices(
 
   Args:
     num_columns: the network's.
-    column_devices, data_devices: as `make_mesh` takes them.
+    column_devices: as `make_mesh` takes it.
+    data_devices: as `make_mesh` takes it.
   """
   if (
     'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
-    or jax.config.jax_num_cpu_devices > 0
+    or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
   ):
     return
   columns = num_columns if column_devices == 'auto' else int(column_devices)
@@ -84,8 +85,11 @@ def make_mesh(
       f'there {"are" if len(devices) > 1 else "is"} {there}, but mesh.column_devices='
       f'{column_devices} times mesh.data_devices={data_devices} wants {wanted}; set'
       ' mesh.column_devices=1 or fewer mesh.data_devices'
-      + (', or XLA_FLAGS=--xla_force_host_platform_device_count='
-         f'{wanted} to emulate them' if devices[0].platform == 'cpu' else '')
+      + (
+        f', or XLA_FLAGS=--xla_force_host_platform_device_count={wanted} to emulate them'
+        if devices[0].platform == 'cpu'
+        else ''
+      )
     )
   return jax.make_mesh(
     (int(data_devices), int(column_devices)),

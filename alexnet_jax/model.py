@@ -244,7 +244,10 @@ class AlexNet(nn.Module):
       if step == 'pool' and name in self.pool.layers:
         function = layers.average_pool if name in self.pool.average else layers.max_pool
         steps.append(
-          ('_pool', _each(functools.partial(function, window=self.pool.window, stride=self.pool.stride)))
+          (
+            '_pool',
+            _each(functools.partial(function, window=self.pool.window, stride=self.pool.stride)),
+          )
         )
     if present and name in self.dropout.layers and self.dropout.rate:
       steps.append(('_dropout', functools.partial(self._dropout, name, dropout_key, positions)))
@@ -261,7 +264,7 @@ class AlexNet(nn.Module):
     layer: Layer = getattr(self, name)
     return layer
 
-  def _initializers(self, name: str) -> dict[str, nn.initializers.Initializer]:
+  def _initializers(self, name: str) -> dict[str, Any]:
     std, bias = INITIALIZATIONS[self.initialization][name]
     layer = self._layer(name)
     std = std if layer.weight_std is None else layer.weight_std
@@ -354,7 +357,12 @@ def alexnet(model: Mapping[str, Any]) -> AlexNet:
       field and what it may be.
   """
   known = {field.name: field for field in dataclasses.fields(AlexNet)}
-  parts = {'pool': Pool, 'dropout': Dropout, 'response_norm': ResponseNorm, 'within_norm': ResponseNorm}
+  parts = {
+    'pool': Pool,
+    'dropout': Dropout,
+    'response_norm': ResponseNorm,
+    'within_norm': ResponseNorm,
+  }
   arguments: dict[str, Any] = {}
   for name, value in model.items():
     if name in LAYERS:
@@ -389,7 +397,13 @@ def _check(net: AlexNet) -> None:
   layers_of('one_column_halves', net.one_column_halves, LAYERS[:-1])
   layers_of('locally_connected', net.locally_connected, CONVOLUTIONS)
   layers_of('dropout.layers', net.dropout.layers, LAYERS[:-1])
-  for field in ('response_norm.layers', 'within_norm.layers', 'pool.layers', 'pool.average', 'pool.trim'):
+  for field in (
+    'response_norm.layers',
+    'within_norm.layers',
+    'pool.layers',
+    'pool.average',
+    'pool.trim',
+  ):
     part, name = field.split('.')
     layers_of(field, getattr(getattr(net, part), name), CONVOLUTIONS)
   if not 0 <= net.dropout.rate < 1:

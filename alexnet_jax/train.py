@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +51,7 @@ class Stopped(Exception):  # noqa: N818  (not an error)
     self.signum = signum
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(NamedTuple):
   """All that a step changes.
 
   Attributes:
@@ -81,18 +79,15 @@ def _init(net: AlexNet, tx: optax.GradientTransformation, key: Array) -> TrainSt
 
 def state_specs(net: AlexNet, tx: optax.GradientTransformation) -> tuple[Any, Any]:
   """The shapes of a TrainState, and the PartitionSpec of each part."""
-
   shapes = jax.eval_shape(functools.partial(_init, net, tx), jax.random.key(0))
   of_params = mesh_lib.parameter_specs(shapes.params)
   replicated = jax.tree.map(lambda _: mesh_lib.REPLICATED, shapes)
   velocity = optax.TraceState(of_params)
-  specs = replicated.replace(params=of_params, opt_state=(*replicated.opt_state[:2], velocity))
+  specs = replicated._replace(params=of_params, opt_state=(*replicated.opt_state[:2], velocity))
   return shapes, specs
 
 
-def init_state(
-  net: AlexNet, tx: optax.GradientTransformation, mesh: Mesh, seed: int
-) -> TrainState:
+def init_state(net: AlexNet, tx: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
   """A new state, its parameters drawn from the seed alone, each part where it belongs."""
   _, specs = state_specs(net, tx)
   init = jax.jit(functools.partial(_init, net, tx), out_shardings=mesh_lib.shardings(mesh, specs))
@@ -246,7 +241,8 @@ def _load_statistics(
     signals.check()
     move(images)
 
-  statistics = augment.Statistics(*dataset.statistics(split, progress))
+  mean_image, eigenvalues, eigenvectors = map(jnp.asarray, dataset.statistics(split, progress))
+  statistics = augment.Statistics(mean_image, eigenvalues, eigenvectors)
   move(done=True)
   temporary = path / '.statistics.new.npz'
   np.savez(temporary, **statistics._asdict())
@@ -274,9 +270,7 @@ def _restore(
       display.line(f'checkpoint {step} is damaged ({error}); moved to {moved}')
       continue
     training = trees['training']
-    state = TrainState(
-      training['step'], trees['params'], _as_opt_state(training), training['sums']
-    )
+    state = TrainState(training['step'], trees['params'], _as_opt_state(training), training['sums'])
     return state, Progress.from_json(description['progress'])
   return None
 
@@ -491,7 +485,7 @@ class _Run:
       bias_multiplier=config.bias_multiplier,
       cut_biases=config.cut_biases,
     )
-    self.state = self.state.replace(
+    self.state = self.state._replace(
       opt_state=optimizer.with_learning_rates(
         self.state.opt_state, jax.device_put(rates, self.replicated)
       )
@@ -534,7 +528,7 @@ class _Run:
     values['images_per_second'] = images / (time.perf_counter() - start) if images else 0.0
     values['learning_rate'] = self.learning_rate
     self.record('train', values)
-    self.state = self.state.replace(sums=jax.device_put(metrics.empty(), self.replicated))
+    self.state = self.state._replace(sums=jax.device_put(metrics.empty(), self.replicated))
     self.clock = (time.perf_counter(), self.step)
 
   def validate(self) -> None:

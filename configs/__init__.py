@@ -1,0 +1,1 @@
+"""One file for each experiment; a base, `imagenet.py`, and the lines that differ."""
