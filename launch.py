@@ -45,35 +45,42 @@ def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
       yield from _fields(config[name], f'{prefix}{name}.')
 
 
-def _unknown_field(argv: Sequence[str]) -> str | None:
-  """A message about an override of a field that the config does not have."""
-  path = next((arg.split('=', 1)[1] for arg in argv if arg.lstrip('-').startswith('config=')), None)
-  if path is None or not Path(path.split(':')[0]).is_file():
+def _config_mistake(argv: Sequence[str]) -> str | None:
+  """A message where --config names no file, or an override a field that the config does not have."""
+  given = [arg.lstrip('-') for arg in argv]
+  path = next(
+    (Path(arg.split('=', 1)[1].split(':')[0]) for arg in given if arg[:7] == 'config='), None
+  )
+  if path is None:
     return None
-  known = list(_fields(runpy.run_path(path.split(':')[0])['get_config']()))
-  for arg in argv:
-    if arg.lstrip('-').startswith('config.'):
-      field = arg.lstrip('-').split('=', 1)[0].removeprefix('config.')
-      if field not in known:
-        by_end = {name.rsplit('.', 1)[-1]: name for name in known}
-        near = difflib.get_close_matches(field, known, 1) or [
-          by_end[end] for end in difflib.get_close_matches(field.rsplit('.', 1)[-1], by_end, 1)
-        ]
-        hint = f'; did you mean config.{near[0]}?' if near else ''
-        return f'the config has no field {field!r}{hint}'
+  if not path.is_file():
+    return f'there is no file {path} (--config); those of this project are in configs/'
+  known = list(_fields(runpy.run_path(str(path))['get_config']()))
+  by_end = {name.rsplit('.', 1)[-1]: name for name in known}
+  for arg in given:
+    field = arg.split('=', 1)[0].removeprefix('config.')
+    if arg.startswith('config.') and field not in known:
+      near = difflib.get_close_matches(field, known, 1)
+      ends = difflib.get_close_matches(field.rsplit('.', 1)[-1], by_end, 1)
+      hint = near[0] if near else by_end[ends[0]] if ends else None
+      return f'the config has no field {field!r}' + (
+        f'; did you mean config.{hint}?' if hint else ''
+      )
   return None
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
+  mistake = None
   try:
-    return list(flags.FLAGS(list(argv)))
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    text = str(error)
-    if 'No such file' in text:
-      text = 'the file that --config names is not there; configs/ has those of this project'
-    print(f'launch.py: {_unknown_field(argv) or text}', file=sys.stderr)
+    rest = list(flags.FLAGS(list(argv)))
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    mistake = str(error)
+  mistake = _config_mistake(argv) or mistake
+  if mistake:
+    print(f'launch.py: {mistake}', file=sys.stderr)
     sys.exit(2)
+  return rest
 
 
 def _config_and_workdir() -> tuple[ConfigDict, Path]:

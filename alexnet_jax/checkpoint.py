@@ -76,7 +76,7 @@ def read(
     intact = written['digest'] == _text_digest([description, digests])
   except Exception as error:  # Orbax and tensorstore raise many kinds
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise DamagedError(first[:200]) from error
+    raise DamagedError(f'cannot be read: {first[:80]}') from error
   if not intact:
     raise DamagedError('its description differs from what was written')
   for name in abstract:

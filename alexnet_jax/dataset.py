@@ -321,10 +321,10 @@ def _supervised_keys(info: Any, tfds: Any) -> tuple[str, str]:
 
 def _builder(name: str, data_dir: str | None) -> Any:
   """A tfds builder whose data are there, downloaded and prepared if tfds can do that."""
-  _, tfds = _import_tensorflow()
-  where = data_dir or tfds.core.constants.DATA_DIR
   if data_dir and not os.path.isdir(data_dir) and '://' not in data_dir:
     raise UserError(f'there is no folder {data_dir} (data.data_dir)')
+  _, tfds = _import_tensorflow()
+  where = data_dir or tfds.core.constants.DATA_DIR
   try:
     with _silenced():
       builder = tfds.builder(name, data_dir=data_dir)

@@ -76,7 +76,7 @@ def print_table(
     rows: the cells.
     total: a last row, set off by a line.
   """
-  table = Table(title=title, title_justify='left', show_footer=bool(total))
+  table = Table(show_footer=bool(total))
   for i, column in enumerate(columns):
     footer = total[i] if total else ''
     table.add_column(column, footer=footer, justify='right' if i else 'left', no_wrap=True)
@@ -84,4 +84,5 @@ def print_table(
     table.add_row(*row)
   # Away from a terminal rich assumes 80 columns and would cut cells off.
   console = Console() if Console().is_terminal else Console(width=160)
+  console.print(title, markup=False, highlight=False, soft_wrap=True)
   console.print(table)

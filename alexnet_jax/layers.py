@@ -77,7 +77,8 @@ def local_convolution(x: Array, kernel: Array, padding: int = 0) -> Array:
     [N, H', W', F].
   """
   rows, columns, window = kernel.shape[:3]
-  x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+  pads = (_pad_for(size, window, 1, padding) for size in x.shape[1:3])
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   patches = jnp.stack(
     [
       jnp.stack([x[:, i : i + rows, j : j + columns] for j in range(window)], axis=3)

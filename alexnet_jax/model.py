@@ -182,6 +182,10 @@ class AlexNet(nn.Module):
     features = getattr(self, name).features
     return features // 2 if self.num_columns == 1 and name in self.one_column_halves else features
 
+  def is_trimmed(self, name: str) -> bool:
+    """Whether a convolution has one pixel less padding, as `Pool.trim` says."""
+    return name in self.pool.trim and self.pool.window == self.pool.stride
+
   @nn.compact
   def __call__(
     self, images: Array, dropout_key: Array | None = None, positions: Array | None = None
@@ -286,13 +290,12 @@ class AlexNet(nn.Module):
     if name not in CONVOLUTIONS:
       return layers.Dense(features, self._columns_here, **initializers, name=name)(columns)
     layer = self._layer(name)
-    trim = name in self.pool.trim and self.pool.window == self.pool.stride
     return layers.Convolution(
       features,
       self._columns_here,
       kernel_size=layer.kernel_size,
       stride=layer.stride,
-      padding=layer.padding - trim,
+      padding=layer.padding - self.is_trimmed(name),
       shared=name not in self.locally_connected,
       **initializers,
       name=name,
@@ -356,7 +359,6 @@ def alexnet(model: Mapping[str, Any]) -> AlexNet:
     UserError: a value is not one of those known, or sizes do not fit; the message names the
       field and what it may be.
   """
-  known = {field.name: field for field in dataclasses.fields(AlexNet)}
   parts = {
     'pool': Pool,
     'dropout': Dropout,
@@ -369,7 +371,7 @@ def alexnet(model: Mapping[str, Any]) -> AlexNet:
       arguments[name] = Layer(**{'features': model['num_classes'], **value})
     elif name in parts:
       arguments[name] = parts[name](**{k: _tuple(v) for k, v in value.items()})
-    elif name in known:
+    else:
       arguments[name] = _tuple(value)
   net = AlexNet(**arguments)
   _check(net)
@@ -406,10 +408,30 @@ def _check(net: AlexNet) -> None:
   ):
     part, name = field.split('.')
     layers_of(field, getattr(getattr(net, part), name), CONVOLUTIONS)
+
+  def at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+      raise UserError(f'model.{field} is {value}; it must be at least {least}')
+
+  at_least('num_classes', net.num_classes, 1)
+  at_least('input_size', net.input_size, 1)
+  at_least('response_norm.size', net.response_norm.size, 1)
+  at_least('within_norm.size', net.within_norm.size, 1)
+  at_least('pool.stride', net.pool.stride, 1)
+  if net.pool.stride > net.pool.window:
+    raise UserError(
+      f'model.pool.stride is {net.pool.stride} but windows are {net.pool.window} pixels; it may be'
+      ' no larger'
+    )
   if not 0 <= net.dropout.rate < 1:
     raise UserError(f'model.dropout.rate is {net.dropout.rate}; it must be at least 0 and below 1')
+  at_least('conv1.features', net.conv1.features, 2)  # only later layers can be left out
   for name in LAYERS[:-1]:
-    layer = getattr(net, name)
+    layer: Layer = getattr(net, name)
+    at_least(f'{name}.features', layer.features, 0)
+    at_least(f'{name}.kernel_size', layer.kernel_size, 1)
+    at_least(f'{name}.stride', layer.stride, 1)
+    at_least(f'{name}.padding', layer.padding, int(net.is_trimmed(name)))
     if layer.features % 2:
       raise UserError(
         f'model.{name}.features is {layer.features}; an even number (or 0, to leave the layer out)'
@@ -422,5 +444,3 @@ def _check(net: AlexNet) -> None:
       )
     if name in net.locally_connected and layer.stride != 1:
       raise UserError(f'model.{name} is locally connected and needs stride 1')
-  if not net.conv1.features:
-    raise UserError('model.conv1.features is 0; only later layers can be left out')

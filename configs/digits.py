@@ -37,7 +37,8 @@ def get_config() -> config_dict.ConfigDict:
   config.augment.pixel_scale = 1 / 64
   config.augment.lighting.std = ()
 
-  config.optimizer.learning_rate = 0.01
-  config.optimizer.patience = 8
+  config.optimizer.learning_rate = 0.02
+  config.optimizer.cut_epochs = (30,)
+  config.train.batch_size = 64
   config.train.num_epochs = 40
   return config
