@@ -1,0 +1,23 @@
+"""Four emulated devices, strict shapes and dtypes, and small data for all tests."""
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compile_once(tmp_path_factory):
+  """Tests compile many equal programs; the second time they come from a cache."""
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('jax')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  return
+
+
+@pytest.fixture
+def x64():
+  """float64 within a test."""
+  with jax.enable_x64(True):
+    yield

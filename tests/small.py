@@ -1,0 +1,33 @@
+"""Small configs that train in a second or two."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import digits
+
+
+def small_config(overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+  """A narrow two-column net on the digits, with crops, mirror images, lighting and dropout on."""
+  config = digits.get_config()
+  for layer, features in (
+    ('conv1', 16),
+    ('conv2', 32),
+    ('conv3', 32),
+    ('conv4', 32),
+    ('conv5', 32),
+  ):
+    config.model[layer].features = features
+  config.model.fc6.features = 64
+  config.model.fc7.features = 64
+  config.model.dropout.rate = 0.2
+  config.model.input_size = 7
+  config.augment.crop_offsets = 2
+  config.augment.flip = True
+  config.augment.pixel_scale = 1 / 32
+  config.augment.lighting.std = ((0, 0.1),)
+  config.train.num_epochs = 2
+  config.train.log_every_steps = 10
+  config.update_from_flattened_dict(dict(overrides or {}))
+  return config

@@ -1,0 +1,151 @@
+"""launch.py as a user runs it: what it prints, how it exits, what it says of mistakes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(*args):
+  """Starts launch.py as a shell would, without the test run's own settings of jax."""
+  environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  return subprocess.Popen(
+    [sys.executable, 'launch.py', *map(str, args)],
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def launch(*args):
+  """Exit code, stdout and stderr."""
+  process = start(*args)
+  out, err = process.communicate(timeout=300)
+  return process.returncode, out, err
+
+
+def assert_message(result, code, *words):
+  """One or two lines on stderr, no traceback, and these words in them."""
+  returncode, _, err = result
+  assert returncode == code
+  assert 1 <= len(err.strip().splitlines()) <= 2, err
+  assert err.startswith('launch.py: ')
+  for word in words:
+    assert word in err
+
+
+@pytest.mark.parametrize(
+  ('override', 'words'),
+  [
+    ('--config.model.num_column=1', ("no field 'model.num_column'", 'config.model.num_columns')),
+    ('--config.modl.num_columns=1', ("no field 'modl.num_columns'", 'config.model.num_columns')),
+    ('--config.learning_rate=1', ("no field 'learning_rate'", 'config.optimizer.learning_rate')),
+    ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
+    ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
+    ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
+    ('--mode=training', ('mode', 'train|summary|evaluate')),
+  ],
+)
+def test_a_mistaken_flag_is_named_with_its_mending(override, words):
+  returncode, _, err = launch('--config=configs/digits.py', override)
+  assert returncode == 2
+  assert len(err.strip().splitlines()) <= 2
+  assert 'Traceback' not in err
+  for word in words:
+    assert word in err
+
+
+def test_a_config_that_is_not_there_is_named():
+  assert_message(launch('--config=configs/nothing.py'), 2, '--config', 'configs/')
+
+
+def test_without_a_config_it_says_what_to_give():
+  assert_message(launch(), 1, '--config=configs/digits.py')
+
+
+@pytest.mark.parametrize(
+  ('args', 'words'),
+  [
+    (('--config.model.activation=relus',), ('model.activation', "'relu'", "'tanh'")),
+    (('--config.mesh.column_devices=2', '--config.mesh.data_devices=0'), ('mesh.data_devices',)),
+    (
+      ('--config.data.name=cifar10', '--config.data.data_dir=/nowhere/at/all'),
+      ('/nowhere/at/all',),
+    ),
+    (('--config.augment.crop_offsets=9',), ('augment.crop_offsets',)),
+  ],
+)
+def test_a_mistaken_value_is_named(tmp_path, args, words):
+  result = launch('--config=configs/digits.py', f'--workdir={tmp_path / "run"}', *args)
+  returncode, _, err = result
+  assert returncode == 1
+  assert 'Traceback' not in err
+  message = err[err.index('launch.py: ') :]
+  assert len(message.strip().splitlines()) <= 2
+  for word in words:
+    assert word in message
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  result = launch('--config=configs/digits.py', f'--workdir={tmp_path / "file" / "run"}')
+  assert_message(result, 1, 'cannot write to the workdir', '--workdir')
+
+
+def test_the_summary_has_the_papers_numbers():
+  returncode, out, err = launch('--config=configs/imagenet.py', '--mode=summary')
+  assert returncode == 0
+  assert err == ''
+  for figure in ('60,965,224', '659,272', '724,406,816', '55x55x96', '96 of 11x11x3'):
+    assert figure in out
+
+
+def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
+  workdir = tmp_path / 'run'
+  args = ('--config=configs/digits.py', f'--workdir={workdir}', '--config.train.num_steps=30')
+  returncode, out, err = launch(*args)
+  assert returncode == 0
+  assert '2 cpu devices with 1 of 2 columns each' in err
+  ours = re.compile(r'digits: 1438 training|step \d+  epoch ')
+  assert [line for line in err.splitlines() if not ours.match(line)] == []
+  assert 'top-1 error' in out
+  for name in ('checkpoints', 'metrics.jsonl', 'figures/learning_curves.png'):
+    assert str(workdir / name) in out
+    assert (workdir / name).exists()
+
+  returncode, out, err = launch(f'--workdir={workdir}', '--mode=evaluate')
+  assert returncode == 0
+  assert err == ''
+  assert str(workdir) in out
+  assert 'top-5 error' in out
+
+  other = launch(*args, '--config.model.num_columns=1')
+  assert_message(other, 1, 'another experiment', 'model.num_columns: 2, not 1', '--workdir')
+
+
+@pytest.mark.parametrize(('signum', 'code'), [(signal.SIGINT, 0), (signal.SIGTERM, 75)])
+def test_a_signal_saves_and_exits_with_its_code(tmp_path, signum, code):
+  process = start(
+    '--config=configs/digits.py', f'--workdir={tmp_path}', '--config.train.num_epochs=1000'
+  )
+  deadline = time.monotonic() + 200
+  log = tmp_path / 'metrics.jsonl'
+  while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+    assert process.poll() is None
+    time.sleep(0.1)
+  process.send_signal(signum)
+  _, err = process.communicate(timeout=100)
+  assert process.returncode == code
+  assert 'stopped and saved' in err
+  assert 'Traceback' not in err
+  steps = [int(path.name) for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()]
+  assert max(steps) > 0

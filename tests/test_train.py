@@ -1,0 +1,359 @@
+"""The training step on any mesh, and the loop: what it leaves, resuming, what stops it."""
+
+import json
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import augment, checkpoint, dataset, evaluate, experiment, mesh, train, workdir
+from alexnet_jax.errors import UserError
+from tests.small import small_config
+
+
+class Trainer:
+  """A training step on a mesh of its own, fed with the digits."""
+
+  def __init__(self, config, column_devices, data_devices):
+    self.config = config
+    self.net = experiment.make_network(config)
+    self.mesh = mesh.make_mesh(config.model.num_columns, column_devices, data_devices)
+    self.tx = experiment.make_optimizer(config, self.net)
+    self.split = experiment.load_split(config, 'train')
+    options = experiment.augment_options(config)
+    self.step = train.make_train_step(self.net, self.tx, self.mesh, options, config.train.seed)
+    replicated = mesh.shardings(self.mesh, mesh.REPLICATED)
+    self.replicated = replicated
+    statistics = augment.Statistics(*map(jnp.asarray, dataset.statistics(self.split)))
+    self.statistics = jax.device_put(statistics, replicated)
+    self.state = train.init_state(self.net, self.tx, self.mesh, config.train.seed)
+    rates = jax.tree.map(lambda _: jnp.asarray(0.02, jnp.float32), self.state.params)
+    rates = jax.device_put(rates, replicated)
+    self.state = self.state._replace(
+      opt_state=(
+        self.state.opt_state[0],
+        type(self.state.opt_state[1])(rates),
+        *self.state.opt_state[2:],
+      )
+    )
+
+  def placed(self, state):
+    """A state of another mesh, laid out on this one."""
+    _, specs = train.state_specs(self.net, self.tx)
+    return jax.device_put(jax.device_get(state), mesh.shardings(self.mesh, specs))
+
+  def run(self, steps):
+    """Losses of the next steps."""
+    batches = dataset.train_batches(
+      self.split,
+      seed=self.config.train.seed,
+      batch_size=self.config.train.batch_size,
+      first_step=int(self.state.step),
+      crop_size=self.net.input_size,
+      crop_offsets=self.config.augment.crop_offsets,
+      images_per_draw=1,
+    )
+    losses = []
+    for _ in range(steps):
+      batch = evaluate.put_batch(next(batches), self.mesh)
+      std = jnp.asarray(0.1, jnp.float32)
+      self.state, loss = self.step(self.state, batch, self.statistics, std)
+      losses.append(float(loss))
+    return np.array(losses)
+
+
+@pytest.fixture(scope='module')
+def trained():
+  """A state that has left the first plateau (a loss of 2.3), on one device."""
+  trainer = Trainer(small_config(), 1, 1)
+  losses = trainer.run(200)
+  assert losses[-5:].mean() < 1.9
+  return jax.device_get(trainer.state)
+
+
+def assert_close(a, b, tolerance):
+  """Every array differs by less than `tolerance` of its own norm."""
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    assert np.linalg.norm(x - y) <= tolerance * np.linalg.norm(x)
+
+
+@pytest.mark.parametrize(('column_devices', 'data_devices'), [(2, 1), (1, 2), (2, 2)])
+def test_any_mesh_trains_as_one_device_does(trained, column_devices, data_devices):
+  one = Trainer(small_config(), 1, 1)
+  many = Trainer(small_config(), column_devices, data_devices)
+  one.state, many.state = one.placed(trained), many.placed(trained)
+  np.testing.assert_allclose(many.run(10), one.run(10), rtol=1e-5)
+  assert_close(one.state.params, many.state.params, 1e-5)
+  # With momentum 0.9 the velocity is the last ten gradients.
+  assert_close(one.state.opt_state[-1].trace, many.state.opt_state[-1].trace, 1e-5)
+  assert_close(one.state.sums, many.state.sums, 1e-5)
+
+
+def test_another_seed_trains_otherwise(trained):
+  one, other = Trainer(small_config(), 1, 1), Trainer(small_config({'train.seed': 1}), 1, 1)
+  one.state, other.state = one.placed(trained), other.placed(trained)
+  assert np.abs(one.run(3) - other.run(3)).max() > 1e-2
+
+
+def test_gradients_do_not_depend_on_the_mesh(trained):
+  """One step from rest: the velocity is minus rate times gradient and decay."""
+  velocities = []
+  for devices in ((1, 1), (2, 1), (2, 2)):
+    trainer = Trainer(small_config(), *devices)
+    at_rest = jax.tree.map(np.zeros_like, trained.opt_state[-1].trace)
+    state = trained._replace(
+      opt_state=(*trained.opt_state[:2], type(trained.opt_state[-1])(at_rest))
+    )
+    trainer.state = trainer.placed(state)
+    trainer.run(1)
+    velocities.append(jax.device_get(trainer.state.opt_state[-1].trace))
+  assert_close(velocities[0], velocities[1], 1e-5)
+  assert_close(velocities[0], velocities[2], 1e-5)
+
+
+def lines(path):
+  """metrics.jsonl without timings."""
+  records = workdir.read_metrics(path)
+  return [{k: v for k, v in r.items() if k != 'images_per_second'} for r in records]
+
+
+def params_at(path, step, config):
+  """The parameters of a checkpoint, as numpy arrays."""
+  net = experiment.make_network(config)
+  shapes, _ = train.state_specs(net, experiment.make_optimizer(config, net))
+  on_one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(
+    lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=on_one), shapes.params
+  )
+  trees, _ = checkpoint.read(path / 'checkpoints', step, {'params': abstract})
+  return jax.device_get(trees['params'])
+
+
+def test_a_run_leaves_config_metrics_statistics_and_checkpoints(tmp_path):
+  config = small_config()
+  result = train.train_and_evaluate(config, tmp_path)
+  records = workdir.read_metrics(tmp_path)
+  assert json.loads((tmp_path / 'config.json').read_text()) == experiment.resolved(config)
+  assert {'step', 'epoch', 'split', 'loss', 'top1_error', 'top5_error'} <= records[0].keys()
+  assert {'images_per_second', 'learning_rate'} <= records[0].keys()
+  # 1,438 images in batches of 64: epochs end in steps 23 and 45.
+  assert [r['step'] for r in records if r['split'] == 'validation'] == [23, 45]
+  assert [r['step'] for r in records if r['split'] == 'train'] == [10, 20, 23, 30, 40, 45]
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
+  assert (tmp_path / 'statistics.npz').exists()
+  assert list(tmp_path.glob('events.out.tfevents*'))
+  assert result['best_error'] == min(r['top1_error'] for r in records if r['split'] == 'validation')
+
+
+def test_a_run_in_parts_and_on_other_devices_is_the_whole_run(tmp_path):
+  circumstances = {'checkpoint.every_steps': 7}
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  train.train_and_evaluate(small_config(circumstances), whole)
+  for num_steps in (7, 14, 35):
+    config = small_config({**circumstances, 'train.num_steps': num_steps})
+    train.train_and_evaluate(config, parts)
+  train.train_and_evaluate(small_config(circumstances), parts)
+  a, b = params_at(whole, 45, small_config()), params_at(parts, 45, small_config())
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  # Runs cut short by num_steps validate where they end; these lines the whole run does not have.
+  extra = [r for r in lines(parts) if r not in lines(whole)]
+  assert [r['step'] for r in extra if r['split'] == 'validation'] == [7, 14, 35]
+  assert lines(whole)[-1] == lines(parts)[-1]
+
+
+def test_a_checkpoint_moves_between_one_device_and_two(tmp_path):
+  stay, move = tmp_path / 'stay', tmp_path / 'move'
+  for devices, num_steps in ((2, 10), (1, 20), (2, 30)):
+    common = {'train.num_steps': num_steps, 'mesh.data_devices': 1}
+    train.train_and_evaluate(small_config({**common, 'mesh.column_devices': 2}), stay)
+    train.train_and_evaluate(small_config({**common, 'mesh.column_devices': devices}), move)
+  config = small_config()
+  assert_close(params_at(stay, 30, config), params_at(move, 30, config), 1e-5)
+
+
+def test_a_finished_run_does_nothing_more(tmp_path):
+  first = train.train_and_evaluate(small_config(), tmp_path)
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  assert train.train_and_evaluate(small_config(), tmp_path) == first
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
+  train.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
+  result = train.train_and_evaluate(small_config({'train.num_epochs': 3}), tmp_path)
+  assert result['step'] == 68
+  assert [r['step'] for r in lines(tmp_path) if r['split'] == 'validation'] == [23, 45, 68]
+
+
+def data_file(path, step):
+  """The largest file of a checkpoint's parameters: their values."""
+  params = path / 'checkpoints' / str(step) / 'params'
+  return max((f for f in params.rglob('*') if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def flip_a_bit(file):
+  data = bytearray(file.read_bytes())
+  data[len(data) // 2] ^= 1
+  file.write_bytes(data)
+
+
+def truncate(file):
+  file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('damage', [flip_a_bit, truncate])
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, capfd, damage):
+  config = small_config({'train.num_epochs': 2})
+  train.train_and_evaluate(config, tmp_path)
+  whole, before = params_at(tmp_path, 45, config), lines(tmp_path)
+  damage(data_file(tmp_path, 45))
+  capfd.readouterr()
+  train.train_and_evaluate(config, tmp_path)
+  said = capfd.readouterr().err
+  assert 'checkpoint 45 is damaged' in said
+  assert 'going on at step 23' in said
+  jax.tree.map(np.testing.assert_array_equal, whole, params_at(tmp_path, 45, config))
+  assert lines(tmp_path) == before
+
+
+def test_evaluation_gives_the_error_of_the_best_checkpoint(tmp_path):
+  config = small_config()
+  result = train.train_and_evaluate(config, tmp_path)
+  step, values = evaluate.evaluate_workdir(tmp_path, config)
+  assert step == result['best_step']
+  assert values['top1_error'] == pytest.approx(result['best_error'])
+
+
+def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(tmp_path, capfd):
+  config = small_config()
+  result = train.train_and_evaluate(config, tmp_path)
+  flip_a_bit(data_file(tmp_path, result['best_step']))
+  step, _ = evaluate.evaluate_workdir(tmp_path, config)
+  assert step != result['best_step']
+  assert f'checkpoint {result["best_step"]} is damaged' in capfd.readouterr().err
+
+
+def test_evaluation_without_a_checkpoint_says_so(tmp_path):
+  with pytest.raises(UserError, match='no whole checkpoint'):
+    evaluate.evaluate_workdir(tmp_path, small_config())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+  train.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
+  config = small_config({'train.num_epochs': 3})
+  original = train.make_train_step
+
+  def make(*args):
+    real = original(*args)
+
+    def step(state, *rest):
+      state, loss = real(state, *rest)
+      return state, jnp.where(state.step == 30, jnp.nan, loss)
+
+    return step
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'make_train_step', make)
+    with pytest.raises(train.NotFiniteError) as error:
+      train.train_and_evaluate(config, tmp_path)
+  text = str(error.value)
+  assert 'the loss is nan at step 30' in text
+  assert 'learning rate 0.02' in text
+  assert str(tmp_path / 'checkpoints' / '23') in text
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
+  result = train.train_and_evaluate(config, tmp_path)
+  assert result['step'] == 68
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
+  config = small_config({'optimizer.learning_rate': 1e30})
+  with pytest.raises(train.NotFiniteError):
+    train.train_and_evaluate(config, tmp_path)
+  assert checkpoint.steps(tmp_path / 'checkpoints') == []
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  config = small_config({'train.num_epochs': 6})
+  train.train_and_evaluate(config, whole)
+
+  def interrupt():
+    while not (stopped / 'metrics.jsonl').exists() or len(lines(stopped)) < 4:
+      pass
+    os.kill(os.getpid(), signum)
+
+  thread = threading.Thread(target=interrupt)
+  thread.start()
+  with pytest.raises(train.Stopped) as stop:
+    train.train_and_evaluate(config, stopped)
+  thread.join()
+  assert stop.value.signum == signum
+  assert checkpoint.steps(stopped / 'checkpoints')[-1] < 135
+  train.train_and_evaluate(config, stopped)
+  jax.tree.map(
+    np.testing.assert_array_equal, params_at(whole, 135, config), params_at(stopped, 135, config)
+  )
+  assert lines(stopped) == lines(whole)
+
+
+def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
+  config = small_config(
+    {
+      'optimizer.cut_epochs': (),
+      'optimizer.learning_rate': 1e-8,  # nothing is learned
+      'optimizer.patience': 2,
+      'optimizer.max_cuts': 1,
+      'train.num_epochs': 5,
+    }
+  )
+  train.train_and_evaluate(config, tmp_path)
+  rates = [r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train']
+  assert rates[0] == pytest.approx(1e-8)
+  assert rates[-1] == pytest.approx(1e-9)
+
+
+def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
+  config = small_config(
+    {
+      'optimizer.cut_epochs': (1,),
+      'optimizer.rate_multipliers.conv1': ((1, 0.0),),
+      'train.num_epochs': 2,
+    }
+  )
+  train.train_and_evaluate(config, tmp_path)
+  first, last = params_at(tmp_path, 23, config), params_at(tmp_path, 45, config)
+  np.testing.assert_array_equal(first['conv1']['kernel'], last['conv1']['kernel'])
+  assert np.abs(first['conv2']['kernel'] - last['conv2']['kernel']).max() > 0
+  rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
+  assert rates[10] == pytest.approx(0.02)
+  assert rates[30] == pytest.approx(0.002)
+
+
+def test_the_wrong_number_of_classes_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'10 classes.*--config\.model\.num_classes=10'):
+    train.train_and_evaluate(small_config({'model.num_classes': 12}), tmp_path)
+
+
+def test_a_batch_that_does_not_divide_is_named(tmp_path):
+  config = small_config({'train.batch_size': 63, 'mesh.data_devices': 2})
+  with pytest.raises(UserError, match='batch_size=63 does not divide over 2'):
+    train.train_and_evaluate(config, tmp_path)
+
+
+def test_too_few_devices_are_named(tmp_path):
+  with pytest.raises(UserError, match=r'there are 4 cpu devices.*wants 8'):
+    train.train_and_evaluate(
+      small_config({'mesh.data_devices': 4, 'mesh.column_devices': 2}), tmp_path
+    )
+
+
+def test_a_workdir_of_another_experiment_is_refused(tmp_path):
+  train.train_and_evaluate(small_config({'train.num_steps': 1}), tmp_path)
+  with pytest.raises(UserError, match=r"model.activation: 'relu', not 'tanh'"):
+    train.train_and_evaluate(small_config({'model.activation': 'tanh'}), tmp_path)
