@@ -39,33 +39,31 @@ EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'star
 
 
 def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
-  for name in config:
-    yield prefix + name
-    if isinstance(config.get_ref(name).get(), ConfigDict):
-      yield from _fields(config[name], f'{prefix}{name}.')
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from _fields(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name
 
 
 def _config_mistake(argv: Sequence[str]) -> str | None:
   """A message where --config names no file, or an override a field that the config does not have."""
-  given = [arg.lstrip('-') for arg in argv]
-  path = next(
-    (Path(arg.split('=', 1)[1].split(':')[0]) for arg in given if arg[:7] == 'config='), None
-  )
-  if path is None:
+  given = [arg.lstrip('-').split('=', 1)[0] for arg in argv]
+  if 'config' not in given:
     return None
+  at = given.index('config')
+  named = [*argv[at].split('=', 1), *argv[at + 1 : at + 2], '']  # --config=FILE or --config FILE
+  path = Path(named[1])
   if not path.is_file():
     return f'there is no file {path} (--config); those of this project are in configs/'
   known = list(_fields(runpy.run_path(str(path))['get_config']()))
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
-  for arg in given:
-    field = arg.split('=', 1)[0].removeprefix('config.')
-    if arg.startswith('config.') and field not in known:
+  for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
+    if not any(name == field or name.startswith(f'{field}.') for name in known):
       near = difflib.get_close_matches(field, known, 1)
-      ends = difflib.get_close_matches(field.rsplit('.', 1)[-1], by_end, 1)
-      hint = near[0] if near else by_end[ends[0]] if ends else None
-      return f'the config has no field {field!r}' + (
-        f'; did you mean config.{hint}?' if hint else ''
-      )
+      near += [by_end[end] for end in difflib.get_close_matches(field.split('.')[-1], by_end, 1)]
+      hint = f'; did you mean config.{near[0]}?' if near else ''
+      return f'the config has no field {field!r}{hint}'
   return None
 
 

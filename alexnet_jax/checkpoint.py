@@ -7,6 +7,7 @@ keeps a digest of every tree, and of itself; they are checked on reading.
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.quiet import silenced
 
 _DESCRIPTION = 'description'
 
@@ -64,6 +66,18 @@ def read(
   Raises:
     DamagedError: something cannot be read or differs from what was written.
   """
+  with silenced():  # Orbax leaves unfinished reads behind a failed one, which complain as they go
+    try:
+      return _read(directory, step, abstract)
+    except DamagedError as error:
+      reason = str(error)
+    gc.collect()
+  raise DamagedError(reason)
+
+
+def _read(
+  directory: str | os.PathLike[str], step: int, abstract: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
   items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
   try:
     with _checkpointer() as checkpointer:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.quiet import silenced
 
 Batch = dict[str, np.ndarray]
 
@@ -126,25 +127,11 @@ def digits(split: str) -> ArraySplit:
   return ArraySplit(images, bunch.target[chosen].astype(np.int32), list('0123456789'))
 
 
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-  """Keeps what libraries write to stderr, past Python, from the user's terminal."""
-  kept = os.dup(2)
-  nowhere = os.open(os.devnull, os.O_WRONLY)
-  try:
-    os.dup2(nowhere, 2)
-    yield
-  finally:
-    os.dup2(kept, 2)
-    os.close(kept)
-    os.close(nowhere)
-
-
 def _import_tensorflow() -> tuple[Any, Any]:
   """TensorFlow and tfds, without a GPU and without their chatter."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
-    with _silenced():
+    with silenced():
       import tensorflow as tf
       import tensorflow_datasets as tfds
   except ImportError as error:
@@ -205,7 +192,7 @@ class RecordSplit:
     self._image_key, self._label_key = _supervised_keys(info, tfds)
     self._builder = builder
     self.num_examples = sum(part.to - part.from_ for part in parts)
-    if not self.num_examples:
+    if any(part.to <= part.from_ for part in parts):
       raise UserError(f'the split {split!r} of {info.full_name} is empty')
     self.class_names: Sequence[str] = info.features[self._label_key].names
     self.image_size = image_size
@@ -326,10 +313,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
   _, tfds = _import_tensorflow()
   where = data_dir or tfds.core.constants.DATA_DIR
   try:
-    with _silenced():
+    with silenced():
       builder = tfds.builder(name, data_dir=data_dir)
-  except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-    near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
+  except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
+    known = ['digits', *tfds.list_builders(with_community_datasets=False)]
+    near = difflib.get_close_matches(name, known)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
     raise UserError(f'tfds has no data set {name!r}, nor has {where} one prepared{hint}') from error
   if not builder.is_prepared():
@@ -459,6 +447,11 @@ def evaluation_batches(split: Split, batch_size: int, crop_size: int) -> Generat
   Yields:
     As `train_batches`, with 'mask' [batch_size] bool: False where the last batch is filled up.
   """
+  if crop_size > split.image_size:
+    raise UserError(
+      f'crops of {crop_size} pixels (model.input_size) do not fit images of {split.image_size}'
+      ' (data.image_size)'
+    )
   n = split.num_examples
   offsets = np.full((n, 2), (split.image_size - crop_size) // 2, np.int32)
   for batch in _rebatch(split.read(np.arange(n), offsets, crop_size), batch_size):

@@ -19,9 +19,8 @@ class Display:
     self.live = self._console.is_terminal
     self._bars = progress.Progress(
       progress.TextColumn('{task.description}'),
-      progress.BarColumn(),
+      progress.BarColumn(bar_width=10),  # 80 characters in all
       progress.MofNCompleteColumn(),
-      progress.TimeElapsedColumn(),
       progress.TimeRemainingColumn(),
       progress.TextColumn('{task.fields[status]}'),
       console=self._console,

@@ -32,6 +32,30 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
   return ConfigDict(tuples(value))
 
 
+def check(config: ConfigDict) -> None:
+  """Raises UserError, naming the field, for a value that training cannot use."""
+  for field in (
+    'train.log_every_steps',
+    'train.batch_size',
+    'augment.images_per_draw',
+    'data.image_size',
+  ):
+    section, name = field.split('.')
+    if config[section][name] < 1:
+      raise UserError(f'{field} is {config[section][name]}; it must be at least 1')
+  if config.optimizer.cut_factor <= 0:
+    raise UserError(f'optimizer.cut_factor is {config.optimizer.cut_factor}; it must be above 0')
+  schedules = {
+    f'optimizer.rate_multipliers.{layer}': schedule
+    for layer, schedule in config.optimizer.rate_multipliers.items()
+  }
+  for field, schedule in {**schedules, 'augment.lighting.std': config.augment.lighting.std}.items():
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in schedule):
+      raise UserError(
+        f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as ((0, 0.1), (50, 0.0))'
+      )
+
+
 def make_network(config: ConfigDict) -> AlexNet:
   """The network; raises UserError as `alexnet` does."""
   return alexnet(config.model.to_dict())

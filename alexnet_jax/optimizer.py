@@ -20,73 +20,48 @@ import optax
 Array = jax.Array
 
 
-class LearningRatesState(NamedTuple):
-  """The rates in force, one scalar for each parameter; the training loop sets them."""
+class PaperSGDState(NamedTuple):
+  """What the rule keeps.
+
+  Attributes:
+    learning_rates: the rate in force for each parameter, a float32 scalar; 0 until the training
+      loop sets it (`state._replace(learning_rates=...)`).
+    velocity: v, in the shapes of the parameters.
+  """
 
   learning_rates: Any
-
-
-def _scale_by_learning_rates() -> optax.GradientTransformation:
-  """Multiplies each gradient by minus its parameter's rate, which the state holds."""
-
-  def init(params: Any) -> LearningRatesState:
-    return LearningRatesState(jax.tree.map(lambda _: jnp.zeros((), jnp.float32), params))
-
-  def update(updates: Any, state: LearningRatesState, params: Any = None) -> tuple[Any, Any]:
-    del params
-    return jax.tree.map(lambda g, rate: -rate * g, updates, state.learning_rates), state
-
-  return optax.GradientTransformation(init, update)
-
-
-def _decay_weights(weight_decay: Any) -> optax.GradientTransformation:
-  """Adds decay times weight, a decay for each parameter."""
-
-  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-    return jax.tree.map(lambda g, w, d: g + d * w if d else g, updates, params, weight_decay), state
-
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
-
-
-def _freeze(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-  """Leaves parameters of rate 0 and their momentum alone, as the source's `weights.cu` does."""
-
-  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-    new_updates, new_state = inner.update(updates, state, params)
-    rates = learning_rates(state)
-    new_updates = jax.tree.map(lambda u, r: jnp.where(r == 0, 0, u), new_updates, rates)
-    trace = jax.tree.map(
-      lambda new, old, r: jnp.where(r == 0, old, new), new_state[-1].trace, state[-1].trace, rates
-    )
-    return new_updates, (*new_state[:-1], optax.TraceState(trace))
-
-  return optax.GradientTransformation(inner.init, update)
+  velocity: Any
 
 
 def paper_sgd(momentum: float, weight_decay: Any) -> optax.GradientTransformation:
-  """The paper's rule.
+  """The paper's rule; its updates are v.
+
+  A parameter whose rate is 0 is frozen, momentum and all, as in the source (`src/weights.cu`).
 
   Args:
     momentum: 0.9 in the paper.
     weight_decay: a float for each parameter, in their tree; see `weight_decays`.
 
   Returns:
-    A transformation whose state holds the learning rates (`learning_rates`,
-    `with_learning_rates`), zero until they are set, and the velocity.
+    A transformation whose state is a PaperSGDState.
   """
-  return _freeze(
-    optax.chain(_decay_weights(weight_decay), _scale_by_learning_rates(), optax.trace(momentum))
-  )
 
+  def init(params: Any) -> PaperSGDState:
+    rates = jax.tree.map(lambda _: jnp.zeros((), jnp.float32), params)
+    return PaperSGDState(rates, jax.tree.map(jnp.zeros_like, params))
 
-def learning_rates(state: Any) -> Any:
-  """The learning rate of each parameter, from a state of `paper_sgd`."""
-  return state[1].learning_rates
+  def update(gradients: Any, state: PaperSGDState, params: Any = None) -> tuple[Any, PaperSGDState]:
+    def next_velocity(v: Array, w: Array, g: Array, rate: Array, decay: float) -> Array:
+      rate = rate.astype(v.dtype)
+      moved = momentum * v - decay * rate * w - rate * g if decay else momentum * v - rate * g
+      return jnp.where(rate == 0, v, moved)
 
+    rates = state.learning_rates
+    velocity = jax.tree.map(next_velocity, state.velocity, params, gradients, rates, weight_decay)
+    updates = jax.tree.map(lambda v, rate: jnp.where(rate == 0, 0, v), velocity, rates)
+    return updates, PaperSGDState(rates, velocity)
 
-def with_learning_rates(state: Any, rates: Any) -> Any:
-  """A state of `paper_sgd` with these learning rates."""
-  return (state[0], LearningRatesState(rates), *state[2:])
+  return optax.GradientTransformation(init, update)
 
 
 def weight_decays(params: Any, weight_decay: float, multipliers: Mapping[str, float]) -> Any:

@@ -57,13 +57,13 @@ class TrainState(NamedTuple):
   Attributes:
     step: steps done, int32.
     params: {layer: {'kernel', 'bias'}}, of global shape.
-    opt_state: velocity and learning rates (`optimizer.paper_sgd`).
+    opt_state: velocity and learning rates.
     sums: `metrics.batch_sums` since the last training line of metrics.jsonl.
   """
 
   step: Array
   params: Any
-  opt_state: Any
+  opt_state: optimizer.PaperSGDState
   sums: dict[str, Array]
 
 
@@ -82,8 +82,8 @@ def state_specs(net: AlexNet, tx: optax.GradientTransformation) -> tuple[Any, An
   shapes = jax.eval_shape(functools.partial(_init, net, tx), jax.random.key(0))
   of_params = mesh_lib.parameter_specs(shapes.params)
   replicated = jax.tree.map(lambda _: mesh_lib.REPLICATED, shapes)
-  velocity = optax.TraceState(of_params)
-  specs = replicated._replace(params=of_params, opt_state=(*replicated.opt_state[:2], velocity))
+  opt_specs = replicated.opt_state._replace(velocity=of_params)
+  specs = replicated._replace(params=of_params, opt_state=opt_specs)
   return shapes, specs
 
 
@@ -270,27 +270,15 @@ def _restore(
       display.line(f'checkpoint {step} is damaged ({error}); moved to {moved}')
       continue
     training = trees['training']
-    state = TrainState(training['step'], trees['params'], _as_opt_state(training), training['sums'])
+    opt_state = optimizer.PaperSGDState(**training['optimizer'])
+    state = TrainState(training['step'], trees['params'], opt_state, training['sums'])
     return state, Progress.from_json(description['progress'])
   return None
 
 
 def _training_tree(state: TrainState) -> dict[str, Any]:
   """What a checkpoint holds of a state beside the parameters."""
-  return {
-    'step': state.step,
-    'velocity': state.opt_state[-1].trace,
-    'learning_rates': optimizer.learning_rates(state.opt_state),
-    'sums': state.sums,
-  }
-
-
-def _as_opt_state(training: Mapping[str, Any]) -> Any:
-  return (
-    optax.EmptyState(),
-    optimizer.LearningRatesState(training['learning_rates']),
-    optax.TraceState(training['velocity']),
-  )
+  return {'step': state.step, 'optimizer': state.opt_state._asdict(), 'sums': state.sums}
 
 
 def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -309,6 +297,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     Stopped: SIGINT or SIGTERM came; the run has saved.
   """
   path = Path(workdir_path)
+  experiment.check(config)
   net = experiment.make_network(config)
   mesh = experiment.make_mesh(config)
   with _Signals() as signals, Display() as display, contextlib.ExitStack() as closing:
@@ -356,6 +345,7 @@ class _Run:
     self.saved_step = self.step if restored else None
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
+    self.shown = ''  # the words behind the progress bar
     self.clock: tuple[float, int] | None = None  # when, and at which step, it was last read
     self.log = workdir.MetricsLog(path, self.progress.metrics_lines)
     self.writer = checkpoint.Writer(directory, config.checkpoint.keep)
@@ -486,9 +476,7 @@ class _Run:
       cut_biases=config.cut_biases,
     )
     self.state = self.state._replace(
-      opt_state=optimizer.with_learning_rates(
-        self.state.opt_state, jax.device_put(rates, self.replicated)
-      )
+      opt_state=self.state.opt_state._replace(learning_rates=jax.device_put(rates, self.replicated))
     )
     self.rates_epoch = self.epochs_done
 
@@ -497,13 +485,11 @@ class _Run:
     sums = self.state.sums
     if not self.step % 10 and int(sums['count']):
       values = metrics.compute(sums)
-      self._status = f'loss {values["loss"]:.3f}, top-1 error {values["top1_error"]:.1%}'
+      self.shown = f'loss {values["loss"]:.3f}, error {values["top1_error"]:.1%}'
       now, (start, since) = time.perf_counter(), self.clock or (0.0, self.step)
       if self.step > since:
-        self._status += f', {(self.step - since) * self.batch_size / (now - start):.0f} images/s'
-    return self._status
-
-  _status = ''
+        self.shown += f', {(self.step - since) * self.batch_size / (now - start):.0f} images/s'
+    return self.shown
 
   def record(self, split: str, values: Mapping[str, float]) -> None:
     """Writes a line of metrics.jsonl, TensorBoard's scalars, and a line for the user."""

@@ -1,0 +1,188 @@
+"""A workdir holds one experiment, and a log that a killed run leaves readable."""
+
+import json
+import os
+import re
+
+import pytest
+
+from alexnet_jax import workdir
+from alexnet_jax.errors import UserError
+
+CONFIG = {
+  'model': {'num_columns': 2, 'layers': [1, 2]},
+  'data': {'name': 'digits', 'data_dir': None, 'memory_megabytes': 100},
+  'mesh': {'column_devices': 'auto', 'data_devices': 1},
+  'checkpoint': {'keep': 2, 'every_steps': 100},
+  'train': {'num_epochs': 90, 'num_steps': None, 'log_every_steps': 10, 'batch_size': 128},
+  'seed': 0,
+}
+CIRCUMSTANCES = {
+  'data.data_dir': '/data',
+  'data.memory_megabytes': 1,
+  'mesh.column_devices': 1,
+  'mesh.data_devices': 4,
+  'checkpoint.keep': 7,
+  'checkpoint.every_steps': 1,
+  'train.num_epochs': 100,
+  'train.num_steps': 3,
+  'train.log_every_steps': 1,
+}
+
+
+def changed(changes, config=CONFIG):
+  """A copy of a config with fields, named with dots, set."""
+  config = json.loads(json.dumps(config))
+  for field, value in changes.items():
+    *path, last = field.split('.')
+    inner = config
+    for name in path:
+      inner = inner[name]
+    inner[last] = value
+  return config
+
+
+@pytest.mark.parametrize('field', CIRCUMSTANCES)
+def test_circumstances_are_no_difference(field):
+  assert workdir.differences(CONFIG, changed({field: CIRCUMSTANCES[field]})) == []
+
+
+@pytest.mark.parametrize(
+  ('changes', 'differences'),
+  [
+    ({}, []),
+    ({'model.num_columns': 1}, ['model.num_columns: 1, not 2']),
+    ({'data.name': 'cifar10'}, ["data.name: 'cifar10', not 'digits'"]),
+    ({'model.layers': [1, 3]}, ['model.layers: [1, 3], not [1, 2]']),
+    ({'seed': 1, 'mesh.data_devices': 3}, ['seed: 1, not 0']),
+    ({'train.new': 1}, ['train.new: 1, not None']),
+    # Begins like a circumstance, but is another field.
+    ({'train.num_epochs_more': 1}, ['train.num_epochs_more: 1, not None']),
+    ({'seed': 1, 'model.num_columns': 1}, ['model.num_columns: 1, not 2', 'seed: 1, not 0']),
+  ],
+)
+def test_differences_name_field_and_values(changes, differences):
+  assert workdir.differences(CONFIG, changed(changes)) == differences
+
+
+def test_a_field_that_only_this_config_has_is_a_difference():
+  assert workdir.differences(changed({'model.extra': 5}), CONFIG) == ['model.extra: None, not 5']
+
+
+def test_prepare_writes_the_config(tmp_path):
+  path = tmp_path / 'runs' / 'first'
+  assert workdir.read_config(path) is None
+  workdir.prepare(path, CONFIG)
+  assert workdir.read_config(path) == CONFIG
+  assert [file.name for file in path.iterdir()] == ['config.json']
+
+
+def test_prepare_refuses_another_experiment_and_leaves_it_alone(tmp_path):
+  workdir.prepare(tmp_path, CONFIG)
+  with pytest.raises(UserError) as refused:
+    workdir.prepare(tmp_path, changed({'model.num_columns': 1}))
+  first, second = str(refused.value).splitlines()
+  assert first == f'{tmp_path} holds another experiment: model.num_columns: 2, not 1'
+  assert '--workdir' in second
+  assert workdir.read_config(tmp_path) == CONFIG
+
+
+def test_prepare_counts_the_differences_it_does_not_name(tmp_path):
+  workdir.prepare(tmp_path, CONFIG)
+  others = {'model.num_columns': 1, 'model.layers': [], 'data.name': 'x', 'seed': 1, 'train.a': 2}
+  with pytest.raises(UserError) as refused:
+    workdir.prepare(tmp_path, changed(others))
+  first, _ = str(refused.value).splitlines()
+  assert first.count(', not ') == 3
+  assert first.endswith('(and 2 more)')
+
+
+def test_prepare_takes_the_new_circumstances(tmp_path):
+  workdir.prepare(tmp_path, CONFIG)
+  other = changed(CIRCUMSTANCES)
+  workdir.prepare(tmp_path, other)
+  assert workdir.read_config(tmp_path) == other
+
+
+@pytest.mark.parametrize('content', [b'', b'{"model": ', b'[1, 2]', b'"text"', b'\xff\xfe{}'])
+def test_a_config_file_that_is_none_is_refused(tmp_path, content):
+  (tmp_path / 'config.json').write_bytes(content)
+  for use in (lambda: workdir.read_config(tmp_path), lambda: workdir.prepare(tmp_path, CONFIG)):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / 'config.json'))):
+      use()
+  assert (tmp_path / 'config.json').read_bytes() == content
+
+
+@pytest.mark.parametrize('below', ['', 'run'])
+def test_a_workdir_that_is_or_lies_under_a_file_is_refused(tmp_path, below):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match=r'cannot write to the workdir .*file.*; choose another'):
+    workdir.prepare(tmp_path / 'file' / below, CONFIG)
+
+
+@pytest.mark.skipif(
+  not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may write anywhere'
+)
+def test_a_workdir_without_permission_is_refused(tmp_path):
+  tmp_path.chmod(0o500)
+  try:
+    with pytest.raises(UserError, match=r'cannot write to the workdir .*: Permission denied'):
+      workdir.prepare(tmp_path, CONFIG)
+  finally:
+    tmp_path.chmod(0o700)
+
+
+RECORDS = [
+  {'step': step, 'split': 'train', 'loss': 1 / 3, 'learning_rate': 1e-5} for step in range(4)
+]
+
+
+def write_log(path, records, keep_lines=0):
+  log = workdir.MetricsLog(path, keep_lines)
+  for record in records:
+    log.write(record)
+  log.close()
+
+
+def test_the_log_is_one_json_object_a_line_flushed_at_once(tmp_path):
+  log = workdir.MetricsLog(tmp_path, 0)
+  for i, record in enumerate(RECORDS):
+    log.write(record)
+    assert log.lines == i + 1
+    lines = (tmp_path / 'metrics.jsonl').read_text().split('\n')
+    assert [json.loads(line) for line in lines[:-1]] == RECORDS[: i + 1]
+    assert lines[-1] == ''
+  log.close()
+  assert workdir.read_metrics(tmp_path) == RECORDS
+
+
+@pytest.mark.parametrize(
+  ('keep_lines', 'half', 'kept'),
+  [
+    (4, '', 4),
+    (2, '', 2),
+    (0, '', 0),
+    (2, '{"step": 4, "lo', 2),
+    (4, '{"step": 4, "lo', 4),
+    # The log lost what the checkpoint remembers.
+    (5, '{"step": 4, "lo', 4),
+    (9, '', 4),
+  ],
+)
+def test_a_continued_log_drops_what_comes_again(tmp_path, keep_lines, half, kept):
+  write_log(tmp_path, RECORDS)
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write(half)
+  log = workdir.MetricsLog(tmp_path, keep_lines)
+  assert log.lines == kept
+  log.write({'step': 99})
+  log.close()
+  assert workdir.read_metrics(tmp_path) == [*RECORDS[:kept], {'step': 99}]
+
+
+def test_read_metrics_leaves_a_half_written_line_out(tmp_path):
+  assert workdir.read_metrics(tmp_path) == []
+  write_log(tmp_path, RECORDS)
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 4')
+  assert workdir.read_metrics(tmp_path) == RECORDS
