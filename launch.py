@@ -96,82 +96,35 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   return experiment.from_resolved(config), Path(_WORKDIR.value)
 
 
-def _train(config: ConfigDict, path: Path) -> None:
-  from alexnet_jax import train
+def _run(config: ConfigDict, path: Path) -> None:
+  """Each mode imports what it needs, so that the others start fast."""
+  from alexnet_jax import report
 
-  result = train.train_and_evaluate(config, path)
-  from alexnet_jax import display, figures, workdir
+  if _MODE.value == 'summary':
+    report.network(config)
+  elif _MODE.value == 'evaluate':
+    from alexnet_jax import evaluate
 
-  picture = path / 'figures' / 'learning_curves.png'
-  picture.parent.mkdir(exist_ok=True)
-  figures.learning_curves(workdir.read_metrics(path), str(path)).savefig(picture, dpi=150)
-  display.print_table(
-    f'{config.data.name}, {config.data.validation_split} images',
-    ('', 'step', 'top-1 error', 'top-5 error', 'loss'),
-    (
-      ('last', str(result['step']), f'{result["top1_error"]:.2%}', f'{result["top5_error"]:.2%}',
-       f'{result["loss"]:.4f}'),
-      ('best', str(result['best_step']), f'{result["best_error"]:.2%}', '', ''),
-    ),
-  )  # fmt: skip
-  print(f'checkpoints   {path / "checkpoints"}\nmetrics       {path / "metrics.jsonl"}')
-  print(f'picture       {picture}')
+    report.evaluation(config, path, *evaluate.evaluate_workdir(path, config))
+  else:
+    from alexnet_jax import train
 
-
-def _summary(config: ConfigDict) -> None:
-  from alexnet_jax import display, experiment, summary
-
-  rows = summary.rows(experiment.make_network(config))
-
-  def shape(sizes: Sequence[int] | None) -> str:
-    return 'x'.join(map(str, sizes)) if sizes else ''
-
-  display.print_table(
-    f'{config.model.num_columns} column{"s" * (config.model.num_columns > 1)},'
-    f' {config.model.input_size}x{config.model.input_size}x3 input',
-    ('layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'multiply-adds'),
-    [
-      (row.layer, shape(row.output), shape(row.pooled), row.kernels, row.reads,
-       f'{row.parameters:,}', f'{row.neurons:,}', f'{row.multiply_adds:,}')
-      for row in rows
-    ],
-    ('total', '', '', '', '', f'{sum(row.parameters for row in rows):,}',
-     f'{sum(row.neurons for row in rows):,}', f'{sum(row.multiply_adds for row in rows):,}'),
-  )  # fmt: skip
-
-
-def _evaluate(config: ConfigDict, path: Path) -> None:
-  from alexnet_jax import display, evaluate
-
-  step, values = evaluate.evaluate_workdir(path, config)
-  display.print_table(
-    f'{path}, step {step}, {config.data.name} {config.data.validation_split} images, centre crop',
-    ('top-1 error', 'top-5 error', 'loss'),
-    [(f'{values["top1_error"]:.2%}', f'{values["top5_error"]:.2%}', f'{values["loss"]:.4f}')],
-  )
+    report.training(config, path, train.train_and_evaluate(config, path))
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs one mode; returns the exit code."""
-  from alexnet_jax.errors import UserError
+  from alexnet_jax.errors import Stopped, UserError
 
   logging.set_verbosity(logging.ERROR)
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
     config, path = _config_and_workdir()
-    if _MODE.value == 'summary':
-      _summary(config)
-    elif _MODE.value == 'evaluate':
-      _evaluate(config, path)
-    else:
-      from alexnet_jax.train import Stopped
-
-      try:
-        _train(config, path)
-      except Stopped as stopped:
-        print(f'stopped and saved; go on with the same command (workdir {path})', file=sys.stderr)
-        return EXIT_PREEMPTED if stopped.signum == signal.SIGTERM else 0
+    _run(config, path)
+  except Stopped as stopped:
+    print(f'stopped and saved; go on with the same command (workdir {path})', file=sys.stderr)
+    return EXIT_PREEMPTED if stopped.signum == signal.SIGTERM else 0
   except UserError as error:
     print(f'launch.py: {error}', file=sys.stderr)
     return 1

@@ -1,5 +1,19 @@
-"""The one exception for what a user can mend."""
+"""What the program raises for its user."""
+
+import signal
 
 
 class UserError(ValueError):
   """A mistake of the user's; the message says in a line or two what is wrong and what to do."""
+
+
+class Stopped(Exception):  # noqa: N818  (not an error)
+  """The run was asked to stop, and has saved.
+
+  Attributes:
+    signum: the signal that asked.
+  """
+
+  def __init__(self, signum: int):
+    super().__init__(f'stopped by {signal.Signals(signum).name}')
+    self.signum = signum

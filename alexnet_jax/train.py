@@ -33,7 +33,7 @@ from alexnet_jax import (
 )
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import Stopped, UserError
 from alexnet_jax.model import AlexNet
 
 Array = jax.Array
@@ -41,14 +41,6 @@ Array = jax.Array
 
 class NotFiniteError(UserError):
   """The loss, or a parameter, is not a finite number."""
-
-
-class Stopped(Exception):  # noqa: N818  (not an error)
-  """The run was asked to stop, and has saved; `signum` says by which signal."""
-
-  def __init__(self, signum: int):
-    super().__init__(f'stopped by {signal.Signals(signum).name}')
-    self.signum = signum
 
 
 class TrainState(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import augment, checkpoint, dataset, evaluate, experiment, mesh, train, workdir
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import Stopped, UserError
 from tests.small import small_config
 
 
@@ -288,7 +288,7 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
 
   thread = threading.Thread(target=interrupt)
   thread.start()
-  with pytest.raises(train.Stopped) as stop:
+  with pytest.raises(Stopped) as stop:
     train.train_and_evaluate(config, stopped)
   thread.join()
   assert stop.value.signum == signum

@@ -1,0 +1,80 @@
+"""What a mode of the program prints, and draws, when it is done."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from alexnet_jax import experiment, figures, summary, workdir
+from alexnet_jax.display import print_table
+
+
+def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
+  """Draws the learning curves, and prints the errors and where everything lies.
+
+  Args:
+    config: the run's.
+    path: the run's folder.
+    result: what `train.train_and_evaluate` returned.
+  """
+  picture = path / 'figures' / 'learning_curves.png'
+  picture.parent.mkdir(exist_ok=True)
+  figures.learning_curves(workdir.read_metrics(path), str(path)).savefig(picture, dpi=150)
+  print_table(
+    f'{config.data.name}, {config.data.validation_split} images',
+    ('', 'step', 'top-1 error', 'top-5 error', 'loss'),
+    [
+      ('last', f'{result["step"]}', *_errors(result)),
+      ('best', f'{result["best_step"]}', f'{result["best_error"]:.2%}', '', ''),
+    ],
+  )
+  print(f'checkpoints   {path / "checkpoints"}\nmetrics       {path / "metrics.jsonl"}')
+  print(f'picture       {picture}')
+
+
+def evaluation(config: ConfigDict, path: Path, step: int, values: Mapping[str, float]) -> None:
+  """Prints the errors of a checkpoint.
+
+  Args:
+    config: the run's.
+    path: the run's folder.
+    step: the checkpoint's.
+    values: 'loss', 'top1_error' and 'top5_error'.
+  """
+  print_table(
+    f'{path}, {config.data.name}, {config.data.validation_split} images, centre crop',
+    ('step', 'top-1 error', 'top-5 error', 'loss'),
+    [(f'{step}', *_errors(values))],
+  )
+
+
+def network(config: ConfigDict) -> None:
+  """Prints the network's layers as a table."""
+  rows = summary.rows(experiment.make_network(config))
+  columns, size = config.model.num_columns, config.model.input_size
+  print_table(
+    f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input',
+    ('layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'multiply-adds'),
+    [
+      (row.layer, _shape(row.output), _shape(row.pooled), row.kernels, row.reads, *_counts([row]))
+      for row in rows
+    ],
+    ('total', '', '', '', '', *_counts(rows)),
+  )
+
+
+def _errors(values: Mapping[str, float]) -> tuple[str, str, str]:
+  return f'{values["top1_error"]:.2%}', f'{values["top5_error"]:.2%}', f'{values["loss"]:.4f}'
+
+
+def _shape(sizes: Sequence[int] | None) -> str:
+  return 'x'.join(map(str, sizes)) if sizes else ''
+
+
+def _counts(rows: Sequence[summary.Row]) -> tuple[str, str, str]:
+  return (
+    f'{sum(row.parameters for row in rows):,}',
+    f'{sum(row.neurons for row in rows):,}',
+    f'{sum(row.multiply_adds for row in rows):,}',
+  )
