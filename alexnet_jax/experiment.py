@@ -43,6 +43,8 @@ def check(config: ConfigDict) -> None:
     section, name = field.split('.')
     if config[section][name] < 1:
       raise UserError(f'{field} is {config[section][name]}; it must be at least 1')
+  if config.train.seed < 0:
+    raise UserError(f'train.seed is {config.train.seed}; it must be at least 0')
   if config.optimizer.cut_factor <= 0:
     raise UserError(f'optimizer.cut_factor is {config.optimizer.cut_factor}; it must be above 0')
   schedules = {

@@ -344,6 +344,7 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('train.log_every_steps', 0),
     ('train.batch_size', 0),
     ('data.image_size', 0),
+    ('train.seed', -1),
     ('augment.images_per_draw', 0),
     ('augment.lighting.std', (0, 0.1)),
     ('optimizer.rate_multipliers.conv1', (0.1,)),
