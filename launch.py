@@ -10,6 +10,7 @@ exits with 75: start me again.
 """
 
 import difflib
+import os
 import runpy
 import signal
 import sys
@@ -121,9 +122,13 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
     config, path = _config_and_workdir()
+    if _MODE.value == 'train':
+      # Until the loop, which saves, takes the signals itself, there is nothing to save.
+      signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+      signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_PREEMPTED))
     _run(config, path)
   except Stopped as stopped:
-    print(f'stopped and saved; go on with the same command (workdir {path})', file=sys.stderr)
+    print('stopped and saved; the same command goes on from here', file=sys.stderr)
     return EXIT_PREEMPTED if stopped.signum == signal.SIGTERM else 0
   except UserError as error:
     print(f'launch.py: {error}', file=sys.stderr)

@@ -363,7 +363,7 @@ def load_split(
   )
 
 
-def whole_images(split: Split) -> Iterator[Batch]:
+def whole_images(split: Split) -> Generator[Batch]:
   """All images of a split, uncropped, in order."""
   n = split.num_examples
   yield from split.read(np.arange(n), np.zeros((n, 2), np.int32), split.image_size)
@@ -476,13 +476,14 @@ def statistics(split: Split, progress: Any = None) -> tuple[np.ndarray, np.ndarr
   """
   total = np.zeros((split.image_size, split.image_size, 3), np.int64)
   products = np.zeros((3, 3), np.float64)
-  for chunk in whole_images(split):
-    total += chunk['image'].sum(axis=0, dtype=np.int64)
-    for image in chunk['image']:  # exact: each sum of products is below 2**53
-      pixels = image.reshape(-1, 3).astype(np.float64)
-      products += pixels.T @ pixels
-    if progress is not None:
-      progress(len(chunk['label']))
+  with contextlib.closing(whole_images(split)) as chunks:
+    for chunk in chunks:
+      total += chunk['image'].sum(axis=0, dtype=np.int64)
+      for image in chunk['image']:  # exact: each sum of products is below 2**53
+        pixels = image.reshape(-1, 3).astype(np.float64)
+        products += pixels.T @ pixels
+      if progress is not None:
+        progress(len(chunk['label']))
   pixels = split.num_examples * split.image_size**2
   mean = total.sum(axis=(0, 1)) / pixels
   covariance = (products / pixels - np.outer(mean, mean)) / 255**2

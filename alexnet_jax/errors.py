@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)
-  """The run was asked to stop, and has saved.
+  """The run was asked to stop, and has saved what there was.
 
   Attributes:
     signum: the signal that asked.

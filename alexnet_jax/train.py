@@ -187,7 +187,7 @@ class Progress:
 
 
 class _Signals:
-  """Notes SIGINT and SIGTERM; a second one ends the process at once."""
+  """Notes SIGINT and SIGTERM for `check`; a second one ends the process at once."""
 
   def __init__(self) -> None:
     self.signum: int | None = None
@@ -292,13 +292,14 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   experiment.check(config)
   net = experiment.make_network(config)
   mesh = experiment.make_mesh(config)
-  with _Signals() as signals, Display() as display, contextlib.ExitStack() as closing:
+  with Display() as display:
     train_split = experiment.load_split(config, config.data.train_split)
     validation_split = experiment.load_split(config, config.data.validation_split)
     workdir.prepare(path, experiment.resolved(config))
-    run = _Run(config, path, net, mesh, train_split, validation_split, signals, display)
-    closing.callback(run.close)
-    return run.run()
+    with _Signals() as signals, contextlib.ExitStack() as closing:
+      run = _Run(config, path, net, mesh, train_split, validation_split, signals, display)
+      closing.callback(run.close)
+      return run.run()
 
 
 class _Run:
