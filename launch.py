@@ -57,7 +57,10 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   path = Path(named[1])
   if not path.is_file():
     return f'there is no file {path} (--config); those of this project are in configs/'
-  known = list(_fields(runpy.run_path(str(path))['get_config']()))
+  try:
+    known = list(_fields(runpy.run_path(str(path))['get_config']()))
+  except (SyntaxError, KeyError, ValueError) as error:
+    return f'{path} is no config, a Python file with get_config(): {error}'
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
   for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
     if not any(name == field or name.startswith(f'{field}.') for name in known):
@@ -87,7 +90,7 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   from alexnet_jax.errors import UserError
 
   if _CONFIG.value is not None:
-    source = Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0])
+    source = Path(config_flags.get_config_filename(flags.FLAGS['config']))
     return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / source.stem)
   if _WORKDIR.value is None:
     raise UserError('what shall run? Give --config=configs/digits.py, or --workdir of a run')
@@ -130,9 +133,11 @@ def main(argv: Sequence[str]) -> int:
   except Stopped as stopped:
     print('stopped and saved; the same command goes on from here', file=sys.stderr)
     return EXIT_PREEMPTED if stopped.signum == signal.SIGTERM else 0
-  except UserError as error:
+  except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
     print(f'launch.py: {error}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    return 130
   return 0
 
 

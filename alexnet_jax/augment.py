@@ -16,6 +16,9 @@ from alexnet_jax.errors import UserError
 
 Array = jax.Array
 
+MEANS = ('pixel', 'centre', 'channel')
+LIGHTING_SCALES = ('eigenvalues', 'standard_deviations')
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -73,7 +76,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
     return pixels - mean_image[None, border : border + size, border : border + size]
 
   if mean != 'pixel':
-    raise UserError(f"augment.mean is {mean!r}; it may be 'pixel', 'centre' or 'channel'")
+    raise UserError(f'augment.mean is {mean!r}; it may be one of {MEANS}')
 
   def cut(offset: Array) -> Array:
     return lax.dynamic_slice(mean_image, (offset[0], offset[1], 0), (size, size, 3))
@@ -118,10 +121,8 @@ def lighting(
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
   draws = std * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
-  if scale not in ('eigenvalues', 'standard_deviations'):
-    raise UserError(
-      f"augment.lighting.scale is {scale!r}; it may be 'eigenvalues' or 'standard_deviations'"
-    )
+  if scale not in LIGHTING_SCALES:
+    raise UserError(f'augment.lighting.scale is {scale!r}; it may be one of {LIGHTING_SCALES}')
   values = statistics.eigenvalues if scale == 'eigenvalues' else jnp.sqrt(statistics.eigenvalues)
   shifts = 255.0 * (draws * values[None]) @ statistics.eigenvectors.T  # [N, 3]
   pixels = pixels + shifts[:, None, None, :]

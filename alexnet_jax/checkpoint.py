@@ -145,7 +145,10 @@ class Writer:
   def save(
     self, step: int, trees: Mapping[str, Any], description: Mapping[str, Any], best_step: int | None
   ) -> None:
-    """Starts to write a checkpoint, unless the step has one; waits for the one before.
+    """Starts to write a checkpoint, in the place of one of the same step.
+
+    It waits for the one before, copies the trees and takes their digests; the writing goes on
+    behind.
 
     Args:
       step: its step.
@@ -154,7 +157,8 @@ class Writer:
       best_step: the best checkpoint, which is kept however old it grows.
     """
     if step in self._manager.all_steps():
-      return
+      self._manager.wait_until_finished()
+      self._manager.delete(step)
     self._keep.best_step = best_step
     digests = {name: _digest(tree) for name, tree in trees.items()}
     # As it will be read: JSON has no tuples.

@@ -385,6 +385,17 @@ def _rebatch(chunks: Iterable[Batch], batch_size: int) -> Generator[Batch]:
     yield {name: np.concatenate([part[name] for part in waiting]) for name in waiting[0]}
 
 
+def check_crops(image_size: int, crop_size: int, crop_offsets: int) -> None:
+  """Raises UserError where crops do not fit the images at so many offsets each way."""
+  room = image_size - crop_size + 1
+  if not 1 <= crop_offsets <= room:
+    raise UserError(
+      f'augment.crop_offsets is {crop_offsets}, but crops of {crop_size} pixels (model.input_size)'
+      f' fit images of {image_size} (data.image_size) at '
+      + (f'1 to {room} offsets' if room > 0 else 'none')
+    )
+
+
 def train_batches(
   split: Split,
   *,
@@ -413,13 +424,8 @@ def train_batches(
   Raises:
     UserError: crops do not fit the images.
   """
+  check_crops(split.image_size, crop_size, crop_offsets)
   room = split.image_size - crop_size + 1
-  if not 1 <= crop_offsets <= room:
-    raise UserError(
-      f'augment.crop_offsets is {crop_offsets}, but crops of {crop_size} pixels (model.input_size)'
-      f' fit images of {split.image_size} (data.image_size) at '
-      + (f'1 to {room} offsets' if room > 0 else 'none')
-    )
   n = split.num_examples
   first_epoch, start = divmod(first_step * batch_size, n)
 

@@ -1,5 +1,6 @@
 """Error over every image of a split, centre crops, on any mesh."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -88,8 +89,22 @@ def evaluate(
   return metrics.compute(sums)
 
 
+def abstract_statistics(image_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """The statistics of a checkpoint for `checkpoint.read`, whole on every device."""
+  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
+  shapes = {
+    'mean_image': (image_size, image_size, 3),
+    'eigenvalues': (3,),
+    'eigenvectors': (3, 3),
+  }
+  return {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated)
+    for name, shape in shapes.items()
+  }
+
+
 def load_best(
-  path: Path, mesh: Mesh, net: AlexNet, display: Display
+  path: Path, image_size: int, mesh: Mesh, net: AlexNet, display: Display
 ) -> tuple[int, Any, augment.Statistics]:
   """Step, parameters (on the mesh) and statistics of a workdir's best whole checkpoint.
 
@@ -102,31 +117,20 @@ def load_best(
   image = jnp.zeros((1, net.input_size, net.input_size, 3))
   params = jax.eval_shape(net.init, jax.random.key(0), image)['params']
   placed = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(params))
-  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
-
-  def abstract(shape: tuple[int, ...], sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
-
-  steps = checkpoint.steps(directory)[::-1]
+  trees = {
+    'params': jax.tree.map(
+      lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), params, placed
+    ),
+    'statistics': abstract_statistics(image_size, mesh),
+  }
   best = None
+  steps = checkpoint.steps(directory)[::-1]
   for step in steps:  # the newest that can be read knows which is best
-    try:
+    with contextlib.suppress(checkpoint.DamagedError):
       best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
       break
-    except checkpoint.DamagedError:
-      continue
   for step in sorted(steps, key=lambda step: (step != best, -step)):
     try:
-      _, description = checkpoint.read(directory, step, {})
-      size = description['config']['data']['image_size']
-      trees = {
-        'params': jax.tree.map(lambda leaf, at: abstract(leaf.shape, at), params, placed),
-        'statistics': {
-          'mean_image': abstract((size, size, 3), replicated),
-          'eigenvalues': abstract((3,), replicated),
-          'eigenvectors': abstract((3, 3), replicated),
-        },
-      }
       found, _ = checkpoint.read(directory, step, trees)
       return step, found['params'], augment.Statistics(**found['statistics'])
     except checkpoint.DamagedError as error:
@@ -154,7 +158,7 @@ def evaluate_workdir(
   net = experiment.make_network(config)
   mesh = experiment.make_mesh(config)
   with Display() as display:
-    step, params, statistics = load_best(path, mesh, net, display)
+    step, params, statistics = load_best(path, config.data.image_size, mesh, net, display)
     split = experiment.load_split(config, config.data.validation_split)
     move = display.task('evaluation', split.num_examples)
     values = evaluate(

@@ -34,28 +34,50 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
 
 def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that training cannot use."""
-  for field in (
-    'train.log_every_steps',
-    'train.batch_size',
-    'augment.images_per_draw',
-    'data.image_size',
-  ):
-    section, name = field.split('.')
-    if config[section][name] < 1:
-      raise UserError(f'{field} is {config[section][name]}; it must be at least 1')
-  if config.train.seed < 0:
-    raise UserError(f'train.seed is {config.train.seed}; it must be at least 0')
+  at_least = {
+    'train.log_every_steps': (config.train.log_every_steps, 1),
+    'train.batch_size': (config.train.batch_size, 1),
+    'train.seed': (config.train.seed, 0),
+    'augment.images_per_draw': (config.augment.images_per_draw, 1),
+    'augment.crop_offsets': (config.augment.crop_offsets, 1),
+    'data.image_size': (config.data.image_size, 1),
+    'checkpoint.keep': (config.checkpoint.keep, 1),
+  }
+  for field, (value, least) in at_least.items():
+    if value < least:
+      raise UserError(f'{field} is {value}; it must be at least {least}')
+  one_of = {
+    'augment.mean': (config.augment.mean, augment.MEANS),
+    'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
+  }
+  for field, (choice, choices) in one_of.items():
+    if choice not in choices:
+      raise UserError(f'{field} is {choice!r}; it may be {", ".join(map(repr, choices))}')
+  dataset.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
   if config.optimizer.cut_factor <= 0:
     raise UserError(f'optimizer.cut_factor is {config.optimizer.cut_factor}; it must be above 0')
+  if not all(isinstance(epoch, int | float) for epoch in config.optimizer.cut_epochs):
+    raise UserError(
+      f'optimizer.cut_epochs is {config.optimizer.cut_epochs!r}; it must hold epochs, as (25, 51)'
+    )
   schedules = {
     f'optimizer.rate_multipliers.{layer}': schedule
     for layer, schedule in config.optimizer.rate_multipliers.items()
   }
   for field, schedule in {**schedules, 'augment.lighting.std': config.augment.lighting.std}.items():
-    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in schedule):
+    if not all(_is_pair(pair) for pair in schedule):
       raise UserError(
-        f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as ((0, 0.1), (50, 0.0))'
+        f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as'
+        ' ((0, 0.1), (50, 0.0))'
       )
+
+
+def _is_pair(value: Any) -> bool:
+  return (
+    isinstance(value, tuple)
+    and len(value) == 2
+    and all(isinstance(part, int | float) for part in value)
+  )
 
 
 def make_network(config: ConfigDict) -> AlexNet:
@@ -73,7 +95,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
   mesh_lib.emulate_cpu_devices(*arguments)
   mesh = mesh_lib.make_mesh(*arguments)
   parts = mesh.shape[mesh_lib.DATA]
-  if config.train.batch_size < 1 or config.train.batch_size % parts:
+  if config.train.batch_size % parts:
     raise UserError(
       f'train.batch_size={config.train.batch_size} does not divide over {parts} data-parallel'
       f' devices; set it to a multiple of {parts}, or set mesh.data_devices'

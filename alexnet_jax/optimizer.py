@@ -101,7 +101,8 @@ def parameter_rates(
     epoch: epochs done, for the multipliers.
     multipliers: each layer's multiples of the rate, as (from epoch, multiple).
     bias_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
-    cut_biases: whether cuts apply to biases (in the source they did not).
+    cut_biases: whether cuts and multipliers apply to biases; in the source they did not, but
+      for the multiplier 0, which freezes the layer.
 
   Returns:
     float32 scalars in the tree of params.
@@ -110,7 +111,7 @@ def parameter_rates(
   for layer, parameters in params.items():
     own = at_epoch(multipliers[layer], epoch, 1.0)
     kernel = learning_rate * cut * own
-    bias = learning_rate * bias_multiplier * (cut if cut_biases else 1.0) * own
+    bias = learning_rate * bias_multiplier * (cut * own if cut_biases else float(own != 0))
     rates[layer] = {
       kind: jnp.asarray(bias if kind == 'bias' else kernel, jnp.float32) for kind in parameters
     }

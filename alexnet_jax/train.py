@@ -168,14 +168,14 @@ class Progress:
   Attributes:
     plateau: of the learning-rate rule.
     validated_epochs: epochs after which the validation has been done.
-    validated_step: the step of the last validation.
+    last_validation: its record in metrics.jsonl.
     best_step, best_error: of the checkpoint with the lowest validation top-1 error.
     metrics_lines: lines of metrics.jsonl.
   """
 
   plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
   validated_epochs: int = 0
-  validated_step: int | None = None
+  last_validation: dict[str, Any] | None = None
   best_step: int | None = None
   best_error: float | None = None
   metrics_lines: int = 0
@@ -205,9 +205,9 @@ class _Signals:
 
   def _note(self, signum: int, frame: FrameType | None) -> None:
     del frame
-    if self.signum is not None:
-      os._exit(128 + signum)
     self.signum = signum
+    for again in self._previous:  # the system ends the process, whatever it is busy with
+      signal.signal(again, signal.SIG_DFL)
     os.write(2, b'\nstopping after this step; once more to stop at once\n')
 
   def check(self) -> None:
@@ -243,28 +243,52 @@ def _load_statistics(
 
 
 def _restore(
-  directory: Path, net: AlexNet, tx: optax.GradientTransformation, mesh: Mesh, display: Display
-) -> tuple[TrainState, Progress] | None:
-  """The newest checkpoint that is whole; damaged ones are set aside, saying so."""
+  directory: Path,
+  image_size: int,
+  net: AlexNet,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  display: Display,
+) -> tuple[TrainState, augment.Statistics, Progress] | None:
+  """The newest checkpoint that is whole, if there are any; newer, damaged ones are set aside.
+
+  Raises:
+    UserError: there are checkpoints, but none that can be read.
+  """
   shapes, specs = state_specs(net, tx)
   abstract = jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
     shapes,
     mesh_lib.shardings(mesh, specs),
   )
+  trees = {
+    'params': abstract.params,
+    'training': _training_tree(abstract),
+    'statistics': evaluate.abstract_statistics(image_size, mesh),
+  }
+  damaged: dict[int, str] = {}
   for step in reversed(checkpoint.steps(directory)):
     try:
-      trees, description = checkpoint.read(
-        directory, step, {'params': abstract.params, 'training': _training_tree(abstract)}
-      )
+      found, description = checkpoint.read(directory, step, trees)
     except checkpoint.DamagedError as error:
-      moved = checkpoint.set_aside(directory, step)
-      display.line(f'checkpoint {step} is damaged ({error}); moved to {moved}')
+      damaged[step] = str(error)
       continue
-    training = trees['training']
+    for newer, reason in damaged.items():
+      moved = checkpoint.set_aside(directory, newer)
+      display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
+    training = found['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
-    state = TrainState(training['step'], trees['params'], opt_state, training['sums'])
-    return state, Progress.from_json(description['progress'])
+    return (
+      TrainState(training['step'], found['params'], opt_state, training['sums']),
+      augment.Statistics(**found['statistics']),
+      Progress.from_json(description['progress']),
+    )
+  if damaged:
+    step, reason = max(damaged.items())
+    raise UserError(
+      f'none of the checkpoints in {directory} can be read; the newest, {step}: {reason}\n'
+      'Mend that, or start afresh in another --workdir.'
+    )
   return None
 
 
@@ -295,7 +319,8 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   with Display() as display:
     train_split = experiment.load_split(config, config.data.train_split)
     validation_split = experiment.load_split(config, config.data.validation_split)
-    workdir.prepare(path, experiment.resolved(config))
+    started = bool(checkpoint.steps(path / 'checkpoints'))
+    workdir.prepare(path, experiment.resolved(config), started)
     with _Signals() as signals, contextlib.ExitStack() as closing:
       run = _Run(config, path, net, mesh, train_split, validation_split, signals, display)
       closing.callback(run.close)
@@ -320,22 +345,23 @@ class _Run:
     self.train_split, self.validation_split = train_split, validation_split
     self.signals, self.display = signals, display
     self.replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
-    self.statistics = jax.device_put(
-      _load_statistics(train_split, path, display, signals), self.replicated
-    )
     options = experiment.augment_options(config)
     tx = experiment.make_optimizer(config, net)
     self.train_step = make_train_step(net, tx, mesh, options, config.train.seed)
     self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options)
 
     directory = path / 'checkpoints'
-    restored = _restore(directory, net, tx, mesh, display)
-    self.state, self.progress = restored or (
-      init_state(net, tx, mesh, config.train.seed),
-      Progress(),
-    )
+    restored = _restore(directory, config.data.image_size, net, tx, mesh, display)
+    if restored:
+      self.state, self.statistics, self.progress = restored
+    else:
+      statistics = _load_statistics(train_split, path, display, signals)
+      self.statistics = jax.device_put(statistics, self.replicated)
+      self.state = init_state(net, tx, mesh, config.train.seed)
+      self.progress = Progress()
     self.step = int(self.state.step)
-    self.saved_step = self.step if restored else None
+    # What the newest checkpoint has.
+    self.saved = (self.step, dataclasses.replace(self.progress)) if restored else None
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.shown = ''  # the words behind the progress bar
@@ -382,37 +408,36 @@ class _Run:
     with contextlib.closing(batches):
       while True:
         finished = self.step >= self.total_steps
-        validation_due = self.epochs_done > self.progress.validated_epochs or (
-          finished and self.progress.validated_step != self.step
+        last = self.progress.last_validation
+        validation_due = self.epochs_done(self.step) > self.progress.validated_epochs or (
+          finished and (last is None or last['step'] != self.step)
         )
-        stopping = self.signals.signum is not None
         every = config.checkpoint.every_steps
-        save_due = validation_due or stopping or (every and self.step % every == 0)
-        if save_due:
-          self.check_loss()
         if validation_due or self.step % config.train.log_every_steps == 0:
           self.record_training()
-        if validation_due and not stopping:
+        if validation_due:
           self.validate()
-        if save_due and self.step:
+        stopping = self.signals.signum is not None  # read once: what stops the run saves it
+        if validation_due or stopping or (every and self.step % every == 0):
           self.save()
-        self.signals.check()
+        if stopping:
+          self.signals.check()
         if finished:
           return self.result()
         self.advance(next(batches))
         move(1, status=self.status() if self.display.live else None)
 
-  @property
-  def epochs_done(self) -> int:
-    """Whole epochs behind the current step."""
-    return self.step * self.batch_size // self.train_split.num_examples
+  def epochs_done(self, step: int) -> int:
+    """Whole epochs behind a number of steps."""
+    return step * self.batch_size // self.train_split.num_examples
 
   def advance(self, batch: dataset.Batch) -> None:
     """One step of training."""
-    if self.rates_epoch != self.epochs_done:
-      self.set_learning_rates()
+    epoch = self.epochs_done(self.step)
+    if self.rates_epoch != epoch:
+      self.set_learning_rates(epoch)
     placed = evaluate.put_batch(batch, self.mesh)
-    std = optimizer.at_epoch(self.config.augment.lighting.std, self.epochs_done, 0.0)
+    std = optimizer.at_epoch(self.config.augment.lighting.std, epoch, 0.0)
     self.state, loss = self.train_step(
       self.state, placed, self.statistics, jnp.asarray(std, jnp.float32)
     )
@@ -433,37 +458,41 @@ class _Run:
     if not np.isfinite(float(loss)):
       raise self.not_finite(f'the loss is {float(loss)}', step)
 
+  def check_finite(self) -> None:
+    """Raises NotFiniteError where the last loss or a parameter is no number."""
+    self.check_loss()
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(self.state.params)):
+      raise self.not_finite('a parameter is not a finite number', self.step)
+
   def not_finite(self, what: str, step: int) -> NotFiniteError:
     """The error that ends a run whose numbers have gone."""
-    good = self.path / 'checkpoints' / str(self.saved_step) if self.saved_step else 'none'
+    good = self.path / 'checkpoints' / str(self.saved[0]) if self.saved else 'none'
     return NotFiniteError(
-      f'{what} at step {step}, learning rate {self.learning_rate:.3g}; last good checkpoint:'
+      f'{what} at step {step}, learning rate {self.learning_rate(step):.3g}; last good checkpoint:'
       f' {good}\nA lower --config.optimizer.learning_rate, in a new --workdir, usually helps.'
     )
 
-  @property
-  def cut(self) -> float:
-    """What the cuts so far leave of the learning rate."""
+  def cut(self, epoch: int) -> float:
+    """What the cuts leave of the learning rate in an epoch."""
     config = self.config.optimizer
     if config.cut_epochs:
-      cuts = sum(epoch <= self.epochs_done for epoch in config.cut_epochs)
+      cuts = sum(start <= epoch for start in config.cut_epochs)
     else:
       cuts = self.progress.plateau.cuts
     return float(config.cut_factor**-cuts)
 
-  @property
-  def learning_rate(self) -> float:
-    """The rate of weights in force, before any layer's multiplier."""
-    return float(self.config.optimizer.learning_rate * self.cut)
+  def learning_rate(self, step: int) -> float:
+    """The rate of weights by which a step was made (from 1), before any layer's multiplier."""
+    return float(self.config.optimizer.learning_rate * self.cut(self.epochs_done(step - 1)))
 
-  def set_learning_rates(self) -> None:
-    """Puts the rates in force into the state."""
+  def set_learning_rates(self, epoch: int) -> None:
+    """Puts the rates of an epoch into the state."""
     config = self.config.optimizer
     rates = optimizer.parameter_rates(
       self.state.params,
       learning_rate=config.learning_rate,
-      cut=self.cut,
-      epoch=self.epochs_done,
+      cut=self.cut(epoch),
+      epoch=epoch,
       multipliers=config.rate_multipliers,
       bias_multiplier=config.bias_multiplier,
       cut_biases=config.cut_biases,
@@ -471,7 +500,7 @@ class _Run:
     self.state = self.state._replace(
       opt_state=self.state.opt_state._replace(learning_rates=jax.device_put(rates, self.replicated))
     )
-    self.rates_epoch = self.epochs_done
+    self.rates_epoch = epoch
 
   def status(self) -> str:
     """What stands behind the progress bar."""
@@ -484,10 +513,11 @@ class _Run:
         self.shown += f', {(self.step - since) * self.batch_size / (now - start):.0f} images/s'
     return self.shown
 
-  def record(self, split: str, values: Mapping[str, float]) -> None:
+  def record(self, split: str, values: Mapping[str, float]) -> dict[str, Any]:
     """Writes a line of metrics.jsonl, TensorBoard's scalars, and a line for the user."""
     epoch = self.step * self.batch_size / self.train_split.num_examples
-    self.log.write({'step': self.step, 'epoch': round(epoch, 4), 'split': split, **values})
+    record = {'step': self.step, 'epoch': round(epoch, 4), 'split': split, **values}
+    self.log.write(record)
     self.progress.metrics_lines = self.log.lines
     for name, value in values.items():
       self.tensorboard.add_scalar(f'{split}/{name}', value, self.step)
@@ -496,6 +526,7 @@ class _Run:
     if 'images_per_second' in values:
       text += f'  {values["images_per_second"]:.1f} images/s  rate {values["learning_rate"]:.3g}'
     self.display.line(text)
+    return record
 
   def record_training(self) -> None:
     """A line of what was trained since the last one, if anything was."""
@@ -505,13 +536,14 @@ class _Run:
     start, since = self.clock or (time.perf_counter(), self.step)
     images = (self.step - since) * self.batch_size
     values['images_per_second'] = images / (time.perf_counter() - start) if images else 0.0
-    values['learning_rate'] = self.learning_rate
+    values['learning_rate'] = self.learning_rate(self.step)
     self.record('train', values)
     self.state = self.state._replace(sums=jax.device_put(metrics.empty(), self.replicated))
     self.clock = (time.perf_counter(), self.step)
 
   def validate(self) -> None:
     """Validates; where a signal comes first, leaves that to the run that goes on."""
+    self.check_finite()
     move = self.display.task('validation', self.validation_split.num_examples)
 
     def progress(images: int) -> None:
@@ -534,22 +566,23 @@ class _Run:
     finally:
       move(done=True)
     seen, error = self.progress, values['top1_error']
-    seen.validated_step = self.step
+    if not np.isfinite(values['loss']):
+      raise self.not_finite(f'the validation loss is {values["loss"]}', self.step)
     if seen.best_error is None or error < seen.best_error:
       seen.best_error, seen.best_step = error, self.step
-    if self.epochs_done > seen.validated_epochs:
+    if (epochs := self.epochs_done(self.step)) > seen.validated_epochs:
       config = self.config.optimizer
-      seen.validated_epochs = self.epochs_done
+      seen.validated_epochs = epochs
       seen.plateau = seen.plateau.update(error, config.patience, config.max_cuts)
-    self.record('validation', values)
+    seen.last_validation = self.record('validation', values)
+    self.rates_epoch = None  # the plateau rule may have cut them
     self.clock = (time.perf_counter(), self.step)
 
   def save(self) -> None:
-    """Starts to write a checkpoint of the current step, unless there is one."""
-    if self.saved_step == self.step:
+    """Starts to write a checkpoint of the current step, unless there is the same one."""
+    if self.step == 0 or self.saved == (self.step, self.progress):
       return
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(self.state.params)):
-      raise self.not_finite('a parameter is not a finite number', self.step)
+    self.check_finite()
     self.writer.save(
       self.step,
       {
@@ -565,9 +598,10 @@ class _Run:
       },
       self.progress.best_step,
     )
-    self.saved_step = self.step
+    self.saved = (self.step, dataclasses.replace(self.progress))
 
   def result(self) -> dict[str, Any]:
     """What the run has come to."""
-    last = [r for r in workdir.read_metrics(self.path) if r['split'] == 'validation'][-1]
-    return {**last, 'best_step': self.progress.best_step, 'best_error': self.progress.best_error}
+    seen = self.progress
+    assert seen.last_validation is not None
+    return {**seen.last_validation, 'best_step': seen.best_step, 'best_error': seen.best_error}

@@ -13,7 +13,6 @@ CIRCUMSTANCES = (
   'mesh',
   'checkpoint',
   'data.data_dir',
-  'data.memory_megabytes',
   'train.num_epochs',
   'train.num_steps',
   'train.log_every_steps',
@@ -68,12 +67,16 @@ def check(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
     )
 
 
-def prepare(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+def prepare(
+  workdir: str | os.PathLike[str], config: Mapping[str, Any], started: bool = True
+) -> None:
   """Makes the workdir and writes its config.json, in one move.
 
   Args:
     workdir: the folder.
     config: the resolved config, fit for JSON.
+    started: whether the run has checkpoints; where it has none, another experiment may take its
+      place.
 
   Raises:
     UserError: nothing can be written there, or another experiment has been.
@@ -81,7 +84,10 @@ def prepare(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
   path = Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    check(path, config)
+    if started:
+      check(path, config)
+    elif (there := read_config(path)) is not None and differences(config, there):
+      (path / 'statistics.npz').unlink(missing_ok=True)
     temporary = path / '.config.json.new'
     temporary.write_text(json.dumps(config, indent=2) + '\n')
     temporary.replace(path / 'config.json')

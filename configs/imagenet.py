@@ -92,8 +92,8 @@ def _model() -> config_dict.ConfigDict:
   model.num_classes = 1000
   model.input_size = 224
   model.num_columns = 2
-  # Layers that read both columns (figure 2); the others read their own. () is the source's
-  # net 150, whose columns never talk before fc8.
+  # Layers that read both columns (figure 2); the others read their own. With () the columns never
+  # talk before fc8; the source's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
   model.cross_column = ('conv3', 'conv6', 'fc6', 'fc7')
   # With num_columns = 1, the layers with half their kernels (section 3.2, footnote).
   model.one_column_halves = ('conv1', 'conv2', 'conv3', 'conv4')

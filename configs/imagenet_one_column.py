@@ -5,7 +5,7 @@ nets are of about the same size (59,798,312 parameters). In the paper two column
 and top-5 errors by 1.7 and 1.2 points.
 
 Command:  python launch.py --config=configs/imagenet_one_column.py --config.data.data_dir=FOLDER
-Cost:     90 epochs of 1.28 million images, about 80 % of configs/imagenet.py's multiply-adds.
+Cost:     90 epochs of 1.28 million images, 54 % of configs/imagenet.py's multiply-adds.
 Expected: 39.2 % top-1, 18.2 % top-5 error (the source's net 145-half, on ILSVRC-2010, ten views;
           not yet reproduced here).
 """

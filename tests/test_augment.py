@@ -77,13 +77,13 @@ def test_subtract_mean_is_numpys(mean):
 
 def test_unknown_mean_is_refused():
   images, offsets = jnp.asarray(random_images(1)), jnp.zeros((1, 2), jnp.int32)
-  with pytest.raises(UserError, match=r"augment\.mean is 'median'.*'pixel', 'centre' or 'chan"):
+  with pytest.raises(UserError, match=r"augment\.mean is 'median'.*'pixel', 'centre', 'chan"):
     augment.subtract_mean(images, offsets, make_statistics().mean_image, 'median')
 
 
 def test_unknown_lighting_scale_is_refused():
   pixels = np.zeros((1, 2, 2, 3), np.float32)
-  with pytest.raises(UserError, match=r"lighting\.scale is 'variance'.*'eigenvalues' or 'stand"):
+  with pytest.raises(UserError, match=r"lighting\.scale is 'variance'.*'eigenvalues', 'stand"):
     light(pixels, 0.1, scale='variance')
 
 

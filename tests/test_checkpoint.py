@@ -218,13 +218,12 @@ def test_a_run_that_goes_on_keeps_the_best_of_before(tmp_path):
   assert checkpoint.steps(tmp_path) == [1, 4]
 
 
-def test_a_second_save_of_a_step_does_nothing(tmp_path):
-  trees = make_trees()
-  write(tmp_path, [(1, trees, {'n': 1}, None), (1, make_trees(seed=9), {'n': 2}, None)])
-  write(tmp_path, [(1, make_trees(seed=8), {'n': 3}, None)])
+def test_a_second_save_of_a_step_takes_the_place_of_the_first(tmp_path):
+  trees = make_trees(seed=9)
+  write(tmp_path, [(1, make_trees(), {'n': 1}, None), (1, trees, {'n': 2}, None)])
   found, description = checkpoint.read(tmp_path, 1, abstract(trees))
   assert_same(found, trees)
-  assert description == {'n': 1}
+  assert description == {'n': 2}
 
 
 def test_a_step_set_aside_can_be_written_again(tmp_path):

@@ -68,6 +68,10 @@ def test_a_config_that_is_not_there_is_named():
   assert_message(launch('--config=configs/nothing.py'), 2, '--config', 'configs/')
 
 
+def test_a_file_that_is_no_config_is_named():
+  assert_message(launch('--config=README.md'), 2, 'README.md', 'get_config')
+
+
 def test_without_a_config_it_says_what_to_give():
   assert_message(launch(), 1, '--config=configs/digits.py')
 
@@ -82,6 +86,8 @@ def test_without_a_config_it_says_what_to_give():
       ('/nowhere/at/all',),
     ),
     (('--config.augment.crop_offsets=9',), ('augment.crop_offsets',)),
+    (('--config.augment.mean=average',), ('augment.mean', "'pixel'", "'centre'")),
+    (('--config.mesh.column_devices=both',), ('mesh.column_devices', "'both'", "'auto'")),
   ],
 )
 def test_a_mistaken_value_is_named(tmp_path, args, words):

@@ -300,6 +300,71 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
   assert lines(stopped) == lines(whole)
 
 
+def test_a_signal_at_any_point_of_the_loop_is_saved(tmp_path, monkeypatch):
+  record_training = train._Run.record_training
+
+  def record_and_be_stopped(run):
+    record_training(run)
+    if run.step == 10:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(train._Run, 'record_training', record_and_be_stopped)
+  with pytest.raises(Stopped):
+    train.train_and_evaluate(small_config(), tmp_path)
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [10]
+
+
+def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(tmp_path, monkeypatch):
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  train.train_and_evaluate(small_config(), whole)
+  calls = []
+
+  def evaluate_and_be_stopped(*args, progress, **kwargs):
+    calls.append(1)
+    if len(calls) == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return original(*args, progress=progress, **kwargs)
+
+  original = evaluate.evaluate
+  monkeypatch.setattr(evaluate, 'evaluate', evaluate_and_be_stopped)
+  with pytest.raises(Stopped):
+    train.train_and_evaluate(small_config(), stopped)
+  result = train.train_and_evaluate(small_config(), stopped)
+  assert lines(stopped) == lines(whole)
+  assert evaluate.evaluate_workdir(stopped, small_config())[0] == result['best_step']
+  assert train.train_and_evaluate(small_config(), stopped) == result
+  assert len(calls) == 4  # two epochs, once more, and evaluate_workdir
+
+
+def test_where_no_checkpoint_can_be_read_nothing_is_touched(tmp_path):
+  train.train_and_evaluate(small_config(), tmp_path)
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  for step in (23, 45):
+    truncate(data_file(tmp_path, step))
+  with pytest.raises(UserError, match='none of the checkpoints'):
+    train.train_and_evaluate(small_config(), tmp_path)
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_a_mistake_before_the_first_checkpoint_can_be_corrected(tmp_path):
+  with pytest.raises(train.NotFiniteError):
+    train.train_and_evaluate(small_config({'optimizer.learning_rate': 1e30}), tmp_path)
+  config = small_config({'train.num_steps': 5})
+  assert train.train_and_evaluate(config, tmp_path)['step'] == 5
+  assert workdir.read_config(tmp_path) == experiment.resolved(config)
+
+
+def test_a_run_goes_on_with_the_statistics_of_its_checkpoint(tmp_path):
+  whole, other = tmp_path / 'whole', tmp_path / 'other'
+  train.train_and_evaluate(small_config(), whole)
+  train.train_and_evaluate(small_config({'train.num_epochs': 1}), other)
+  (other / 'statistics.npz').unlink()
+  train.train_and_evaluate(small_config(), other)
+  assert lines(other) == lines(whole)
+  assert not (other / 'statistics.npz').exists()
+
+
 def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
   config = small_config(
     {
@@ -330,6 +395,7 @@ def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
   assert np.abs(first['conv2']['kernel'] - last['conv2']['kernel']).max() > 0
   rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
   assert rates[10] == pytest.approx(0.02)
+  assert rates[23] == pytest.approx(0.02)  # the first epoch's last steps
   assert rates[30] == pytest.approx(0.002)
 
 
@@ -346,7 +412,11 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('data.image_size', 0),
     ('train.seed', -1),
     ('augment.images_per_draw', 0),
+    ('augment.crop_offsets', 0),
+    ('checkpoint.keep', 0),
     ('augment.lighting.std', (0, 0.1)),
+    ('optimizer.rate_multipliers.conv1', ((0, 'x'),)),
+    ('optimizer.cut_epochs', ('a',)),
     ('optimizer.rate_multipliers.conv1', (0.1,)),
     ('optimizer.cut_factor', 0.0),
   ],

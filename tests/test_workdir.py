@@ -19,7 +19,6 @@ CONFIG = {
 }
 CIRCUMSTANCES = {
   'data.data_dir': '/data',
-  'data.memory_megabytes': 1,
   'mesh.column_devices': 1,
   'mesh.data_devices': 4,
   'checkpoint.keep': 7,
