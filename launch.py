@@ -76,7 +76,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
   mistake = None
   try:
     rest = list(flags.FLAGS(list(argv)))
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+  except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
     mistake = str(error)
   mistake = _config_mistake(argv) or mistake
   if mistake:
