@@ -5,7 +5,7 @@ The net of the paper's section 3.1 (figure 1) is "a four-layer convolutional net
 pools, mean and maximum pools, its rates and its weight decays.
 
 Command:  python launch.py --config=configs/cifar10.py --config.data.data_dir=TFDS_FOLDER
-Cost:     see README.
+Cost:     140 epochs of 50,000 images, 48 s each on 2 cores.
 Expected: 18 % error after 140 epochs (the source's figure; ours are in the README).
 """
 

@@ -5,7 +5,7 @@ initialisation is He et al.'s, on pixels divided by 64: the paper's, with biases
 chance for long on so few images (see the README).
 
 Command:  python launch.py --config=configs/imagenet_overfit.py --config.data.data_dir=FOLDER
-Cost:     see README.
+Cost:     20 epochs of 256 images, 27 images/s on 2 cores.
 Expected: no training error.
 """
 
