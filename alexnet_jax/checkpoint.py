@@ -133,7 +133,7 @@ class Writer:
   """Writes checkpoints in the background; the newest ones and the best are kept."""
 
   def __init__(self, directory: str | os.PathLike[str], keep: int):
-    """`keep` is how many of the newest to keep; raises UserError where nothing can be written."""
+    """`keep` is how many of the newest to keep; raises UserError where it is below 1."""
     if keep < 1:
       raise UserError(f'checkpoint.keep is {keep}; at least one checkpoint must be kept')
     self._keep = _Keep(keep)

@@ -532,6 +532,7 @@ class _Run:
     """A line of what was trained since the last one, if anything was."""
     if not int(self.state.sums['count']):
       return
+    self.check_loss()  # no line for a loss that is no number
     values = metrics.compute(self.state.sums)
     start, since = self.clock or (time.perf_counter(), self.step)
     images = (self.step - since) * self.batch_size

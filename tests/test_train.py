@@ -261,6 +261,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_pat
       train.train_and_evaluate(config, tmp_path)
   text = str(error.value)
   assert 'the loss is nan at step 30' in text
+  assert [r['step'] for r in lines(tmp_path) if r['split'] == 'train'][-1] == 23
   assert 'learning rate 0.02' in text
   assert str(tmp_path / 'checkpoints' / '23') in text
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
