@@ -1,0 +1,502 @@
+"""Every kind of image file becomes the pixels that a viewer shows, or is refused with a reason."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from alexnet_jax import images
+
+REPOSITORY = Path(__file__).parents[1]
+HEIGHT, WIDTH = 24, 30
+ORIENTATION, SOFTWARE = 0x0112, 0x0131  # EXIF tags
+
+# pytest replaces the filter that the module sets; `test_pillow_warns_nobody` has it as it is.
+quiet = pytest.mark.filterwarnings(r'ignore:::PIL\.')
+
+
+def stored(image, kind, **options):
+  """An image, or an array of its pixels, as a file's content."""
+  if isinstance(image, np.ndarray):
+    image = Image.fromarray(image)
+  file = io.BytesIO()
+  image.save(file, kind, **options)
+  return file.getvalue()
+
+
+def colours():
+  """[H, W, 3] uint8, smooth and different in every channel and direction."""
+  rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+  return np.stack([8 * columns, 10 * rows, 255 - 4 * (rows + columns)], axis=-1).astype(np.uint8)
+
+
+def greys():
+  return colours()[..., 0]
+
+
+def thrice(grey):
+  return np.repeat(np.asarray(grey)[..., None], 3, axis=-1)
+
+
+def pixels(encoded):
+  image = images.decode(encoded)
+  assert image.mode == 'RGB'
+  return np.asarray(image)
+
+
+def refusal(encoded):
+  """Why a file is refused; None where it is not."""
+  try:
+    images.decode(encoded)
+  except images.UnreadableError as error:
+    return str(error)
+  return None
+
+
+def over_white(colour, alpha):
+  """What [H, W, 3] uint8 with opacities [H, W] uint8 looks like on white paper."""
+  opacity = alpha[..., None] / 255
+  return np.round(colour * opacity + 255 * (1 - opacity)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'options'),
+  [
+    ('PNG', {}),
+    ('BMP', {}),
+    ('PPM', {}),
+    ('WEBP', {'lossless': True}),
+    ('TIFF', {}),
+    ('TIFF', {'compression': 'tiff_lzw'}),
+  ],
+)
+def test_colours_are_kept(kind, options):
+  np.testing.assert_array_equal(pixels(stored(colours(), kind, **options)), colours())
+
+
+@pytest.mark.parametrize('options', [{}, {'progressive': True}])
+def test_a_jpeg_is_what_pillow_decodes(options):
+  encoded = stored(colours(), 'JPEG', quality=95, **options)
+  np.testing.assert_array_equal(pixels(encoded), np.asarray(Image.open(io.BytesIO(encoded))))
+  np.testing.assert_allclose(pixels(encoded).astype(int), colours(), atol=16)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'PPM', 'BMP', 'TIFF', 'GIF'])
+def test_grey_is_grey(kind):
+  np.testing.assert_array_equal(pixels(stored(greys(), kind)), thrice(greys()))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'PPM'])
+def test_one_bit_is_black_and_white(kind):
+  bits = greys() > 100
+  encoded = stored(Image.fromarray(bits), kind)
+  assert Image.open(io.BytesIO(encoded)).mode == '1'
+  np.testing.assert_array_equal(pixels(encoded), thrice(255 * bits.astype(np.uint8)))
+
+
+def palette_image():
+  """An image of 12 colours, and its pixels [H, W, 3]."""
+  chosen = (greys() // 20).astype(np.uint8)
+  palette = np.random.default_rng(0).integers(0, 256, (12, 3), dtype=np.uint8)
+  image = Image.frombytes('P', (WIDTH, HEIGHT), chosen.tobytes())
+  image.putpalette(palette.tobytes())
+  return image, palette[chosen], chosen
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'GIF', 'BMP', 'TIFF'])
+def test_palettes_are_looked_up(kind):
+  image, expected, _ = palette_image()
+  encoded = stored(image, kind)
+  assert Image.open(io.BytesIO(encoded)).mode == 'P'
+  np.testing.assert_array_equal(pixels(encoded), expected)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'GIF'])
+def test_a_transparent_colour_of_a_palette_is_white(kind):
+  image, expected, chosen = palette_image()
+  encoded = stored(image, kind, transparency=3)
+  expected[chosen == 3] = 255
+  np.testing.assert_array_equal(pixels(encoded), expected)
+
+
+def test_opacities_of_a_palette_are_composed():
+  image, expected, chosen = palette_image()
+  alpha = np.array([0, 255, 128, 17, *[255] * 8], np.uint8)
+  encoded = stored(image, 'PNG', transparency=alpha.tobytes())
+  np.testing.assert_allclose(
+    pixels(encoded).astype(int), over_white(expected, alpha[chosen]), atol=1
+  )
+
+
+@pytest.mark.parametrize(
+  ('kind', 'options'), [('PNG', {}), ('WEBP', {'lossless': True, 'exact': True}), ('TIFF', {})]
+)
+def test_transparency_lies_on_white(kind, options):
+  alpha = colours()[..., 1]
+  encoded = stored(np.dstack([colours(), alpha]), kind, **options)
+  expected = over_white(colours(), alpha)
+  np.testing.assert_allclose(pixels(encoded).astype(int), expected, atol=1)
+  assert np.all(pixels(encoded)[alpha == 0] == 255)
+
+
+def test_grey_with_transparency_lies_on_white():
+  alpha = colours()[..., 1]
+  encoded = stored(Image.merge('LA', [Image.fromarray(greys()), Image.fromarray(alpha)]), 'PNG')
+  expected = over_white(thrice(greys()), alpha)
+  np.testing.assert_allclose(pixels(encoded).astype(int), expected, atol=1)
+
+
+def test_a_transparent_colour_is_white():
+  colour = colours()
+  colour[3:7] = (200, 20, 30)
+  grey = greys().copy()
+  grey[3:7] = 77
+  for image, transparent in ((colour, (200, 20, 30)), (grey, 77)):
+    decoded = pixels(stored(image, 'PNG', transparency=transparent))
+    expected = (image if image.ndim == 3 else thrice(image)).copy()
+    expected[3:7] = 255
+    np.testing.assert_array_equal(decoded, expected)
+
+
+def test_cmyk_is_converted():
+  inks = np.dstack([colours(), np.full((HEIGHT, WIDTH), 40, np.uint8)])
+  image = Image.frombytes('CMYK', (WIDTH, HEIGHT), inks.tobytes())
+  expected = (255 - inks[..., :3].astype(float)) * (255 - 40) / 255
+  np.testing.assert_allclose(pixels(stored(image, 'TIFF')), expected, atol=1.5)
+  # Pillow, as Adobe does, stores a JPEG's inks inverted, and says so in an Adobe marker.
+  encoded = stored(image, 'JPEG', quality=100, subsampling='4:4:4')
+  assert b'Adobe' in encoded
+  assert Image.open(io.BytesIO(encoded)).mode == 'CMYK'
+  np.testing.assert_allclose(pixels(encoded), expected, atol=6)
+
+
+def wide_greys():
+  """[H, W] uint16 from 0 to 65535."""
+  values = np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
+  assert (values.min(), values.max()) == (0, 65535)
+  return values
+
+
+def as_int32(values):
+  return Image.fromarray(values.astype(np.int32))
+
+
+@pytest.mark.parametrize(
+  ('encoded', 'mode'),
+  [
+    (stored(wide_greys(), 'PNG'), 'I;16'),
+    (stored(wide_greys(), 'TIFF'), 'I;16'),
+    (stored(Image.fromarray(wide_greys().astype('>u2')), 'TIFF'), 'I;16B'),
+    (stored(as_int32(wide_greys()), 'TIFF'), 'I'),
+    (stored(wide_greys(), 'PPM'), 'I'),
+  ],
+)
+def test_16_bit_grey_is_scaled_not_clipped(encoded, mode):
+  assert Image.open(io.BytesIO(encoded)).mode == mode
+  decoded = pixels(encoded)
+  np.testing.assert_array_equal(decoded, thrice((wide_greys() >> 8).astype(np.uint8)))
+  np.testing.assert_allclose(decoded[..., 0], wide_greys() / 257, atol=1)
+
+
+def test_8_bits_widened_to_16_come_back():
+  widened = greys().astype(np.uint16) * 257
+  np.testing.assert_array_equal(pixels(stored(widened, 'PNG')), thrice(greys()))
+
+
+def test_a_transparent_16_bit_grey_is_white():
+  values = wide_greys()
+  values[5:9] = 12345
+  expected = (values >> 8).astype(np.uint8)
+  expected[5:9] = 255
+  encoded = stored(values, 'PNG', transparency=12345)
+  np.testing.assert_array_equal(pixels(encoded), thrice(expected))
+
+
+def png_chunk(name, content):
+  return (
+    struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+  )
+
+
+def wide_png(values, colour_type):
+  """A 16-bit PNG of [H, W, C] uint16, which Pillow does not write in colour."""
+  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
+  header = struct.pack('>IIBBBBB', WIDTH, HEIGHT, 16, colour_type, 0, 0, 0)
+  chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
+  return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(*chunk) for chunk in chunks)
+
+
+def test_16_bit_colour_is_scaled():
+  values = np.dstack([wide_greys(), wide_greys()[::-1], wide_greys()[:, ::-1]])
+  expected = (values >> 8).astype(np.uint8)
+  np.testing.assert_array_equal(pixels(wide_png(values, 2)), expected)
+  assert np.all(pixels(wide_png(np.dstack([values, np.zeros_like(wide_greys())]), 6)) == 255)
+
+
+@pytest.mark.parametrize(
+  ('image', 'reason'),
+  [
+    (Image.fromarray(greys().astype(np.float32)), 'floating-point pixels have no fixed range'),
+    (as_int32(wide_greys().astype(np.int64) * 4), 'pixels from 0 to 262140 are not of 16 bits'),
+    (as_int32(wide_greys() - 5.0), 'pixels from -5 to 65530 are not of 16 bits'),
+  ],
+)
+def test_pixels_without_a_range_are_refused(image, reason):
+  with pytest.raises(images.UnreadableError, match=f'^{reason}$'):
+    images.decode(stored(image, 'TIFF'))
+
+
+# How an upright [H, W, 3] is stored for each orientation of EXIF.
+STORED_AS = {
+  1: lambda upright: upright,
+  2: lambda upright: upright[:, ::-1],
+  3: lambda upright: upright[::-1, ::-1],
+  4: lambda upright: upright[::-1],
+  5: lambda upright: upright.swapaxes(0, 1),
+  6: lambda upright: np.rot90(upright),
+  7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+  8: lambda upright: np.rot90(upright, 3),
+}
+
+
+@pytest.mark.parametrize('orientation', STORED_AS)
+@pytest.mark.parametrize(
+  ('kind', 'options'),
+  [('JPEG', {'quality': 100}), ('PNG', {}), ('WEBP', {'lossless': True}), ('TIFF', {})],
+)
+def test_images_stand_upright(orientation, kind, options):
+  exif = Image.Exif()
+  exif[ORIENTATION] = orientation
+  turned = np.ascontiguousarray(STORED_AS[orientation](colours()))
+  decoded = pixels(stored(turned, kind, exif=exif, **options))
+  np.testing.assert_allclose(decoded.astype(int), colours(), atol=16 if kind == 'JPEG' else 0)
+
+
+def test_palettes_stand_upright():
+  image, expected, _ = palette_image()
+  exif = Image.Exif()
+  exif[ORIENTATION] = 6
+  turned = image.transpose(Image.Transpose.ROTATE_90)
+  encoded = stored(turned, 'PNG', exif=exif, transparency=bytes([255] * 12))
+  np.testing.assert_array_equal(pixels(encoded), expected)
+
+
+def exif_block(orientation):
+  exif = Image.Exif()
+  exif[ORIENTATION] = orientation
+  exif[SOFTWARE] = 'a program with a long name'
+  return exif.tobytes()
+
+
+@quiet
+@pytest.mark.parametrize(
+  'block',
+  [
+    exif_block(99),
+    exif_block(1)[:18],
+    exif_block(1)[:-20],
+    exif_block(1).replace(b'II*', b'no!').replace(b'MM', b'no'),
+    b'Exif\0\0',
+    b'Exif\0\0II*\0' + b'\xff' * 40,
+  ],
+)
+def test_damaged_exif_does_no_harm(block):
+  np.testing.assert_array_equal(pixels(stored(colours(), 'PNG', exif=block)), colours())
+
+
+@quiet
+def test_images_stand_upright_where_the_rest_of_exif_is_damaged():
+  encoded = stored(np.rot90(colours()).copy(), 'PNG', exif=exif_block(6)[:-20])
+  np.testing.assert_array_equal(pixels(encoded), colours())
+
+
+@pytest.mark.parametrize(
+  ('kind', 'options'), [('GIF', {}), ('WEBP', {'lossless': True}), ('PNG', {}), ('TIFF', {})]
+)
+def test_the_first_frame_is_taken(kind, options):
+  frames = [Image.new('RGB', (WIDTH, HEIGHT), colour) for colour in ('red', 'blue', 'lime')]
+  encoded = stored(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+  assert Image.open(io.BytesIO(encoded)).n_frames == 3
+  assert np.all(pixels(encoded) == (255, 0, 0))
+
+
+@pytest.mark.parametrize(
+  ('encoded', 'reason'),
+  [
+    (b'', 'empty file'),
+    (b'this is no image, but text\n' * 20, 'cannot identify image file'),
+    (b'<html><body>404 Not Found</body></html>', 'cannot identify image file'),
+    (b'\xff\xd8\xff', 'cannot identify image file'),
+    (b'\x89PNG\r\n\x1a\n', 'cannot identify image file'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'cannot identify image file'),
+    (bytes(1000), 'cannot identify image file'),
+    (stored(colours(), 'JPEG')[:-2], r'image file is truncated \(\d+ bytes not processed\)'),
+  ],
+)
+def test_what_is_no_image_is_refused_with_a_reason(encoded, reason):
+  with pytest.raises(images.UnreadableError, match=f'^{reason}$'):
+    images.decode(encoded)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'options', 'end'),
+  [  # what follows the last pixel: marks of the end, and checksums
+    ('JPEG', {}, 0),
+    ('JPEG', {'progressive': True}, 0),
+    ('PNG', {}, 24),
+    ('GIF', {}, 2),
+    ('WEBP', {}, 0),
+    ('BMP', {}, 2),  # which fill up the last row
+    ('TIFF', {}, 0),
+    ('TIFF', {'compression': 'tiff_lzw'}, 0),
+    ('PPM', {}, 0),
+  ],
+)
+def test_no_file_cut_short_is_accepted(kind, options, end):
+  whole = stored(colours(), kind, **options)
+  expected = pixels(whole)
+  for length in {*range(1, len(whole), 37), *range(len(whole) - 40, len(whole))}:
+    reason = refusal(whole[:length])
+    if length < len(whole) - end:
+      assert reason
+      assert '0x' not in reason
+    elif reason is None:
+      np.testing.assert_array_equal(pixels(whole[:length]), expected)
+
+
+@quiet
+def test_random_damage_raises_nothing_else():
+  rng = np.random.default_rng(0)
+  reasons = set()
+  for kind in ('JPEG', 'PNG', 'GIF', 'WEBP', 'TIFF', 'BMP', 'PPM'):
+    whole = stored(colours(), kind)
+    for _ in range(40):
+      damaged = bytearray(whole)
+      for place in rng.integers(0, min(200, len(whole)), size=4):
+        damaged[place] = rng.integers(256)
+      reasons.add(refusal(bytes(damaged)))
+  assert len(reasons) > 10
+  assert all(len(reason.splitlines()) == 1 and '0x' not in reason for reason in reasons - {None})
+
+
+def test_a_decompression_bomb_is_refused():
+  header = struct.pack('>IIBBBBB', 100_000, 100_000, 8, 2, 0, 0, 0)
+  bomb = b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + png_chunk(b'IDAT', b'')
+  with pytest.raises(images.UnreadableError, match=r'^Image size \(10000000000 pixels\)'):
+    images.decode(bomb)
+
+
+def test_pillow_warns_nobody():
+  """Of a large image, damaged EXIF or opacities: in a process without pytest's filters."""
+  image, _, _ = palette_image()
+  encoded = stored(image, 'PNG', exif=exif_block(1)[:-20], transparency=bytes(range(12)))
+  program = f"""
+import io, warnings
+from PIL import Image
+from alexnet_jax import images
+
+Image.MAX_IMAGE_PIXELS = {WIDTH * HEIGHT - 1}
+encoded = {encoded}
+assert images.decode(encoded).size == ({WIDTH}, {HEIGHT})
+
+with warnings.catch_warnings(record=True) as caught:
+  warnings.simplefilter('always')
+  image = Image.open(io.BytesIO(encoded))
+  image.getexif()
+  image.convert('RGB')
+print([warning.category.__name__ for warning in caught])
+"""
+  command = [sys.executable, '-W', 'error', '-c', program]
+  ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+  assert ran.stderr == ''
+  assert ran.stdout == "['DecompressionBombWarning', 'UserWarning', 'UserWarning']\n"
+
+
+def test_threads_decode_at_once():
+  rng = np.random.default_rng(0)
+  originals = [rng.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8) for i in range(20)]
+  encoded = [stored(image, 'PNG') for image in originals]
+  with ThreadPoolExecutor(8) as pool:
+    decoded = list(pool.map(pixels, encoded * 10))
+  for image, original in zip(decoded, originals * 10, strict=True):
+    np.testing.assert_array_equal(image, original)
+
+
+def test_an_image_of_the_size_is_left_alone():
+  image = Image.fromarray(colours()[:20, :20])
+  assert images.fit_square(image, 20) is image
+
+
+@pytest.mark.parametrize('shape', [(20, 36), (36, 20)])
+def test_the_centre_is_cut_out(shape):
+  marked = np.zeros((*shape, 3), np.uint8)
+  marked[shape[0] // 2 - 10 : shape[0] // 2 + 10, shape[1] // 2 - 10 : shape[1] // 2 + 10] = 255
+  fitted = np.asarray(images.fit_square(Image.fromarray(marked), 20))
+  assert fitted.shape == (20, 20, 3)
+  assert np.all(fitted == 255)
+
+
+def test_the_shorter_side_is_scaled_and_the_centre_cut_out():
+  rows, columns = np.mgrid[:48, :96]
+  ramps = np.stack([2 * columns, 4 * rows, 0 * rows], axis=-1).astype(np.uint8)
+  fitted = np.asarray(images.fit_square(Image.fromarray(ramps), 12)).astype(float)
+  # A pixel of the result is four wide; they begin at column 24 and row 0.
+  middle = 4 * np.arange(12) + 1.5
+  inner = slice(2, -2)  # no border in sight
+  np.testing.assert_allclose(fitted[:, inner, 0].std(axis=0), 0)
+  np.testing.assert_allclose(fitted[0, inner, 0], 2 * (24 + middle[inner]), atol=1)
+  np.testing.assert_allclose(fitted[inner, 0, 1], 4 * middle[inner], atol=1)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5000), (5000, 1), (3, 2), (60_000, 2)])
+def test_tiny_and_narrow_images_fit(size):
+  fitted = images.fit_square(Image.new('RGB', size, (10, 200, 30)), 64)
+  assert fitted.size == (64, 64)
+  assert np.all(np.asarray(fitted) == (10, 200, 30))
+
+
+def test_the_rule_is_that_of_pillow_resize():
+  image = Image.fromarray(colours())  # 30 wide, 24 high
+  expected = image.resize((16, 16), Image.Resampling.BICUBIC, box=(3, 0, 27, 24))
+  np.testing.assert_array_equal(images.fit_square(image, 16), expected)
+
+
+def test_a_png_loses_nothing():
+  encoded = images.encode(Image.fromarray(colours()), 'png')
+  assert Image.open(io.BytesIO(encoded)).format == 'PNG'
+  np.testing.assert_array_equal(pixels(encoded), colours())
+
+
+def test_a_jpeg_is_of_quality_95_and_half_the_colour():
+  encoded = images.encode(Image.fromarray(colours()), 'jpeg')
+  assert encoded == stored(colours(), 'JPEG', quality=95, subsampling='4:2:0')
+  opened = Image.open(io.BytesIO(encoded))
+  assert opened.format == 'JPEG'
+  assert [component[1:3] for component in opened.layer] == [(2, 2), (1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize('encoding', images.ENCODINGS)
+def test_nothing_but_pixels_is_stored(encoding):
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  exif = Image.Exif()
+  exif[SOFTWARE] = 'a program'
+  bare = images.encode(images.decode(stored(colours(), 'PNG')), encoding)
+  for kind, options in (('PNG', {'transparency': (1, 2, 3)}), ('WEBP', {'lossless': True})):
+    described = stored(colours(), kind, exif=exif, icc_profile=profile, dpi=(9, 9), **options)
+    assert images.encode(images.decode(described), encoding) == bare
+  described = stored(colours(), 'JPEG', comment='hello', exif=exif, icc_profile=profile)
+  plain = stored(colours(), 'JPEG')
+  assert images.encode(images.decode(described), encoding) == images.encode(
+    images.decode(plain), encoding
+  )
+
+
+def test_encodings():
+  assert images.ENCODINGS == ('jpeg', 'png')
