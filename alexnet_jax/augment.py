@@ -1,16 +1,16 @@
-"""From uint8 pixels to what the network sees: mirror images, PCA lighting, the mean. On the device.
+"""From uint8 pixels to what the network sees: turned, mirrored, centred and lit. On the device.
 
 Crops are cut before (`alexnet_jax.dataset`), so that only what is used travels. Every draw follows
 from a key and an image's place in the global batch, so any layout of devices sees the same images.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy import ndimage
 
 from alexnet_jax.errors import UserError
 
@@ -29,6 +29,7 @@ class Options:
     pixel_scale: multiplies the centred pixels.
     flip: whether training images are mirrored with probability 1/2.
     images_per_draw: consecutive images that share a coin (32 in the source).
+    rotation_degrees: training images are turned by up to this angle either way; 0: they are not.
     lighting_scale, lighting_rescale: see `lighting`.
   """
 
@@ -36,6 +37,7 @@ class Options:
   pixel_scale: float
   flip: bool
   images_per_draw: int
+  rotation_degrees: float
   lighting_scale: str
   lighting_rescale: bool
 
@@ -58,7 +60,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
   """Centres pixels.
 
   Args:
-    images: [N, s, s, 3] uint8 crops.
+    images: [N, s, s, 3] crops, uint8 or float32.
     offsets: [N, 2] int, row and column at which each was cut.
     mean_image: [S, S, 3] float32.
     mean: 'pixel': the mean at the crop's own place (paper, section 2; Caffe); 'centre': the mean
@@ -82,6 +84,44 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
     return lax.dynamic_slice(mean_image, (offset[0], offset[1], 0), (size, size, 3))
 
   return pixels - jax.vmap(cut)(offsets)
+
+
+def turn(image: Array, angle: Array) -> Array:
+  """Turns an image clockwise about its centre, bilinearly.
+
+  What lies outside is the nearest edge pixel's colour, as in Keras's ImageDataGenerator.
+
+  Args:
+    image: [H, W, C] float32.
+    angle: scalar, in radians.
+  """
+  centre = [(size - 1) / 2 for size in image.shape[:2]]
+  down = jnp.arange(image.shape[0], dtype=image.dtype)[:, None] - centre[0]
+  right = jnp.arange(image.shape[1], dtype=image.dtype)[None] - centre[1]
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  places = [centre[0] + cos * down - sin * right, centre[1] + sin * down + cos * right]
+
+  def channel(values: Array) -> Array:
+    return ndimage.map_coordinates(values, places, order=1, mode='nearest')
+
+  return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
+
+
+def rotate(key: Array, pixels: Array, positions: Array, degrees: float) -> Array:
+  """Turns each image by an angle drawn uniformly; the paper does not.
+
+  Args:
+    key: this step's key.
+    pixels: [N, H, W, C].
+    positions: [N] int, places in the global batch.
+    degrees: the largest angle, either way.
+
+  Returns:
+    [N, H, W, C] float32.
+  """
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
+  angles = jnp.deg2rad(degrees * jax.vmap(lambda k: jax.random.uniform(k, minval=-1.0))(keys))
+  return jax.vmap(turn)(pixels.astype(jnp.float32), angles)
 
 
 def flip(key: Array, pixels: Array, positions: Array, draw: int = 1) -> Array:
@@ -138,7 +178,7 @@ def training_pixels(
   lighting_std: Array,
   options: Options,
 ) -> Array:
-  """What the network sees of a training batch: mirrored, centred and lit.
+  """What the network sees of a training batch: turned, mirrored, centred and lit.
 
   Args:
     key: this step's key.
@@ -152,13 +192,20 @@ def training_pixels(
   Returns:
     [N, s, s, 3] float32.
   """
-  flip_key, lighting_key = jax.random.split(key)
-  mirror = functools.partial(flip, flip_key, positions=positions, draw=options.images_per_draw)
-  if options.flip and options.mean != 'pixel':  # the source's mean is not mirrored with the image
-    images = mirror(images)
-  pixels = subtract_mean(images, offsets, statistics.mean_image, options.mean)
-  if options.flip and options.mean == 'pixel':
-    pixels = mirror(pixels)
+  flip_key, lighting_key, rotation_key = jax.random.split(key, 3)
+
+  def centred(pixels: Array) -> Array:
+    return subtract_mean(pixels, offsets, statistics.mean_image, options.mean)
+
+  def moved(pixels: Array) -> Array:
+    if options.rotation_degrees:
+      pixels = rotate(rotation_key, pixels, positions, options.rotation_degrees)
+    if options.flip:
+      pixels = flip(flip_key, pixels, positions, options.images_per_draw)
+    return pixels
+
+  # A mean of the crop's own place moves with the image; the source's stays where it is.
+  pixels = moved(centred(images)) if options.mean == 'pixel' else centred(moved(images))
   scale, rescale = options.lighting_scale, options.lighting_rescale
   pixels = lighting(lighting_key, pixels, positions, statistics, lighting_std, scale, rescale)
   return options.pixel_scale * pixels

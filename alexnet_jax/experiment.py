@@ -54,6 +54,10 @@ def check(config: ConfigDict) -> None:
     if choice not in choices:
       raise UserError(f'{field} is {choice!r}; it may be {", ".join(map(repr, choices))}')
   dataset.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
+  if not 0 <= config.augment.rotation_degrees <= 180:
+    raise UserError(
+      f'augment.rotation_degrees is {config.augment.rotation_degrees}; it must be from 0 to 180'
+    )
   if config.optimizer.cut_factor <= 0:
     raise UserError(f'optimizer.cut_factor is {config.optimizer.cut_factor}; it must be above 0')
   if not all(isinstance(epoch, int | float) for epoch in config.optimizer.cut_epochs):
@@ -110,6 +114,7 @@ def augment_options(config: ConfigDict) -> augment.Options:
     pixel_scale=config.augment.pixel_scale,
     flip=config.augment.flip,
     images_per_draw=config.augment.images_per_draw,
+    rotation_degrees=config.augment.rotation_degrees,
     lighting_scale=config.augment.lighting.scale,
     lighting_rescale=config.augment.lighting.rescale,
   )

@@ -1,13 +1,19 @@
-"""Mirror images, lighting and the mean, against numpy and their statistics."""
+"""Turns, mirror images, lighting and the mean, against numpy and their statistics."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import augment
+from alexnet_jax import augment, experiment
 from alexnet_jax.errors import UserError
+from tests.small import small_config
 
+turn = jax.jit(augment.turn)
+rotate = jax.jit(augment.rotate, static_argnames='degrees')
 flip = jax.jit(augment.flip, static_argnames='draw')
 lighting = jax.jit(augment.lighting, static_argnames=('scale', 'rescale'))
 jitted_training_pixels = jax.jit(augment.training_pixels, static_argnames='options')
@@ -27,6 +33,7 @@ OPTIONS = augment.Options(
   pixel_scale=1.0,
   flip=False,
   images_per_draw=1,
+  rotation_degrees=0.0,
   lighting_scale='eigenvalues',
   lighting_rescale=False,
 )
@@ -87,6 +94,83 @@ def test_unknown_lighting_scale_is_refused():
     light(pixels, 0.1, scale='variance')
 
 
+def numpy_turned(image, angle):
+  """Turned clockwise: all pixels of an image, weighted by how near they are to each place."""
+  rows, columns = (np.arange(size) for size in image.shape[:2])
+  place = columns - columns.mean() + 1j * (rows - rows.mean())[:, None]  # [H, W]
+  place = place * np.exp(-1j * angle)
+  row = np.clip(place.imag + rows.mean(), 0, rows[-1])
+  column = np.clip(place.real + columns.mean(), 0, columns[-1])
+  near_row = np.maximum(0, 1 - np.abs(row[..., None] - rows))
+  near_column = np.maximum(0, 1 - np.abs(column[..., None] - columns))
+  return np.einsum('yxi,yxj,ijc->yxc', near_row, near_column, image.astype(np.float64))
+
+
+@pytest.mark.parametrize('shape', [(7, 7, 3), (5, 8, 3), (8, 1, 1)])
+@pytest.mark.parametrize('degrees', [-180, -90.5, -30, -0.01, 0, 12, 45, 89, 133])
+def test_turn_is_numpys(shape, degrees):
+  image = np.random.default_rng(5).uniform(0, 255, shape).astype(np.float32)
+  angle = math.radians(degrees)
+  ours = turn(image, np.float32(angle))
+  assert ours.dtype == jnp.float32
+  np.testing.assert_allclose(ours, numpy_turned(image, angle), atol=2e-3)
+
+
+@pytest.mark.parametrize('size', [6, 7])
+@pytest.mark.parametrize('quarters', [-2, -1, 0, 1, 2, 4])
+def test_quarter_turns_of_a_square_move_pixels_without_mixing_them(size, quarters):
+  image = random_images(1, size)[0].astype(np.float32)
+  turned = turn(image, np.float32(quarters * math.pi / 2))
+  np.testing.assert_allclose(turned, np.rot90(image, -quarters), atol=1e-3)
+
+
+def test_outside_is_the_nearest_edge():
+  # By 45 degrees, a square's corners come from beyond the middles of its sides.
+  image = random_images(1, 7)[0].astype(np.float32)
+  turned = np.asarray(turn(image, np.float32(math.pi / 4)))
+  np.testing.assert_allclose(turned[0, -1], image[0, 3], atol=1e-3)
+  np.testing.assert_allclose(turned[-1, 0], image[-1, 3], atol=1e-3)
+
+
+def angles(n, degrees, key=KEY, positions=None):
+  """The angles by which n images are turned, read off pixels that hold their own places."""
+  places = np.stack(np.mgrid[:3, :3], axis=-1).astype(np.uint8)
+  positions = np.arange(n) if positions is None else positions
+  turned = np.asarray(rotate(key, np.tile(places, (n, 1, 1, 1)), positions, degrees=degrees))
+  right_of_centre = turned[:, 1, 2] - 1.0
+  return np.degrees(np.arctan2(-right_of_centre[:, 0], right_of_centre[:, 1]))
+
+
+@pytest.mark.parametrize('degrees', [0.5, 30.0, 180.0])
+def test_angles_are_uniform_up_to_the_one_stated(degrees):
+  n = 4000
+  drawn = np.sort(angles(n, degrees)) / degrees
+  assert np.all(np.abs(drawn) <= 1 + 1e-4)
+  # Kolmogorov and Smirnov's distance from the uniform distribution: below this, 999 in 1000.
+  assert np.abs(drawn - np.linspace(-1, 1, n)).max() / 2 < 1.95 / np.sqrt(n)
+  other = angles(n, degrees, key=jax.random.key(8)) / degrees
+  assert abs(np.corrcoef(angles(n, degrees), other)[0, 1]) < 4 / np.sqrt(n)
+
+
+def test_angles_depend_on_the_place_in_the_global_batch_alone():
+  places = np.random.default_rng(4).integers(0, 2000, 40)
+  some, every = angles(40, 30.0, positions=places), angles(2000, 30.0)
+  np.testing.assert_allclose(some, every[places], atol=1e-4)
+
+
+@pytest.mark.parametrize('degrees', [-1.0, 180.5, math.inf, math.nan])
+def test_an_angle_out_of_range_is_named(degrees):
+  with pytest.raises(UserError, match=r'^augment\.rotation_degrees is .*from 0 to 180'):
+    experiment.check(small_config({'augment.rotation_degrees': degrees}))
+
+
+@pytest.mark.parametrize('degrees', [0.0, 30.0, 180.0])
+def test_the_angle_is_the_configs(degrees):
+  config = small_config({'augment.rotation_degrees': degrees})
+  experiment.check(config)
+  assert experiment.augment_options(config).rotation_degrees == degrees
+
+
 def coins(n, key=KEY, draw=1, positions=None):
   """Which of n images of pixels (0, 1) are mirrored."""
   pixels = np.tile(np.array([0, 1], np.uint8).reshape(1, 1, 2, 1), (n, 1, 1, 1))
@@ -141,20 +225,44 @@ def test_lighting_shifts_all_pixels_of_an_image_alike():
   assert len(np.unique(shift[:, 0, 0, 0].round(3))) == 20
 
 
-@pytest.mark.parametrize(
-  ('scale', 'third'),
-  # Along ImageNet's third axis, eigenvalue 0.228: grey levels in the paper and in its source.
-  [('eigenvalues', 5.8), ('standard_deviations', 12.2)],
-)
-def test_lighting_follows_the_principal_axes(scale, third):
-  n = 8000
-  along = shifts(n, scale=scale) @ EIGENVECTORS
+def grey_levels(scale):
+  """What the shifts' standard deviations along ImageNet's axes should be."""
   values = STANDARD_DEVIATIONS / 255
-  stds = 0.1 * 255 * (values**2 if scale == 'eigenvalues' else values)
-  np.testing.assert_allclose(along.std(axis=0), stds, rtol=0.04)
-  assert along[:, 2].std() == pytest.approx(third, rel=0.04)
-  assert np.all(np.abs(along.mean(axis=0)) < 4 * stds / np.sqrt(n))
-  assert np.all(np.abs(np.corrcoef(along.T) - np.eye(3)) < 4 / np.sqrt(n))
+  return 255 * 0.1 * (values**2 if scale == 'eigenvalues' else values)
+
+
+@pytest.mark.parametrize('scale', augment.LIGHTING_SCALES)
+def test_the_covariance_of_shifts_is_the_formulas(scale):
+  n = 100_000
+  drawn = shifts(n, scale=scale).astype(np.float64)
+  stds = grey_levels(scale)
+  expected = EIGENVECTORS @ np.diag(stds**2) @ EIGENVECTORS.T
+  variances = np.diag(expected)
+  sampling_error = np.sqrt((np.outer(variances, variances) + expected**2) / n)
+  assert np.all(np.abs(np.cov(drawn.T) - expected) < 4 * sampling_error)
+  # Each axis in its own unit, so that the third, 40 times the first, hides nothing.
+  along = drawn @ EIGENVECTORS / stds
+  np.testing.assert_allclose(np.cov(along.T), np.eye(3), atol=4 * np.sqrt(2 / n))
+  assert np.all(np.abs(along.mean(axis=0)) < 4 / np.sqrt(n))
+
+
+@pytest.mark.parametrize(
+  ('scale', 'rescale', 'third'),
+  [
+    ('eigenvalues', False, 5.82),  # the paper
+    ('standard_deviations', False, 12.18),
+    ('standard_deviations', True, 11.07),  # its source
+  ],
+)
+def test_grey_levels_along_imagenets_third_axis(scale, rescale, third):
+  assert grey_levels(scale)[2] / (1.1 if rescale else 1) == pytest.approx(third, abs=0.005)
+  along = shifts(100_000, scale=scale, rescale=rescale) @ EIGENVECTORS[:, 2]
+  assert along.std() == pytest.approx(third, rel=0.01)
+
+
+def test_the_papers_formula_cannot_mean_pixels_up_to_255():
+  # Why the eigenvalues are those of pixels in [0, 1]: the others give six times the whole range.
+  assert 0.1 * STANDARD_DEVIATIONS[2] ** 2 == pytest.approx(1483, abs=0.5)
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2])
@@ -185,12 +293,12 @@ def test_rescale_divides_by_1_1():
   )
 
 
-def training_pixels(images, offsets, options, std=0.0):
+def training_pixels(images, offsets, options, std=0.0, positions=None):
   pixels = jitted_training_pixels(
     KEY,
     images,
     offsets,
-    np.arange(len(images)),
+    np.arange(len(images)) if positions is None else positions,
     make_statistics(),
     np.float32(std),
     options=options,
@@ -210,20 +318,84 @@ def test_training_without_augmentation_is_evaluation(mean):
   np.testing.assert_allclose(evaluated, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize('mean', ['pixel', 'centre', 'channel'])
-def test_the_mean_at_a_crops_place_is_mirrored_with_it_and_others_not(mean):
-  images, offsets = random_images(40), random_offsets(40)
-  mean_image = np.asarray(make_statistics().mean_image)
-  as_is = numpy_centred(images, offsets, mean_image, mean)
-  if mean == 'pixel':
-    mirrored = as_is[:, :, ::-1]
+def numpy_training_pixels(images, offsets, positions, std, options):
+  """`augment.training_pixels` in float64, step by step as the documents have it."""
+  # The third key came later: it must not change what the first two draw.
+  flip_key, lighting_key = jax.random.split(KEY)
+  rotation_key = jax.random.split(KEY, 3)[2]
+  statistics = make_statistics()
+  mean_image = np.asarray(statistics.mean_image, np.float64)
+
+  def move(image, place):
+    if options.rotation_degrees:
+      uniform = jax.random.uniform(jax.random.fold_in(rotation_key, place))
+      image = numpy_turned(image, math.radians(options.rotation_degrees * (2 * uniform - 1)))
+    coin = jax.random.bernoulli(jax.random.fold_in(flip_key, place // options.images_per_draw))
+    return image[:, ::-1] if options.flip and coin else image
+
+  def moved(images):
+    return np.stack(list(map(move, images, positions)))
+
+  def shift(place):
+    normal = np.asarray(jax.random.normal(jax.random.fold_in(lighting_key, place), (3,)))
+    variances = np.asarray(statistics.eigenvalues, np.float64)
+    values = variances if options.lighting_scale == 'eigenvalues' else np.sqrt(variances)
+    return 255 * EIGENVECTORS @ (std * normal * values)
+
+  if options.mean == 'pixel':
+    pixels = moved(numpy_centred(images, offsets, mean_image, options.mean))
   else:
-    mirrored = numpy_centred(images[:, :, ::-1], offsets, mean_image, mean)
-  ours = training_pixels(images, offsets, replace(mean=mean, flip=True))
-  same, mirror = (np.abs(ours - other).max(axis=(1, 2, 3)) < 1e-3 for other in (as_is, mirrored))
-  assert np.all(same ^ mirror)
-  assert same.any()
-  assert mirror.any()
+    pixels = numpy_centred(moved(images), offsets, mean_image, options.mean)
+  lit = pixels + np.stack([shift(place) for place in positions])[:, None, None]
+  return options.pixel_scale * (lit / (1 + std) if options.lighting_rescale else lit)
+
+
+@pytest.mark.parametrize('degrees', [0.0, 30.0])
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('scale', augment.LIGHTING_SCALES)
+@pytest.mark.parametrize('mean', augment.MEANS)
+def test_training_pixels_are_numpys(mean, scale, rescale, degrees):
+  images, offsets, positions = random_images(12), random_offsets(12), np.arange(100, 112)
+  options = augment.Options(
+    mean=mean,
+    pixel_scale=1 / 64,
+    flip=True,
+    images_per_draw=2,
+    rotation_degrees=degrees,
+    lighting_scale=scale,
+    lighting_rescale=rescale,
+  )
+  ours = training_pixels(images, offsets, options, 0.1, positions)
+  assert ours.dtype == np.float32
+  expected = numpy_training_pixels(images, offsets, positions, 0.1, options)
+  np.testing.assert_allclose(ours, expected, atol=1e-4)
+  mirrored = coins(12, jax.random.split(KEY)[0], draw=2, positions=positions)
+  assert 0 < mirrored.sum() < 12
+
+
+@pytest.mark.parametrize('mean', augment.MEANS)
+def test_training_pixels_do_not_depend_on_the_layout(mean):
+  images, offsets, positions = random_images(16), random_offsets(16), np.arange(16)
+  options = replace(mean=mean, flip=True, rotation_degrees=30.0)
+  statistics, std = make_statistics(), jnp.float32(0.1)
+
+  def on_device(images, offsets, positions):
+    return augment.training_pixels(KEY, images, offsets, positions, statistics, std, options)
+
+  mesh = jax.make_mesh((4,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  spread = jax.jit(jax.shard_map(on_device, mesh=mesh, in_specs=P('data'), out_specs=P('data')))(
+    images, offsets, positions
+  )
+  np.testing.assert_allclose(spread, training_pixels(images, offsets, options, 0.1), atol=1e-3)
+
+
+@pytest.mark.parametrize(('degrees', 'turned'), [(0.0, False), (30.0, True)])
+def test_without_rotation_the_program_holds_nothing_of_it(degrees, turned):
+  images, offsets, positions = random_images(4), random_offsets(4), np.arange(4)
+  options = replace(flip=True, rotation_degrees=degrees)
+  arguments = KEY, images, offsets, positions, make_statistics(), np.float32(0.1)
+  program = jitted_training_pixels.lower(*arguments, options=options).as_text()
+  assert ('stablehlo.sine' in program) == turned
 
 
 def test_mirroring_and_lighting_are_drawn_apart():
@@ -235,13 +407,3 @@ def test_mirroring_and_lighting_are_drawn_apart():
   assert 0.4 < heads.mean() < 0.6
   for along in (ours.mean(axis=(1, 2)) @ EIGENVECTORS).T:
     assert abs(np.corrcoef(heads, along)[0, 1]) < 0.2
-
-
-def test_training_pixels_are_scaled_after_lighting():
-  images, offsets = random_images(20), random_offsets(20)
-  options = replace(flip=True, lighting_scale='standard_deviations')
-  full = training_pixels(images, offsets, options, std=0.1)
-  scaled = training_pixels(images, offsets, replace(options, pixel_scale=1 / 64), std=0.1)
-  np.testing.assert_allclose(scaled, full / 64, rtol=1e-6)
-  plain = training_pixels(images, offsets, options)
-  assert np.abs(full - plain).max() > 1
