@@ -1,8 +1,9 @@
-"""Trains, evaluates or describes an AlexNet.
+"""Trains, evaluates or describes an AlexNet, or prepares its data.
 
   python launch.py --config=configs/digits.py
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
   python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
+  python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
   python launch.py --workdir=runs/digits --mode=evaluate
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM saves and
@@ -31,9 +32,10 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'summary', 'evaluate'],
-  'train: train, or go on training; summary: print the network as a table; evaluate: print the'
-  " errors of the workdir's best checkpoint.",
+  ['train', 'prepare', 'summary', 'evaluate'],
+  'train: train, or go on training; prepare: shrink the images once, as training does by itself'
+  ' where it has not been done; summary: print the network as a table; evaluate: print the errors'
+  " of the workdir's best checkpoint.",
 )
 
 EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
@@ -110,10 +112,19 @@ def _run(config: ConfigDict, path: Path) -> None:
     from alexnet_jax import evaluate
 
     report.evaluation(config, path, *evaluate.evaluate_workdir(path, config))
+  elif _MODE.value == 'prepare':
+    report.preparation(config)
   else:
     from alexnet_jax import train
 
     report.training(config, path, train.train_and_evaluate(config, path))
+
+
+def _leave(code: int) -> None:
+  """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
+  shown = b'\x1b[?25h' if os.isatty(2) else b''
+  os.write(2, shown + b'\nstopped; the same command goes on from here\n')
+  os._exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -125,10 +136,10 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
     config, path = _config_and_workdir()
-    if _MODE.value == 'train':
+    if _MODE.value in ('train', 'prepare'):
       # Until the loop, which saves, takes the signals itself, there is nothing to save.
-      signal.signal(signal.SIGINT, lambda *_: os._exit(0))
-      signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_PREEMPTED))
+      signal.signal(signal.SIGINT, lambda *_: _leave(0))
+      signal.signal(signal.SIGTERM, lambda *_: _leave(EXIT_PREEMPTED))
     _run(config, path)
   except Stopped as stopped:
     print('stopped and saved; the same command goes on from here', file=sys.stderr)

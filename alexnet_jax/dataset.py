@@ -2,35 +2,29 @@
 
 Everything about a batch follows from (seed, step): epochs are permutations of the examples, the
 stream of examples runs on across them (no image is left out or doubled), and step s takes the
-examples from s * batch_size on. So a run continues at any step without reading what came before.
-
-TensorFlow is imported here alone, and only for a tfds data set.
+examples from s * batch_size on. So a run continues at any step without reading what came before,
+and each of several processes reads its own rows of the same global batch.
 """
 
 import contextlib
 import dataclasses
-import difflib
-import functools
 import itertools
-import operator
-import os
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
+from alexnet_jax import records
 from alexnet_jax.errors import UserError
-from alexnet_jax.quiet import silenced
+from alexnet_jax.statistics import Sums
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]
+
+DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
 _ORDER, _CROPS = 0, 1  # purposes of a seed's random numbers
-_BLOCK_BYTES = 512 * 2**20  # encoded images that are shuffled among each other
-_PIECES_PER_BLOCK = 16
-_CHUNK = 256  # images handed over at a time
 
 
 class Split(Protocol):
@@ -51,21 +45,29 @@ class Split(Protocol):
     """Side in pixels of the squares that its images are made into."""
     ...
 
-  def order(self, seed: int, epoch: int) -> np.ndarray:
-    """The order of the examples in an epoch: a permutation of range(num_examples)."""
+  @property
+  def block_size(self) -> int:
+    """How many examples are shuffled among each other: all of them, where they fit in memory."""
     ...
 
-  def read(self, order: np.ndarray, offsets: np.ndarray, size: int) -> Iterator[Batch]:
-    """Reads examples in the given order.
+  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """All examples, as stored or shuffled by `rng`, in the blocks that are read together."""
+    ...
+
+  def read(
+    self, groups: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, size: int
+  ) -> Generator[dict[str, np.ndarray]]:
+    """Reads crops of examples, in the order given.
 
     Args:
-      order: [n] int, examples; all of an `order`, its end, or sorted.
-      offsets: [n, 2] int32, row and column at which to cut each.
+      groups: [n] int, examples, and [n, 2] int32, row and column at which to cut each. Those of
+        a group are read together, so they are best of one of `order`'s blocks.
+      batch_size: how many to hand over at a time, across groups.
       size: side of the crops in pixels.
 
     Yields:
-      Chunks of any length: 'image' [m, size, size, 3] uint8, 'offset' [m, 2] int32, 'label' [m]
-      int32.
+      'image' [batch_size, size, size, 3] uint8, 'offset' [batch_size, 2] int32 and 'label'
+      [batch_size] int32; the last ones may be shorter.
     """
     ...
 
@@ -94,18 +96,33 @@ class ArraySplit:
     """See Split."""
     return int(self.images.shape[1])
 
-  def order(self, seed: int, epoch: int) -> np.ndarray:
+  @property
+  def block_size(self) -> int:
     """See Split."""
-    return np.random.default_rng([seed, epoch, _ORDER]).permutation(self.num_examples)
+    return self.num_examples
 
-  def read(self, order: np.ndarray, offsets: np.ndarray, size: int) -> Iterator[Batch]:
+  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
     """See Split."""
-    side = np.arange(size)
-    for start in range(0, len(order), _CHUNK):
-      chosen, offset = order[start : start + _CHUNK], offsets[start : start + _CHUNK]
-      rows, columns = offset[:, :1] + side, offset[:, 1:] + side  # [m, size]
-      crops = self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
-      yield {'image': crops, 'offset': offset, 'label': self.labels[chosen]}
+    return [np.arange(self.num_examples) if rng is None else rng.permutation(self.num_examples)]
+
+  def read(
+    self, groups: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, size: int
+  ) -> Generator[dict[str, np.ndarray]]:
+    """See Split."""
+    waiting = iter(groups)
+    chosen, offsets = np.zeros(0, np.int64), np.zeros((0, 2), np.int32)
+    while True:
+      while len(chosen) < batch_size and (group := next(waiting, None)) is not None:
+        chosen, offsets = np.concatenate([chosen, group[0]]), np.concatenate([offsets, group[1]])
+      if not len(chosen):
+        return
+      now, at = chosen[:batch_size], offsets[:batch_size]
+      crops = np.empty((len(now), size, size, 3), np.uint8)
+      # Ten times as fast as indexing with arrays of rows and columns.
+      for i, (example, (top, left)) in enumerate(zip(now.tolist(), at.tolist(), strict=True)):
+        crops[i] = self.images[example, top : top + size, left : left + size]
+      yield {'image': crops, 'offset': at, 'label': self.labels[now]}
+      chosen, offsets = chosen[batch_size:], offsets[batch_size:]
 
 
 def digits(split: str) -> ArraySplit:
@@ -124,265 +141,43 @@ def digits(split: str) -> ArraySplit:
   held_out = len(grey) // 5
   chosen = order[:held_out] if split == 'validation' else order[held_out:]
   images = np.repeat(grey[chosen, :, :, None], 3, axis=3)
-  return ArraySplit(images, bunch.target[chosen].astype(np.int32), list('0123456789'))
+  return ArraySplit(images, bunch.target[chosen].astype(np.int32), DIGITS)
 
 
-def _import_tensorflow() -> tuple[Any, Any]:
-  """TensorFlow and tfds, without a GPU and without their chatter."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  try:
-    with silenced():
-      import tensorflow as tf
-      import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise UserError(
-      f'this data set needs TensorFlow ({error}); install it with: pip install -e ".[train]"'
-    ) from error
-  with contextlib.suppress(RuntimeError):
-    tf.config.set_visible_devices([], 'GPU')
-  return tf, tfds
-
-
-def fit_square(image: np.ndarray, size: int) -> np.ndarray:
-  """Scales the shorter side to `size` and cuts out the centre (paper, section 2).
+def open_split(builder: Any, split: str, image_size: int, memory_megabytes: int) -> Split:
+  """Opens a split of a tfds data set; one that is small is decoded into memory.
 
   Args:
-    image: [H, W, 3] uint8.
-    size: pixels.
-
-  Returns:
-    [size, size, 3] uint8.
-  """
-  height, width = image.shape[:2]
-  if (height, width) == (size, size):
-    return image
-  short = min(height, width)
-  left, top = (width - short) / 2, (height - short) / 2
-  scaled = Image.fromarray(image).resize(
-    (size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
-  )
-  return np.asarray(scaled)
-
-
-class RecordSplit:
-  """A split of a tfds data set, or part of one ('train[:90%]'), read and decoded as it is used.
-
-  A split that is too large to shuffle whole is shuffled in blocks: pieces of neighbouring
-  examples are put in random order, and so many of them as make up a block are shuffled.
-  """
-
-  def __init__(self, builder: Any, split: str, image_size: int):
-    """Attributes as in Split; raises UserError for a split or features that it cannot use."""
-    _, tfds = _import_tensorflow()
-    info = builder.info
-    try:
-      parts = [
-        dataclasses.replace(  # None stands for an end
-          part,
-          from_=part.from_ or 0,
-          to=info.splits[part.splitname].num_examples if part.to is None else part.to,
-        )
-        for part in tfds.core.splits.AbstractSplit.from_spec(split).to_absolute(info.splits)
-      ]
-    except (KeyError, ValueError, AssertionError) as error:
-      raise UserError(
-        f'{info.full_name} has no split {split!r}, only {", ".join(map(repr, info.splits))};'
-        ' set data.train_split and data.validation_split'
-      ) from error
-    self._image_key, self._label_key = _supervised_keys(info, tfds)
-    self._builder = builder
-    self.num_examples = sum(part.to - part.from_ for part in parts)
-    if any(part.to <= part.from_ for part in parts):
-      raise UserError(f'the split {split!r} of {info.full_name} is empty')
-    self.class_names: Sequence[str] = info.features[self._label_key].names
-    self.image_size = image_size
-    whole = [info.splits[part.splitname] for part in parts]
-    each = sum(s.num_bytes for s in whole) // max(1, sum(s.num_examples for s in whole))
-    self._block = max(1, _BLOCK_BYTES // max(1, each))
-    self._pieces = [
-      piece
-      for part in parts
-      for piece in _pieces(
-        part, info.splits[part.splitname].shard_lengths, -(-self._block // _PIECES_PER_BLOCK)
-      )
-    ]
-    lengths = [piece.to - piece.from_ for piece in self._pieces]
-    self._starts = np.concatenate([[0], np.cumsum(lengths)])  # of pieces among the examples
-
-  def order(self, seed: int, epoch: int) -> np.ndarray:
-    """See Split."""
-    rng = np.random.default_rng([seed, epoch, _ORDER])
-    if self.num_examples <= self._block:
-      return rng.permutation(self.num_examples)
-    bounds = list(itertools.pairwise(self._starts))
-    order = np.concatenate([np.arange(*bounds[i]) for i in rng.permutation(len(bounds))])
-    for start in range(0, len(order), self._block):
-      rng.shuffle(order[start : start + self._block])
-    return order
-
-  def _encoded(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The encoded images and labels of examples; the pieces that hold them are read whole."""
-    _, tfds = _import_tensorflow()
-    used = np.unique(np.searchsorted(self._starts, wanted, side='right') - 1)
-    pieces = [self._pieces[i] for i in used]
-    instructions = [
-      tfds.core.ReadInstruction(piece.splitname, from_=piece.from_, to=piece.to, unit='abs')
-      for piece in pieces
-    ]
-    rows = self._builder.as_dataset(
-      split=functools.reduce(operator.add, instructions),
-      shuffle_files=False,
-      decoders={self._image_key: tfds.decode.SkipDecoding()},
-      read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-    )
-    images, labels = [], []
-    for row in rows.as_numpy_iterator():
-      images.append(row[self._image_key])
-      labels.append(row[self._label_key])
-    numbers = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in used])
-    if len(images) != len(numbers):
-      raise UserError(
-        f'{self._builder.data_path} holds fewer examples than it says; prepare the data set again'
-      )
-    at = np.searchsorted(numbers, wanted)
-    return np.asarray(images, dtype=object)[at], np.asarray(labels, np.int32)[at]
-
-  def read(self, order: np.ndarray, offsets: np.ndarray, size: int) -> Iterator[Batch]:
-    """See Split."""
-    tf, _ = _import_tensorflow()
-    # A block begins where the epoch's order has one, so that a resumed epoch reads it once.
-    skipped = (self.num_examples - len(order)) % self._block
-    bounds = [0, *range(self._block - skipped, len(order), self._block), len(order)]
-
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-      for start, stop in itertools.pairwise(bounds):
-        images, labels = self._encoded(order[start:stop])
-        yield images, labels, offsets[start:stop]
-
-    def decode(encoded: Any, label: Any, offset: Any) -> Batch:
-      image = tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')
-      square = (self.image_size, self.image_size, 3)
-      image = tf.cond(
-        tf.reduce_all(tf.shape(image) == square),
-        lambda: image,
-        lambda: tf.numpy_function(
-          lambda x: fit_square(x, self.image_size), [image], tf.uint8, stateful=False
-        ),
-      )
-      crop = tf.slice(tf.ensure_shape(image, square), [*tf.unstack(offset), 0], (size, size, 3))
-      return {'image': crop, 'offset': offset, 'label': label}
-
-    examples = tf.data.Dataset.from_generator(
-      blocks,
-      output_signature=(
-        tf.TensorSpec((None,), tf.string),
-        tf.TensorSpec((None,), tf.int32),
-        tf.TensorSpec((None, 2), tf.int32),
-      ),
-    ).unbatch()
-    examples = examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    yield from examples.batch(32).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-
-
-def _pieces(part: Any, shard_lengths: Sequence[int], longest: int) -> Iterator[Any]:
-  """Cuts a stretch of a split, as tfds describes one, at shards' ends and every `longest`."""
-  start = 0
-  for length in shard_lengths:
-    first, last = max(start, part.from_), min(start + length, part.to)
-    for begin in range(first, last, longest):
-      yield dataclasses.replace(part, from_=begin, to=min(begin + longest, last))
-    start += length
-
-
-def _supervised_keys(info: Any, tfds: Any) -> tuple[str, str]:
-  keys = info.supervised_keys or ('image', 'label')
-  if len(keys) != 2 or not all(isinstance(key, str) for key in keys):
-    keys = ('image', 'label')
-  for key, what, feature in zip(
-    keys, ('image', 'class label'), (tfds.features.Image, tfds.features.ClassLabel), strict=True
-  ):
-    if key not in info.features or not isinstance(info.features[key], feature):
-      raise UserError(f'{info.full_name} has no {what}; it has {", ".join(info.features)}')
-  return cast(tuple[str, str], keys)
-
-
-def _builder(name: str, data_dir: str | None) -> Any:
-  """A tfds builder whose data are there, downloaded and prepared if tfds can do that."""
-  if data_dir and not os.path.isdir(data_dir) and '://' not in data_dir:
-    raise UserError(f'there is no folder {data_dir} (data.data_dir)')
-  _, tfds = _import_tensorflow()
-  where = data_dir or tfds.core.constants.DATA_DIR
-  try:
-    with silenced():
-      builder = tfds.builder(name, data_dir=data_dir)
-  except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-    known = ['digits', *tfds.list_builders(with_community_datasets=False)]
-    near = difflib.get_close_matches(name, known)
-    hint = f'; did you mean {" or ".join(near)}?' if near else ''
-    raise UserError(f'tfds has no data set {name!r}, nor has {where} one prepared{hint}') from error
-  if not builder.is_prepared():
-    try:
-      builder.download_and_prepare()
-    except Exception as error:  # whatever tfds, a download or a missing archive raises
-      first = (str(error).strip() or type(error).__name__).splitlines()[0]
-      raise UserError(
-        f'{name} is not prepared in {where}, and preparing it failed: {first}\n'
-        'Set data.data_dir to the folder where tfds has prepared it.'
-      ) from error
-  return builder
-
-
-def load_split(
-  name: str, split: str, data_dir: str | None, image_size: int, memory_megabytes: int
-) -> Split:
-  """Opens a split; one of a tfds data set that is small is decoded into memory.
-
-  Args:
-    name: 'digits', or a tfds data set's name.
-    split: the split's name.
-    data_dir: where tfds has it; None for tfds's own folder.
+    builder: of a prepared data set.
+    split: as tfds writes it.
     image_size: side of the squares that images are made into.
-    memory_megabytes: how large decoded images may be to be held in memory.
+    memory_megabytes: a split whose images take no more, decoded, is held in memory and shuffled
+      whole; one that takes more is shuffled in blocks of so many megabytes of encoded images.
 
   Raises:
-    UserError: the data are not there, have no labels, or no such split.
+    UserError: there is no such split, or its features are no images with labels.
   """
-  if name == 'digits':
-    held = digits(split)
-    if image_size != held.image_size:
-      raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {image_size}')
-    return held
-  records = RecordSplit(_builder(name, data_dir), split, image_size)
-  if records.num_examples * image_size**2 * 3 > memory_megabytes * 1e6:
-    return records
-  chunks = list(whole_images(records))
-  return ArraySplit(
-    np.concatenate([chunk['image'] for chunk in chunks]),
-    np.concatenate([chunk['label'] for chunk in chunks]),
-    records.class_names,
-  )
+  stored = records.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
+  n = stored.num_examples
+  if n * image_size**2 * 3 > memory_megabytes * 1e6:
+    return stored
+  images, labels = np.empty((n, image_size, image_size, 3), np.uint8), np.empty(n, np.int32)
+  done = 0
+  with contextlib.closing(whole_images(stored)) as batches:
+    for batch in batches:
+      here = slice(done, done := done + len(batch['label']))
+      images[here], labels[here] = batch['image'], batch['label']
+  return ArraySplit(images, labels, stored.class_names)
 
 
 def whole_images(split: Split) -> Generator[Batch]:
-  """All images of a split, uncropped, in order."""
-  n = split.num_examples
-  yield from split.read(np.arange(n), np.zeros((n, 2), np.int32), split.image_size)
+  """All images of a split, uncropped, in order, some at a time."""
+  return split.read(_at(split.order(), 0), 256, split.image_size)
 
 
-def _rebatch(chunks: Iterable[Batch], batch_size: int) -> Generator[Batch]:
-  """Chunks of any length as batches of one length, the last one shorter."""
-  waiting: list[Batch] = []
-  count = 0
-  for chunk in chunks:
-    waiting.append(chunk)
-    count += len(chunk['label'])
-    while count >= batch_size:
-      joined = {name: np.concatenate([part[name] for part in waiting]) for name in chunk}
-      yield {name: array[:batch_size] for name, array in joined.items()}
-      waiting = [{name: array[batch_size:] for name, array in joined.items()}]
-      count -= batch_size
-  if count:
-    yield {name: np.concatenate([part[name] for part in waiting]) for name in waiting[0]}
+def _at(blocks: Iterable[np.ndarray], offset: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  for block in blocks:
+    yield block, np.full((len(block), 2), offset, np.int32)
 
 
 def check_crops(image_size: int, crop_size: int, crop_offsets: int) -> None:
@@ -405,103 +200,116 @@ def train_batches(
   crop_size: int,
   crop_offsets: int,
   images_per_draw: int,
+  rows: slice | None = None,
 ) -> Generator[Batch]:
   """Random crops of the training images, without end.
 
   Args:
     split: the training split.
     seed: of the order and the crops.
-    batch_size: images a batch.
+    batch_size: images a global batch.
     first_step: the step of the first batch.
     crop_size: side of the crops in pixels.
     crop_offsets: how many offsets each way a crop is drawn from (paper: 32, section 4.1).
-    images_per_draw: consecutive images that share a draw (source: 32).
+    images_per_draw: consecutive images of a batch that share a draw (source: 32).
+    rows: which rows of the global batch to read; None for all.
 
   Yields:
-    'image' [batch_size, crop_size, crop_size, 3] uint8, 'offset' [batch_size, 2] int32 and
-    'label' [batch_size] int32.
+    'image' [n, crop_size, crop_size, 3] uint8, 'offset' [n, 2] int32 and 'label' [n] int32 for
+    the n rows.
 
   Raises:
     UserError: crops do not fit the images.
   """
   check_crops(split.image_size, crop_size, crop_offsets)
-  room = split.image_size - crop_size + 1
-  n = split.num_examples
-  first_epoch, start = divmod(first_step * batch_size, n)
+  first, last, _ = (rows or slice(None)).indices(batch_size)
+  # With fewer offsets than there is room for, they lie in the middle.
+  border = (split.image_size - crop_size + 1 - crop_offsets) // 2
+  draws = -(-batch_size // images_per_draw)
 
-  def chunks() -> Iterator[Batch]:
-    for epoch in itertools.count(first_epoch):
-      begin = start if epoch == first_epoch else 0
-      draws = np.random.default_rng([seed, epoch, _CROPS]).integers(
-        0, crop_offsets, size=(-(-n // images_per_draw), 2), dtype=np.int32
-      )
-      # With fewer offsets than there is room for, they lie in the middle.
-      offsets = np.repeat(draws, images_per_draw, axis=0)[:n] + (room - crop_offsets) // 2
-      yield from split.read(split.order(seed, epoch)[begin:], offsets[begin:], crop_size)
+  def offsets(step: int) -> np.ndarray:
+    drawn = np.random.default_rng([seed, step, _CROPS]).integers(
+      0, crop_offsets, size=(draws, 2), dtype=np.int32
+    )
+    return np.repeat(drawn, images_per_draw, axis=0)[:batch_size] + border
 
-  return _rebatch(chunks(), batch_size)
+  def groups() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    start = first_step * batch_size  # in the stream of examples, across epochs
+    for epoch in itertools.count(start // split.num_examples):
+      position = epoch * split.num_examples
+      for block in split.order(np.random.default_rng([seed, epoch, _ORDER])):
+        positions = np.arange(position, position := position + len(block))
+        row = positions % batch_size
+        wanted = (positions >= start) & (first <= row) & (row < last)
+        if wanted.any():
+          steps = positions[wanted] // batch_size
+          crops = np.stack([offsets(step) for step in range(steps[0], steps[-1] + 1)])
+          yield block[wanted], crops[steps - steps[0], row[wanted]]
+
+  return split.read(groups(), last - first, crop_size)
 
 
-def evaluation_batches(split: Split, batch_size: int, crop_size: int) -> Generator[Batch]:
+def evaluation_batches(
+  split: Split, batch_size: int, crop_size: int, rows: slice | None = None
+) -> Generator[Batch]:
   """Centre crops of every image, once, in order.
 
   Args:
     split: the split.
-    batch_size: images a batch.
+    batch_size: images a global batch.
     crop_size: side of the crops in pixels.
+    rows: which rows of the global batch to read; None for all.
 
   Yields:
-    As `train_batches`, with 'mask' [batch_size] bool: False where the last batch is filled up.
+    As `train_batches`, with 'mask' [n] bool: False where the last batch is filled up.
   """
   if crop_size > split.image_size:
     raise UserError(
       f'crops of {crop_size} pixels (model.input_size) do not fit images of {split.image_size}'
       ' (data.image_size)'
     )
-  n = split.num_examples
-  offsets = np.full((n, 2), (split.image_size - crop_size) // 2, np.int32)
-  for batch in _rebatch(split.read(np.arange(n), offsets, crop_size), batch_size):
-    missing = batch_size - len(batch['label'])
-    mask = np.arange(batch_size) < batch_size - missing
-    yield {
-      name: np.concatenate([array, np.repeat(array[:1], missing, axis=0)])
-      for name, array in batch.items()
-    } | {'mask': mask}
+  first, last, _ = (rows or slice(None)).indices(batch_size)
+
+  def groups() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    position = 0
+    for block, offsets in _at(split.order(), (split.image_size - crop_size) // 2):
+      row = np.arange(position, position := position + len(block)) % batch_size
+      wanted = (first <= row) & (row < last)
+      if wanted.any():
+        yield block[wanted], offsets[wanted]
+
+  nothing: Batch = {
+    'image': np.zeros((0, crop_size, crop_size, 3), np.uint8),
+    'offset': np.zeros((0, 2), np.int32),
+    'label': np.zeros(0, np.int32),
+  }
+  with contextlib.closing(split.read(groups(), last - first, crop_size)) as read:
+    for _ in range(-(-split.num_examples // batch_size)):
+      batch = next(read, nothing)  # the last batch may have nothing in these rows
+      there = len(batch['label'])
+      missing = last - first - there
+      yield {
+        name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        for name, array in batch.items()
+      } | {'mask': np.arange(last - first) < there}
 
 
-def statistics(split: Split, progress: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Mean image and colour covariance of a (training) split, in one pass and exact integers.
+def statistics(
+  split: Split, progress: Callable[[int], None] = lambda images: None
+) -> dict[str, np.ndarray]:
+  """The statistics of a (training) split's images, as `statistics.Sums.compute` gives them.
 
   Args:
     split: the split.
-    progress: called with the number of images of each chunk, if given.
-
-  Returns:
-    mean image [S, S, 3] float32 on 0 to 255, and the ascending eigenvalues [3] and eigenvectors
-    [3, 3] (columns) float32 of the covariance of RGB values in [0, 1] over all pixels.
+    progress: called with the number of images of each batch; what it raises ends the pass.
   """
-  total = np.zeros((split.image_size, split.image_size, 3), np.int64)
-  products = np.zeros((3, 3), np.float64)
-  with contextlib.closing(whole_images(split)) as chunks:
-    for chunk in chunks:
-      total += chunk['image'].sum(axis=0, dtype=np.int64)
-      for image in chunk['image']:  # exact: each sum of products is below 2**53
-        pixels = image.reshape(-1, 3).astype(np.float64)
-        products += pixels.T @ pixels
-      if progress is not None:
-        progress(len(chunk['label']))
-  pixels = split.num_examples * split.image_size**2
-  mean = total.sum(axis=(0, 1)) / pixels
-  covariance = (products / pixels - np.outer(mean, mean)) / 255**2
-  eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-  # The sign of an axis is free; its largest component is made positive.
-  largest = np.abs(eigenvectors).argmax(axis=0)
-  eigenvectors = eigenvectors * np.sign(eigenvectors[largest, np.arange(3)])
-  return (
-    (total / split.num_examples).astype(np.float32),
-    np.maximum(eigenvalues, 0).astype(np.float32),
-    eigenvectors.astype(np.float32),
-  )
+  sums = Sums.zero(split.image_size)
+  with contextlib.closing(whole_images(split)) as batches:
+    for batch in batches:
+      for image in batch['image']:
+        sums.add(image)
+      progress(len(batch['label']))
+  return sums.compute()
 
 
 def prefetch(batches: Generator[Batch], count: int = 2) -> Generator[Batch]:

@@ -2,12 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -18,16 +19,39 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model import AlexNet
 
 Array = jax.Array
-EvaluationStep = Callable[[Any, Mapping[str, Any], augment.Statistics], dict[str, Array]]
+EvaluationStep = Callable[
+  [Any, Mapping[str, Any], augment.Statistics, Mapping[str, Array]], dict[str, Array]
+]
 
 
-def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Array]:
-  """Spreads a batch over the mesh's 'data' axis."""
-  return jax.device_put(dict(batch), mesh_lib.shardings(mesh, mesh_lib.BATCH))
+def put_batches(batches: Generator[dataset.Batch], mesh: Mesh) -> Generator[dict[str, Array]]:
+  """Spreads batches over the mesh's 'data' axis, each process giving its `mesh.local_rows`."""
+  sharding = mesh_lib.shardings(mesh, mesh_lib.BATCH)
+  parts = mesh.shape[mesh_lib.DATA]
+  ours = mesh_lib.local_rows(mesh, parts)
+
+  def put(rows: np.ndarray) -> Array:
+    # Where columns of a pair lie on two processes, both have its rows, which is more than jax can
+    # make a whole of by itself.
+    each = len(rows) // (ours.stop - ours.start)
+    shape = (each * parts, *rows.shape[1:])
+
+    def part(index: Any) -> np.ndarray:
+      first, last, _ = index[0].indices(shape[0])
+      return rows[first - each * ours.start : last - each * ours.start]
+
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  with contextlib.closing(batches):
+    for batch in batches:
+      yield {name: put(array) for name, array in batch.items()}
 
 
 def make_evaluation_step(net: AlexNet, mesh: Mesh, options: augment.Options) -> EvaluationStep:
-  """A compiled function from (params, batch, statistics) to a batch's `metrics.batch_sums`.
+  """A compiled function from (params, batch, statistics, sums) to the sums with the batch's.
+
+  A step waits for the one before, through its sums. Were there two at a time, then on two emulated
+  devices of a small CPU each could hold a thread that the other's exchange of columns needs.
 
   Args:
     net: the global network.
@@ -42,12 +66,14 @@ def make_evaluation_step(net: AlexNet, mesh: Mesh, options: augment.Options) -> 
     sums = metrics.batch_sums(logits, batch['label'], batch['mask'])
     return jax.lax.psum(sums, mesh_lib.DATA)
 
-  def step(params: Any, batch: Mapping[str, Array], statistics: Any) -> dict[str, Array]:
+  def step(
+    params: Any, batch: Mapping[str, Array], statistics: Any, sums: Mapping[str, Array]
+  ) -> dict[str, Array]:
     specs = (mesh_lib.parameter_specs(params), mesh_lib.BATCH, mesh_lib.REPLICATED)
     sharded = jax.shard_map(
       on_device, mesh=mesh, in_specs=specs, out_specs=mesh_lib.REPLICATED, check_vma=True
     )
-    return sharded(params, batch, statistics)
+    return metrics.merge(sums, sharded(params, batch, statistics))
 
   return jax.jit(step)
 
@@ -78,14 +104,15 @@ def evaluate(
   Returns:
     'loss', 'top1_error' and 'top5_error'.
   """
-  sums = metrics.empty()
-  batches = dataset.prefetch(dataset.evaluation_batches(split, batch_size, crop_size))
-  try:
+  sums = jax.device_put(metrics.empty(), mesh_lib.shardings(mesh, mesh_lib.REPLICATED))
+  left = split.num_examples
+  rows = mesh_lib.local_rows(mesh, batch_size)
+  read = dataset.evaluation_batches(split, batch_size, crop_size, rows)
+  with contextlib.closing(dataset.prefetch(put_batches(read, mesh))) as batches:
     for batch in batches:
-      sums = metrics.merge(sums, step(params, put_batch(batch, mesh), statistics))
-      progress(int(batch['mask'].sum()))
-  finally:
-    batches.close()
+      sums = step(params, batch, statistics, sums)
+      progress(min(batch_size, left))
+      left -= batch_size
   return metrics.compute(sums)
 
 
@@ -105,8 +132,8 @@ def abstract_statistics(image_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtype
 
 def load_best(
   path: Path, image_size: int, mesh: Mesh, net: AlexNet, display: Display
-) -> tuple[int, Any, augment.Statistics]:
-  """Step, parameters (on the mesh) and statistics of a workdir's best whole checkpoint.
+) -> tuple[int, Any, augment.Statistics, list[str]]:
+  """Step, parameters (on the mesh), statistics and class names of the best whole checkpoint.
 
   Where the best is damaged, the newest that is whole takes its place, saying so.
 
@@ -131,8 +158,9 @@ def load_best(
       break
   for step in sorted(steps, key=lambda step: (step != best, -step)):
     try:
-      found, _ = checkpoint.read(directory, step, trees)
-      return step, found['params'], augment.Statistics(**found['statistics'])
+      found, description = checkpoint.read(directory, step, trees)
+      statistics = augment.Statistics(**found['statistics'])
+      return step, found['params'], statistics, description['class_names']
     except checkpoint.DamagedError as error:
       display.line(f'checkpoint {step} is damaged ({error}); trying another')
   raise UserError(f'{directory} has no whole checkpoint; train first, with --workdir={path}')
@@ -154,12 +182,20 @@ def evaluate_workdir(
     UserError: there is no whole checkpoint, or it is of another experiment.
   """
   path = Path(path)
-  workdir.check(path, experiment.resolved(config))
-  net = experiment.make_network(config)
+  experiment.check(config)
   mesh = experiment.make_mesh(config)
   with Display() as display:
-    step, params, statistics = load_best(path, config.data.image_size, mesh, net, display)
-    split = experiment.load_split(config, config.data.validation_split)
+    config, builder = experiment.open_data(config, display)
+    workdir.check(path, experiment.resolved(config))
+    net = experiment.make_network(config)
+    step, params, statistics, class_names = load_best(
+      path, config.data.image_size, mesh, net, display
+    )
+    split = experiment.load_split(config, builder, config.data.validation_split)
+    if list(split.class_names) != class_names:
+      raise UserError(
+        f'{path} was trained on other classes than those of {config.data.name}, or in another order'
+      )
     move = display.task('evaluation', split.num_examples)
     values = evaluate(
       make_evaluation_step(net, mesh, experiment.augment_options(config)),

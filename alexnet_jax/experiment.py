@@ -1,16 +1,30 @@
 """From a whole config to its parts: network, mesh, update rule, data."""
 
 import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, dataset, optimizer
+from alexnet_jax import (
+  augment,
+  dataset,
+  images,
+  optimizer,
+  prepare,
+  records,
+  sources,
+  statistics,
+)
 from alexnet_jax import mesh as mesh_lib
+from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import AlexNet, alexnet
 
@@ -34,6 +48,8 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
 
 def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that training cannot use."""
+  model = config.model.to_dict()
+  alexnet({**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']})
   at_least = {
     'train.log_every_steps': (config.train.log_every_steps, 1),
     'train.batch_size': (config.train.batch_size, 1),
@@ -41,6 +57,7 @@ def check(config: ConfigDict) -> None:
     'augment.images_per_draw': (config.augment.images_per_draw, 1),
     'augment.crop_offsets': (config.augment.crop_offsets, 1),
     'data.image_size': (config.data.image_size, 1),
+    'data.memory_megabytes': (config.data.memory_megabytes, 1),
     'checkpoint.keep': (config.checkpoint.keep, 1),
   }
   for field, (value, least) in at_least.items():
@@ -49,10 +66,15 @@ def check(config: ConfigDict) -> None:
   one_of = {
     'augment.mean': (config.augment.mean, augment.MEANS),
     'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
+    'data.encoding': (config.data.encoding, ('auto', *images.ENCODINGS)),
   }
   for field, (choice, choices) in one_of.items():
     if choice not in choices:
       raise UserError(f'{field} is {choice!r}; it may be {", ".join(map(repr, choices))}')
+  if not 0 <= config.data.unreadable_limit <= 1:
+    raise UserError(
+      f'data.unreadable_limit is {config.data.unreadable_limit}; it is a share, from 0 to 1'
+    )
   dataset.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
   if not 0 <= config.augment.rotation_degrees <= 180:
     raise UserError(
@@ -132,23 +154,122 @@ def make_optimizer(config: ConfigDict, net: AlexNet) -> optax.GradientTransforma
   )
 
 
-def load_split(config: ConfigDict, split: str) -> dataset.Split:
-  """A split of the data set.
+def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, Any]:
+  """Finds the data set, or prepares it, saying so.
+
+  Args:
+    config: the config.
+    display: for lines and bars.
+
+  Returns:
+    The config, its model.num_classes as many as there are where it was left open; and a tfds
+    builder, None for digits.
 
   Raises:
-    UserError: it is not there, or does not have the network's classes.
+    UserError: the data are not there, cannot be prepared, or do not have the network's classes.
   """
-  loaded = dataset.load_split(
-    config.data.name,
-    split,
-    config.data.data_dir,
-    config.data.image_size,
-    config.data.memory_megabytes,
-  )
-  classes = len(loaded.class_names)
-  if classes != config.model.num_classes:
+  builder = _builder(config, display)
+  names = dataset.DIGITS if builder is None else records.class_names(builder)
+  if config.model.num_classes is None:
+    config = config.copy_and_resolve_references()
+    config.model.num_classes = len(names)
+  if len(names) != config.model.num_classes:
     raise UserError(
-      f'{config.data.name} has {classes} classes but model.num_classes is'
-      f' {config.model.num_classes}; set --config.model.num_classes={classes}'
+      f'{config.data.name} has {len(names)} classes but model.num_classes is'
+      f' {config.model.num_classes}; set --config.model.num_classes={len(names)}'
     )
-  return loaded
+  return config, builder
+
+
+def _builder(config: ConfigDict, display: Display) -> Any:
+  """A builder of the data, shrunk if need be; None for digits."""
+  data = config.data
+  if data.name == 'digits':
+    return None
+  data_dir = os.path.expanduser(data.data_dir) if data.data_dir else None
+  prepared_dir = Path(data.prepared_dir or records.default_data_dir()).expanduser()
+  source: sources.Source
+  if data.name == 'folder':
+    if not data_dir:
+      raise UserError('which folder of images? Give it with --config.data.data_dir=PATH')
+    source = sources.open_folder(data_dir, data.validation_fraction)
+  else:
+    builder = records.open_builder(data.name, data_dir)
+    name, where = records.plain_name(builder), Path(data_dir or records.default_data_dir())
+    if (
+      name == 'imagenet2012'
+      and not builder.is_prepared()
+      and (tars := sources.find_imagenet_tars(where))
+    ):
+      source = sources.open_imagenet_tars(tars)
+    else:
+      if not builder.is_prepared():
+        if directory := prepare.find(prepared_dir, name, data.image_size):
+          return _open_prepared(config, directory)  # the originals are gone, and are not needed
+        if name == 'imagenet2012':
+          raise UserError(sources.imagenet_instructions(where))
+        records.let_tfds_prepare(builder)
+      if not records.needs_shrinking(builder, data.image_size):
+        return builder
+      source = records.TfdsSource(builder)
+    if name == 'imagenet2012':
+      sources.check_synsets(source.class_names)
+
+  directory = prepare.find(prepared_dir, source.name, data.image_size)
+  if not directory:
+    directory = prepare.prepare(
+      source,
+      prepared_dir,
+      image_size=data.image_size,
+      encoding=data.encoding,
+      statistics_of=data.train_split.split('[')[0],
+      unreadable_limit=data.unreadable_limit,
+      display=display,
+    )
+  found = prepare.read_metadata(directory)['splits']
+  if found != source.splits:
+    raise UserError(
+      f'{directory} was made of other images ({_counts(found)}) than those that are there now'
+      f' ({_counts(source.splits)}); remove it, or choose another folder with data.prepared_dir'
+    )
+  return _open_prepared(config, directory)
+
+
+def _counts(splits: Mapping[str, int]) -> str:
+  return ', '.join(f'{name} {count:,}' for name, count in splits.items())
+
+
+def _open_prepared(config: ConfigDict, directory: Path) -> Any:
+  found = prepare.read_metadata(directory)['encoding']
+  if config.data.encoding not in ('auto', found):
+    raise UserError(
+      f'{directory} holds {found} images, but data.encoding is {config.data.encoding!r}; remove'
+      ' it, or choose another folder with data.prepared_dir'
+    )
+  return records.open_directory(directory)
+
+
+def load_split(config: ConfigDict, builder: Any, split: str) -> dataset.Split:
+  """A split of the data that `open_data` opened; raises UserError where there is none such."""
+  if builder is not None:
+    return dataset.open_split(builder, split, config.data.image_size, config.data.memory_megabytes)
+  held = dataset.digits(split)
+  if config.data.image_size != held.image_size:
+    raise UserError(
+      f'digits are 8x8 pixels; set data.image_size to 8, not {config.data.image_size}'
+    )
+  return held
+
+
+def stored_statistics(config: ConfigDict, builder: Any) -> dict[str, np.ndarray] | None:
+  """The statistics of the training split, if the preparation has left them.
+
+  Raises:
+    UserError: they cannot be read, or are of another resolution.
+  """
+  path = None if builder is None else Path(builder.data_path) / statistics.FILE_NAME
+  if path is None or not path.exists():
+    return None
+  if prepare.read_metadata(path.parent)['statistics_of'] != config.data.train_split:
+    return None  # a part of the split has its own
+  return statistics.load(path, config.data.image_size)

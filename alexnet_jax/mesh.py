@@ -131,3 +131,10 @@ def shardings(mesh: Mesh, specs: Any) -> Any:
   return jax.tree.map(
     lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
   )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+  """The rows of a global batch that this process's devices need: all, where it is alone."""
+  places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+  ranges = [index[0].indices(batch_size) for index in places.values() if index is not None]
+  return slice(min(first for first, _, _ in ranges), max(last for _, last, _ in ranges))

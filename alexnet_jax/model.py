@@ -365,6 +365,10 @@ def alexnet(model: Mapping[str, Any]) -> AlexNet:
     'response_norm': ResponseNorm,
     'within_norm': ResponseNorm,
   }
+  if model['num_classes'] is None:
+    raise UserError(
+      'model.num_classes is not set; give the number of classes, as --config.model.num_classes=10'
+    )
   arguments: dict[str, Any] = {}
   for name, value in model.items():
     if name in LAYERS:

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from alexnet_jax import experiment, figures, summary, workdir
-from alexnet_jax.display import print_table
+from alexnet_jax import experiment, figures, prepare, records, summary, workdir
+from alexnet_jax.display import Display, print_table
 
 
 def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
@@ -47,6 +47,43 @@ def evaluation(config: ConfigDict, path: Path, step: int, values: Mapping[str, f
     ('step', 'top-1 error', 'top-5 error', 'loss'),
     [(f'{step}', *_errors(values))],
   )
+
+
+def preparation(config: ConfigDict) -> None:
+  """Prepares the data, and prints what there is.
+
+  Args:
+    config: the config of a run that will use them.
+
+  Raises:
+    UserError: as `experiment.open_data`.
+  """
+  experiment.check(config)
+  with Display() as display:
+    _, builder = experiment.open_data(config, display)
+  if builder is None:
+    print("scikit-learn's digits need no preparation")
+    return
+  rows = [
+    (name, f'{split.num_examples:,}', f'{split.num_shards:,}', f'{split.num_bytes / 1e6:,.1f}')
+    for name, split in builder.info.splits.items()
+  ]
+  print_table(
+    f'{builder.info.full_name}, {len(records.class_names(builder)):,} classes',
+    ('split', 'images', 'files', 'MB'),
+    rows,
+  )
+  found = experiment.stored_statistics(config, builder)
+  if found is not None:
+    color = ', '.join(f'{value:.2f}' for value in found['mean_image'].mean(axis=(0, 1)))
+    axes = ', '.join(f'{value:.4f}' for value in found['eigenvalues'])
+    print(f'mean colour   {color} (red, green, blue; 0 to 255)')
+    print(f'eigenvalues   {axes} (of the covariance of RGB in [0, 1])')
+  print(f'folder        {builder.data_path}')
+  report = Path(builder.data_path) / prepare.UNREADABLE
+  if report.exists():
+    left_out = prepare.read_metadata(report.parent)['unreadable_files']
+    print(f'left out      {left_out} unreadable files, listed in {report}')
 
 
 def network(config: ConfigDict) -> None:

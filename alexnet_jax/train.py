@@ -29,6 +29,7 @@ from alexnet_jax import (
   experiment,
   metrics,
   optimizer,
+  statistics,
   workdir,
 )
 from alexnet_jax import mesh as mesh_lib
@@ -216,44 +217,40 @@ class _Signals:
       raise Stopped(self.signum)
 
 
-def _load_statistics(
+def _compute_statistics(
   split: dataset.Split, path: Path, display: Display, signals: _Signals
-) -> augment.Statistics:
+) -> dict[str, np.ndarray]:
   """The training images' statistics, from the workdir if it has them, else computed and kept."""
-  kept = path / 'statistics.npz'
+  kept = path / statistics.FILE_NAME
   if kept.exists():
     try:
-      with np.load(kept) as arrays:
-        return augment.Statistics(*(arrays[name] for name in augment.Statistics._fields))
-    except Exception:  # a damaged file is made again
-      display.line(f'{kept} cannot be read; computing it again')
+      return statistics.load(kept, split.image_size)
+    except UserError as error:
+      display.line(f'{error}; computing it again')
   move = display.task('mean image', split.num_examples)
 
   def progress(images: int) -> None:
     signals.check()
     move(images)
 
-  mean_image, eigenvalues, eigenvectors = map(jnp.asarray, dataset.statistics(split, progress))
-  statistics = augment.Statistics(mean_image, eigenvalues, eigenvectors)
+  computed = dataset.statistics(split, progress)
   move(done=True)
-  temporary = path / '.statistics.new.npz'
-  np.savez(temporary, **statistics._asdict())
-  temporary.replace(kept)
-  return statistics
+  statistics.save(kept, computed)
+  return computed
 
 
 def _restore(
   directory: Path,
-  image_size: int,
   net: AlexNet,
   tx: optax.GradientTransformation,
   mesh: Mesh,
+  split: dataset.Split,
   display: Display,
 ) -> tuple[TrainState, augment.Statistics, Progress] | None:
   """The newest checkpoint that is whole, if there are any; newer, damaged ones are set aside.
 
   Raises:
-    UserError: there are checkpoints, but none that can be read.
+    UserError: there are checkpoints, but none that can be read, or they are of other images.
   """
   shapes, specs = state_specs(net, tx)
   abstract = jax.tree.map(
@@ -264,7 +261,7 @@ def _restore(
   trees = {
     'params': abstract.params,
     'training': _training_tree(abstract),
-    'statistics': evaluate.abstract_statistics(image_size, mesh),
+    'statistics': evaluate.abstract_statistics(split.image_size, mesh),
   }
   damaged: dict[int, str] = {}
   for step in reversed(checkpoint.steps(directory)):
@@ -276,6 +273,13 @@ def _restore(
     for newer, reason in damaged.items():
       moved = checkpoint.set_aside(directory, newer)
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
+    trained_on = description['train_examples'], description['class_names']
+    if trained_on != (split.num_examples, list(split.class_names)):
+      raise UserError(
+        f'{directory} was trained on {trained_on[0]:,} images of {len(trained_on[1])} classes, but'
+        f' the data are now {split.num_examples:,} of {len(split.class_names)}, or named otherwise;'
+        ' give the data it had, or another --workdir'
+      )
     training = found['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
     return (
@@ -290,6 +294,11 @@ def _restore(
       'Mend that, or start afresh in another --workdir.'
     )
   return None
+
+
+def _shuffled(split: dataset.Split) -> str:
+  whole = split.block_size >= split.num_examples
+  return 'whole' if whole else f'in blocks of {split.block_size:,} images'
 
 
 def _training_tree(state: TrainState) -> dict[str, Any]:
@@ -314,15 +323,17 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   """
   path = Path(workdir_path)
   experiment.check(config)
-  net = experiment.make_network(config)
   mesh = experiment.make_mesh(config)
   with Display() as display:
-    train_split = experiment.load_split(config, config.data.train_split)
-    validation_split = experiment.load_split(config, config.data.validation_split)
+    config, builder = experiment.open_data(config, display)
+    net = experiment.make_network(config)
+    train_split = experiment.load_split(config, builder, config.data.train_split)
+    validation_split = experiment.load_split(config, builder, config.data.validation_split)
+    stored = experiment.stored_statistics(config, builder)
     started = bool(checkpoint.steps(path / 'checkpoints'))
     workdir.prepare(path, experiment.resolved(config), started)
     with _Signals() as signals, contextlib.ExitStack() as closing:
-      run = _Run(config, path, net, mesh, train_split, validation_split, signals, display)
+      run = _Run(config, path, net, mesh, train_split, validation_split, stored, signals, display)
       closing.callback(run.close)
       return run.run()
 
@@ -338,6 +349,7 @@ class _Run:
     mesh: Mesh,
     train_split: dataset.Split,
     validation_split: dataset.Split,
+    stored: dict[str, np.ndarray] | None,
     signals: _Signals,
     display: Display,
   ):
@@ -351,12 +363,14 @@ class _Run:
     self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options)
 
     directory = path / 'checkpoints'
-    restored = _restore(directory, config.data.image_size, net, tx, mesh, display)
+    restored = _restore(directory, net, tx, mesh, train_split, display)
     if restored:
       self.state, self.statistics, self.progress = restored
     else:
-      statistics = _load_statistics(train_split, path, display, signals)
-      self.statistics = jax.device_put(statistics, self.replicated)
+      if stored is None:
+        stored = _compute_statistics(train_split, path, display, signals)
+      single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
+      self.statistics = jax.device_put(augment.Statistics(**single), self.replicated)
       self.state = init_state(net, tx, mesh, config.train.seed)
       self.progress = Progress()
     self.step = int(self.state.step)
@@ -381,7 +395,7 @@ class _Run:
       f' {mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with {per_device} of'
       f' {net.num_columns} column{"s" * (net.num_columns > 1)} each;'
       f' {"going on at" if restored else "from"} step {self.step} to {self.total_steps};'
-      f' workdir {path}'
+      f' shuffled {_shuffled(train_split)}; workdir {path}'
     )
 
   def close(self) -> None:
@@ -395,14 +409,18 @@ class _Run:
     config = self.config
     move = self.display.task('training', self.total_steps, self.step)
     batches = dataset.prefetch(
-      dataset.train_batches(
-        self.train_split,
-        seed=config.train.seed,
-        batch_size=self.batch_size,
-        first_step=self.step,
-        crop_size=self.net.input_size,
-        crop_offsets=config.augment.crop_offsets,
-        images_per_draw=config.augment.images_per_draw,
+      evaluate.put_batches(
+        dataset.train_batches(
+          self.train_split,
+          seed=config.train.seed,
+          batch_size=self.batch_size,
+          first_step=self.step,
+          crop_size=self.net.input_size,
+          crop_offsets=config.augment.crop_offsets,
+          images_per_draw=config.augment.images_per_draw,
+          rows=mesh_lib.local_rows(self.mesh, self.batch_size),
+        ),
+        self.mesh,
       )
     )
     with contextlib.closing(batches):
@@ -432,14 +450,13 @@ class _Run:
     return step * self.batch_size // self.train_split.num_examples
 
   def advance(self, batch: dataset.Batch) -> None:
-    """One step of training."""
+    """One step of training, on a batch that is on the devices."""
     epoch = self.epochs_done(self.step)
     if self.rates_epoch != epoch:
       self.set_learning_rates(epoch)
-    placed = evaluate.put_batch(batch, self.mesh)
     std = optimizer.at_epoch(self.config.augment.lighting.std, epoch, 0.0)
     self.state, loss = self.train_step(
-      self.state, placed, self.statistics, jnp.asarray(std, jnp.float32)
+      self.state, batch, self.statistics, jnp.asarray(std, jnp.float32)
     )
     self.step += 1
     # The step before has ended by now, so looking at its loss does not hold this one up.
@@ -596,6 +613,7 @@ class _Run:
         'progress': dataclasses.asdict(self.progress),
         'config': experiment.resolved(self.config),
         'class_names': list(self.train_split.class_names),
+        'train_examples': self.train_split.num_examples,
       },
       self.progress.best_step,
     )

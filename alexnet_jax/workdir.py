@@ -13,6 +13,8 @@ CIRCUMSTANCES = (
   'mesh',
   'checkpoint',
   'data.data_dir',
+  'data.prepared_dir',
+  'data.unreadable_limit',
   'train.num_epochs',
   'train.num_steps',
   'train.log_every_steps',

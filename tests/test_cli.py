@@ -52,7 +52,7 @@ def assert_message(result, code, *words):
     ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
     ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
     ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
-    ('--mode=training', ('mode', 'train|summary|evaluate')),
+    ('--mode=training', ('mode', 'train|prepare|summary|evaluate')),
   ],
 )
 def test_a_mistaken_flag_is_named_with_its_mending(override, words):
@@ -85,6 +85,12 @@ def test_without_a_config_it_says_what_to_give():
       ('--config.data.name=cifar10', '--config.data.data_dir=/nowhere/at/all'),
       ('/nowhere/at/all',),
     ),
+    (('--config.data.name=folder',), ('which folder', '--config.data.data_dir=')),
+    (
+      ('--config.data.name=folder', '--config.data.data_dir=/nowhere/at/all'),
+      ('/nowhere/at/all does not exist', '<class>/<images>'),
+    ),
+    (('--config.data.encoding=webp',), ('data.encoding', "'webp'", "'jpeg'")),
     (('--config.augment.crop_offsets=9',), ('augment.crop_offsets',)),
     (('--config.augment.mean=average',), ('augment.mean', "'pixel'", "'centre'")),
     (('--config.mesh.column_devices=both',), ('mesh.column_devices', "'both'", "'auto'")),
@@ -113,6 +119,13 @@ def test_the_summary_has_the_papers_numbers():
   assert err == ''
   for figure in ('60,965,224', '659,272', '724,406,816', '55x55x96', '96 of 11x11x3'):
     assert figure in out
+
+
+def test_what_needs_no_preparation_says_so(tmp_path):
+  workdir = tmp_path / 'run'
+  result = launch('--config=configs/digits.py', f'--workdir={workdir}', '--mode=prepare')
+  assert result == (0, "scikit-learn's digits need no preparation\n", '')
+  assert not workdir.exists()
 
 
 def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from alexnet_jax import experiment, summary, train
+from alexnet_jax.errors import UserError
+from configs import image_folder
+from tests import stored
 from tests.small import small_config
 
 CONFIGS = sorted(
   path.stem for path in (Path(__file__).parents[1] / 'configs').glob('*.py') if path.stem[0] != '_'
 )
-# The plateau rule reads what `cut_epochs` leaves alone, and conv6's fields are read where it is.
-OVERRIDES = {'train.num_epochs': 1, 'optimizer.cut_epochs': (), 'model.conv6.features': 16}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -24,8 +26,17 @@ def test_a_config_says_what_it_is_and_makes_a_network(name):
   for heading in ('Command:', 'Cost:', 'Expected:'):
     assert re.search(f'^{heading}  *\\S', module.__doc__, re.MULTILINE)
   assert f'--config=configs/{name}.py' in module.__doc__
-  assert summary.rows(experiment.make_network(config))[-1].output == (config.model.num_classes,)
   assert experiment.from_resolved(experiment.resolved(config)).to_dict() == config.to_dict()
+  experiment.check(config)
+  if config.model.num_classes is None:  # as many as the data have
+    with pytest.raises(UserError, match=r'model\.num_classes'):
+      experiment.make_network(config)
+    config.model.num_classes = 6
+  assert summary.rows(experiment.make_network(config))[-1].output == (config.model.num_classes,)
+
+
+def test_a_folder_of_images_has_any_number_of_classes():
+  assert image_folder.get_config().model.num_classes is None
 
 
 def leaves(config, prefix=''):
@@ -38,10 +49,26 @@ def leaves(config, prefix=''):
 
 def test_every_field_is_read(tmp_path, monkeypatch):
   """Outside `model`, whose fields are the network's attributes, checked when it is made."""
-  config = small_config(OVERRIDES)
+  for number in range(16):
+    file = tmp_path / 'photographs' / f'class {number % 2}' / f'{number}.png'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(stored.make_image(number)).save(file)
+  overrides = {
+    'data.name': 'folder',
+    'data.data_dir': str(tmp_path / 'photographs'),
+    'data.prepared_dir': str(tmp_path / 'prepared'),
+    'mesh.column_devices': 1,
+    'mesh.data_devices': 1,
+    'model.conv6.features': 16,  # its fields are read where it is
+    'model.num_classes': 2,
+    'optimizer.cut_epochs': (),  # the plateau rule reads what they leave alone
+    'train.batch_size': 8,
+    'train.num_epochs': 1,
+  }
+  config = small_config(overrides)
   del config.model
   every = set(leaves(config))
-  config = small_config(OVERRIDES)
+  config = small_config(overrides)
   names = {}
 
   def name_sections(section, prefix):
@@ -60,5 +87,5 @@ def test_every_field_is_read(tmp_path, monkeypatch):
 
   monkeypatch.setattr(ConfigDict, '__getitem__', note)
   monkeypatch.setattr(experiment, 'resolved', lambda config: {})
-  train.train_and_evaluate(config, tmp_path)
+  train.train_and_evaluate(config, tmp_path / 'run')
   assert every - read == set()

@@ -1,99 +1,49 @@
-"""Batches that follow from (seed, step) alone, in memory and streamed, and the data behind."""
+"""Batches that follow from (seed, step) alone, in memory, streamed and for several processes."""
 
 import contextlib
-import io
 import itertools
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax import dataset
+from alexnet_jax import augment, dataset, records
 from alexnet_jax.errors import UserError
+from alexnet_jax.images import fit_square
+from tests import stored
+from tests.stored import BLOCK, SIZE, TRAIN, make_image, open_records
 
-REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
-
-# Labels number the images, so that a batch shows which examples it holds.
-TRAIN, VALIDATION, SIZE = 40, 7, 10
-BLOCK = 17  # examples; with three shards of 13 or 14, no multiple of anything
-
-
-def make_image(number):
-  """An image of its own size and pixels."""
-  shape = (SIZE + number % 4, SIZE + number % 3, 3)
-  return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  """A folder with the tfds data sets 'squares', 'photographs' and 'unlabelled'."""
-  _, tfds = dataset._import_tensorflow()
+  """A folder with the tfds data set 'numbers'."""
   folder = tmp_path_factory.mktemp('tfds')
-
-  def store(name, splits, shards=1, label=True, encoding='png'):
-    features = {'image': tfds.features.Image(encoding_format=encoding)}
-    if label:
-      features['label'] = tfds.features.ClassLabel(num_classes=TRAIN + VALIDATION)
-    tfds.dataset_builders.store_as_tfds_dataset(
-      name,
-      '1.0.0',
-      tfds.features.FeaturesDict(features),
-      {split: list(enumerate(examples)) for split, examples in splits.items()},
-      data_dir=folder,
-      download_config=tfds.download.DownloadConfig(num_shards=shards),
-    )
-
-  numbers = {'train': range(TRAIN), 'validation': range(TRAIN, TRAIN + VALIDATION)}
-  squares = {
-    split: [{'image': make_image(i), 'label': i} for i in of_split]
-    for split, of_split in numbers.items()
-  }
-  store('squares', squares, shards=3)
-  store('unlabelled', {'train': [{'image': make_image(0)}]}, label=False)
-  photographs = [
-    {'image': io.BytesIO(jpeg(mode)), 'label': i} for i, mode in enumerate(('RGB', 'L'))
-  ]
-  store('photographs', {'train': photographs}, encoding='jpeg')
-  return str(folder)
+  stored.store_numbers(folder)
+  return folder
 
 
-def gradient(mode):
-  """A smooth picture of 30 by 24 pixels, which a JPEG keeps."""
-  ramp = np.linspace(20, 220, 30)[None, :] + np.linspace(-10, 10, 24)[:, None]
-  pixels = np.stack([ramp, 255 - ramp, ramp / 2], axis=-1).astype(np.uint8)
-  return Image.fromarray(pixels).convert(mode)
+def open_numbers(data_dir, how, split='train'):
+  """'numbers' in memory, streamed and shuffled whole, or in blocks."""
+  if how == 'memory':
+    return dataset.open_split(records.open_builder('numbers', str(data_dir)), split, SIZE, 1)
+  return open_records(data_dir, split, block=BLOCK if how == 'blocks' else None)
 
 
-def jpeg(mode):
-  encoded = io.BytesIO()
-  gradient(mode).save(encoded, 'JPEG', quality=95)
-  return encoded.getvalue()
+@pytest.fixture(scope='module', params=['memory', 'streamed', 'blocks'])
+def numbers(request, data_dir):
+  """The training images of 'numbers', held in each way."""
+  return open_numbers(data_dir, request.param)
 
 
-def small_blocks(monkeypatch, data_dir):
-  """Makes blocks so small that 'squares' has several."""
-  _, tfds = dataset._import_tensorflow()
-  train = tfds.builder('squares', data_dir=data_dir).info.splits['train']
-  monkeypatch.setattr(dataset, '_BLOCK_BYTES', train.num_bytes // TRAIN * BLOCK)
-
-
-def load(data_dir, split='train', memory=False):
-  return dataset.load_split('squares', split, data_dir, SIZE, memory_megabytes=1 if memory else 0)
-
-
-@pytest.fixture(params=['memory', 'streamed', 'blocks'])
-def squares(request, data_dir, monkeypatch):
-  """The training images of 'squares', held in each way."""
-  if request.param == 'blocks':
-    small_blocks(monkeypatch, data_dir)
-  split = load(data_dir, memory=request.param == 'memory')
-  assert isinstance(split, dataset.ArraySplit) == (request.param == 'memory')
-  return split
+@pytest.fixture(scope='module')
+def stream(numbers):
+  """Ten batches of 12: three epochs of 40."""
+  return batches(numbers, 10)
 
 
 def coordinate_split(n=24, size=9):
@@ -119,8 +69,21 @@ def batches(split, count, first_step=0, **changes):
     return list(itertools.islice(made, count))
 
 
+def evaluation(split, batch_size, crop_size, rows=None):
+  with contextlib.closing(dataset.evaluation_batches(split, batch_size, crop_size, rows)) as made:
+    return list(made)
+
+
 def joined(parts, name):
   return np.concatenate([part[name] for part in parts])
+
+
+def side_by_side(parts):
+  """The global batches of which several processes have these rows."""
+  return [
+    {name: np.concatenate([part[name] for part in of_step]) for name in of_step[0]}
+    for of_step in zip(*parts, strict=True)
+  ]
 
 
 def assert_same_batches(a, b):
@@ -161,9 +124,22 @@ def test_digits_are_the_same_every_time(split):
   np.testing.assert_array_equal(first.labels, again.labels)
 
 
+def test_digits_have_two_splits():
+  with pytest.raises(UserError, match="'train' and 'validation', not 'test'"):
+    dataset.digits('test')
+
+
+def test_a_split_that_fits_is_held_in_memory(data_dir):
+  builder = records.open_builder('numbers', str(data_dir))
+  held = dataset.open_split(builder, 'train', 200, 5)  # 40 images of 200x200x3 bytes: 4.8 MB
+  assert isinstance(held, dataset.ArraySplit)
+  assert held.images.shape == (TRAIN, 200, 200, 3)
+  assert isinstance(dataset.open_split(builder, 'train', 200, 4), records.RecordSplit)
+
+
 @pytest.mark.parametrize('batch_size', [1, 12, 40, 100])
-def test_each_epoch_holds_every_example_once(data_dir, batch_size):
-  split = load(data_dir, memory=True)
+def test_each_epoch_holds_every_example_once(batch_size):
+  split = coordinate_split(TRAIN)
   got = batches(split, 3 * TRAIN // batch_size, batch_size=batch_size)
   labels = joined(got, 'label')
   assert all(len(batch['label']) == batch_size for batch in got)
@@ -171,71 +147,72 @@ def test_each_epoch_holds_every_example_once(data_dir, batch_size):
     assert sorted(labels[start : start + TRAIN]) == list(range(TRAIN))
 
 
-def test_streams_run_on_across_epochs(squares):
-  got = batches(squares, 10)  # 120 images: three epochs
-  labels = joined(got, 'label').reshape(3, TRAIN)
+def test_streams_run_on_across_epochs(stream):
+  labels = joined(stream, 'label').reshape(3, TRAIN)
   for epoch in labels:
     assert sorted(epoch) == list(range(TRAIN))
   assert not np.array_equal(labels[0], labels[1])
   assert not np.array_equal(labels[1], labels[2])
-  for batch in got:
+  for batch in stream:
     assert batch['image'].shape == (12, SIZE - 2, SIZE - 2, 3)
     assert batch['image'].dtype == np.uint8
     assert (batch['offset'].dtype, batch['label'].dtype) == (np.int32, np.int32)
 
 
-def test_batches_follow_from_the_seed(squares):
-  got, again, others = (batches(squares, 2, seed=seed) for seed in (5, 5, 6))
-  assert_same_batches(got, again)
+def test_batches_follow_from_the_seed(numbers, stream):
+  again, others = (batches(numbers, 2, seed=seed) for seed in (5, 6))
+  assert_same_batches(stream[:2], again)
   for name in ('label', 'offset'):
-    assert not np.array_equal(joined(got, name), joined(others, name))
+    assert not np.array_equal(joined(again, name), joined(others, name))
 
 
-def test_a_run_that_starts_at_a_step_skips_what_came_before(squares):
-  whole = batches(squares, 10)
-  for first_step in (1, 5, 8):
-    resumed = batches(squares, 2, first_step)
-    assert_same_batches(resumed, whole[first_step : first_step + 2])
+def test_the_order_does_not_depend_on_the_batches(numbers, stream):
+  others = batches(numbers, 3, batch_size=20, crop_size=SIZE, crop_offsets=1)
+  np.testing.assert_array_equal(joined(others, 'label'), joined(stream, 'label')[:60])
 
 
-def test_crops_are_the_examples_cut_at_their_offsets(squares):
-  for batch in batches(squares, 5):
+@pytest.mark.parametrize('first_step', [1, 3, 6, 8])  # steps 3 and 6 hold the ends of epochs
+def test_a_run_that_starts_at_a_step_skips_what_came_before(numbers, stream, first_step):
+  assert_same_batches(batches(numbers, 2, first_step), stream[first_step : first_step + 2])
+
+
+def test_crops_are_the_examples_cut_at_their_offsets(stream):
+  for batch in stream[:5]:
     for image, (row, column), label in zip(*batch.values(), strict=True):
-      whole = dataset.fit_square(make_image(label), SIZE)
+      whole = np.asarray(fit_square(Image.fromarray(make_image(label)), SIZE))
       np.testing.assert_array_equal(image, whole[row : row + SIZE - 2, column : column + SIZE - 2])
 
 
 def test_memory_and_streamed_give_the_same_batches(data_dir):
-  held, streamed = load(data_dir, memory=True), load(data_dir)
+  held, streamed = (open_numbers(data_dir, how) for how in ('memory', 'streamed'))
+  assert isinstance(held, dataset.ArraySplit)
+  assert held.block_size == streamed.block_size == TRAIN
+  assert held.class_names == streamed.class_names
   assert_same_batches(batches(held, 8), batches(streamed, 8))
-  assert held.class_names == streamed.class_names == [str(i) for i in range(TRAIN + VALIDATION)]
 
 
-def test_blocks_are_shuffled_and_read_one_at_a_time(data_dir, monkeypatch):
-  small_blocks(monkeypatch, data_dir)
-  split = load(data_dir)
-  order, other = split.order(0, 0), split.order(0, 1)
-  assert sorted(order) == list(range(TRAIN))
-  # Blocks differ between epochs, and in them few neighbours stay side by side.
-  assert set(order[:BLOCK]) != set(other[:BLOCK])
-  assert np.mean(np.diff(order) == 1) < 0.2
-  # It is pieces of two neighbours that make up a block; its end may part one pair.
-  first = {int(i) for i in order[:BLOCK] if i < 12}  # 12 of the 13 in the first shard
-  assert len(first) > 2
-  assert sum(i ^ 1 not in first for i in first) <= 1
+@pytest.mark.parametrize('cuts', [(0, 5, 12), (0, 1, 6, 12)])
+def test_processes_read_their_rows_of_the_global_batch(numbers, stream, cuts):
+  # Steps 3 and 6 hold the ends of epochs.
+  rows = itertools.starmap(slice, itertools.pairwise(cuts))
+  parts = [batches(numbers, 7, rows=of_process) for of_process in rows]
+  assert_same_batches(side_by_side(parts), stream[:7])
+  resumed = [batches(numbers, 2, 3, rows=slice(*cut)) for cut in itertools.pairwise(cuts)]
+  assert_same_batches(side_by_side(resumed), stream[3:5])
 
-  read, encoded = [], dataset.RecordSplit._encoded
-  monkeypatch.setattr(
-    dataset.RecordSplit,
-    '_encoded',
-    lambda self, wanted: read.append(len(wanted)) or encoded(self, wanted),
-  )
-  offsets = np.zeros((TRAIN, 2), np.int32)
-  for start, blocks in ((0, [17, 17, 6]), (20, [14, 6])):
-    read.clear()
-    chunks = list(split.read(order[start:], offsets[start:], SIZE))
-    assert read == blocks
-    assert len(joined(chunks, 'label')) == TRAIN - start
+
+@pytest.mark.parametrize('cuts', [(0, 5, 12), (0, 1, 6, 12)])
+def test_processes_evaluate_every_image_once(numbers, cuts):
+  # The last of four batches has 4 images: processes that begin later have none of them.
+  whole = evaluation(numbers, 12, SIZE - 4)
+  parts = [
+    evaluation(numbers, 12, SIZE - 4, slice(*of_process)) for of_process in itertools.pairwise(cuts)
+  ]
+  assert_same_batches(side_by_side(parts), whole)
+  assert [len(part) for part in parts] == [4] * len(parts)
+  assert not parts[-1][-1]['mask'].any()
+  labels = np.concatenate([joined(part, 'label')[joined(part, 'mask')] for part in parts])
+  assert sorted(labels) == list(range(TRAIN))
 
 
 @pytest.mark.parametrize(
@@ -256,11 +233,36 @@ def test_offsets_are_as_many_as_asked_for_in_the_middle(crop_size, crop_offsets,
     assert np.any(offsets[:, 0] != offsets[:, 1])
 
 
-def test_consecutive_images_of_an_epoch_share_an_offset():
-  got = batches(coordinate_split(), 6, images_per_draw=8)
-  draws = joined(got, 'offset').reshape(9, 8, 2)  # three epochs of 24
-  assert np.all(draws == draws[:, :1])
-  assert len(np.unique(draws[:, 0], axis=0)) > 3
+@pytest.mark.parametrize('crop_offsets', [32, 33])
+def test_the_papers_crops_have_32_offsets_and_the_sources_33(crop_offsets):
+  split = dataset.ArraySplit(np.zeros((2, 256, 256, 3), np.uint8), np.zeros(2, np.int32), ['a'])
+  got = batches(split, 400, batch_size=2, crop_size=224, crop_offsets=crop_offsets)
+  offsets = joined(got, 'offset')
+  for axis in (0, 1):
+    assert set(offsets[:, axis].tolist()) == set(range(crop_offsets))
+  with pytest.raises(UserError, match='1 to 33 offsets'):
+    batches(split, 1, crop_size=224, crop_offsets=34)
+
+
+@pytest.mark.parametrize('n', [24, 29])  # 29: batches of later epochs begin within one
+def test_consecutive_images_of_a_batch_share_a_draw(n):
+  got = batches(coordinate_split(n), 9, batch_size=12, images_per_draw=5)
+  draws = np.stack([batch['offset'] for batch in got])  # [9, 12, 2]
+  for first in (0, 5, 10):
+    group = draws[:, first : first + 5]
+    assert np.all(group == group[:, :1])
+  assert len(np.unique(draws[:, ::5].reshape(-1, 2), axis=0)) > 6  # of nine
+
+
+def test_images_that_share_a_crop_share_a_coin():
+  batch_size, draw = 200, 8
+  [batch] = batches(coordinate_split(), 1, batch_size=batch_size, images_per_draw=draw)
+  images = np.zeros((batch_size, 1, 2, 1), np.float32) + np.float32([[0], [1]])
+  flipped = augment.flip(jax.random.key(0), images, np.arange(batch_size), draw)
+  coins = np.asarray(flipped)[:, 0, 0, 0]
+  groups = np.stack([*batch['offset'].T, coins], axis=-1).reshape(-1, draw, 3)
+  assert np.all(groups == groups[:, :1])
+  assert len(np.unique(groups[:, 0], axis=0)) > 9  # both coins at some of the nine offsets
 
 
 @pytest.mark.parametrize(
@@ -273,8 +275,8 @@ def test_crops_that_do_not_fit_are_refused(crop_size, crop_offsets, fits):
 
 
 @pytest.mark.parametrize('batch_size', [8, 12, 40, 64])
-def test_evaluation_counts_every_image_once(data_dir, batch_size):
-  got = list(dataset.evaluation_batches(load(data_dir, memory=True), batch_size, SIZE - 2))
+def test_evaluation_counts_every_image_once_in_order(batch_size):
+  got = evaluation(coordinate_split(TRAIN), batch_size, 7)
   assert len(got) == -(-TRAIN // batch_size)
   for batch in got:
     assert {len(array) for array in batch.values()} == {batch_size}
@@ -282,217 +284,26 @@ def test_evaluation_counts_every_image_once(data_dir, batch_size):
   assert all(batch['mask'].all() for batch in got[:-1])
   mask = joined(got, 'mask')
   assert mask.sum() == TRAIN
-  assert sorted(joined(got, 'label')[mask]) == list(range(TRAIN))
+  assert joined(got, 'label')[mask].tolist() == list(range(TRAIN))
 
 
-def test_evaluation_cuts_the_centre(squares):
-  for batch in dataset.evaluation_batches(squares, 12, SIZE - 4):
+def test_evaluation_cuts_the_centre(numbers):
+  for batch in evaluation(numbers, 20, SIZE - 4):
     assert np.all(batch['offset'] == 2)
     for image, label in zip(batch['image'], batch['label'], strict=True):
-      whole = dataset.fit_square(make_image(label), SIZE)
+      whole = np.asarray(fit_square(Image.fromarray(make_image(label)), SIZE))
       np.testing.assert_array_equal(image, whole[2:-2, 2:-2])
 
 
-def test_evaluation_runs_across_chunks():
-  got = list(dataset.evaluation_batches(dataset.digits('validation'), 100, 8))
-  assert [batch['mask'].sum() for batch in got] == [100, 100, 100, 59]
-  labels = joined(got, 'label')[joined(got, 'mask')]
-  np.testing.assert_array_equal(labels, dataset.digits('validation').labels)
+def test_evaluation_crops_that_do_not_fit_are_refused():
+  with pytest.raises(UserError, match=r'10 pixels \(model.input_size\).* 9 \(data.image_size\)'):
+    evaluation(coordinate_split(), 8, 10)
 
 
-def test_statistics_are_numpys(squares):
-  images = joined(list(dataset.whole_images(squares)), 'image').astype(np.float64)
-  assert len(images) == TRAIN
-  seen = []
-  mean_image, eigenvalues, eigenvectors = dataset.statistics(squares, progress=seen.append)
-  assert sum(seen) == TRAIN
-  assert {a.dtype for a in (mean_image, eigenvalues, eigenvectors)} == {np.dtype(np.float32)}
-  np.testing.assert_allclose(mean_image, images.mean(axis=0), rtol=1e-6)
-  covariance = np.cov(images.reshape(-1, 3).T / 255, bias=True)
-  np.testing.assert_allclose(eigenvalues, np.linalg.eigvalsh(covariance), rtol=1e-5)
-  vectors = eigenvectors.astype(np.float64)
-  np.testing.assert_allclose((vectors * eigenvalues) @ vectors.T, covariance, atol=1e-7)
-  np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-6)
-  assert np.all(vectors[np.abs(vectors).argmax(axis=0), range(3)] > 0)
-
-
-def test_statistics_of_grey_images_have_no_negative_variance():
-  mean_image, eigenvalues, _ = dataset.statistics(dataset.digits('train'))
-  images = dataset.digits('train').images.astype(np.float64)
-  np.testing.assert_allclose(mean_image, images.mean(axis=0), rtol=1e-6)
-  assert np.all(eigenvalues >= 0)
-  np.testing.assert_allclose(eigenvalues, [0, 0, 3 * np.var(images / 255)], rtol=1e-5, atol=1e-9)
-
-
-@pytest.mark.parametrize(('height', 'width'), [(20, 60), (60, 20), (5, 15), (15, 5)])
-def test_fit_square_scales_the_whole_image_and_cuts_the_centre(height, width):
-  image = np.random.default_rng(0).integers(80, 170, (height, width, 3), dtype=np.uint8)
-  whole = (30, 10) if width > height else (10, 30)
-  scaled = np.asarray(Image.fromarray(image).resize(whole, Image.Resampling.BICUBIC))
-  centre = scaled[:, 10:20] if width > height else scaled[10:20]
-  # Pillow chooses which side it scales first, and rounds in between.
-  np.testing.assert_allclose(dataset.fit_square(image, 10).astype(int), centre, atol=1)
-
-
-@pytest.mark.parametrize(('height', 'width'), [(40, 100), (100, 40), (41, 100), (40, 41)])
-def test_fit_square_shows_the_centre_square(height, width):
-  short = min(height, width)
-  top, left = (height - short) // 2, (width - short) // 2
-  image = np.full((height, width, 3), 255, np.uint8)
-  image[top : top + short + height % 2, left : left + short + width % 2] = (10, 60, 110)
-  fitted = dataset.fit_square(image, 20)
-  assert (fitted.shape, fitted.dtype) == ((20, 20, 3), np.uint8)
-  # Scaling reaches a little over the edges.
-  np.testing.assert_array_equal(fitted[2:-2, 2:-2], np.tile(np.uint8([10, 60, 110]), (16, 16, 1)))
-  assert np.all(fitted < 200)
-
-
-def test_fit_square_leaves_what_fits_as_it_is():
-  image = np.random.default_rng(0).integers(0, 256, (10, 10, 3), dtype=np.uint8)
-  np.testing.assert_array_equal(dataset.fit_square(image, 10), image)
-
-
-def test_jpegs_are_decoded_grey_ones_too(data_dir):
-  split = dataset.load_split('photographs', 'train', data_dir, 24, 1)
-  assert sorted(split.labels) == [0, 1]
-  for image, label in zip(split.images, split.labels, strict=True):
-    original = np.asarray(gradient(('RGB', 'L')[label]).convert('RGB'))
-    difference = image.astype(int) - dataset.fit_square(original, 24)
-    assert np.abs(difference).mean() < 2
-
-
-@pytest.fixture(scope='module')
-def labels_in_order(data_dir):
-  """The labels of each split of 'squares', as its files have them."""
-  return {split: load(data_dir, split, memory=True).labels for split in ('train', 'validation')}
-
-
-@pytest.mark.parametrize(
-  ('split', 'whole', 'chosen'),
-  [
-    ('train[:50%]', ['train'], [slice(0, 20)]),
-    ('train[-5:]', ['train'], [slice(35, 40)]),
-    ('train[13:15]', ['train'], [slice(13, 15)]),
-    ('validation[2:]+train', ['validation', 'train'], [slice(2, 7), slice(0, 40)]),
-    ('train[30:]+validation', ['train', 'validation'], [slice(30, 40), slice(0, 7)]),
-    ('train[:3]+train[-3:]', ['train', 'train'], [slice(0, 3), slice(37, 40)]),
-  ],
-)
-@pytest.mark.parametrize('held', ['memory', 'blocks'])
-def test_parts_of_splits_can_be_read(
-  data_dir, labels_in_order, monkeypatch, split, whole, chosen, held
-):
-  parts = zip(whole, chosen, strict=True)
-  expected = np.concatenate([labels_in_order[name][part] for name, part in parts])
-  if held == 'blocks':
-    small_blocks(monkeypatch, data_dir)
-  part = load(data_dir, split, memory=held == 'memory')
-  assert part.num_examples == len(expected)
-  np.testing.assert_array_equal(joined(list(dataset.whole_images(part)), 'label'), expected)
-  [epoch] = batches(part, 1, batch_size=part.num_examples)
-  assert sorted(epoch['label']) == sorted(expected)
-
-
-@pytest.mark.parametrize('split', ['trian', 'train[:', 'train[90:]', 'train[:200%]', ''])
-def test_splits_that_are_not_there_are_refused(data_dir, split):
-  with pytest.raises(UserError, match=r"squares/1\.0\.0 has no split .* 'train', 'validation'"):
-    load(data_dir, split)
-
-
-@pytest.mark.parametrize('split', ['train[5:5]', 'train[9:3]', 'train[9:3]+validation'])
-def test_parts_that_hold_nothing_are_refused(data_dir, split):
-  with pytest.raises(UserError, match=r'empty|no split'):
-    load(data_dir, split)
-
-
-@pytest.mark.parametrize(
-  ('name', 'near'), [('cifar1O', 'cifar10'), ('imagnet2012', 'imagenet2012')]
-)
-def test_an_unknown_name_brings_near_ones(data_dir, name, near):
-  with pytest.raises(UserError, match=rf"no data set '{name}'.*did you mean .*\b{near}\b"):
-    dataset.load_split(name, 'train', data_dir, 32, 1)
-
-
-def test_a_name_like_no_other_is_refused(data_dir):
-  with pytest.raises(UserError, match="no data set 'qqqqqq'") as refused:
-    dataset.load_split('qqqqqq', 'train', data_dir, 32, 1)
-  assert 'did you mean' not in str(refused.value)
-  assert data_dir in str(refused.value)
-
-
-def test_a_version_may_be_given(data_dir):
-  assert dataset.load_split('squares:1.0.0', 'train', data_dir, SIZE, 1).num_examples == TRAIN
-
-
-@pytest.mark.parametrize('name', ['squares:9.9.9', 'cifar10:9.9.9'])
-def test_a_version_that_is_not_there_is_refused(data_dir, name):
-  with pytest.raises(UserError, match=name):
-    dataset.load_split(name, 'train', data_dir, SIZE, 1)
-
-
-def test_a_missing_folder_is_named(tmp_path):
-  missing = str(tmp_path / 'nowhere')
-  with pytest.raises(UserError, match=rf'no folder {missing} \(data\.data_dir\)'):
-    dataset.load_split('cifar10', 'train', missing, 32, 1)
-
-
-def test_a_data_set_that_cannot_be_prepared_says_why(tmp_path):
-  _, tfds = dataset._import_tensorflow()
-
-  class ArchiveIsMissing(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version('1.0.0')
-
-    def _info(self):
-      return tfds.core.DatasetInfo(builder=self)
-
-    def _split_generators(self, dl_manager):
-      raise FileNotFoundError('put archive.tar there by hand')
-
-    def _generate_examples(self):
-      raise NotImplementedError
-
-  with pytest.raises(UserError) as refused:
-    dataset.load_split('archive_is_missing', 'train', str(tmp_path), 32, 1)
-  first, second = str(refused.value).splitlines()
-  assert 'put archive.tar there by hand' in first
-  assert 'data.data_dir' in second
-
-
-def test_images_without_labels_are_refused(data_dir):
-  with pytest.raises(UserError, match=r'unlabelled/1\.0\.0 has no class label; it has image'):
-    dataset.load_split('unlabelled', 'train', data_dir, SIZE, 1)
-
-
-@pytest.mark.parametrize(
-  ('split', 'image_size', 'words'),
-  [('train', 32, 'set data.image_size to 8, not 32'), ('test', 8, "'validation', not 'test'")],
-)
-def test_digits_have_one_size_and_two_splits(split, image_size, words):
-  with pytest.raises(UserError, match=words):
-    dataset.load_split('digits', split, None, image_size, 1)
-
-
-def test_digits_need_no_tensorflow():
-  code = """
-import sys
-sys.modules['tensorflow'] = None
-from alexnet_jax import dataset, errors
-assert dataset.load_split('digits', 'train', None, 8, 0).num_examples == 1438
-assert [name for name in sys.modules if name.startswith('tensorflow')] == ['tensorflow']
-try:
-  dataset.load_split('cifar10', 'test', None, 32, 1)
-except errors.UserError as error:
-  print(error)
-"""
-  done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', code],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert 'needs TensorFlow' in done.stdout
-  assert 'pip install -e ".[train]"' in done.stdout
+def test_whole_images_come_in_order_across_reads():
+  got = list(dataset.whole_images(dataset.digits('validation')))  # 359, by 256
+  np.testing.assert_array_equal(joined(got, 'label'), dataset.digits('validation').labels)
+  np.testing.assert_array_equal(joined(got, 'image'), dataset.digits('validation').images)
 
 
 @pytest.mark.parametrize(
@@ -506,7 +317,8 @@ except errors.UserError as error:
 def test_real_images_are_read(name, split, size, classes, first_class):
   if not (SHARED_DATA / name).is_dir():
     pytest.skip(f'{SHARED_DATA / name} is not there')
-  held = dataset.load_split(name, split, str(SHARED_DATA), size, 100)
+  builder = records.open_builder(name, str(SHARED_DATA))
+  held = dataset.open_split(builder, split, size, 100)
   assert held.images.shape == (held.num_examples, size, size, 3)
   assert held.num_examples in (100, 8)
   assert len(held.class_names) == classes
@@ -555,10 +367,10 @@ def test_prefetch_ends_its_thread_when_closed(taken):
   assert closed == [True]
 
 
-def test_prefetched_training_batches_can_be_left_early(squares):
+def test_prefetched_training_batches_can_be_left_early(numbers, stream):
   before = set(threading.enumerate())
   made = dataset.train_batches(
-    squares,
+    numbers,
     seed=5,
     batch_size=12,
     first_step=0,
@@ -569,4 +381,4 @@ def test_prefetched_training_batches_can_be_left_early(squares):
   with contextlib.closing(dataset.prefetch(made)) as ahead:
     got = list(itertools.islice(ahead, 4))
   assert set(threading.enumerate()) == before
-  assert_same_batches(got, batches(squares, 4))
+  assert_same_batches(got, stream[:4])

@@ -1,6 +1,8 @@
-"""The layout of four emulated devices, the errors where it does not work out, and the splits."""
+"""The layout of devices, the errors where it does not work out, and who has which part of what."""
 
+import itertools
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from alexnet_jax import mesh
+from alexnet_jax import evaluate, mesh
 from alexnet_jax.errors import UserError
+from tests import two_processes
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -122,10 +127,93 @@ def test_cpu_devices_are_emulated_unless_the_user_counted_them(flags, arguments,
   environment = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}
   done = subprocess.run(
     [sys.executable, '-c', code],
-    cwd=Path(__file__).parents[1],
+    cwd=REPOSITORY,
     env=environment | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
     check=True,
   )
   assert int(done.stdout) == count
+
+
+@pytest.fixture(scope='module', params=sorted(two_processes.MESHES))
+def two(request, tmp_path_factory):
+  """The layouts of two processes' devices, and what each process has of the batches."""
+  folder = tmp_path_factory.mktemp('two')
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  files = [folder / f'{process}.npz' for process in (0, 1)]
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-m', 'tests.two_processes']
+      + [str(argument) for argument in (port, process, request.param, file)],
+      cwd=REPOSITORY,
+      env=environment,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for process, file in enumerate(files)
+  ]
+  try:
+    for process in started:
+      _, err = process.communicate(timeout=100)
+      assert process.returncode == 0, err
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+  return two_processes.MESHES[request.param], [dict(np.load(file)) for file in files]
+
+
+@pytest.mark.parametrize('how', ['train', 'evaluation'])
+def test_two_processes_have_the_batch_that_one_has(two, how):
+  layouts, processes = two
+  whole = list(two_processes.read(how))
+  for layout in layouts:
+    for (step, batch), name in itertools.product(enumerate(whole), whole[0]):
+      start = f'{layout}/{how}/{step}/{name}/shard '
+      devices, rows = set(), []
+      for process, key in ((p, k) for p in processes for k in p if k.startswith(start)):
+        first, last, device = map(int, key.removeprefix(start).split())
+        assert process[key].dtype == batch[name].dtype
+        np.testing.assert_array_equal(process[key], batch[name][first:last])
+        devices.add(device)
+        rows += range(first, last)
+      _, column_devices, data_devices = layout
+      assert len(devices) == column_devices * data_devices
+      assert sorted(rows) == sorted(list(range(two_processes.BATCH_SIZE)) * column_devices)
+
+
+@pytest.mark.parametrize('how', ['train', 'evaluation'])
+def test_two_processes_compute_with_the_whole_batch(two, how):
+  layouts, processes = two
+  for layout, process in itertools.product(layouts, processes):
+    for step, batch in enumerate(two_processes.read(how)):
+      for name, array in batch.items():
+        assert process[f'{layout}/{how}/{step}/{name}/total'] == array.sum()
+
+
+def test_processes_read_what_their_devices_need_and_no_more(two):
+  rows = {
+    (2, 2, 1): [(0, 12), (0, 12)],  # the columns lie on two processes: both need all
+    (1, 1, 2): [(0, 6), (6, 12)],
+    (2, 2, 2): [(0, 6), (6, 12)],
+    (1, 1, 4): [(0, 6), (6, 12)],
+    (2, 2, 3): [(0, 8), (4, 12)],  # the second pair of columns lies on both
+  }
+  layouts, processes = two
+  for layout in layouts:
+    assert [tuple(process[f'{layout}/rows']) for process in processes] == rows[layout]
+
+
+@pytest.mark.parametrize(('column_devices', 'data_devices'), [(1, 1), (2, 1), (2, 2), (1, 4)])
+def test_one_process_reads_all_rows(column_devices, data_devices):
+  made = mesh.make_mesh(2, column_devices, data_devices)
+  assert mesh.local_rows(made, 12) == slice(0, 12)
+  [placed] = evaluate.put_batches((batch for batch in [{'label': np.arange(12)}]), made)
+  np.testing.assert_array_equal(placed['label'], np.arange(12))
+  assert placed['label'].sharding.spec == mesh.BATCH
+  assert len(placed['label'].addressable_shards) == column_devices * data_devices

@@ -1,5 +1,8 @@
 """The training step on any mesh, and the loop: what it leaves, resuming, what stops it."""
 
+import contextlib
+import dataclasses
+import itertools
 import json
 import os
 import re
@@ -11,7 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import augment, checkpoint, dataset, evaluate, experiment, mesh, train, workdir
+from alexnet_jax import (
+  augment,
+  checkpoint,
+  dataset,
+  evaluate,
+  experiment,
+  mesh,
+  statistics,
+  train,
+  workdir,
+)
+from alexnet_jax.display import Display
 from alexnet_jax.errors import Stopped, UserError
 from tests.small import small_config
 
@@ -24,13 +38,14 @@ class Trainer:
     self.net = experiment.make_network(config)
     self.mesh = mesh.make_mesh(config.model.num_columns, column_devices, data_devices)
     self.tx = experiment.make_optimizer(config, self.net)
-    self.split = experiment.load_split(config, 'train')
+    self.split = experiment.load_split(config, None, 'train')
     options = experiment.augment_options(config)
     self.step = train.make_train_step(self.net, self.tx, self.mesh, options, config.train.seed)
     replicated = mesh.shardings(self.mesh, mesh.REPLICATED)
     self.replicated = replicated
-    statistics = augment.Statistics(*map(jnp.asarray, dataset.statistics(self.split)))
-    self.statistics = jax.device_put(statistics, replicated)
+    found = dataset.statistics(self.split)
+    found = {name: jnp.asarray(array, jnp.float32) for name, array in found.items()}
+    self.statistics = jax.device_put(augment.Statistics(**found), replicated)
     self.state = train.init_state(self.net, self.tx, self.mesh, config.train.seed)
     rates = jax.tree.map(lambda _: jnp.asarray(0.02, jnp.float32), self.state.params)
     rates = jax.device_put(rates, replicated)
@@ -43,7 +58,7 @@ class Trainer:
 
   def run(self, steps):
     """Losses of the next steps."""
-    batches = dataset.train_batches(
+    read = dataset.train_batches(
       self.split,
       seed=self.config.train.seed,
       batch_size=self.config.train.batch_size,
@@ -52,12 +67,11 @@ class Trainer:
       crop_offsets=self.config.augment.crop_offsets,
       images_per_draw=1,
     )
-    losses = []
-    for _ in range(steps):
-      batch = evaluate.put_batch(next(batches), self.mesh)
-      std = jnp.asarray(0.1, jnp.float32)
-      self.state, loss = self.step(self.state, batch, self.statistics, std)
-      losses.append(float(loss))
+    losses, std = [], jnp.asarray(0.1, jnp.float32)
+    with contextlib.closing(evaluate.put_batches(read, self.mesh)) as batches:
+      for batch in itertools.islice(batches, steps):
+        self.state, loss = self.step(self.state, batch, self.statistics, std)
+        losses.append(float(loss))
     return np.array(losses)
 
 
@@ -236,6 +250,17 @@ def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(tmp_p
   assert f'checkpoint {result["best_step"]} is damaged' in capfd.readouterr().err
 
 
+def test_evaluation_on_other_classes_is_refused(tmp_path, monkeypatch):
+  config = small_config({'train.num_steps': 2})
+  train.train_and_evaluate(config, tmp_path)
+  digits = dataset.digits
+  monkeypatch.setattr(
+    dataset, 'digits', lambda split: dataclasses.replace(digits(split), class_names='9876543210')
+  )
+  with pytest.raises(UserError, match='trained on other classes'):
+    evaluate.evaluate_workdir(tmp_path, config)
+
+
 def test_evaluation_without_a_checkpoint_says_so(tmp_path):
   with pytest.raises(UserError, match='no whole checkpoint'):
     evaluate.evaluate_workdir(tmp_path, small_config())
@@ -366,6 +391,70 @@ def test_a_run_goes_on_with_the_statistics_of_its_checkpoint(tmp_path):
   assert not (other / 'statistics.npz').exists()
 
 
+def one_step(**overrides):
+  """A config of a run that ends after a step."""
+  return small_config({'train.num_steps': 1, **overrides})
+
+
+@pytest.mark.parametrize('there', ['of another size', 'damaged'])
+def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, capfd, there):
+  file = tmp_path / 'statistics.npz'
+  if there == 'damaged':
+    file.write_bytes(b'PK')
+  else:
+    other = np.zeros((2, 9, 9, 3), np.uint8)
+    split = dataset.ArraySplit(other, np.zeros(2, np.int32), ['a'])
+    statistics.save(file, dataset.statistics(split))
+  train.train_and_evaluate(one_step(), tmp_path)
+  [line] = [line for line in capfd.readouterr().err.splitlines() if str(file) in line]
+  assert line.endswith('computing it again')
+  assert ('of images of 9 x 9 pixels' if there == 'of another size' else 'cannot be read') in line
+  expected = dataset.statistics(dataset.digits('train'))
+  for name, found in statistics.load(file, 8).items():
+    np.testing.assert_array_equal(found, expected[name])
+
+
+def test_statistics_that_fit_are_not_computed_again(tmp_path, monkeypatch):
+  statistics.save(tmp_path / 'statistics.npz', dataset.statistics(dataset.digits('train')))
+  monkeypatch.delattr(dataset, 'statistics')
+  assert train.train_and_evaluate(one_step(), tmp_path)['step'] == 1
+
+
+def fewer(split):
+  return dataclasses.replace(split, images=split.images[1:], labels=split.labels[1:])
+
+
+def named_otherwise(split):
+  return dataclasses.replace(split, class_names=[*split.class_names[::-1]])
+
+
+@pytest.mark.parametrize('change', [fewer, named_otherwise])
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch, change):
+  train.train_and_evaluate(one_step(), tmp_path)
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  digits = dataset.digits
+  monkeypatch.setattr(dataset, 'digits', lambda split: change(digits(split)))
+  with pytest.raises(UserError) as refused:
+    train.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
+  message = str(refused.value)
+  assert len(message.splitlines()) <= 2
+  assert f'{tmp_path / "checkpoints"} was trained on 1,438 images of 10 classes' in message
+  assert f'now {change(digits("train")).num_examples:,} of 10' in message
+  assert '--workdir' in message
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+  monkeypatch.undo()
+  assert train.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)['step'] == 2
+
+
+def test_the_first_line_says_how_images_are_shuffled(tmp_path, capfd, monkeypatch):
+  train.train_and_evaluate(one_step(), tmp_path / 'whole')
+  assert '1438 training and 359 validation images' in (first := capfd.readouterr().err)
+  assert 'shuffled whole' in first
+  monkeypatch.setattr(dataset.ArraySplit, 'block_size', 1000)
+  train.train_and_evaluate(one_step(), tmp_path / 'blocks')
+  assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
+
+
 def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
   config = small_config(
     {
@@ -400,6 +489,17 @@ def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
   assert rates[30] == pytest.approx(0.002)
 
 
+def test_the_number_of_classes_is_that_of_the_data(tmp_path):
+  config = one_step(**{'model.num_classes': None})
+  train.train_and_evaluate(config, tmp_path)
+  assert config.model.num_classes is None
+  assert workdir.read_config(tmp_path)['model']['num_classes'] == 10
+  # The run goes on, and is evaluated, with the number left open, or not.
+  for again in (config, one_step()):
+    assert train.train_and_evaluate(again, tmp_path)['step'] == 1
+    assert evaluate.evaluate_workdir(tmp_path, again)[0] == 1
+
+
 def test_the_wrong_number_of_classes_is_named(tmp_path):
   with pytest.raises(UserError, match=r'10 classes.*--config\.model\.num_classes=10'):
     train.train_and_evaluate(small_config({'model.num_classes': 12}), tmp_path)
@@ -411,6 +511,7 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('train.log_every_steps', 0),
     ('train.batch_size', 0),
     ('data.image_size', 0),
+    ('data.memory_megabytes', 0),
     ('train.seed', -1),
     ('augment.images_per_draw', 0),
     ('augment.crop_offsets', 0),
@@ -425,6 +526,50 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
 def test_a_value_that_cannot_be_used_is_named(tmp_path, field, value):
   with pytest.raises(UserError, match=f'^{re.escape(field)} is {re.escape(repr(value))}; it must'):
     train.train_and_evaluate(small_config({field: value}), tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'may_be'),
+  [
+    ('data.encoding', 'webp', "'auto', 'jpeg', 'png'"),
+    ('data.unreadable_limit', -0.1, 'from 0 to 1'),
+    ('data.unreadable_limit', 1.5, 'from 0 to 1'),
+    ('data.unreadable_limit', float('nan'), 'from 0 to 1'),
+  ],
+)
+def test_what_a_value_may_be_is_named(field, value, may_be):
+  with pytest.raises(
+    UserError, match=f'^{re.escape(field)} is {re.escape(repr(value))}; it .*'
+  ) as refused:
+    experiment.check(small_config({field: value}))
+  assert may_be in str(refused.value)
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0, -0.5])
+def test_what_part_of_a_folder_to_hold_out_is_checked(tmp_path, value):
+  changes = {
+    'data.name': 'folder',
+    'data.data_dir': str(tmp_path),
+    'data.prepared_dir': str(tmp_path),
+    'data.validation_fraction': value,
+  }
+  with (
+    Display() as display,
+    pytest.raises(UserError, match=f'data.validation_fraction is {value};'),
+  ):
+    experiment.open_data(small_config(changes), display)
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ({'data.image_size': 32}, 'set data.image_size to 8, not 32'),
+    ({'data.train_split': 'test'}, "'validation', not 'test'"),
+  ],
+)
+def test_digits_have_one_size_and_two_splits(tmp_path, change, words):
+  with pytest.raises(UserError, match=words):
+    train.train_and_evaluate(small_config(change), tmp_path)
 
 
 def test_a_batch_that_does_not_divide_is_named(tmp_path):

@@ -11,7 +11,14 @@ from alexnet_jax.errors import UserError
 
 CONFIG = {
   'model': {'num_columns': 2, 'layers': [1, 2]},
-  'data': {'name': 'digits', 'data_dir': None, 'memory_megabytes': 100},
+  'data': {
+    'name': 'digits',
+    'data_dir': None,
+    'prepared_dir': None,
+    'encoding': 'auto',
+    'unreadable_limit': 0.001,
+    'memory_megabytes': 100,
+  },
   'mesh': {'column_devices': 'auto', 'data_devices': 1},
   'checkpoint': {'keep': 2, 'every_steps': 100},
   'train': {'num_epochs': 90, 'num_steps': None, 'log_every_steps': 10, 'batch_size': 128},
@@ -19,6 +26,8 @@ CONFIG = {
 }
 CIRCUMSTANCES = {
   'data.data_dir': '/data',
+  'data.prepared_dir': '/prepared',
+  'data.unreadable_limit': 0.5,
   'mesh.column_devices': 1,
   'mesh.data_devices': 4,
   'checkpoint.keep': 7,
@@ -52,6 +61,9 @@ def test_circumstances_are_no_difference(field):
     ({}, []),
     ({'model.num_columns': 1}, ['model.num_columns: 1, not 2']),
     ({'data.name': 'cifar10'}, ["data.name: 'cifar10', not 'digits'"]),
+    # It says how images are shuffled.
+    ({'data.memory_megabytes': 200}, ['data.memory_megabytes: 200, not 100']),
+    ({'data.encoding': 'png'}, ["data.encoding: 'png', not 'auto'"]),
     ({'model.layers': [1, 3]}, ['model.layers: [1, 3], not [1, 2]']),
     ({'seed': 1, 'mesh.data_devices': 3}, ['seed: 1, not 0']),
     ({'train.new': 1}, ['train.new: 1, not None']),
@@ -101,6 +113,17 @@ def test_prepare_takes_the_new_circumstances(tmp_path):
   other = changed(CIRCUMSTANCES)
   workdir.prepare(tmp_path, other)
   assert workdir.read_config(tmp_path) == other
+
+
+@pytest.mark.parametrize(
+  ('changes', 'kept'), [({}, True), (CIRCUMSTANCES, True), ({'data.name': 'cifar10'}, False)]
+)
+def test_what_was_not_started_gives_way_and_its_statistics_too(tmp_path, changes, kept):
+  workdir.prepare(tmp_path, CONFIG, started=False)
+  (tmp_path / 'statistics.npz').write_bytes(b'')
+  workdir.prepare(tmp_path, changed(changes), started=False)
+  assert workdir.read_config(tmp_path) == changed(changes)
+  assert (tmp_path / 'statistics.npz').exists() == kept
 
 
 @pytest.mark.parametrize('content', [b'', b'{"model": ', b'[1, 2]', b'"text"', b'\xff\xfe{}'])

@@ -1,0 +1,458 @@
+"""The paper's preparation (section 2): originals shrunk once, into a tfds data set of squares.
+
+The set is written shard by shard into a folder beside its place and moved there when it is whole,
+so what has its name is whole. What is done is noted after each shard, with the sums for the mean
+image, so a preparation that was killed goes on with the shard it was at.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import PIL
+
+from alexnet_jax import images, records, statistics
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from alexnet_jax.sources import Example, Source
+
+LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
+UNREADABLE = 'unreadable.tsv'
+_METADATA = 'metadata.json'
+_LEAST_UNREADABLE = 10
+_BYTES_PER_PIXEL = {'jpeg': 0.7, 'png': 2.0}  # of photographs, generously
+_LINE_EVERY_SECONDS = 30
+
+_A = TypeVar('_A')
+_B = TypeVar('_B')
+
+
+class _Square(NamedTuple):
+  """An example made ready in a worker; without a record where it could not be read."""
+
+  example: Example
+  record: bytes | None
+  pixels: np.ndarray | None  # where they count for the statistics
+  products: np.ndarray | None
+  reason: str
+
+
+@dataclasses.dataclass
+class _Done:
+  """What has been done, as kept with the shards.
+
+  Attributes:
+    rule: all that the content depends on; another rule starts afresh.
+    shards: of each split, examples and bytes of each shard.
+    labels: of each split, how many images of each class.
+    unreadable: split, class, file name and reason of what could not be read.
+    sums: of the training images.
+  """
+
+  rule: dict[str, Any]
+  shards: dict[str, list[list[int]]]
+  labels: dict[str, list[int]]
+  unreadable: list[list[str]]
+  sums: statistics.Sums
+
+  def save(self, path: Path) -> None:
+    """Writes it in one move."""
+    described = {
+      name: getattr(self, name) for name in ('rule', 'shards', 'labels', 'unreadable')
+    } | {'count': self.sums.count}
+    temporary = path.with_suffix('.new.npz')
+    np.savez(
+      temporary,
+      described=np.array(json.dumps(described)),
+      pixels=self.sums.pixels,
+      products=self.sums.products,
+    )
+    _to_disk(temporary)
+    temporary.replace(path)
+
+  @classmethod
+  def load(cls, path: Path) -> '_Done':
+    """Reads what `save` wrote."""
+    with path.open('rb') as file, np.load(file) as arrays:
+      described = json.loads(str(arrays['described']))
+      sums = statistics.Sums(described.pop('count'), arrays['pixels'], arrays['products'])
+    return cls(**described, sums=sums)
+
+
+def find(prepared_dir: Path, name: str, image_size: int) -> Path | None:
+  """The folder of a prepared data set, the newest version; None where there is none."""
+  whole: list[Path] = []
+  with contextlib.suppress(PermissionError):  # `prepare` will say so
+    whole += [
+      path.parent
+      for path in (prepared_dir / f'{name}_{image_size}').glob('*/dataset_info.json')
+      if path.parent.name.replace('.', '').isdigit()
+    ]
+  return max(whole, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+  """What a prepared data set says of where it came from; raises UserError where it is damaged."""
+  path = directory / _METADATA
+  try:
+    metadata: dict[str, Any] = json.loads(path.read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f'{path} cannot be read; remove {directory} to have it prepared again'
+    ) from error
+  return metadata
+
+
+def prepare(
+  source: Source,
+  prepared_dir: Path,
+  *,
+  image_size: int,
+  encoding: str,
+  statistics_of: str,
+  unreadable_limit: float,
+  display: Display,
+  images_per_shard: int | None = None,
+) -> Path:
+  """Writes a data set of squares, or goes on with one that was begun, or finds it done.
+
+  Another process that is at the same one is waited for.
+
+  Args:
+    source: the originals.
+    prepared_dir: a folder, made if need be, in which it gets one: scenes_256/1.0.0.
+    image_size: shorter side in pixels.
+    encoding: 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 images and fewer.
+    statistics_of: the split of which mean image and colour axes are computed.
+    unreadable_limit: the share of files that may be unreadable; ten always may.
+    display: for lines and bars.
+    images_per_shard: images a file; by default a sixteenth of a split, 1,024 at most (the size
+      of the 2012 code's files).
+
+  Returns:
+    The data set's folder. Beside what tfds writes it has statistics.npz, metadata.json, and
+    unreadable.tsv where there were such files.
+
+  Raises:
+    UserError: too little room, too many unreadable files, or nothing can be written.
+  """
+  total = sum(source.splits.values())
+  if encoding == 'auto':
+    encoding = 'png' if total <= LOSSLESS_UP_TO else 'jpeg'
+  name = f'{source.name}_{image_size}'
+  place = prepared_dir / name / source.version
+  begun = place.with_name(f'{place.name}.incomplete')
+  rule = {
+    'name': name,
+    'version': source.version,
+    'source': dict(source.description),
+    'splits': dict(source.splits),
+    'class_names': list(source.class_names),
+    'images_per_shard': {
+      split: images_per_shard or min(1024, max(16, -(-n // 16)))
+      for split, n in source.splits.items()
+    },
+    'image_size': image_size,
+    'resize': images.RESIZE_RULE,
+    'encoding': encoding,
+    'pillow': PIL.__version__,
+    'statistics_of': statistics_of,
+  }
+  try:
+    if place.is_dir():
+      return place
+    with _alone(begun, display):
+      if not place.is_dir():
+        _prepare(source, begun, json.loads(json.dumps(rule)), unreadable_limit, display)
+        begun.rename(place)
+        for path in (place / 'done.npz', place / 'lock'):
+          path.unlink()
+        if (place / UNREADABLE).exists():
+          display.line(f'some files cannot be read and are left out: see {place / UNREADABLE}')
+  except OSError as error:
+    raise UserError(
+      f'cannot write to {begun}: {error.strerror or error}\n'
+      'What is done is kept: make room, or choose another folder with data.prepared_dir, and give'
+      ' the same command.'
+    ) from error
+  return place
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, display: Display) -> Iterator[None]:
+  """Makes the folder and keeps other processes out of it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / 'lock').open('w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      display.line(f'another process is preparing {folder.parent}; waiting for it')
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+
+
+def _prepare(
+  source: Source, folder: Path, rule: dict[str, Any], unreadable_limit: float, display: Display
+) -> None:
+  """Makes the folder a whole data set, from wherever it stands."""
+  done = _resume(folder, rule)
+  _check_room(folder, rule)
+  display.line(
+    f'preparing {rule["name"]} once, in {folder.parent}: {sum(source.splits.values()):,} images,'
+    f' shorter side to {rule["image_size"]} pixels, central square, as {rule["encoding"]}'
+  )
+  allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * sum(source.splits.values())))
+
+  for split, num_examples in source.splits.items():
+    size = rule['images_per_shard'][split]
+    shards = _num_shards(rule, split)
+    first = len(done.shards[split])
+    if first == shards:
+      continue
+    tell = _Telling(display, f'preparing {split}', num_examples, first * size)
+
+    def convert(example: Example, counted: bool = split == rule['statistics_of']) -> _Square:
+      return _convert(example, rule['image_size'], rule['encoding'], counted)
+
+    with (
+      contextlib.closing(source.examples(split, first * size)) as examples,
+      ThreadPoolExecutor(_cores()) as pool,
+    ):
+      squares = _in_order(pool, convert, examples)
+      for shard in range(first, shards):
+        temporary = folder / 'shard.part'
+        _write_shard(temporary, itertools.islice(squares, size), split, done, tell)
+        if len(done.unreadable) > allowed:
+          _report(folder, done)
+          raise _too_many(folder, done, allowed)
+        temporary.replace(folder / _shard_name(rule, split, shard))
+        done.save(folder / 'done.npz')
+    tell(done=True)
+  _finish(folder, done)
+
+
+def _write_shard(
+  path: Path, squares: Iterable[_Square], split: str, done: _Done, tell: '_Telling'
+) -> None:
+  """Writes squares into a file of records, and notes them as done."""
+  tf, _ = records.import_tensorflow()
+  written = [0, 0]
+  try:
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+      for square in squares:
+        tell(1)
+        example = square.example
+        if square.record is None:
+          name = done.rule['class_names'][example.label]
+          done.unreadable.append([split, name, example.file_name, square.reason])
+          continue
+        writer.write(square.record)
+        written = [written[0] + 1, written[1] + len(square.record)]
+        done.labels[split][example.label] += 1
+        if square.pixels is not None:
+          done.sums.add(square.pixels, square.products)
+  except tf.errors.OpError as error:  # TensorFlow's own, for a full disk
+    raise OSError(error.message) from error
+  _to_disk(path)
+  done.shards[split].append(written)
+
+
+def _num_shards(rule: dict[str, Any], split: str) -> int:
+  return -(-rule['splits'][split] // rule['images_per_shard'][split])
+
+
+def _shard_name(rule: dict[str, Any], split: str, number: int) -> str:
+  return f'{rule["name"]}-{split}.tfrecord-{number:05d}-of-{_num_shards(rule, split):05d}'
+
+
+def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
+  """What has been done by the same rule; all else in the folder is removed."""
+  done = _Done(
+    rule,
+    {split: [] for split in rule['splits']},
+    {split: [0] * len(rule['class_names']) for split in rule['splits']},
+    [],
+    statistics.Sums.zero(rule['image_size']),
+  )
+  kept = {'lock'}
+  with contextlib.suppress(Exception):  # there is none, or it is damaged: both start afresh
+    found = _Done.load(folder / 'done.npz')
+    if found.rule == rule:
+      done = found
+      kept.add('done.npz')
+  for split, shards in done.shards.items():
+    kept |= {_shard_name(rule, split, number) for number in range(len(shards))}
+  for path in folder.iterdir():
+    if path.name not in kept:
+      path.unlink()
+  return done
+
+
+def _check_room(folder: Path, rule: dict[str, Any]) -> None:
+  """Raises UserError where the disk has too little room for what is still to be written."""
+  each = _BYTES_PER_PIXEL[rule['encoding']] * rule['image_size'] ** 2
+  there = sum(path.stat().st_size for path in folder.iterdir())
+  needed = sum(rule['splits'].values()) * each - there
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise UserError(
+      f'preparing {rule["name"]} takes about {needed / 1e9:.1f} GB, and {folder.parents[1]} has'
+      f' {free / 1e9:.1f} GB free; make room, or choose another folder with data.prepared_dir'
+    )
+
+
+def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Square:
+  """Decodes, shrinks and encodes an image; `counted`: with what the statistics need."""
+  tf, _ = records.import_tensorflow()
+  try:
+    square = images.fit_square(images.decode(example.encoded), size)
+  except images.UnreadableError as error:
+    return _Square(example, None, None, None, str(error))
+  encoded = images.encode(square, encoding)
+  record = tf.train.Example()
+  features = record.features.feature
+  features['image'].bytes_list.value.append(encoded)
+  features['label'].int64_list.value.append(example.label)
+  features['file_name'].bytes_list.value.append(example.file_name.encode())
+  pixels = products = None
+  if counted:  # as training will see it, after the JPEG's loss
+    pixels = np.asarray(square if encoding == 'png' else images.decode(encoded))
+    products = statistics.color_products(pixels)
+  return _Square(example, record.SerializeToString(deterministic=True), pixels, products, '')
+
+
+def _in_order(
+  pool: ThreadPoolExecutor, function: Callable[[_A], _B], items: Iterable[_A]
+) -> Iterator[_B]:
+  """The function's results in the items' order, a few items per core ahead."""
+  waiting: collections.deque[Future[_B]] = collections.deque()
+  for item in items:
+    waiting.append(pool.submit(function, item))
+    if len(waiting) > 4 * _cores():
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
+
+
+def _finish(folder: Path, done: _Done) -> None:
+  """Writes what makes the shards a data set."""
+  _, tfds = records.import_tensorflow()
+  rule, training = done.rule, done.rule['statistics_of']
+  lost = {name for split, name, _, _ in done.unreadable if split == training}
+  empty = lost & {
+    rule['class_names'][i] for i, n in enumerate(done.labels.get(training, [])) if not n
+  }
+  if empty:
+    _report(folder, done)
+    (folder / 'done.npz').unlink()  # or what is mended would not be looked at
+    raise UserError(
+      f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / UNREADABLE}'
+    )
+  size = rule['image_size']
+  template = tfds.core.ShardedFileTemplate(
+    data_dir=folder,
+    dataset_name=rule['name'],
+    filetype_suffix='tfrecord',
+    template='{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+  )
+  splits = [
+    tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=[examples for examples, _ in shards],
+      num_bytes=sum(size for _, size in shards),
+      filename_template=template.replace(split=split),
+    )
+    for split, shards in done.shards.items()
+  ]
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=tfds.features.FeaturesDict(
+      {
+        'image': tfds.features.Image(shape=(size, size, 3), encoding_format=rule['encoding']),
+        'label': tfds.features.ClassLabel(names=rule['class_names']),
+        'file_name': tfds.features.Text(),
+      }
+    ),
+    split_infos=splits,
+    version=rule['version'],
+    filename_template=template,
+    check_data=False,
+    description=f'Originals shrunk once: {rule["resize"]}. See {_METADATA}.',
+    supervised_keys=('image', 'label'),
+  )
+  metadata = rule | {
+    'images_per_class': done.labels,
+    'unreadable_files': len(done.unreadable),
+  }
+  if done.sums.count:
+    computed = done.sums.compute()
+    statistics.save(folder / statistics.FILE_NAME, computed)
+    metadata |= {name: computed[name].tolist() for name in ('eigenvalues', 'eigenvectors')} | {
+      'mean_color': computed['mean_image'].mean(axis=(0, 1)).tolist()
+    }
+  (folder / _METADATA).write_text(
+    json.dumps(metadata, indent=2, ensure_ascii=False) + '\n', 'utf-8'
+  )
+  if done.unreadable:
+    _report(folder, done)
+  for path in folder.iterdir():
+    _to_disk(path)
+
+
+def _report(folder: Path, done: _Done) -> None:
+  rows = [['split', 'class', 'file', 'reason'], *done.unreadable]
+  lines = ['\t'.join(' '.join(field.expandtabs(1).splitlines()) for field in row) for row in rows]
+  (folder / UNREADABLE).write_text('\n'.join(lines) + '\n', 'utf-8')
+
+
+def _too_many(folder: Path, done: _Done, allowed: int) -> UserError:
+  split, _, file_name, reason = done.unreadable[-1]
+  return UserError(
+    f'more than {allowed} files cannot be read, the last one {split}/{file_name}: {reason}; all'
+    f' are listed in {folder / UNREADABLE}\n'
+    'Raise data.unreadable_limit to go on without them; or mend or remove them, and remove'
+    f' {folder}.'
+  )
+
+
+class _Telling:
+  """A bar on a terminal; elsewhere a line now and then."""
+
+  def __init__(self, display: Display, what: str, total: int, completed: int):
+    self._display, self._what, self._total, self._completed = display, what, total, completed
+    self._began = self._last = time.monotonic()
+    self._at_beginning = completed
+    self._move = display.task(what, total, completed)
+
+  def __call__(self, advance: int = 0, done: bool = False) -> None:
+    self._move(advance, done=done)
+    self._completed += advance
+    now = time.monotonic()
+    if done or (not self._display.live and now - self._last > _LINE_EVERY_SECONDS):
+      self._last = now
+      speed = (self._completed - self._at_beginning) / max(now - self._began, 1e-9)
+      left = (self._total - self._completed) / max(speed, 1e-9)
+      rest = '' if done else f', {left / 60:.0f} minutes left'
+      self._display.line(
+        f'{self._what}: {self._completed:,} of {self._total:,} images, {speed:.0f} images/s{rest}'
+      )
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _to_disk(path: Path) -> None:
+  with path.open('rb') as file:
+    os.fsync(file.fileno())

@@ -1,0 +1,370 @@
+"""tfds data sets: opened, and read as a stream of crops in any order that goes block by block.
+
+TensorFlow is imported here alone, and only when a tfds data set is opened.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import itertools
+import operator
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from alexnet_jax.errors import UserError
+from alexnet_jax.images import fit_square
+from alexnet_jax.quiet import silenced
+from alexnet_jax.sources import Example
+
+_PIECES_PER_BLOCK = 16
+
+
+@functools.cache  # threads may ask for it, and `silenced` is not for several at a time
+def import_tensorflow() -> tuple[Any, Any]:
+  """TensorFlow and tfds, without a GPU and without their chatter.
+
+  Raises:
+    UserError: they are not installed.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  try:
+    with silenced():
+      import tensorflow as tf
+      import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise UserError(
+      f'this data set needs TensorFlow ({error}); install it with: pip install -e ".[train]"'
+    ) from error
+  with contextlib.suppress(RuntimeError):
+    tf.config.set_visible_devices([], 'GPU')
+  return tf, tfds
+
+
+def default_data_dir() -> Path:
+  """The folder that is tfds's own: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+  return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+
+
+def open_builder(name: str, data_dir: str | None) -> Any:
+  """A tfds builder, its data prepared or not.
+
+  Raises:
+    UserError: tfds has no such data set, nor has the folder one prepared.
+  """
+  if data_dir and not os.path.isdir(data_dir) and '://' not in data_dir:
+    raise UserError(f'there is no folder {data_dir} (data.data_dir)')
+  _, tfds = import_tensorflow()
+  try:
+    with silenced():
+      return tfds.builder(name, data_dir=data_dir)
+  except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
+    known = ['digits', 'folder', *tfds.list_builders(with_community_datasets=False)]
+    near = difflib.get_close_matches(name, known)
+    hint = f'; did you mean {" or ".join(near)}?' if near else ''
+    where = data_dir or default_data_dir()
+    raise UserError(f'tfds has no data set {name!r}, nor has {where} one prepared{hint}') from error
+
+
+def let_tfds_prepare(builder: Any) -> None:
+  """Has tfds download and prepare a data set that it has not yet.
+
+  Raises:
+    UserError: that failed.
+  """
+  if builder.is_prepared():
+    return
+  try:
+    builder.download_and_prepare()
+  except Exception as error:  # whatever tfds, a download or a missing archive raises
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(
+      f'{builder.info.full_name} is not prepared in {builder.data_path.parent.parent}, and'
+      f' preparing it failed: {first}\n'
+      'Set data.data_dir to the folder where tfds has prepared it.'
+    ) from error
+
+
+def open_directory(directory: Path) -> Any:
+  """A builder that reads the tfds data set of a folder.
+
+  Raises:
+    UserError: it holds none that can be read.
+  """
+  _, tfds = import_tensorflow()
+  try:
+    return tfds.builder_from_directory(directory)
+  except Exception as error:  # whatever a damaged file of metadata makes tfds raise
+    raise UserError(
+      f'{directory} is no tfds data set that can be read ({str(error).splitlines()[0]});'
+      ' remove it to have it prepared again'
+    ) from error
+
+
+def plain_name(builder: Any) -> str:
+  """A data set's name, and its config's, without the version: fit for a folder's name."""
+  name: str = builder.info.full_name.rsplit('/', 1)[0]
+  return name.replace('/', '_').replace('-', '_')
+
+
+def class_names(builder: Any) -> Sequence[str]:
+  """The names of a data set's classes, in the order of the labels; raises as `supervised_keys`."""
+  _, label_key = supervised_keys(builder.info)
+  names: Sequence[str] = builder.info.features[label_key].names
+  return names
+
+
+def needs_shrinking(builder: Any, image_size: int) -> bool:
+  """Whether images differ in size, or all have shorter sides of more than so many pixels."""
+  image_key, _ = supervised_keys(builder.info)
+  sides = builder.info.features[image_key].shape[:2]
+  return None in sides or min(sides) > image_size
+
+
+def supervised_keys(info: Any) -> tuple[str, str]:
+  """The names of a data set's image and label; raises UserError where it has none."""
+  _, tfds = import_tensorflow()
+  keys = info.supervised_keys or ('image', 'label')
+  if len(keys) != 2 or not all(isinstance(key, str) for key in keys):
+    keys = ('image', 'label')
+  for key, what, feature in zip(
+    keys, ('image', 'class label'), (tfds.features.Image, tfds.features.ClassLabel), strict=True
+  ):
+    if key not in info.features or not isinstance(info.features[key], feature):
+      raise UserError(f'{info.full_name} has no {what}; it has {", ".join(info.features)}')
+  return cast(tuple[str, str], keys)
+
+
+def rows(builder: Any, instruction: Any) -> Any:
+  """The examples of a read instruction in stored order, images still encoded: a tf.data.Dataset."""
+  _, tfds = import_tensorflow()
+  image_key, _ = supervised_keys(builder.info)
+  return builder.as_dataset(
+    split=instruction,
+    shuffle_files=False,
+    decoders={image_key: tfds.decode.SkipDecoding()},
+    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+  )
+
+
+def _unreadable(builder: Any, error: Exception) -> UserError:
+  """What a user is told where reading failed, without the places in TensorFlow's own code."""
+  # '{{function_node ...}} corrupted record at 9 [Op:DatasetToSingleElement] name:'
+  reason = re.sub(r'\{\{.*?\}\}| \[Op:.*', '', str(error)).strip() or type(error).__name__
+  return UserError(f'{builder.data_path} cannot be read: {reason.splitlines()[0]}')
+
+
+class TfdsSource:
+  """A tfds data set as a source of original images; see `sources.Source`."""
+
+  version: str
+  name: str
+
+  def __init__(self, builder: Any):
+    """Raises UserError where the data set has no images with labels."""
+    info = builder.info
+    self._builder = builder
+    self._image_key, self._label_key = supervised_keys(info)
+    self.name = plain_name(builder)
+    self.version = str(info.version)
+    self.class_names: Sequence[str] = class_names(builder)
+    self.splits = {name: split.num_examples for name, split in info.splits.items()}
+    self.description = {'kind': 'tfds', 'name': info.full_name, 'path': str(builder.data_path)}
+
+  def examples(self, split: str, start: int) -> Generator[Example]:
+    """See `sources.Source`; the order is that of the files.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    tf, tfds = import_tensorflow()
+    instruction = tfds.core.ReadInstruction(split, from_=start, unit='abs')
+    stored = rows(self._builder, instruction).prefetch(16)
+    try:
+      for number, row in enumerate(stored.as_numpy_iterator(), start):
+        name = row['file_name'].decode() if 'file_name' in row else f'{number}'
+        yield Example(name, row[self._image_key], int(row[self._label_key]))
+    except tf.errors.OpError as error:
+      raise _unreadable(self._builder, error) from error
+
+
+class RecordSplit:
+  """A split of a tfds data set, or part of one ('train[:90%]'), read and decoded as it is used.
+
+  A split that is too large to shuffle whole is shuffled in blocks: pieces of neighbouring
+  examples are put in random order, and so many of them as make up a block are shuffled. Reading
+  holds at most three blocks of encoded images: one in use, the next one, and, while it is put in
+  order, a second time.
+  """
+
+  def __init__(self, builder: Any, split: str, image_size: int, block_bytes: int):
+    """Opens it; see `dataset.Split` for its attributes.
+
+    Args:
+      builder: of a prepared data set.
+      split: as tfds writes it.
+      image_size: side of the squares that images are made into.
+      block_bytes: how many bytes of encoded images to shuffle among each other.
+
+    Raises:
+      UserError: there is no such split, or its features are no images with labels.
+    """
+    self._tf, tfds = import_tensorflow()
+    info = builder.info
+    try:
+      parts = [
+        dataclasses.replace(  # None stands for an end
+          part,
+          from_=part.from_ or 0,
+          to=info.splits[part.splitname].num_examples if part.to is None else part.to,
+        )
+        for part in tfds.core.splits.AbstractSplit.from_spec(split).to_absolute(info.splits)
+      ]
+    except (KeyError, ValueError, AssertionError) as error:
+      raise UserError(
+        f'{info.full_name} has no split {split!r}, only {", ".join(map(repr, info.splits))};'
+        ' set data.train_split and data.validation_split'
+      ) from error
+    self._image_key, self._label_key = supervised_keys(info)
+    self._builder = builder
+    self.num_examples = sum(part.to - part.from_ for part in parts)
+    if any(part.to <= part.from_ for part in parts):
+      raise UserError(f'the split {split!r} of {info.full_name} is empty')
+    self.class_names: Sequence[str] = info.features[self._label_key].names
+    self.image_size = image_size
+    feature = info.features[self._image_key]
+    # Only then can a crop be cut while decoding.
+    self._square_jpegs = feature._encoding_format == 'jpeg' and feature.shape == (
+      image_size,
+      image_size,
+      3,
+    )
+    whole = [info.splits[part.splitname] for part in parts]
+    each = sum(s.num_bytes for s in whole) // max(1, sum(s.num_examples for s in whole))
+    self.block_size = min(self.num_examples, max(1, block_bytes // max(1, each)))
+    self._pieces = [
+      piece
+      for part in parts
+      for piece in _pieces(
+        part, info.splits[part.splitname].shard_lengths, -(-self.block_size // _PIECES_PER_BLOCK)
+      )
+    ]
+    lengths = [piece.to - piece.from_ for piece in self._pieces]
+    self._starts = np.concatenate([[0], np.cumsum(lengths)])  # of pieces among the examples
+
+  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """See `dataset.Split`."""
+    bounds = list(itertools.pairwise(self._starts))
+    if rng is not None and self.block_size < self.num_examples:
+      bounds = [bounds[i] for i in rng.permutation(len(bounds))]
+    order = np.concatenate([np.arange(*bound) for bound in bounds])
+    blocks = np.split(order, range(self.block_size, len(order), self.block_size))
+    if rng is not None:
+      for block in blocks:
+        rng.shuffle(block)
+    return blocks
+
+  def _encoded(self, wanted: np.ndarray) -> tuple[Any, Any]:
+    """Encoded images and labels of examples, as tensors; pieces that hold any are read whole."""
+    tf, tfds = import_tensorflow()
+    plain = tf.autograph.experimental.do_not_convert
+    used = np.unique(np.searchsorted(self._starts, wanted, side='right') - 1)
+    instructions = [
+      tfds.core.ReadInstruction(piece.splitname, from_=piece.from_, to=piece.to, unit='abs')
+      for piece in (self._pieces[i] for i in used)
+    ]
+    numbers = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in used])
+    stored = rows(self._builder, functools.reduce(operator.add, instructions)).map(
+      plain(lambda row: (row[self._image_key], row[self._label_key]))
+    )
+    images, labels = stored.batch(len(numbers)).get_single_element()
+    at = np.searchsorted(numbers, wanted)
+    return tf.gather(images, at), tf.cast(tf.gather(labels, at), tf.int32)
+
+  def _crop(self, encoded: Any, offset: Any, size: int) -> Any:
+    """Decodes an image and cuts a crop out of it, in TensorFlow."""
+    tf, side = self._tf, self.image_size
+    top, left = tf.unstack(offset)
+    if self._square_jpegs:
+      # A pixel more on each side: a cut at the edge of a block of the JPEG's would lack the
+      # neighbours that the edge's colours are interpolated from, and not be what a whole image has.
+      first, last = tf.maximum(left - 1, 0), tf.minimum(left + size + 1, side)
+      window = tf.image.decode_and_crop_jpeg(
+        encoded, [top, first, size, last - first], channels=3, dct_method='INTEGER_ACCURATE'
+      )
+      return tf.slice(window, (0, left - first, 0), (size, size, 3))
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')  # or a PNG
+    square = (side, side, 3)
+    image = tf.cond(
+      tf.reduce_all(tf.shape(image) == square),
+      lambda: image,
+      lambda: tf.numpy_function(
+        lambda x: np.asarray(fit_square(Image.fromarray(x), side)), [image], tf.uint8,
+        stateful=False,
+      ),
+    )  # fmt: skip
+    return tf.slice(tf.ensure_shape(image, square), (top, left, 0), (size, size, 3))
+
+  def read(
+    self, groups: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, size: int
+  ) -> Generator[dict[str, np.ndarray]]:
+    """See `dataset.Split`.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    tf = self._tf
+    plain = tf.autograph.experimental.do_not_convert  # there is nothing to convert here
+    waiting = iter(groups)
+    failures: list[Exception] = []
+
+    def load(_: Any) -> tuple[Any, ...]:
+      try:
+        group = next(waiting, None)
+        if group is None:
+          return tf.zeros(0, tf.string), tf.zeros(0, tf.int32), tf.zeros((0, 2), tf.int32)
+        images, labels = self._encoded(group[0])
+        return images, labels, tf.constant(group[1], tf.int32)
+      except Exception as error:  # TensorFlow would make a string of it
+        failures.append(error)
+        raise
+
+    def load_shaped(number: Any) -> tuple[Any, ...]:
+      loaded = tf.py_function(load, [number], (tf.string, tf.int32, tf.int32))
+      shapes = ((None,), (None,), (None, 2))
+      return tuple(map(tf.ensure_shape, loaded, shapes))
+
+    def decode(encoded: Any, label: Any, offset: Any) -> dict[str, Any]:
+      return {'image': self._crop(encoded, offset, size), 'offset': offset, 'label': label}
+
+    examples = (
+      tf.data.Dataset.range(2**62)
+      .map(plain(load_shaped))
+      .take_while(plain(lambda images, labels, offsets: tf.size(labels) > 0))
+      .prefetch(1)
+      .unbatch()
+      .map(plain(decode), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    )
+    try:
+      yield from examples.batch(batch_size).prefetch(2).as_numpy_iterator()
+    except tf.errors.OpError as error:
+      cause = failures[0] if failures else error
+      if isinstance(cause, UserError):
+        raise cause from error
+      raise _unreadable(self._builder, cause) from error
+
+
+def _pieces(part: Any, shard_lengths: Sequence[int], longest: int) -> Iterator[Any]:
+  """Cuts a stretch of a split, as tfds describes one, at shards' ends and every `longest`."""
+  start = 0
+  for length in shard_lengths:
+    first, last = max(start, part.from_), min(start + length, part.to)
+    for begin in range(first, last, longest):
+      yield dataclasses.replace(part, from_=begin, to=min(begin + longest, last))
+    start += length

@@ -1,0 +1,66 @@
+"""tfds data sets of a few small images, whose labels number them, for tests of what reads them."""
+
+import numpy as np
+
+from alexnet_jax import records
+
+TRAIN, VALIDATION, SIZE = 40, 7, 10
+BLOCK = 17  # examples; with three shards of 13 or 14, no multiple of anything
+
+
+def noise(number, height, width):
+  """An image of random pixels."""
+  return np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make_image(number):
+  """An image of 'numbers': of its own size and pixels."""
+  return noise(number, SIZE + number % 4, SIZE + number % 3)
+
+
+def store(folder, name, splits, shards=1, encoding='png', shape=(None, None, 3), labelled=True):
+  """Writes a data set.
+
+  Args:
+    folder: tfds's data_dir.
+    name: the data set's.
+    splits: of each the images, pixels or encoded files, by label.
+    shards: files a split.
+    encoding: 'png' or 'jpeg'.
+    shape: what the data set says of its images.
+    labelled: whether the labels are stored.
+  """
+  _, tfds = records.import_tensorflow()
+  classes = 1 + max(label for images in splits.values() for label in images)
+  features = {'image': tfds.features.Image(shape=shape, encoding_format=encoding)}
+  if labelled:
+    features['label'] = tfds.features.ClassLabel(num_classes=classes)
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name,
+    '1.0.0',
+    tfds.features.FeaturesDict(features),
+    {
+      split: [
+        (i, {'image': image, 'label': i} if labelled else {'image': image})
+        for i, image in images.items()
+      ]
+      for split, images in splits.items()
+    },
+    data_dir=folder,
+    download_config=tfds.download.DownloadConfig(num_shards=shards),
+  )
+
+
+def store_numbers(folder):
+  """Writes 'numbers', 1.0.0: TRAIN and VALIDATION images of `make_image`, in three shards."""
+  numbers = {'train': range(TRAIN), 'validation': range(TRAIN, TRAIN + VALIDATION)}
+  images = {split: {i: make_image(i) for i in of_split} for split, of_split in numbers.items()}
+  store(folder, 'numbers', images, shards=3)
+
+
+def open_records(folder, split='train', name='numbers', image_size=SIZE, block=None):
+  """A split, shuffled in blocks of so many examples, or whole."""
+  builder = records.open_builder(name, str(folder))
+  info = builder.info.splits[split.split('[')[0]]
+  each = info.num_bytes // info.num_examples
+  return records.RecordSplit(builder, split, image_size, each * block if block else 10**9)
