@@ -51,7 +51,7 @@ class Split(Protocol):
     ...
 
   def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """All examples, as stored or shuffled by `rng`, in the blocks that are read together."""
+    """All examples, as stored or shuffled by `rng`, in the blocks that are read ahead."""
     ...
 
   def read(
@@ -60,8 +60,8 @@ class Split(Protocol):
     """Reads crops of examples, in the order given.
 
     Args:
-      groups: [n] int, examples, and [n, 2] int32, row and column at which to cut each. Those of
-        a group are read together, so they are best of one of `order`'s blocks.
+      groups: [n] int, examples, and [n, 2] int32, row and column at which to cut each. The next
+        group is read ahead, so they are best one of `order`'s blocks each.
       batch_size: how many to hand over at a time, across groups.
       size: side of the crops in pixels.
 

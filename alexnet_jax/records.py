@@ -8,12 +8,11 @@ import dataclasses
 import difflib
 import functools
 import itertools
-import operator
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -24,6 +23,8 @@ from alexnet_jax.quiet import silenced
 from alexnet_jax.sources import Example
 
 _PIECES_PER_BLOCK = 16
+_TOGETHER = 128  # examples handed to TensorFlow at a time
+_FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ..., a checksum (4)
 
 
 @functools.cache  # threads may ask for it, and `silenced` is not for several at a time
@@ -198,9 +199,10 @@ class RecordSplit:
   """A split of a tfds data set, or part of one ('train[:90%]'), read and decoded as it is used.
 
   A split that is too large to shuffle whole is shuffled in blocks: pieces of neighbouring
-  examples are put in random order, and so many of them as make up a block are shuffled. Reading
-  holds at most three blocks of encoded images: one in use, the next one, and, while it is put in
-  order, a second time.
+  examples are put in random order, and so many of them as make up a block are shuffled. While one
+  block is used the system is asked to read the next, into its cache of files: images are picked
+  from there one by one, so that no more than a few batches are held here. Checksums of images are
+  not looked at.
   """
 
   def __init__(self, builder: Any, split: str, image_size: int, block_bytes: int):
@@ -231,6 +233,10 @@ class RecordSplit:
         f'{info.full_name} has no split {split!r}, only {", ".join(map(repr, info.splits))};'
         ' set data.train_split and data.validation_split'
       ) from error
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+      raise UserError(
+        f'{builder.data_path} is stored as {info.file_format.value}; have tfds prepare it as tfrecord'
+      )
     self._image_key, self._label_key = supervised_keys(info)
     self._builder = builder
     self.num_examples = sum(part.to - part.from_ for part in parts)
@@ -246,17 +252,23 @@ class RecordSplit:
       3,
     )
     whole = [info.splits[part.splitname] for part in parts]
+    self._files = {
+      os.fspath(path): length
+      for stored in whole
+      for path, length in zip(stored.filepaths, stored.shard_lengths, strict=True)
+    }
     each = sum(s.num_bytes for s in whole) // max(1, sum(s.num_examples for s in whole))
     self.block_size = min(self.num_examples, max(1, block_bytes // max(1, each)))
     self._pieces = [
       piece
       for part in parts
       for piece in _pieces(
-        part, info.splits[part.splitname].shard_lengths, -(-self.block_size // _PIECES_PER_BLOCK)
+        part, info.splits[part.splitname], -(-self.block_size // _PIECES_PER_BLOCK)
       )
     ]
-    lengths = [piece.to - piece.from_ for piece in self._pieces]
-    self._starts = np.concatenate([[0], np.cumsum(lengths)])  # of pieces among the examples
+    # Of pieces among the examples.
+    self._starts = np.cumsum([0, *(piece.length for piece in self._pieces)])
+    self._bounds = functools.cache(self._find_records)
 
   def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
     """See `dataset.Split`."""
@@ -270,22 +282,51 @@ class RecordSplit:
         rng.shuffle(block)
     return blocks
 
-  def _encoded(self, wanted: np.ndarray) -> tuple[Any, Any]:
-    """Encoded images and labels of examples, as tensors; pieces that hold any are read whole."""
-    tf, tfds = import_tensorflow()
-    plain = tf.autograph.experimental.do_not_convert
-    used = np.unique(np.searchsorted(self._starts, wanted, side='right') - 1)
-    instructions = [
-      tfds.core.ReadInstruction(piece.splitname, from_=piece.from_, to=piece.to, unit='abs')
-      for piece in (self._pieces[i] for i in used)
-    ]
-    numbers = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in used])
-    stored = rows(self._builder, functools.reduce(operator.add, instructions)).map(
-      plain(lambda row: (row[self._image_key], row[self._label_key]))
-    )
-    images, labels = stored.batch(len(numbers)).get_single_element()
-    at = np.searchsorted(numbers, wanted)
-    return tf.gather(images, at), tf.cast(tf.gather(labels, at), tf.int32)
+  def _find_records(self, path: str) -> np.ndarray:
+    """Where a file's records begin, and the last one ends: [n + 1] int64."""
+    bounds = [0]
+    with _open(self._tf, path) as file:
+      size = file.seek(0, os.SEEK_END) or file.tell()
+      while bounds[-1] < size:
+        file.seek(bounds[-1])
+        header = file.read(8)
+        length = int.from_bytes(header, 'little')
+        bounds.append(bounds[-1] + length + _FRAME)
+    if bounds[-1] != size or len(bounds) - 1 != self._files[path]:
+      raise UserError(
+        f'{path} does not hold the {self._files[path]} examples that it should; prepare the data'
+        ' set again'
+      )
+    return np.array(bounds)
+
+  def _stored(self, wanted: np.ndarray) -> list[bytes]:
+    """Some examples as stored."""
+    at = np.searchsorted(self._starts, wanted, side='right') - 1
+    inside = (wanted - self._starts[at]).tolist()
+    found = []
+    with contextlib.ExitStack() as closing:
+      opened: dict[int, tuple[Any, list[int]]] = {}
+      for i, number in zip(at.tolist(), inside, strict=True):
+        if i not in opened:
+          piece = self._pieces[i]
+          file = closing.enter_context(_open(self._tf, piece.path))
+          bounds = self._bounds(piece.path)[piece.skipped : piece.skipped + piece.length + 1]
+          opened[i] = file, bounds.tolist()
+        file, of_piece = opened[i]
+        start, end = of_piece[number : number + 2]
+        file.seek(start + _FRAME - 4)  # of the frame, 4 bytes follow
+        found.append(file.read(end - start - _FRAME))
+    return found
+
+  def _ask_for(self, wanted: np.ndarray) -> None:
+    """Has the system read the pieces that hold examples."""
+    for at in np.unique(np.searchsorted(self._starts, wanted, side='right') - 1):
+      piece = self._pieces[at]
+      if '://' not in piece.path and hasattr(os, 'posix_fadvise'):
+        bounds = self._bounds(piece.path)
+        start, end = bounds[piece.skipped], bounds[piece.skipped + piece.length]
+        with _open(self._tf, piece.path) as file:
+          os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_WILLNEED)
 
   def _crop(self, encoded: Any, offset: Any, size: int) -> Any:
     """Decodes an image and cuts a crop out of it, in TensorFlow."""
@@ -321,33 +362,48 @@ class RecordSplit:
     """
     tf = self._tf
     plain = tf.autograph.experimental.do_not_convert  # there is nothing to convert here
-    waiting = iter(groups)
     failures: list[Exception] = []
+
+    def stretches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+      for group, following in itertools.pairwise(itertools.chain(groups, (None,))):
+        assert group is not None
+        if following is not None:
+          self._ask_for(following[0])
+        for start in range(0, len(group[0]), _TOGETHER):
+          yield group[0][start : start + _TOGETHER], group[1][start : start + _TOGETHER]
+
+    waiting = stretches()
 
     def load(_: Any) -> tuple[Any, ...]:
       try:
-        group = next(waiting, None)
-        if group is None:
-          return tf.zeros(0, tf.string), tf.zeros(0, tf.int32), tf.zeros((0, 2), tf.int32)
-        images, labels = self._encoded(group[0])
-        return images, labels, tf.constant(group[1], tf.int32)
+        wanted, offsets = next(waiting, (np.zeros(0, np.int64), np.zeros((0, 2), np.int32)))
+        return tf.constant(self._stored(wanted), tf.string), tf.constant(offsets, tf.int32)
       except Exception as error:  # TensorFlow would make a string of it
         failures.append(error)
         raise
 
     def load_shaped(number: Any) -> tuple[Any, ...]:
-      loaded = tf.py_function(load, [number], (tf.string, tf.int32, tf.int32))
-      shapes = ((None,), (None,), (None, 2))
-      return tuple(map(tf.ensure_shape, loaded, shapes))
+      loaded = tf.py_function(load, [number], (tf.string, tf.int32))
+      return tuple(map(tf.ensure_shape, loaded, ((None,), (None, 2))))
 
-    def decode(encoded: Any, label: Any, offset: Any) -> dict[str, Any]:
-      return {'image': self._crop(encoded, offset, size), 'offset': offset, 'label': label}
+    features = {
+      self._image_key: tf.io.FixedLenFeature([], tf.string),
+      self._label_key: tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def decode(stored: Any, offset: Any) -> dict[str, Any]:
+      row = tf.io.parse_single_example(stored, features)
+      return {
+        'image': self._crop(row[self._image_key], offset, size),
+        'offset': offset,
+        'label': tf.cast(row[self._label_key], tf.int32),
+      }
 
     examples = (
       tf.data.Dataset.range(2**62)
       .map(plain(load_shaped))
-      .take_while(plain(lambda images, labels, offsets: tf.size(labels) > 0))
-      .prefetch(1)
+      .take_while(plain(lambda stored, offsets: tf.size(stored) > 0))
+      .prefetch(4)
       .unbatch()
       .map(plain(decode), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     )
@@ -360,11 +416,24 @@ class RecordSplit:
       raise _unreadable(self._builder, cause) from error
 
 
-def _pieces(part: Any, shard_lengths: Sequence[int], longest: int) -> Iterator[Any]:
-  """Cuts a stretch of a split, as tfds describes one, at shards' ends and every `longest`."""
+class _Piece(NamedTuple):
+  """Neighbouring examples of a file."""
+
+  path: str
+  skipped: int  # examples before it
+  length: int
+
+
+def _pieces(part: Any, split: Any, longest: int) -> Iterator[_Piece]:
+  """Cuts a stretch of a split, as tfds describes both, at files' ends and every `longest`."""
   start = 0
-  for length in shard_lengths:
+  for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
     first, last = max(start, part.from_), min(start + length, part.to)
     for begin in range(first, last, longest):
-      yield dataclasses.replace(part, from_=begin, to=min(begin + longest, last))
+      yield _Piece(os.fspath(path), begin - start, min(longest, last - begin))
     start += length
+
+
+def _open(tf: Any, path: str) -> Any:
+  """Opens a file, in a bucket or here."""
+  return tf.io.gfile.GFile(path, 'rb') if '://' in path else open(path, 'rb', buffering=0)

@@ -32,8 +32,8 @@ def get_config() -> config_dict.ConfigDict:
   data.encoding = 'auto'
   data.unreadable_limit = 0.001  # the share of files that may be unreadable; ten always may
   data.validation_fraction = 0.1  # of each class, held out from a folder that has no validation
-  # A split that fits, decoded, is held in memory and shuffled whole; a larger one is shuffled in
-  # blocks of so many megabytes of encoded images, of which three are in memory.
+  # A split that fits, decoded, is held in memory and shuffled whole; a larger one is read as it is
+  # used, and shuffled in blocks of so many megabytes of encoded images.
   data.memory_megabytes = 512
 
   config.augment = augment = config_dict.ConfigDict()

@@ -111,21 +111,31 @@ def test_the_order_as_stored_is_that_of_the_files(data_dir, block):
   np.testing.assert_array_equal(np.concatenate(blocks), np.arange(TRAIN))
 
 
-def test_a_block_is_read_once_and_as_a_whole(data_dir, monkeypatch):
+def test_the_next_block_is_asked_for_while_one_is_read(data_dir, monkeypatch):
   split = open_records(data_dir, block=BLOCK)
-  read, encoded = [], records.RecordSplit._encoded
-  monkeypatch.setattr(
-    records.RecordSplit,
-    '_encoded',
-    lambda self, wanted: read.append(len(wanted)) or encoded(self, wanted),
-  )
+  calls = []
+  for name in ('_ask_for', '_stored'):
+    method = getattr(records.RecordSplit, name)
+
+    def noted(self, wanted, name=name, method=method):
+      if len(wanted):
+        calls.append((name, len(wanted)))
+      return method(self, wanted)
+
+    monkeypatch.setattr(records.RecordSplit, name, noted)
   groups = [
     (block, np.zeros((len(block), 2), np.int32)) for block in split.order(np.random.default_rng(0))
   ]
   _, labels = read_all(split)
-  read.clear()
+  calls.clear()
   batches = list(split.read(groups, 12, SIZE))
-  assert read == [17, 17, 6]
+  assert calls == [
+    ('_ask_for', 17),
+    ('_stored', 17),
+    ('_ask_for', 6),
+    ('_stored', 17),
+    ('_stored', 6),
+  ]
   assert [len(batch['label']) for batch in batches] == [12, 12, 12, 4]
   got = np.concatenate([batch['label'] for batch in batches])
   np.testing.assert_array_equal(got, labels[np.concatenate([block for block, _ in groups])])
