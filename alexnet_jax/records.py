@@ -405,10 +405,13 @@ class RecordSplit:
       .take_while(plain(lambda stored, offsets: tf.size(stored) > 0))
       .prefetch(4)
       .unbatch()
-      .map(plain(decode), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+      .map(plain(decode), num_parallel_calls=os.cpu_count() or 1, deterministic=True)
     )
+    options = tf.data.Options()
+    options.autotune.enabled = False  # with it, ending sometimes takes seconds
     try:
-      yield from examples.batch(batch_size).prefetch(2).as_numpy_iterator()
+      batches = examples.batch(batch_size).prefetch(2).with_options(options)
+      yield from batches.as_numpy_iterator()
     except tf.errors.OpError as error:
       cause = failures[0] if failures else error
       if isinstance(cause, UserError):
