@@ -287,11 +287,12 @@ def evaluation_batches(
     for _ in range(-(-split.num_examples // batch_size)):
       batch = next(read, nothing)  # the last batch may have nothing in these rows
       there = len(batch['label'])
-      missing = last - first - there
-      yield {
-        name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-        for name, array in batch.items()
-      } | {'mask': np.arange(last - first) < there}
+      if missing := last - first - there:
+        batch = {
+          name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+          for name, array in batch.items()
+        }
+      yield batch | {'mask': np.arange(last - first) < there}
 
 
 def statistics(

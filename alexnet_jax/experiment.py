@@ -215,17 +215,15 @@ def _builder(config: ConfigDict, display: Display) -> Any:
     if name == 'imagenet2012':
       sources.check_synsets(source.class_names)
 
-  directory = prepare.find(prepared_dir, source.name, data.image_size)
-  if not directory:
-    directory = prepare.prepare(
-      source,
-      prepared_dir,
-      image_size=data.image_size,
-      encoding=data.encoding,
-      statistics_of=data.train_split.split('[')[0],
-      unreadable_limit=data.unreadable_limit,
-      display=display,
-    )
+  directory = prepare.prepare(
+    source,
+    prepared_dir,
+    image_size=data.image_size,
+    encoding=data.encoding,
+    statistics_of=data.train_split.split('[')[0],
+    unreadable_limit=data.unreadable_limit,
+    display=display,
+  )
   found = prepare.read_metadata(directory)['splits']
   if found != source.splits:
     raise UserError(

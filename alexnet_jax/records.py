@@ -164,9 +164,6 @@ def _unreadable(builder: Any, error: Exception) -> UserError:
 class TfdsSource:
   """A tfds data set as a source of original images; see `sources.Source`."""
 
-  version: str
-  name: str
-
   def __init__(self, builder: Any):
     """Raises UserError where the data set has no images with labels."""
     info = builder.info
@@ -305,17 +302,14 @@ class RecordSplit:
     inside = (wanted - self._starts[at]).tolist()
     found = []
     with contextlib.ExitStack() as closing:
-      opened: dict[int, tuple[Any, list[int]]] = {}
+      opened: dict[str, Any] = {}
       for i, number in zip(at.tolist(), inside, strict=True):
-        if i not in opened:
-          piece = self._pieces[i]
-          file = closing.enter_context(_open(self._tf, piece.path))
-          bounds = self._bounds(piece.path)[piece.skipped : piece.skipped + piece.length + 1]
-          opened[i] = file, bounds.tolist()
-        file, of_piece = opened[i]
-        start, end = of_piece[number : number + 2]
-        file.seek(start + _FRAME - 4)  # of the frame, 4 bytes follow
-        found.append(file.read(end - start - _FRAME))
+        path, skipped, _ = self._pieces[i]
+        if path not in opened:
+          opened[path] = closing.enter_context(_open(self._tf, path))
+        start, end = self._bounds(path)[skipped + number : skipped + number + 2].tolist()
+        opened[path].seek(start + _FRAME - 4)  # of the frame, 4 bytes follow
+        found.append(opened[path].read(end - start - _FRAME))
     return found
 
   def _ask_for(self, wanted: np.ndarray) -> None:

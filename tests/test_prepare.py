@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -37,6 +36,7 @@ from alexnet_jax.errors import UserError
 from configs import image_folder, imagenet
 from tests.small import small_config
 from tests.stored import store
+from tests.tars import make_tar
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 24
@@ -858,16 +858,6 @@ def encoded_photo(number):
   return file.getvalue()
 
 
-def tar(files):
-  file = io.BytesIO()
-  with tarfile.open(fileobj=file, mode='w') as archive:
-    for name, content in files.items():
-      member = tarfile.TarInfo(name)
-      member.size = len(content)
-      archive.addfile(member, io.BytesIO(content))
-  return file.getvalue()
-
-
 def test_imagenet_is_prepared_from_its_tars(tmp_path, monkeypatch):
   of_synset = {
     synset: {f'{synset}_{i}.JPEG': encoded_photo(3 * label + i) for i in range(3)}
@@ -876,7 +866,10 @@ def test_imagenet_is_prepared_from_its_tars(tmp_path, monkeypatch):
   held_out = {
     f'ILSVRC2012_val_{i:08d}.JPEG': encoded_photo(20 + i) for i in range(1, len(VALIDATION) + 1)
   }
-  content = (tar({f'{name}.tar': tar(files) for name, files in of_synset.items()}), tar(held_out))
+  content = (
+    make_tar({f'{name}.tar': make_tar(files) for name, files in of_synset.items()}),
+    make_tar(held_out),
+  )
   archives = tuple(
     archive._replace(size=len(data), num_images=count)
     for archive, data, count in zip(sources.IMAGENET_ARCHIVES, content, (9, 5), strict=True)

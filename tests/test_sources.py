@@ -1,13 +1,11 @@
 """Folders and ImageNet's tars: every image once, in a fixed order, and mistakes named."""
 
 import hashlib
-import io
 import itertools
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import unicodedata
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 
 from alexnet_jax import sources
 from alexnet_jax.errors import UserError
+from tests.tars import make_tar
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -379,17 +378,6 @@ def test_names_that_are_no_names_of_classes(root, name):
 SYNSETS = ('n01', 'n02', 'n03')
 VALIDATION = ('n02', 'n03', 'n03', 'n01', 'n02')  # of images in the order of their names
 TRAIN_TAR, VALIDATION_TAR = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
-
-
-def make_tar(contents):
-  """A tar file's content."""
-  file = io.BytesIO()
-  with tarfile.open(fileobj=file, mode='w') as tar:
-    for name, content in contents.items():
-      member = tarfile.TarInfo(name)
-      member.size = len(content)
-      tar.addfile(member, io.BytesIO(content))
-  return file.getvalue()
 
 
 def synset_tar(synset, count):
