@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,16 @@ def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, Any]:
   if config.model.num_classes is None:
     config = config.copy_and_resolve_references()
     config.model.num_classes = len(names)
-  if len(names) != config.model.num_classes:
+  _check_classes(config, names)
+  return config, builder
+
+
+def _check_classes(config: ConfigDict, names: Sequence[str]) -> None:
+  if config.model.num_classes not in (None, len(names)):
     raise UserError(
       f'{config.data.name} has {len(names)} classes but model.num_classes is'
       f' {config.model.num_classes}; set --config.model.num_classes={len(names)}'
     )
-  return config, builder
 
 
 def _builder(config: ConfigDict, display: Display) -> Any:
@@ -215,6 +219,7 @@ def _builder(config: ConfigDict, display: Display) -> Any:
     if name == 'imagenet2012':
       sources.check_synsets(source.class_names)
 
+  _check_classes(config, source.class_names)  # before what may take hours
   directory = prepare.prepare(
     source,
     prepared_dir,

@@ -779,6 +779,13 @@ def prepared_config(png, originals):
   )
 
 
+def test_a_wrong_number_of_classes_is_told_before_anything_is_prepared(tmp_path):
+  root = fill(tmp_path / 'photos', train=2, validation=1)
+  message = refusal(open_data, config_of(root, tmp_path, **{'model.num_classes': 10}))
+  assert '--config.model.num_classes=3' in message
+  assert not (tmp_path / 'prepared').exists()
+
+
 def test_another_encoding_is_refused(png, prepared_config):
   for encoding in ('auto', 'png'):
     prepared_config.data.encoding = encoding
