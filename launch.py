@@ -21,6 +21,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from alexnet_jax import host
+
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
@@ -103,9 +105,11 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
 
 
 def _run(config: ConfigDict, path: Path) -> None:
-  """Each mode imports what it needs, so that the others start fast."""
-  from alexnet_jax import report
+  """Each mode imports what it needs, so that the others, and mistakes, take no time."""
+  from alexnet_jax import compilation, experiment, report
 
+  experiment.check(config)
+  compilation.use_cache()
   if _MODE.value == 'summary':
     report.network(config)
   elif _MODE.value == 'evaluate':
@@ -153,4 +157,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
+  host.prepare_process()
   app.run(main, flags_parser=_parse)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, checkpoint, dataset, experiment, metrics, workdir
+from alexnet_jax import augment, checkpoint, compilation, dataset, experiment, metrics, workdir
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
@@ -47,7 +47,14 @@ def put_batches(batches: Generator[dataset.Batch], mesh: Mesh) -> Generator[dict
       yield {name: put(array) for name, array in batch.items()}
 
 
-def make_evaluation_step(net: AlexNet, mesh: Mesh, options: augment.Options) -> EvaluationStep:
+def make_evaluation_step(
+  net: AlexNet,
+  mesh: Mesh,
+  options: augment.Options,
+  *,
+  precision: str = 'float32',
+  library_fusions: bool = True,
+) -> EvaluationStep:
   """A compiled function from (params, batch, statistics, sums) to the sums with the batch's.
 
   A step waits for the one before, through its sums. Were there two at a time, then on two emulated
@@ -57,12 +64,14 @@ def make_evaluation_step(net: AlexNet, mesh: Mesh, options: augment.Options) -> 
     net: the global network.
     mesh: on which it runs.
     options: how pixels are prepared.
+    precision: as `train.make_train_step` has it.
+    library_fusions: see `compilation.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
 
   def on_device(params: Any, batch: Mapping[str, Array], statistics: Any) -> dict[str, Array]:
     pixels = augment.evaluation_pixels(batch['image'], batch['offset'], statistics, options)
-    logits, _ = local.apply({'params': params}, pixels)
+    logits, _ = local.apply({'params': params}, pixels.astype(precision))
     sums = metrics.batch_sums(logits, batch['label'], batch['mask'])
     return jax.lax.psum(sums, mesh_lib.DATA)
 
@@ -75,7 +84,8 @@ def make_evaluation_step(net: AlexNet, mesh: Mesh, options: augment.Options) -> 
     )
     return metrics.merge(sums, sharded(params, batch, statistics))
 
-  return jax.jit(step)
+  platform = mesh.devices.flat[0].platform
+  return jax.jit(step, compiler_options=compilation.options(platform, library_fusions))
 
 
 def evaluate(
@@ -198,7 +208,13 @@ def evaluate_workdir(
       )
     move = display.task('evaluation', split.num_examples)
     values = evaluate(
-      make_evaluation_step(net, mesh, experiment.augment_options(config)),
+      make_evaluation_step(
+        net,
+        mesh,
+        experiment.augment_options(config),
+        precision=config.train.precision,
+        library_fusions=config.train.library_fusions,
+      ),
       params,
       statistics,
       split,

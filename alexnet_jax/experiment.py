@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import (
   augment,
+  compilation,
   dataset,
   images,
   optimizer,
@@ -66,11 +67,13 @@ def check(config: ConfigDict) -> None:
   one_of = {
     'augment.mean': (config.augment.mean, augment.MEANS),
     'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
+    'train.precision': (config.train.precision, compilation.PRECISIONS),
     'data.encoding': (config.data.encoding, ('auto', *images.ENCODINGS)),
   }
   for field, (choice, choices) in one_of.items():
     if choice not in choices:
       raise UserError(f'{field} is {choice!r}; it may be {", ".join(map(repr, choices))}')
+  mesh_lib.check(config.mesh.column_devices, config.mesh.data_devices)
   if not 0 <= config.data.unreadable_limit <= 1:
     raise UserError(
       f'data.unreadable_limit is {config.data.unreadable_limit}; it is a share, from 0 to 1'

@@ -5,6 +5,9 @@ returns one array for each column that this device holds. A list of one array is
 column (the image, or all columns' maps put together); a list with an array for each column is
 read column by column, each with a dense convolution of its own: XLA has no fast path on the CPU
 for a grouped one.
+
+Layers compute in the dtype of what they read: parameters, kept in float32, are cast to it. Sums that
+bfloat16 would spoil, the response norms' and the classifier's, are float32 at least.
 """
 
 import functools
@@ -103,6 +106,10 @@ def _window_sum(x: Array, size: int, axes: Sequence[int]) -> Array:
   return x
 
 
+def _at_least_float32(x: Array) -> Array:
+  return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
 def _negative_power(d: Array, beta: float) -> Array:
   # d**-0.75 without a logarithm, which costs more than the rest of the norm.
   return lax.rsqrt(d) * jnp.sqrt(lax.rsqrt(d)) if beta == 0.75 else d**-beta
@@ -135,14 +142,15 @@ def response_norm(
   Returns:
     The normalised maps, the shape and dtype of x.
   """
-  return x * _negative_power(k + alpha * _window_sum(x * x, size, axes), beta)
+  return _response_norm_forward(x, size, k, alpha, beta, axes)[0]
 
 
 def _response_norm_forward(
   x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]
 ) -> tuple[Array, tuple[Array, Array]]:
-  d = k + alpha * _window_sum(x * x, size, axes)
-  return x * _negative_power(d, beta), (x, d)
+  wide = _at_least_float32(x)
+  d = k + alpha * _window_sum(wide * wide, size, axes)
+  return (wide * _negative_power(d, beta)).astype(x.dtype), (x, d)
 
 
 def _response_norm_backward(
@@ -155,9 +163,11 @@ def _response_norm_backward(
   g: Array,
 ) -> tuple[Array]:
   x, d = residuals
-  scaled = g * _negative_power(d, beta)
+  wide = _at_least_float32(x)
+  scaled = _at_least_float32(g) * _negative_power(d, beta)
   # The window is symmetric, so its adjoint is itself.
-  return (scaled - 2 * alpha * beta * x * _window_sum(scaled * x / d, size, axes),)
+  total = _window_sum(scaled * wide / d, size, axes)
+  return ((scaled - 2 * alpha * beta * wide * total).astype(x.dtype),)
 
 
 response_norm.defvjp(_response_norm_forward, _response_norm_backward)
@@ -265,7 +275,7 @@ def _columns(
   biases = jnp.split(bias, len(inputs), axis=-1)
   outputs: list[Array] = []
   for x, w, b in zip(inputs, kernels, biases, strict=True):
-    y = function(x, w)
+    y, b = function(x, w.astype(x.dtype)), b.astype(x.dtype)
     outputs += jnp.split(y + jnp.expand_dims(b, range(y.ndim - b.ndim)), columns // len(inputs), -1)
   return outputs
 
@@ -346,11 +356,14 @@ class Output(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Sequence[Array]) -> Array:
-    """[N, K] for each column on this device -> [N, features] logits, the same on every device."""
-    x = jnp.concatenate(inputs, axis=-1)
+    """[N, K] for each column on this device -> [N, features] logits, the same on every device.
+
+    They are float32, or float64 where the columns are.
+    """
+    x = _at_least_float32(jnp.concatenate(inputs, axis=-1))
     kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
     bias = self.param('bias', self.bias_init, (self.features,))
-    logits = x @ kernel
+    logits = x @ kernel.astype(x.dtype)
     if self.column_axis is not None:
       logits = lax.psum(logits, self.column_axis)
-    return logits + bias[None, :]
+    return logits + bias[None, :].astype(x.dtype)

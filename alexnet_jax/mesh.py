@@ -31,7 +31,7 @@ def emulate_cpu_devices(
     column_devices: as `make_mesh` takes it.
     data_devices: as `make_mesh` takes it.
   """
-  _check(column_devices, data_devices)
+  check(column_devices, data_devices)
   if (
     'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
     or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
@@ -43,7 +43,8 @@ def emulate_cpu_devices(
     jax.config.update('jax_num_cpu_devices', columns * pairs)
 
 
-def _check(column_devices: int | str, data_devices: int | str) -> None:
+def check(column_devices: int | str, data_devices: int | str) -> None:
+  """Raises UserError where `make_mesh` could not take such values on any machine."""
   for field, value in (('column_devices', column_devices), ('data_devices', data_devices)):
     if value != 'auto' and (not isinstance(value, int) or value < 1):
       raise UserError(f"mesh.{field} is {value!r}; it may be 'auto' or a number from 1")
@@ -65,7 +66,7 @@ def make_mesh(
     UserError: there are too few devices, or their number does not divide; the message says
       what is there, what is wanted and what to set.
   """
-  _check(column_devices, data_devices)
+  check(column_devices, data_devices)
   devices = jax.devices()
   there = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
   if column_devices == 'auto':

@@ -193,7 +193,8 @@ class AlexNet(nn.Module):
     """Runs the network.
 
     Args:
-      images: [N, input_size, input_size, 3] float, centred pixels.
+      images: [N, input_size, input_size, 3] float, centred pixels. Their dtype is what the network
+        computes in, whatever that of the parameters; see `alexnet_jax.layers`.
       dropout_key: this step's key; None at test time.
       positions: [N] int, the images' places in the global batch; needed with `dropout_key`.
 
@@ -304,8 +305,9 @@ class AlexNet(nn.Module):
   def _all_columns(self, columns: Columns) -> Array:
     """All columns' maps side by side: the paper's communication between GPUs."""
     x = jnp.concatenate(columns, axis=-1)
-    if self.column_axis is not None:
-      x = lax.all_gather(x, self.column_axis, axis=x.ndim - 1, tiled=True)
+    if self.column_devices > 1:
+      # Gathered as whole maps and then joined: in one step XLA transposes the maps on the CPU.
+      x = jnp.concatenate(list(lax.all_gather(x, self.column_axis)), axis=-1)
     return x
 
   def _column_number(self, i: int) -> Array | int:

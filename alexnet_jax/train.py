@@ -24,6 +24,7 @@ from tensorboardX import SummaryWriter
 from alexnet_jax import (
   augment,
   checkpoint,
+  compilation,
   dataset,
   evaluate,
   experiment,
@@ -94,6 +95,10 @@ def make_train_step(
   mesh: Mesh,
   options: augment.Options,
   seed: int,
+  *,
+  precision: str = 'float32',
+  rematerialize: bool = False,
+  library_fusions: bool = True,
 ) -> TrainStep:
   """A compiled function from (state, batch, statistics, lighting_std) to the next state and loss.
 
@@ -106,6 +111,11 @@ def make_train_step(
     options: how pixels are prepared.
     seed: of dropout and augmentation; their draws follow from it, the step and an image's place
       in the global batch, whatever the mesh.
+    precision: what the network computes in, a key of `compilation.PRECISIONS`; parameters, their
+      gradients' sums, velocity, norms' sums, logits and loss are float32 in either.
+    rematerialize: keep only the layers' products for the gradient and compute what follows them
+      (ReLU, norm, pool) again: less memory, more time.
+    library_fusions: see `compilation.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
   _, specs = state_specs(net, tx)
@@ -122,11 +132,15 @@ def make_train_step(
     )
 
     def loss_fn(params: Any) -> tuple[Array, dict[str, Array]]:
-      logits, _ = local.apply({'params': params}, pixels, dropout_key, positions)
+      # Each device's own from here on, so that their gradients are summed before any is rounded.
+      params = jax.tree.map(lambda w: lax.pcast(w, mesh_lib.DATA, to='varying'), params)
+      logits, _ = local.apply({'params': params}, pixels.astype(precision), dropout_key, positions)
       sums = metrics.batch_sums(logits, batch['label'])
       # A share of the global mean: shard_map sums the gradients of what it replicated.
       return sums['loss'] / (images * mesh.shape[mesh_lib.DATA]), sums
 
+    if rematerialize:
+      loss_fn = jax.checkpoint(loss_fn, policy=_is_product)
     (loss, sums), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
     loss, sums = lax.psum((loss, sums), mesh_lib.DATA)
     return loss, sums, gradients
@@ -159,7 +173,13 @@ def make_train_step(
     step,
     donate_argnums=0,
     out_shardings=(placed, mesh_lib.shardings(mesh, mesh_lib.REPLICATED)),
+    compiler_options=compilation.options(mesh.devices.flat[0].platform, library_fusions),
   )
+
+
+def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
+  """Whether a result is dear: a product of weights and inputs, or another device's columns."""
+  return primitive.name in ('conv_general_dilated', 'dot_general', 'all_gather')
 
 
 @dataclasses.dataclass
@@ -359,8 +379,20 @@ class _Run:
     self.replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
     options = experiment.augment_options(config)
     tx = experiment.make_optimizer(config, net)
-    self.train_step = make_train_step(net, tx, mesh, options, config.train.seed)
-    self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options)
+    computing = {
+      'precision': config.train.precision,
+      'library_fusions': config.train.library_fusions,
+    }
+    self.train_step = make_train_step(
+      net,
+      tx,
+      mesh,
+      options,
+      config.train.seed,
+      rematerialize=config.train.rematerialize,
+      **computing,
+    )
+    self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
     restored = _restore(directory, net, tx, mesh, train_split, display)

@@ -18,6 +18,8 @@ CIRCUMSTANCES = (
   'train.num_epochs',
   'train.num_steps',
   'train.log_every_steps',
+  'train.library_fusions',
+  'train.rematerialize',
 )
 
 

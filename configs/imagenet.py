@@ -80,6 +80,15 @@ def get_config() -> config_dict.ConfigDict:
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
   train.seed = 0
   train.log_every_steps = 50
+  # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
+  # and loss, which is faster on GPUs and TPUs, and slower on CPUs (docs/performance.md).
+  train.precision = 'float32'
+  # Compute ReLUs, norms and pools again for the gradient instead of keeping them: for a batch that
+  # would not fit in memory otherwise.
+  train.rematerialize = False
+  # Let XLA's CPU backend hand products and sums to its library where that is known to be right and
+  # fast; see alexnet_jax/compilation.py.
+  train.library_fusions = True
 
   config.checkpoint = checkpoint = config_dict.ConfigDict()
   checkpoint.every_steps = config_dict.placeholder(int)  # besides every epoch's end

@@ -271,8 +271,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_pat
   config = small_config({'train.num_epochs': 3})
   original = train.make_train_step
 
-  def make(*args):
-    real = original(*args)
+  def make(*args, **options):
+    real = original(*args, **options)
 
     def step(state, *rest):
       state, loss = real(state, *rest)

@@ -1,0 +1,63 @@
+"""What glibc and XLA read from the environment once, as a process starts."""
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
+
+# By version of jaxlib: XLA ends the process for a flag that it does not know.
+_XLA_FLAGS = {
+  # Emulated devices wait for each other at most so many seconds (of 40) before XLA ends the
+  # process: on a loaded machine a large batch keeps one of them busy for longer.
+  '0.10.2': {
+    'xla_cpu_collective_call_warn_stuck_timeout_seconds': 600,
+    'xla_cpu_collective_call_terminate_timeout_seconds': 3600,
+  }
+}
+
+
+def additions(
+  environment: Mapping[str, str], jaxlib_version: str, huge_pages: str
+) -> dict[str, str]:
+  """What to add to the environment of a process that trains; what the user set stands.
+
+  glibc asks for huge pages only where it is told to: without them a training step of AlexNet at
+  batch 128 spends a quarter of its time on 400,000 page faults (docs/performance.md).
+
+  Args:
+    environment: the process's.
+    jaxlib_version: as '0.10.2'.
+    huge_pages: what `/sys/kernel/mm/transparent_hugepage/enabled` says, '' where there is none.
+
+  Returns:
+    Variables and their new values.
+  """
+  added = {}
+  given = environment.get('XLA_FLAGS', '')
+  ours = [
+    f'--{name}={value}'
+    for name, value in _XLA_FLAGS.get(jaxlib_version, {}).items()
+    if name not in given
+  ]
+  if ours:
+    added['XLA_FLAGS'] = ' '.join([given, *ours]).strip()
+  tunables = environment.get('GLIBC_TUNABLES', '')
+  if '[madvise]' in huge_pages and 'glibc.malloc.hugetlb' not in tunables:
+    added['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, 'glibc.malloc.hugetlb=1']))
+  return added
+
+
+def prepare_process() -> None:
+  """Sets what is missing, and starts the same command again where glibc must be told.
+
+  Call it before anything else, from the file that the user started: the process that goes on has
+  the same number and the same arguments.
+  """
+  huge_pages = _HUGE_PAGES.read_text() if _HUGE_PAGES.exists() else ''
+  added = additions(os.environ, importlib.metadata.version('jaxlib'), huge_pages)
+  os.environ.update(added)
+  if 'GLIBC_TUNABLES' in added:
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

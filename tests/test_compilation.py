@@ -1,0 +1,133 @@
+"""The options of XLA: where they are used, and that values and gradients under them are right."""
+
+import os
+import stat
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import compilation, experiment, layers
+from configs import imagenet
+from tests import reference
+
+NAME = 'xla_cpu_experimental_ynn_fusion_type'
+
+
+@pytest.fixture
+def no_flags(monkeypatch):
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+
+
+@pytest.fixture
+def cache(monkeypatch):
+  """jax without a cache, as it starts; the tests' own comes back afterwards."""
+  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  before = {name: getattr(jax.config, name) for name in names}
+  jax.config.update('jax_compilation_cache_dir', None)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_the_library_is_chosen_on_this_version_s_cpu_only(no_flags, monkeypatch):
+  assert compilation.options('cpu').keys() == {NAME}
+  assert compilation.options('cpu', library_fusions=False) == {}
+  assert compilation.options('gpu') == {}
+  monkeypatch.setattr(compilation.jaxlib.version, '__version__', '0.10.99')
+  assert compilation.options('cpu') == {}
+
+
+def test_the_user_s_own_choice_of_library_stands(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', f'--{NAME}=LIBRARY_FUSION_TYPE_DOT')
+  assert compilation.options('cpu') == {}
+
+
+def test_the_network_under_the_options_is_the_plain_one(no_flags):
+  """The paper's layers at their own widths, on few pixels, values and gradients."""
+  config = imagenet.get_config()
+  config.model.input_size = 67  # 16x16, 7x7 and 3x3 maps, pooled to 1x1
+  config.model.fc6.features = config.model.fc7.features = 256
+  config.model.initialization = 'he'
+  net = experiment.make_network(config)
+  images = jax.random.normal(jax.random.key(1), (4, 67, 67, 3))
+  params = net.init(jax.random.key(0), images)['params']
+  weights = jax.random.normal(jax.random.key(2), (4, 1000))
+
+  def logits_and_gradients(params, images):
+    logits, pullback = jax.vjp(lambda params: net.apply({'params': params}, images)[0], params)
+    return logits, pullback(weights)[0]
+
+  options = compilation.options('cpu')
+  compiled = jax.jit(logits_and_gradients, compiler_options=options).lower(params, images).compile()
+  assert '__ynn_fusion' in compiled.as_text()
+  actual = compiled(params, images)
+  expected = reference.value_and_gradients(params, images, weights, net)
+
+  def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(jnp.abs(b).max()))
+
+  jax.tree.map(close, actual, expected)
+
+
+def test_products_of_any_shape_under_the_options_are_right(no_flags):
+  options = compilation.options('cpu')
+  for rows, inner, columns in [(1, 1, 1), (3, 7, 5), (128, 33, 1), (1, 257, 64), (65, 64, 63)]:
+    a = jax.random.normal(jax.random.key(0), (rows, inner))
+    b = jax.random.normal(jax.random.key(1), (inner, columns))
+    for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)):
+      x, y = a.astype(dtype), b.astype(dtype)
+      actual = jax.jit(jnp.matmul, compiler_options=options)(x, y)
+      assert actual.dtype == dtype
+      exact = np.asarray(x, np.float64) @ np.asarray(y, np.float64)
+      scale = np.sqrt(inner) * max(1.0, np.abs(exact).max())
+      np.testing.assert_allclose(np.asarray(actual, np.float64), exact, atol=tolerance * scale)
+
+
+def test_bfloat16_computes_in_bfloat16_and_sums_in_float32():
+  x = jnp.full((2, 3, 3, 64), 16.0, jnp.bfloat16)
+  y, pullback = jax.vjp(layers.response_norm, x)
+  assert y.dtype == pullback(y)[0].dtype == jnp.bfloat16
+  # 5 * 16^2 is 1280, which bfloat16 holds, but not 2 + 0.128.
+  expected = 16.0 / (2 + 1e-4 * 1280) ** 0.75
+  np.testing.assert_allclose(np.asarray(y[0, 0, 0, 5], np.float32), expected, rtol=2**-8)
+  config = imagenet.get_config()
+  config.model.input_size = 67
+  config.model.fc6.features = config.model.fc7.features = 64
+  net = experiment.make_network(config)
+  image = jax.ShapeDtypeStruct((1, 67, 67, 3), jnp.bfloat16)
+  (logits, outputs), variables = jax.eval_shape(net.init_with_output, jax.random.key(0), image)
+  assert logits.dtype == jnp.float32
+  assert {outputs[name].dtype for name in ('conv1', 'conv1_norm', 'fc7')} == {
+    jnp.dtype(jnp.bfloat16)
+  }
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_the_cache_is_the_user_s_own_folder(cache, monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  compilation.use_cache()
+  assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'alexnet_jax')
+  assert (tmp_path / 'alexnet_jax').is_dir()
+
+
+def test_a_cache_that_the_user_chose_stands(cache, monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  jax.config.update('jax_compilation_cache_dir', '/somewhere')
+  compilation.use_cache()
+  assert jax.config.jax_compilation_cache_dir == '/somewhere'
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_to_write_there_is_no_cache(cache, monkeypatch, tmp_path):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  compilation.use_cache()
+  assert jax.config.jax_compilation_cache_dir is None
+  if os.geteuid():  # root may write anywhere
+    (tmp_path / 'read-only').mkdir()
+    (tmp_path / 'read-only').chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'read-only'))
+    compilation.use_cache()
+    assert jax.config.jax_compilation_cache_dir is None

@@ -1,0 +1,72 @@
+"""What the program adds to the environment, and that it starts again with it only once."""
+
+import os
+import subprocess
+import sys
+
+import jaxlib
+import pytest
+
+from alexnet_jax import host
+
+MADVISE = 'always [madvise] never'
+
+
+def test_huge_pages_are_asked_of_glibc_where_the_system_waits_to_be_asked():
+  assert host.additions({}, 'unknown', MADVISE) == {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
+  given = {'GLIBC_TUNABLES': 'glibc.malloc.check=0'}
+  added = host.additions(given, 'unknown', MADVISE)
+  assert added == {'GLIBC_TUNABLES': 'glibc.malloc.check=0:glibc.malloc.hugetlb=1'}
+
+
+@pytest.mark.parametrize('huge_pages', ['[always] madvise never', 'always madvise [never]', ''])
+def test_huge_pages_are_left_alone_where_asking_changes_nothing(huge_pages):
+  assert host.additions({}, 'unknown', huge_pages) == {}
+
+
+def test_what_the_user_set_stands():
+  flags = '--xla_cpu_collective_call_terminate_timeout_seconds=7'
+  given = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=0', 'XLA_FLAGS': flags}
+  added = host.additions(given, '0.10.2', MADVISE)
+  assert added == {'XLA_FLAGS': f'{flags} --xla_cpu_collective_call_warn_stuck_timeout_seconds=600'}
+
+
+def test_a_version_of_xla_that_was_not_tried_gets_no_flag():
+  assert host.additions({'XLA_FLAGS': '--xla_dump_to=x'}, '0.10.99', '') == {}
+
+
+def test_this_version_of_xla_knows_the_flags():
+  added = host.additions({}, jaxlib.version.__version__, '')
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | added
+  code = 'import jax; print(len(jax.devices("cpu")))'
+  done = subprocess.run(
+    [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
+  )
+  assert (done.returncode, done.stdout.strip()) == (0, '1'), done.stderr
+
+
+def test_the_program_starts_again_once_with_the_same_arguments(tmp_path):
+  script = tmp_path / 'program.py'
+  script.write_text(
+    'import os, sys\n'
+    'from pathlib import Path\n'
+    'from alexnet_jax import host\n'
+    f'host._HUGE_PAGES = Path({str(tmp_path / "enabled")!r})\n'
+    'print("started", flush=True)\n'
+    'host.prepare_process()\n'
+    'print(sys.argv[1:], os.environ["GLIBC_TUNABLES"], sys.flags.isolated)\n'
+  )
+  (tmp_path / 'enabled').write_text(MADVISE)
+  environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
+  done = subprocess.run(
+    [sys.executable, '-I', str(script), '--a', 'b c'],
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.splitlines() == [
+    'started',
+    'started',
+    "['--a', 'b c'] glibc.malloc.hugetlb=1 1",
+  ]
