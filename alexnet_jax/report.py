@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from alexnet_jax import experiment, figures, prepare, records, summary, workdir
+from alexnet_jax import experiment, prepare, records, summary, workdir
 from alexnet_jax.display import Display, print_table
 
 
@@ -18,6 +18,8 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
     path: the run's folder.
     result: what `train.train_and_evaluate` returned.
   """
+  from alexnet_jax import figures  # matplotlib, which nothing else here needs
+
   picture = path / 'figures' / 'learning_curves.png'
   picture.parent.mkdir(exist_ok=True)
   figures.learning_curves(workdir.read_metrics(path), str(path)).savefig(picture, dpi=150)

@@ -19,7 +19,6 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from alexnet_jax import (
   augment,
@@ -414,7 +413,7 @@ class _Run:
     self.clock: tuple[float, int] | None = None  # when, and at which step, it was last read
     self.log = workdir.MetricsLog(path, self.progress.metrics_lines)
     self.writer = checkpoint.Writer(directory, config.checkpoint.keep)
-    self.tensorboard = SummaryWriter(str(path), purge_step=self.step + 1)
+    self.first_step = self.step + 1
 
     self.batch_size = config.train.batch_size
     self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
@@ -434,7 +433,15 @@ class _Run:
     """Waits for what is being written."""
     self.writer.close()
     self.log.close()
-    self.tensorboard.close()
+    if 'tensorboard' in self.__dict__:
+      self.tensorboard.close()
+
+  @functools.cached_property
+  def tensorboard(self) -> Any:
+    """TensorBoard's events, opened for the first of them: its import takes PyTorch's along."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(self.path), purge_step=self.first_step)
 
   def run(self) -> dict[str, Any]:
     """The loop: at a step's end, in this order: look, log, validate, save, stop, go on."""

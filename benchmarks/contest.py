@@ -1,0 +1,386 @@
+"""What `train_step.py` and `predict.py` share: contestants in processes of their own take turns.
+
+A contestant says that it is ready with a line of JSON; then, for each number of steps that it
+reads, it runs so many and says how long they took; at the end of its input, what memory it had.
+While one runs the others wait, so a round compares neighbours in time on a noisy machine.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TOGGLES = ('library_fusions', 'huge_pages')
+MATMUL = {'cpu': (21632, 2304, 384), 'gpu': (8192, 8192, 8192), 'tpu': (8192, 8192, 8192)}
+
+
+@dataclasses.dataclass
+class Contestant:
+  """A process that runs steps when it is asked to.
+
+  Attributes:
+    name: for the table.
+    images: of a step.
+    ready: what it said when it was.
+    seconds: of a step, one or more numbers a turn.
+    matmul: FLOP/s of a matrix product, one number a turn; none for the peer.
+    peak_bytes: memory at the end.
+  """
+
+  name: str
+  images: int
+  process: subprocess.Popen[str]
+  ready: dict[str, Any] = dataclasses.field(default_factory=dict)
+  seconds: list[float] = dataclasses.field(default_factory=list)
+  matmul: list[float] = dataclasses.field(default_factory=list)
+  peak_bytes: int = 0
+
+  def reads(self) -> dict[str, Any]:
+    """The next line that it prints; ends the program where it prints none."""
+    assert self.process.stdout is not None
+    line = self.process.stdout.readline()
+    if not line:
+      sys.exit(f'{self.name} ended with exit code {self.process.wait()}')
+    said: dict[str, Any] = json.loads(line)
+    return said
+
+  def turn(self, steps: int) -> None:
+    """Runs some steps."""
+    assert self.process.stdin is not None
+    self.process.stdin.write(f'{steps}\n')
+    self.process.stdin.flush()
+    said = self.reads()
+    self.seconds += said['seconds']
+    self.matmul += [said['matmul']] if 'matmul' in said else []
+
+  def ends(self) -> None:
+    """Asks for its memory, and waits for its end."""
+    assert self.process.stdin is not None
+    self.process.stdin.close()
+    self.peak_bytes = self.reads()['peak_memory_bytes']
+    self.process.wait()
+
+
+def _start(
+  name: str, images: int, command: Sequence[str], environment: dict[str, str]
+) -> Contestant:
+  print(f'starting {name}', file=sys.stderr)
+  process = subprocess.Popen(
+    [sys.executable, *command],
+    cwd=ROOT,
+    env=environment,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  contestant = Contestant(name, images, process)
+  contestant.ready = contestant.reads()
+  return contestant
+
+
+def _contestants(args: argparse.Namespace, mode: str, cache: str) -> Iterator[Contestant]:
+  variants = [[], *([toggle] for toggle in args.without)]
+  for batch_size in args.batch_size:
+    for precision in args.precision:
+      for devices in args.column_devices:
+        for without in variants:
+          name = f'{precision}, {devices} device{"s" * (devices > 1)}'
+          options = {
+            'config': args.config,
+            'mode': mode,
+            'batch_size': batch_size,
+            'precision': precision,
+            'column_devices': devices,
+            'data_devices': args.data_devices,
+            'rematerialize': args.rematerialize,
+            'without': without,
+            'cache': cache,
+          }
+          environment = dict(os.environ)
+          if 'huge_pages' in without:
+            environment['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=0'
+          command = [__file__, json.dumps(options)]
+          name = ', '.join([name, *(f'without {toggle}' for toggle in without)])
+          yield _start(name, batch_size, command, environment)
+    for precision in args.peer_precision if args.peer else ():
+      command = [
+        str(ROOT / 'benchmarks' / 'pytorch_peer.py'),
+        f'--config={args.config}',
+        f'--mode={mode}',
+        f'--batch_size={batch_size}',
+        f'--precision={precision}',
+      ]
+      for pages in ('', *(['huge pages'] if args.peer_huge_pages else [])):
+        environment = dict(os.environ)
+        if pages:
+          environment['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
+        name = f'PyTorch compiled, {precision}{", " + pages if pages else ""}'
+        yield _start(name, batch_size, command, environment)
+
+
+def _training_flop(rows: Sequence[Any]) -> int:
+  # conv1 has no gradient of its input: no one asks for the image's.
+  total = sum(row.multiply_adds for row in rows)
+  return 2 * (3 * total - rows[0].multiply_adds)
+
+
+def _work(options: dict[str, Any]) -> None:
+  """Our contestant: builds a step, and runs it as it is asked."""
+  from alexnet_jax import host
+
+  host.prepare_process()
+  sys.path.insert(0, str(ROOT))  # configs import each other
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from alexnet_jax import augment, compilation, evaluate, experiment, metrics, summary, train
+  from alexnet_jax import mesh as mesh_lib
+
+  config = runpy.run_path(options['config'])['get_config']()
+  config.train.batch_size = batch_size = options['batch_size']
+  config.mesh.column_devices = options['column_devices']
+  config.mesh.data_devices = options['data_devices']
+  if options['cache']:
+    jax.config.update('jax_compilation_cache_dir', options['cache'])
+  mesh = experiment.make_mesh(config)
+  net = experiment.make_network(config)
+  tx = experiment.make_optimizer(config, net)
+  fusions = 'library_fusions' not in options['without']
+  computing = {'precision': options['precision'], 'library_fusions': fusions}
+  augmenting = experiment.augment_options(config)
+  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
+  rng, size = np.random.default_rng(0), net.input_size
+  batch = {
+    'image': rng.integers(0, 256, (batch_size, size, size, 3), np.uint8),
+    'label': rng.integers(0, net.num_classes, batch_size).astype(np.int32),
+    'offset': np.zeros((batch_size, 2), np.int32),
+  }
+  if options['mode'] == 'predict':
+    batch['mask'] = np.ones(batch_size, bool)
+  batch = jax.device_put(batch, mesh_lib.shardings(mesh, mesh_lib.BATCH))
+  mean = jnp.full((config.data.image_size, config.data.image_size, 3), 127.0)
+  known = jax.device_put(augment.Statistics(mean, jnp.full(3, 0.1), jnp.eye(3)), replicated)
+  state = train.init_state(net, tx, mesh, 0)
+  lighting = jnp.asarray(0.1, jnp.float32)
+
+  if options['mode'] == 'train':
+    remat = options['rematerialize']
+    jitted = train.make_train_step(net, tx, mesh, augmenting, 0, rematerialize=remat, **computing)
+    arguments: tuple[Any, ...] = (state, batch, known, lighting)
+  else:
+    jitted = evaluate.make_evaluation_step(net, mesh, augmenting, **computing)
+    sums = jax.device_put(metrics.empty(), replicated)
+    arguments = (state.params, batch, known, sums)
+  lowered = jitted.lower(*arguments)
+  start = time.perf_counter()
+  step = lowered.compile()
+  compile_seconds = time.perf_counter() - start
+
+  def run(steps: int) -> float:
+    """Seconds a step, the host waiting for the last only."""
+    nonlocal arguments
+    start, last = time.perf_counter(), None
+    for _ in range(steps):
+      if options['mode'] == 'train':
+        new, last = step(*arguments)
+        arguments = (new, *arguments[1:])
+      else:
+        last = step(*arguments)
+        arguments = (*arguments[:3], last)
+    jax.block_until_ready(last)
+    return (time.perf_counter() - start) / steps
+
+  platform_name = mesh.devices.flat[0].platform
+  rows, inner, columns = MATMUL[platform_name]
+  a = jnp.ones((rows, inner), options['precision'])
+  b = jnp.ones((inner, columns), options['precision'])
+  product = jax.jit(
+    lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32),
+    compiler_options=compilation.options(platform_name, fusions),
+  )
+
+  def matmul() -> float:
+    """FLOP/s of one device, or of all emulated ones."""
+    product(a, b).block_until_ready()
+    start = time.perf_counter()
+    product(a, b).block_until_ready()
+    return 2 * rows * inner * columns / (time.perf_counter() - start)
+
+  run(1)
+  matmul()
+  table = summary.rows(net)
+  forward = 2 * sum(row.multiply_adds for row in table)
+  analysis = step.memory_analysis()
+  ready = {
+    'ready': True,
+    'compile_seconds': compile_seconds,
+    'flop': batch_size * (_training_flop(table) if options['mode'] == 'train' else forward),
+    'device': mesh.devices.flat[0].device_kind,
+    'platform': platform_name,
+    'temporary_bytes': analysis.temp_size_in_bytes,
+    'argument_bytes': analysis.argument_size_in_bytes,
+  }
+  print(json.dumps(ready), flush=True)
+  for line in sys.stdin:
+    said = {'seconds': [run(int(line))], 'matmul': matmul()}
+    print(json.dumps(said), flush=True)
+  in_use = mesh.devices.flat[0].memory_stats() if platform_name != 'cpu' else None
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  print(json.dumps({'peak_memory_bytes': in_use['peak_bytes_in_use'] if in_use else peak}))
+
+
+def _integers(text: str) -> list[int]:
+  return [int(part) for part in text.split(',')]
+
+
+def _names(text: str) -> list[str]:
+  return text.split(',')
+
+
+def _parser(mode: str, description: str) -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--config', default='configs/imagenet.py', help='any config')
+  parser.add_argument('--batch_size', type=_integers, default=[128], help='as 128 or 128,1024')
+  parser.add_argument('--precision', type=_names, default=['float32'], help='float32,bfloat16')
+  parser.add_argument('--column_devices', type=_integers, default=[1], help='1, 2 or 1,2')
+  parser.add_argument('--data_devices', type=int, default=1)
+  parser.add_argument('--rounds', type=int, default=7, help='turns of each contestant')
+  parser.add_argument('--steps', type=int, default=1, help='steps a turn')
+  parser.add_argument(
+    '--without', type=_names, default=[], help=f'and again without one of {", ".join(TOGGLES)}'
+  )
+  parser.add_argument('--peer', action='store_true', help='PyTorch too, where it is installed')
+  parser.add_argument('--peer_precision', type=_names, default=['float32', 'bfloat16'])
+  parser.add_argument(
+    '--peer_huge_pages',
+    action='store_true',
+    help='PyTorch again, with the huge pages that we ask for',
+  )
+  parser.add_argument('--json', type=Path, help='write the figures to this file as well')
+  parser.set_defaults(rematerialize=False)
+  if mode == 'train':
+    parser.add_argument('--rematerialize', action='store_true')
+  return parser
+
+
+def _figures(contestant: Contestant) -> dict[str, Any]:
+  seconds, ready, images = contestant.seconds, contestant.ready, contestant.images
+  rates = sorted(images / one for one in seconds)
+  median = statistics.median(rates)
+  figures = {
+    'contestant': contestant.name,
+    'batch_size': images,
+    'images_per_second': median,
+    'lowest': rates[0],
+    'highest': rates[-1],
+    'n': len(rates),
+    'peak_memory_bytes': contestant.peak_bytes,
+    'compile_seconds': ready.get('compile_seconds', ready.get('first_step_seconds')),
+  }
+  if contestant.matmul:
+    figures['flop_per_second'] = ready['flop'] / images * median
+    figures['matmul_flop_per_second'] = statistics.median(contestant.matmul)
+    figures['temporary_bytes'] = ready['temporary_bytes']
+  return figures
+
+
+def main(mode: str, description: str) -> None:
+  """Runs the contest, and prints and writes what came of it."""
+  args = _parser(mode, description).parse_args()
+  if unknown := set(args.without) - set(TOGGLES):
+    sys.exit(f'--without={",".join(unknown)}: it may be {" or ".join(TOGGLES)}')
+  if args.peer and importlib.util.find_spec('torch') is None:
+    sys.exit('--peer needs PyTorch: pip install torch')
+  from alexnet_jax.display import print_table
+
+  with tempfile.TemporaryDirectory() as cache:
+    contestants = list(_contestants(args, mode, cache))
+    for number in range(args.rounds):
+      print(f'round {number + 1} of {args.rounds}', file=sys.stderr)
+      for contestant in contestants:
+        contestant.turn(args.steps)
+    for contestant in contestants:
+      contestant.ends()
+    figures = [_figures(contestant) for contestant in contestants]
+    args.peer_precision = []
+    for again in _contestants(args, mode, cache):  # the same programs, out of the cache
+      again.process.kill()
+      at = again.name, again.images
+      same = next(row for row in figures if (row['contestant'], row['batch_size']) == at)
+      same['cached_compile_seconds'] = again.ready['compile_seconds']
+  device = next((one.ready['device'] for one in contestants if 'device' in one.ready), '')
+  versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
+  if args.peer:
+    versions['torch'] = importlib.metadata.version('torch')
+  where = {
+    'mode': mode,
+    'config': args.config,
+    'command': ' '.join(['python', *sys.argv]),
+    'date': datetime.date.today().isoformat(),
+    'device': device,
+    'processor': _processor(),
+    'cores': len(os.sched_getaffinity(0)),
+    'versions': versions,
+  }
+  if args.json:
+    args.json.write_text(json.dumps({**where, 'figures': figures}, indent=2) + '\n')
+  first = figures[0]['images_per_second']
+  print_table(
+    f'{args.config}, {mode}; {where["processor"]}, {where["cores"]} cores, {device};'
+    f' {", ".join(f"{k} {v}" for k, v in versions.items())}; {where["date"]};'
+    f' medians of {figures[0]["n"]} turns',
+    (
+      'contestant', 'batch', 'images/s', 'lowest - highest', 'first is', 'GFLOP/s', 'of matmul',
+      'peak GB', 'compile s', 'cached s',
+    ),
+    [_cells(f, first) for f in figures],
+  )  # fmt: skip
+
+
+def _cells(figures: dict[str, Any], first: float) -> tuple[str, ...]:
+  rate, matmul = figures.get('flop_per_second'), figures.get('matmul_flop_per_second')
+  cached = figures.get('cached_compile_seconds')
+  return (
+    figures['contestant'],
+    f'{figures["batch_size"]:,}',
+    _number(figures['images_per_second']),
+    f'{_number(figures["lowest"])} - {_number(figures["highest"])}',
+    f'{first / figures["images_per_second"]:.2f} x',
+    f'{rate / 1e9:,.0f}' if rate else '',
+    f'{rate / matmul:.2f} of {matmul / 1e9:,.0f}' if rate and matmul else '',
+    f'{figures["peak_memory_bytes"] / 1e9:.2f}',
+    f'{figures["compile_seconds"]:.1f}' if figures['compile_seconds'] else '',
+    f'{cached:.1f}' if cached else '',
+  )
+
+
+def _number(value: float) -> str:
+  return f'{value:,.1f}' if value < 1000 else f'{value:,.0f}'
+
+
+def _processor() -> str:
+  lines = Path('/proc/cpuinfo').read_text().splitlines() if os.path.exists('/proc/cpuinfo') else []
+  names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+  return names[0] if names else platform.processor()
+
+
+if __name__ == '__main__':
+  _work(json.loads(sys.argv[1]))
