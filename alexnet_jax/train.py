@@ -96,7 +96,6 @@ def make_train_step(
   seed: int,
   *,
   precision: str = 'float32',
-  rematerialize: bool = False,
   library_fusions: bool = True,
 ) -> TrainStep:
   """A compiled function from (state, batch, statistics, lighting_std) to the next state and loss.
@@ -112,8 +111,6 @@ def make_train_step(
       in the global batch, whatever the mesh.
     precision: what the network computes in, a key of `compilation.PRECISIONS`; parameters, their
       gradients' sums, velocity, norms' sums, logits and loss are float32 in either.
-    rematerialize: keep only the layers' products for the gradient and compute what follows them
-      (ReLU, norm, pool) again: less memory, more time.
     library_fusions: see `compilation.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
@@ -138,8 +135,6 @@ def make_train_step(
       # A share of the global mean: shard_map sums the gradients of what it replicated.
       return sums['loss'] / (images * mesh.shape[mesh_lib.DATA]), sums
 
-    if rematerialize:
-      loss_fn = jax.checkpoint(loss_fn, policy=_is_product)
     (loss, sums), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
     loss, sums = lax.psum((loss, sums), mesh_lib.DATA)
     return loss, sums, gradients
@@ -174,11 +169,6 @@ def make_train_step(
     out_shardings=(placed, mesh_lib.shardings(mesh, mesh_lib.REPLICATED)),
     compiler_options=compilation.options(mesh.devices.flat[0].platform, library_fusions),
   )
-
-
-def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-  """Whether a result is dear: a product of weights and inputs, or another device's columns."""
-  return primitive.name in ('conv_general_dilated', 'dot_general', 'all_gather')
 
 
 @dataclasses.dataclass
@@ -382,15 +372,7 @@ class _Run:
       'precision': config.train.precision,
       'library_fusions': config.train.library_fusions,
     }
-    self.train_step = make_train_step(
-      net,
-      tx,
-      mesh,
-      options,
-      config.train.seed,
-      rematerialize=config.train.rematerialize,
-      **computing,
-    )
+    self.train_step = make_train_step(net, tx, mesh, options, config.train.seed, **computing)
     self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'

@@ -19,7 +19,6 @@ CIRCUMSTANCES = (
   'train.num_steps',
   'train.log_every_steps',
   'train.library_fusions',
-  'train.rematerialize',
 )
 
 

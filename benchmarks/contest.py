@@ -93,7 +93,9 @@ def _start(
   return contestant
 
 
-def _contestants(args: argparse.Namespace, mode: str, cache: str) -> Iterator[Contestant]:
+def _contestants(
+  args: argparse.Namespace, mode: str, cache: str, compile_only: bool = False
+) -> Iterator[Contestant]:
   variants = [[], *([toggle] for toggle in args.without)]
   for batch_size in args.batch_size:
     for precision in args.precision:
@@ -107,9 +109,9 @@ def _contestants(args: argparse.Namespace, mode: str, cache: str) -> Iterator[Co
             'precision': precision,
             'column_devices': devices,
             'data_devices': args.data_devices,
-            'rematerialize': args.rematerialize,
             'without': without,
             'cache': cache,
+            'compile_only': compile_only,
           }
           environment = dict(os.environ)
           if 'huge_pages' in without:
@@ -126,7 +128,7 @@ def _contestants(args: argparse.Namespace, mode: str, cache: str) -> Iterator[Co
         f'--precision={precision}',
       ]
       for pages in ('', *(['huge pages'] if args.peer_huge_pages else [])):
-        environment = dict(os.environ)
+        environment = {**os.environ, 'TORCHINDUCTOR_CACHE_DIR': f'{cache}/{len(pages)}{precision}'}
         if pages:
           environment['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
         name = f'PyTorch compiled, {precision}{", " + pages if pages else ""}'
@@ -180,8 +182,7 @@ def _work(options: dict[str, Any]) -> None:
   lighting = jnp.asarray(0.1, jnp.float32)
 
   if options['mode'] == 'train':
-    remat = options['rematerialize']
-    jitted = train.make_train_step(net, tx, mesh, augmenting, 0, rematerialize=remat, **computing)
+    jitted = train.make_train_step(net, tx, mesh, augmenting, 0, **computing)
     arguments: tuple[Any, ...] = (state, batch, known, lighting)
   else:
     jitted = evaluate.make_evaluation_step(net, mesh, augmenting, **computing)
@@ -222,8 +223,9 @@ def _work(options: dict[str, Any]) -> None:
     product(a, b).block_until_ready()
     return 2 * rows * inner * columns / (time.perf_counter() - start)
 
-  run(1)
-  matmul()
+  if not options['compile_only']:
+    run(1)
+    matmul()
   table = summary.rows(net)
   forward = 2 * sum(row.multiply_adds for row in table)
   analysis = step.memory_analysis()
@@ -253,7 +255,7 @@ def _names(text: str) -> list[str]:
   return text.split(',')
 
 
-def _parser(mode: str, description: str) -> argparse.ArgumentParser:
+def _parser(description: str) -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     description=description, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -275,9 +277,6 @@ def _parser(mode: str, description: str) -> argparse.ArgumentParser:
     help='PyTorch again, with the huge pages that we ask for',
   )
   parser.add_argument('--json', type=Path, help='write the figures to this file as well')
-  parser.set_defaults(rematerialize=False)
-  if mode == 'train':
-    parser.add_argument('--rematerialize', action='store_true')
   return parser
 
 
@@ -304,7 +303,7 @@ def _figures(contestant: Contestant) -> dict[str, Any]:
 
 def main(mode: str, description: str) -> None:
   """Runs the contest, and prints and writes what came of it."""
-  args = _parser(mode, description).parse_args()
+  args = _parser(description).parse_args()
   if unknown := set(args.without) - set(TOGGLES):
     sys.exit(f'--without={",".join(unknown)}: it may be {" or ".join(TOGGLES)}')
   if args.peer and importlib.util.find_spec('torch') is None:
@@ -321,7 +320,9 @@ def main(mode: str, description: str) -> None:
       contestant.ends()
     figures = [_figures(contestant) for contestant in contestants]
     args.peer_precision = []
-    for again in _contestants(args, mode, cache):  # the same programs, out of the cache
+    for again in _contestants(
+      args, mode, cache, compile_only=True
+    ):  # the same programs, out of the cache
       again.process.kill()
       at = again.name, again.images
       same = next(row for row in figures if (row['contestant'], row['batch_size']) == at)

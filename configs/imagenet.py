@@ -83,9 +83,6 @@ def get_config() -> config_dict.ConfigDict:
   # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
   # and loss, which is faster on GPUs and TPUs, and slower on CPUs (docs/performance.md).
   train.precision = 'float32'
-  # Compute ReLUs, norms and pools again for the gradient instead of keeping them: for a batch that
-  # would not fit in memory otherwise.
-  train.rematerialize = False
   # Let XLA's CPU backend hand products and sums to its library where that is known to be right and
   # fast; see alexnet_jax/compilation.py.
   train.library_fusions = True

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,10 @@ from alexnet_jax import (
 )
 from alexnet_jax.display import Display
 from alexnet_jax.errors import Stopped, UserError
+from configs import cifar10
 from tests.small import small_config
+
+SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
 
 
 class Trainer:
@@ -40,7 +44,15 @@ class Trainer:
     self.tx = experiment.make_optimizer(config, self.net)
     self.split = experiment.load_split(config, None, 'train')
     options = experiment.augment_options(config)
-    self.step = train.make_train_step(self.net, self.tx, self.mesh, options, config.train.seed)
+    self.step = train.make_train_step(
+      self.net,
+      self.tx,
+      self.mesh,
+      options,
+      config.train.seed,
+      precision=config.train.precision,
+      library_fusions=config.train.library_fusions,
+    )
     replicated = mesh.shardings(self.mesh, mesh.REPLICATED)
     self.replicated = replicated
     found = dataset.statistics(self.split)
@@ -106,6 +118,62 @@ def test_any_mesh_trains_as_one_device_does(trained, column_devices, data_device
   # With momentum 0.9 the velocity is the last ten gradients.
   assert_close(one.state.opt_state.velocity, many.state.opt_state.velocity, 1e-5)
   assert_close(one.state.sums, many.state.sums, 1e-5)
+
+
+def test_library_fusions_change_nothing(trained):
+  plain = Trainer(small_config({'train.seed': 1, 'train.library_fusions': False}), 2, 1)
+  fused = Trainer(small_config({'train.seed': 1}), 2, 1)
+  plain.state, fused.state = plain.placed(trained), fused.placed(trained)
+  np.testing.assert_allclose(fused.run(10), plain.run(10), rtol=1e-5)
+  assert_close(plain.state.params, fused.state.params, 1e-5)
+
+
+@pytest.mark.parametrize(('column_devices', 'data_devices'), [(1, 1), (2, 2)])
+def test_bfloat16_starts_as_float32_does(trained, column_devices, data_devices):
+  exact = Trainer(small_config({'train.seed': 1}), 1, 1)
+  mixed = Trainer(
+    small_config({'train.seed': 1, 'train.precision': 'bfloat16'}), column_devices, data_devices
+  )
+  exact.state, mixed.state = exact.placed(trained), mixed.placed(trained)
+  losses = mixed.run(5)
+  np.testing.assert_allclose(losses, exact.run(5), rtol=0.02)
+  assert {leaf.dtype for leaf in jax.tree.leaves(mixed.state.params)} == {jnp.dtype(jnp.float32)}
+  assert_close(exact.state.params, mixed.state.params, 0.02)
+
+
+def test_bfloat16_ends_within_the_noise_of_float32():
+  """As many errors after some epochs, give or take what another seed gives or takes."""
+
+  def last_losses(precision):
+    runs = [
+      Trainer(small_config({'train.seed': seed, 'train.precision': precision}), 1, 1).run(300)
+      for seed in range(3)
+    ]
+    return np.array([losses[-50:].mean() for losses in runs])
+
+  exact, mixed = last_losses('float32'), last_losses('bfloat16')
+  assert exact.max() < 1.5  # it has learned something to lose
+  assert abs(exact.mean() - mixed.mean()) < max(0.05, 2 * exact.std(ddof=1))
+
+
+@pytest.mark.slow
+def test_bfloat16_ends_within_the_noise_of_float32_on_cifar10(tmp_path):
+  if not (SHARED_DATA / 'cifar10').is_dir():
+    pytest.skip('the shared CIFAR-10 is not there')
+
+  def last_loss(precision, seed):
+    config = cifar10.get_config()
+    config.data.data_dir = str(SHARED_DATA)
+    config.data.validation_split = 'test[:2000]'
+    config.train.num_steps = 250
+    config.train.seed = seed
+    config.train.precision = precision
+    return train.train_and_evaluate(config, tmp_path / f'{precision}{seed}')['loss']
+
+  exact = [last_loss('float32', seed) for seed in range(2)]
+  mixed = [last_loss('bfloat16', seed) for seed in range(2)]
+  assert max(exact) < 2.1  # ln 10 is 2.3: it has learned something to lose
+  assert abs(np.mean(exact) - np.mean(mixed)) < max(0.03, 2 * abs(exact[0] - exact[1]))
 
 
 def test_another_seed_trains_otherwise(trained):
