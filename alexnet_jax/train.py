@@ -390,6 +390,8 @@ class _Run:
     # What the newest checkpoint has.
     self.saved = (self.step, dataclasses.replace(self.progress)) if restored else None
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
+    self.unwritten: tuple[int, dict[str, Array]] | None = None  # a step, and the sums of its line
+    self.glimpse: dict[str, Array] | None = None  # sums that the progress bar shows next
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.shown = ''  # the words behind the progress bar
     self.clock: tuple[float, int] | None = None  # when, and at which step, it was last read
@@ -453,11 +455,13 @@ class _Run:
         )
         every = config.checkpoint.every_steps
         if validation_due or self.step % config.train.log_every_steps == 0:
-          self.record_training()
+          self.end_line()
         if validation_due:
+          self.write_line()
           self.validate()
         stopping = self.signals.signum is not None  # read once: what stops the run saves it
         if validation_due or stopping or (every and self.step % every == 0):
+          self.write_line()
           self.save()
         if stopping:
           self.signals.check()
@@ -482,6 +486,7 @@ class _Run:
     self.step += 1
     # The step before has ended by now, so looking at its loss does not hold this one up.
     self.check_loss()
+    self.write_line()
     self.unchecked = (self.step, loss)
     if self.clock is None:  # the first step compiles; it is not counted
       loss.block_until_ready()
@@ -542,43 +547,58 @@ class _Run:
 
   def status(self) -> str:
     """What stands behind the progress bar."""
-    sums = self.state.sums
-    if not self.step % 10 and int(sums['count']):
-      values = metrics.compute(sums)
-      self.shown = f'loss {values["loss"]:.3f}, error {values["top1_error"]:.1%}'
-      now, (start, since) = time.perf_counter(), self.clock or (0.0, self.step)
-      if self.step > since:
-        self.shown += f', {(self.step - since) * self.batch_size / (now - start):.0f} images/s'
+    if not self.step % 10:
+      # Sums of ten steps ago, which are there: those of this step would have to be waited for.
+      if self.glimpse is not None and int(self.glimpse['count']):
+        values = metrics.compute(self.glimpse)
+        self.shown = f'loss {values["loss"]:.3f}, error {values["top1_error"]:.1%}'
+        now, (start, since) = time.perf_counter(), self.clock or (0.0, self.step)
+        if self.step > since:
+          self.shown += f', {(self.step - since) * self.batch_size / (now - start):.0f} images/s'
+      self.glimpse = jax.tree.map(jnp.copy, self.state.sums)
     return self.shown
 
-  def record(self, split: str, values: Mapping[str, float]) -> dict[str, Any]:
+  def record(self, split: str, step: int, values: Mapping[str, float]) -> dict[str, Any]:
     """Writes a line of metrics.jsonl, TensorBoard's scalars, and a line for the user."""
-    epoch = self.step * self.batch_size / self.train_split.num_examples
-    record = {'step': self.step, 'epoch': round(epoch, 4), 'split': split, **values}
+    epoch = step * self.batch_size / self.train_split.num_examples
+    record = {'step': step, 'epoch': round(epoch, 4), 'split': split, **values}
     self.log.write(record)
     self.progress.metrics_lines = self.log.lines
     for name, value in values.items():
-      self.tensorboard.add_scalar(f'{split}/{name}', value, self.step)
-    text = f'step {self.step}  epoch {epoch:.2f}  {split:10}  loss {values["loss"]:.4f}'
+      self.tensorboard.add_scalar(f'{split}/{name}', value, step)
+    text = f'step {step}  epoch {epoch:.2f}  {split:10}  loss {values["loss"]:.4f}'
     text += f'  top-1 error {values["top1_error"]:.2%}  top-5 error {values["top5_error"]:.2%}'
     if 'images_per_second' in values:
       text += f'  {values["images_per_second"]:.1f} images/s  rate {values["learning_rate"]:.3g}'
     self.display.line(text)
     return record
 
-  def record_training(self) -> None:
-    """A line of what was trained since the last one, if anything was."""
-    if not int(self.state.sums['count']):
+  def end_line(self) -> None:
+    """Ends a line of what was trained since the last one; the next step begins another."""
+    if self.unwritten is None:
+      self.unwritten = self.step, self.state.sums
+      self.state = self.state._replace(sums=jax.device_put(metrics.empty(), self.replicated))
+
+  def write_line(self) -> None:
+    """Writes the line that was ended, if anything was trained; by now its step has been too.
+
+    The loop does so once the next step is on its way, so that this does not wait for the host.
+    """
+    if self.unwritten is None:
+      return
+    step, sums = self.unwritten
+    self.unwritten = None
+    if not int(sums['count']):
       return
     self.check_loss()  # no line for a loss that is no number
-    values = metrics.compute(self.state.sums)
-    start, since = self.clock or (time.perf_counter(), self.step)
-    images = (self.step - since) * self.batch_size
-    values['images_per_second'] = images / (time.perf_counter() - start) if images else 0.0
-    values['learning_rate'] = self.learning_rate(self.step)
-    self.record('train', values)
-    self.state = self.state._replace(sums=jax.device_put(metrics.empty(), self.replicated))
-    self.clock = (time.perf_counter(), self.step)
+    values = metrics.compute(sums)
+    now = time.perf_counter()
+    start, since = self.clock or (now, step)
+    images = (step - since) * self.batch_size
+    values['images_per_second'] = images / (now - start) if images else 0.0
+    values['learning_rate'] = self.learning_rate(step)
+    self.clock = (now, step)
+    self.record('train', step, values)
 
   def validate(self) -> None:
     """Validates; where a signal comes first, leaves that to the run that goes on."""
@@ -613,7 +633,7 @@ class _Run:
       config = self.config.optimizer
       seen.validated_epochs = epochs
       seen.plateau = seen.plateau.update(error, config.patience, config.max_cuts)
-    seen.last_validation = self.record('validation', values)
+    seen.last_validation = self.record('validation', self.step, values)
     self.rates_epoch = None  # the plateau rule may have cut them
     self.clock = (time.perf_counter(), self.step)
 

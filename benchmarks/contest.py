@@ -37,7 +37,7 @@ class Contestant:
     name: for the table.
     images: of a step.
     ready: what it said when it was.
-    seconds: of a step, one or more numbers a turn.
+    seconds: of a step, the mean of each turn.
     matmul: FLOP/s of a matrix product, one number a turn; none for the peer.
     peak_bytes: memory at the end.
   """
@@ -60,12 +60,13 @@ class Contestant:
     return said
 
   def turn(self, steps: int) -> None:
-    """Runs some steps."""
+    """Runs one step, in which memory that others used comes back, and then those that count."""
     assert self.process.stdin is not None
-    self.process.stdin.write(f'{steps}\n')
-    self.process.stdin.flush()
-    said = self.reads()
-    self.seconds += said['seconds']
+    for count in (1, steps):
+      self.process.stdin.write(f'{count}\n')
+      self.process.stdin.flush()
+      said = self.reads()
+    self.seconds.append(statistics.mean(said['seconds']))
     self.matmul += [said['matmul']] if 'matmul' in said else []
 
   def ends(self) -> None:
@@ -135,12 +136,6 @@ def _contestants(
         yield _start(name, batch_size, command, environment)
 
 
-def _training_flop(rows: Sequence[Any]) -> int:
-  # conv1 has no gradient of its input: no one asks for the image's.
-  total = sum(row.multiply_adds for row in rows)
-  return 2 * (3 * total - rows[0].multiply_adds)
-
-
 def _work(options: dict[str, Any]) -> None:
   """Our contestant: builds a step, and runs it as it is asked."""
   from alexnet_jax import host
@@ -150,6 +145,7 @@ def _work(options: dict[str, Any]) -> None:
   import jax
   import jax.numpy as jnp
   import numpy as np
+  from communication import training_flop
 
   from alexnet_jax import augment, compilation, evaluate, experiment, metrics, summary, train
   from alexnet_jax import mesh as mesh_lib
@@ -226,13 +222,12 @@ def _work(options: dict[str, Any]) -> None:
   if not options['compile_only']:
     run(1)
     matmul()
-  table = summary.rows(net)
-  forward = 2 * sum(row.multiply_adds for row in table)
+  forward = 2 * sum(row.multiply_adds for row in summary.rows(net))
   analysis = step.memory_analysis()
   ready = {
     'ready': True,
     'compile_seconds': compile_seconds,
-    'flop': batch_size * (_training_flop(table) if options['mode'] == 'train' else forward),
+    'flop': batch_size * (training_flop(net) if options['mode'] == 'train' else forward),
     'device': mesh.devices.flat[0].device_kind,
     'platform': platform_name,
     'temporary_bytes': analysis.temp_size_in_bytes,
@@ -265,7 +260,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
   parser.add_argument('--column_devices', type=_integers, default=[1], help='1, 2 or 1,2')
   parser.add_argument('--data_devices', type=int, default=1)
   parser.add_argument('--rounds', type=int, default=7, help='turns of each contestant')
-  parser.add_argument('--steps', type=int, default=1, help='steps a turn')
+  parser.add_argument('--steps', type=int, default=2, help='steps that count in a turn')
   parser.add_argument(
     '--without', type=_names, default=[], help=f'and again without one of {", ".join(TOGGLES)}'
   )

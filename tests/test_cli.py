@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 def start(*args):
   """Starts launch.py as a shell would, without the test run's own settings of jax."""
   environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  # The test run's cache, not the user's.
+  environment['JAX_COMPILATION_CACHE_DIR'] = jax.config.jax_compilation_cache_dir
   return subprocess.Popen(
     [sys.executable, 'launch.py', *map(str, args)],
     cwd=ROOT,
@@ -105,6 +108,13 @@ def test_a_mistaken_value_is_named(tmp_path, args, words):
   assert len(message.strip().splitlines()) <= 2
   for word in words:
     assert word in message
+
+
+def test_a_mistaken_precision_is_named_before_tensorflow_is_imported(tmp_path):
+  result = launch(
+    '--config=configs/imagenet.py', f'--workdir={tmp_path}', '--config.train.precision=float16'
+  )
+  assert_message(result, 1, 'train.precision', "'float16'", "'float32'", "'bfloat16'")
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
