@@ -25,7 +25,7 @@ def additions(
   """What to add to the environment of a process that trains; what the user set stands.
 
   glibc asks for huge pages only where it is told to: without them a training step of AlexNet at
-  batch 128 spends a quarter of its time on 400,000 page faults (docs/performance.md).
+  batch 128 has 400,000 page faults and takes 1.15 times as long (docs/performance.md).
 
   Args:
     environment: the process's.

@@ -109,7 +109,7 @@ def make_train_step(
     options: how pixels are prepared.
     seed: of dropout and augmentation; their draws follow from it, the step and an image's place
       in the global batch, whatever the mesh.
-    precision: what the network computes in, a key of `compilation.PRECISIONS`; parameters, their
+    precision: what the network computes in, one of `compilation.PRECISIONS`; parameters, their
       gradients' sums, velocity, norms' sums, logits and loss are float32 in either.
     library_fusions: see `compilation.options`.
   """
@@ -582,7 +582,7 @@ class _Run:
   def write_line(self) -> None:
     """Writes the line that was ended, if anything was trained; by now its step has been too.
 
-    The loop does so once the next step is on its way, so that this does not wait for the host.
+    The loop does so once the next step is on its way, so that the devices do not wait for the host.
     """
     if self.unwritten is None:
       return

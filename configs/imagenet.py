@@ -81,7 +81,7 @@ def get_config() -> config_dict.ConfigDict:
   train.seed = 0
   train.log_every_steps = 50
   # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
-  # and loss, which is faster on GPUs and TPUs, and slower on CPUs (docs/performance.md).
+  # and loss: meant for GPUs and TPUs, where it is not measured yet; on a CPU float32 is faster.
   train.precision = 'float32'
   # Let XLA's CPU backend hand products and sums to its library where that is known to be right and
   # fast; see alexnet_jax/compilation.py.
