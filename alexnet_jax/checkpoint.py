@@ -18,12 +18,16 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.quiet import silenced
 
 _DESCRIPTION = 'description'
+
+FORMAT = 1
+"""Version of the checkpoints that are written."""
 
 
 class DamagedError(Exception):
@@ -46,7 +50,13 @@ def _text_digest(value: Any) -> str:
 
 def steps(directory: str | os.PathLike[str]) -> list[int]:
   """Steps of the whole checkpoints in a folder, oldest first; none where there is no folder."""
-  return sorted(ocp.utils.checkpoint_steps(directory)) if Path(directory).is_dir() else []
+  return sorted(ocp.utils.checkpoint_steps(directory)) if epath.Path(directory).is_dir() else []
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+  """Whether a folder is itself a checkpoint."""
+  at = epath.Path(path)
+  return at.name.isdecimal() and (at / _DESCRIPTION).is_dir()
 
 
 def read(
@@ -65,6 +75,7 @@ def read(
 
   Raises:
     DamagedError: something cannot be read or differs from what was written.
+    UserError: it was written by a newer version.
   """
   with silenced():  # Orbax leaves unfinished reads behind a failed one, which complain as they go
     try:
@@ -82,15 +93,20 @@ def _read(
   try:
     with _checkpointer() as checkpointer:
       found = checkpointer.restore(
-        Path(directory).absolute() / str(step),
+        epath.Path(directory).absolute() / str(step),
         args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonRestore()}, **items),
       )
     written = found[_DESCRIPTION]
+    version = int(written['format'])
     description, digests = written['content'], written['digests']
-    intact = written['digest'] == _text_digest([description, digests])
+    intact = written['digest'] == _text_digest([version, description, digests])
   except Exception as error:  # Orbax and tensorstore raise many kinds
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise DamagedError(f'cannot be read: {first[:80]}') from error
+  if version > FORMAT:
+    raise UserError(
+      f'{epath.Path(directory) / str(step)} was written by a newer alexnet_jax; upgrade this one'
+    )
   if not intact:
     raise DamagedError('its description differs from what was written')
   for name in abstract:
@@ -164,9 +180,10 @@ class Writer:
     # As it will be read: JSON has no tuples.
     content = json.loads(json.dumps(description))
     written = {
+      'format': FORMAT,
       'content': content,
       'digests': digests,
-      'digest': _text_digest([content, digests]),
+      'digest': _text_digest([FORMAT, content, digests]),
     }
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     self._manager.save(

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, checkpoint, compilation, dataset, experiment, metrics, workdir
+from alexnet_jax import augment, compilation, dataset, experiment, metrics, trained, workdir
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
@@ -126,56 +125,6 @@ def evaluate(
   return metrics.compute(sums)
 
 
-def abstract_statistics(image_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """The statistics of a checkpoint for `checkpoint.read`, whole on every device."""
-  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
-  shapes = {
-    'mean_image': (image_size, image_size, 3),
-    'eigenvalues': (3,),
-    'eigenvectors': (3, 3),
-  }
-  return {
-    name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated)
-    for name, shape in shapes.items()
-  }
-
-
-def load_best(
-  path: Path, image_size: int, mesh: Mesh, net: AlexNet, display: Display
-) -> tuple[int, Any, augment.Statistics, list[str]]:
-  """Step, parameters (on the mesh), statistics and class names of the best whole checkpoint.
-
-  Where the best is damaged, the newest that is whole takes its place, saying so.
-
-  Raises:
-    UserError: there is none.
-  """
-  directory = path / 'checkpoints'
-  image = jnp.zeros((1, net.input_size, net.input_size, 3))
-  params = jax.eval_shape(net.init, jax.random.key(0), image)['params']
-  placed = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(params))
-  trees = {
-    'params': jax.tree.map(
-      lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), params, placed
-    ),
-    'statistics': abstract_statistics(image_size, mesh),
-  }
-  best = None
-  steps = checkpoint.steps(directory)[::-1]
-  for step in steps:  # the newest that can be read knows which is best
-    with contextlib.suppress(checkpoint.DamagedError):
-      best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
-      break
-  for step in sorted(steps, key=lambda step: (step != best, -step)):
-    try:
-      found, description = checkpoint.read(directory, step, trees)
-      statistics = augment.Statistics(**found['statistics'])
-      return step, found['params'], statistics, description['class_names']
-    except checkpoint.DamagedError as error:
-      display.line(f'checkpoint {step} is damaged ({error}); trying another')
-  raise UserError(f'{directory} has no whole checkpoint; train first, with --workdir={path}')
-
-
 def evaluate_workdir(
   path: str | os.PathLike[str], config: ConfigDict
 ) -> tuple[int, dict[str, float]]:
@@ -198,11 +147,9 @@ def evaluate_workdir(
     config, builder = experiment.open_data(config, display)
     workdir.check(path, experiment.resolved(config))
     net = experiment.make_network(config)
-    step, params, statistics, class_names = load_best(
-      path, config.data.image_size, mesh, net, display
-    )
+    network = trained.read(path, mesh, display.line)
     split = experiment.load_split(config, builder, config.data.validation_split)
-    if list(split.class_names) != class_names:
+    if list(split.class_names) != list(network.class_names):
       raise UserError(
         f'{path} was trained on other classes than those of {config.data.name}, or in another order'
       )
@@ -215,12 +162,13 @@ def evaluate_workdir(
         precision=config.train.precision,
         library_fusions=config.train.library_fusions,
       ),
-      params,
-      statistics,
+      network.params,
+      network.statistics,
       split,
       batch_size=config.train.batch_size,
       crop_size=net.input_size,
       mesh=mesh,
       progress=move,
     )
-  return step, values
+  assert network.step is not None
+  return network.step, values

@@ -30,6 +30,7 @@ from alexnet_jax import (
   metrics,
   optimizer,
   statistics,
+  trained,
   workdir,
 )
 from alexnet_jax import mesh as mesh_lib
@@ -270,7 +271,7 @@ def _restore(
   trees = {
     'params': abstract.params,
     'training': _training_tree(abstract),
-    'statistics': evaluate.abstract_statistics(split.image_size, mesh),
+    'statistics': trained.abstract(net, split.image_size, mesh)['statistics'],
   }
   damaged: dict[int, str] = {}
   for step in reversed(checkpoint.steps(directory)):

@@ -32,7 +32,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, evaluate, experiment, metrics, summary, train
+from alexnet_jax import augment, experiment, metrics, summary, train, trained
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import print_table
 from alexnet_jax.errors import UserError
@@ -603,7 +603,7 @@ def compiled_step(config: ConfigDict, mesh: Mesh) -> str:
   }
   spread = mesh_lib.shardings(mesh, mesh_lib.BATCH)
   batch = {name: abstract(array, spread) for name, array in batch.items()}
-  arrays: Any = evaluate.abstract_statistics(config.data.image_size, mesh)
+  arrays: Any = trained.abstract(net, config.data.image_size, mesh)['statistics']
   known = augment.Statistics(**arrays)
   everywhere = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
   lighting = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)

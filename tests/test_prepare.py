@@ -20,9 +20,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax import (
-  checkpoint,
   dataset,
-  evaluate,
   experiment,
   images,
   prepare,
@@ -31,6 +29,7 @@ from alexnet_jax import (
   sources,
   statistics,
   train,
+  trained,
 )
 from alexnet_jax.errors import UserError
 from configs import image_folder, imagenet
@@ -759,12 +758,10 @@ def test_training_prepares_by_itself(originals, tmp_path, capsys, monkeypatch):
   said = capsys.readouterr().err.splitlines()
   assert sum(line.startswith('preparing') and ' once, in ' in line for line in said) == 1
   assert not (tmp_path / 'run' / statistics.FILE_NAME).exists()
-  mesh = experiment.make_mesh(config)
-  trees = {'statistics': evaluate.abstract_statistics(8, mesh)}
-  found, description = checkpoint.read(tmp_path / 'run' / 'checkpoints', 2, trees)
-  assert description['class_names'] == list(CLASSES)
+  found = trained.read(tmp_path / 'run' / 'checkpoints' / '2')
+  assert list(found.class_names) == list(CLASSES)
   for name, array in statistics.load(directory / statistics.FILE_NAME, 8).items():
-    np.testing.assert_array_equal(found['statistics'][name], array.astype(np.float32))
+    np.testing.assert_array_equal(getattr(found.statistics, name), array.astype(np.float32))
 
 
 def open_data(config, display=None):

@@ -1,0 +1,254 @@
+"""A trained network with all that it takes to use it, from a workdir, a checkpoint or a file.
+
+A file is in the safetensors format: arrays named 'conv1.kernel', 'mean_image' and the like, with the
+config and the class names among its metadata. It holds what a checkpoint does but for the
+optimiser, loads anywhere, and runs no code.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from alexnet_jax import augment, checkpoint, experiment
+from alexnet_jax import mesh as mesh_lib
+from alexnet_jax.errors import UserError
+from alexnet_jax.model import AlexNet
+
+FORMAT = 1
+"""Version of the files that `write` writes."""
+
+_STATISTICS = augment.Statistics._fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A trained network.
+
+  Attributes:
+    params: {layer: {'kernel', 'bias'}} of global shapes, float32.
+    config: the run's whole config.
+    statistics: of its training images.
+    class_names: in the order of the labels.
+    step: steps it was trained for; None where that is not known.
+    path: where it came from.
+  """
+
+  params: Any
+  config: ConfigDict
+  statistics: augment.Statistics
+  class_names: Sequence[str]
+  step: int | None
+  path: str
+
+
+def read(
+  path: str | os.PathLike[str],
+  mesh: Mesh | None = None,
+  tell: Callable[[str], None] = lambda text: None,
+) -> Trained:
+  """Reads a trained network, whatever devices it was trained on.
+
+  Args:
+    path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that `write`
+      has written; on disk, or in a bucket that Orbax can read (gs://...).
+    mesh: devices for the parameters, in `mesh.parameter_specs`'s parts; None: all on the first.
+    tell: called with a line where a damaged checkpoint is passed over.
+
+  Raises:
+    UserError: there is nothing there, nothing that is whole, or it is of a newer version.
+  """
+  at = epath.Path(os.path.expanduser(os.fspath(path)))
+  if not at.exists():
+    raise UserError(f'there is no {at}; give a workdir, one of its checkpoints, or a .safetensors')
+  if not at.is_dir():
+    return _read_file(at, mesh)
+  if checkpoint.is_checkpoint(at):
+    with _as_user_error(at):
+      return _read_checkpoint(at.parent, int(at.name), mesh)
+  directory = at / 'checkpoints' if (at / 'checkpoints').is_dir() else at
+  for step in _best_first(directory):
+    try:
+      return _read_checkpoint(directory, step, mesh)
+    except checkpoint.DamagedError as error:
+      tell(f'checkpoint {step} is damaged ({error}); trying another')
+  raise UserError(f'{directory} has no whole checkpoint; train first, with --workdir={at}')
+
+
+def _best_first(directory: epath.Path) -> list[int]:
+  """Steps of the checkpoints, the best first, then the newest."""
+  steps = checkpoint.steps(directory)[::-1]
+  best = None
+  for step in steps:  # the newest that can be read knows which is best
+    with contextlib.suppress(checkpoint.DamagedError):
+      best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
+      break
+  return sorted(steps, key=lambda step: (step != best, -step))
+
+
+@contextlib.contextmanager
+def _as_user_error(path: epath.Path) -> Iterator[None]:
+  try:
+    yield
+  except checkpoint.DamagedError as error:
+    raise UserError(f'{path} is damaged ({error}); take another checkpoint') from error
+
+
+def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Trained:
+  path = str(directory / str(step))
+  description = checkpoint.read(directory, step, {})[1]
+  config = _config(description['config'], path)
+  trees = abstract(
+    experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
+  )
+  found, _ = checkpoint.read(directory, step, trees)
+  statistics = augment.Statistics(**found['statistics'])
+  names = description['class_names']
+  return Trained(found['params'], config, statistics, names, description['step'], path)
+
+
+def _config(resolved: Mapping[str, Any], path: str) -> ConfigDict:
+  try:
+    config = experiment.from_resolved(dict(resolved))
+    experiment.check(config)
+  except UserError as error:
+    raise UserError(f'the config in {path} cannot be used: {error}') from error
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f'the config in {path} is not one of this version of alexnet_jax: {error}'
+    ) from error
+  return config
+
+
+def _first_device(config: ConfigDict) -> Mesh:
+  return mesh_lib.make_mesh(config.model.num_columns, 1, 1)
+
+
+def parameter_shapes(net: AlexNet) -> Any:
+  """The network's parameters as jax.ShapeDtypeStruct."""
+  image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
+  return jax.eval_shape(net.init, jax.random.key(0), image)['params']
+
+
+def abstract(net: AlexNet, image_size: int, mesh: Mesh) -> dict[str, Any]:
+  """The parameters and statistics of a checkpoint for `checkpoint.read`, where they belong."""
+  params = parameter_shapes(net)
+  statistics = {
+    'mean_image': jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32),
+    'eigenvalues': jax.ShapeDtypeStruct((3,), jnp.float32),
+    'eigenvectors': jax.ShapeDtypeStruct((3, 3), jnp.float32),
+  }
+  specs = {
+    'params': mesh_lib.parameter_specs(params),
+    'statistics': dict.fromkeys(statistics, mesh_lib.REPLICATED),
+  }
+  return jax.tree.map(
+    lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
+    {'params': params, 'statistics': statistics},
+    mesh_lib.shardings(mesh, specs),
+  )
+
+
+def write(path: str | os.PathLike[str], trained: Trained) -> None:
+  """Writes a trained network into a safetensors file, in one move.
+
+  Args:
+    path: of the file, by habit ending in .safetensors.
+    trained: the network.
+  """
+  arrays = {
+    f'{layer}.{kind}': np.asarray(array)
+    for layer, kinds in trained.params.items()
+    for kind, array in kinds.items()
+  }
+  arrays |= {name: np.asarray(array) for name, array in trained.statistics._asdict().items()}
+  description = {
+    'version': FORMAT,
+    'config': experiment.resolved(trained.config),
+    'class_names': list(trained.class_names),
+    'step': trained.step,
+  }
+  write_arrays(path, arrays, {'alexnet_jax': json.dumps(description)})
+
+
+def write_arrays(
+  path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+  """Writes arrays into a safetensors file, in one move."""
+  whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+  target = epath.Path(os.path.expanduser(os.fspath(path)))
+  temporary = target.with_name(f'.{target.name}.new')
+  try:
+    temporary.write_bytes(safetensors.numpy.save(whole, dict(metadata)))
+    temporary.replace(target)
+  except OSError as error:
+    raise UserError(f'cannot write {target}: {error.strerror or error}') from error
+
+
+def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """The arrays of a safetensors file, and its metadata.
+
+  Raises:
+    UserError: it is no such file, or not a whole one.
+  """
+  try:
+    with safetensors.safe_open(os.fspath(path), 'numpy') as file:
+      names = list(file.keys())
+      return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+  except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+    raise UserError(f'{path} is no safetensors file, or not a whole one: {error}') from error
+
+
+def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
+  arrays, metadata = read_arrays(path)
+  if 'alexnet_jax' not in metadata:
+    raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
+  try:
+    description = json.loads(metadata['alexnet_jax'])
+    version, resolved = int(description['version']), dict(description['config'])
+    class_names, step = [str(name) for name in description['class_names']], description['step']
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path} has a description that cannot be read: {error}') from error
+  if version > FORMAT:
+    raise UserError(f'{path} was written by a newer alexnet_jax; upgrade this one')
+  config = _config(resolved, str(path))
+  shapes = abstract(
+    experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
+  )
+  wanted = {
+    f'{layer}.{kind}': leaf
+    for layer, kinds in shapes['params'].items()
+    for kind, leaf in kinds.items()
+  } | shapes['statistics']
+  check_arrays(str(path), arrays, wanted)
+  placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()}
+  params = {
+    layer: {kind: placed[f'{layer}.{kind}'] for kind in kinds}
+    for layer, kinds in shapes['params'].items()
+  }
+  statistics = augment.Statistics(**{name: placed[name] for name in _STATISTICS})
+  return Trained(params, config, statistics, class_names, step, str(path))
+
+
+def check_arrays(path: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
+  """Raises UserError, naming the first, where arrays are not those wanted, in name, shape, dtype."""
+  for name, leaf in wanted.items():
+    if name not in arrays:
+      raise UserError(f'{path} has no {name}')
+    there = arrays[name]
+    if (there.shape, there.dtype) != (leaf.shape, leaf.dtype):
+      raise UserError(
+        f'{name} in {path} is {there.dtype}{list(there.shape)},'
+        f' not {np.dtype(leaf.dtype)}{list(leaf.shape)}'
+      )

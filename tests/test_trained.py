@@ -1,0 +1,133 @@
+"""A trained network is read from whatever holds it, or it is said what is wrong."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import checkpoint, mesh, train, trained
+from alexnet_jax.errors import UserError
+from tests.small import small_config
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """Of a run on two devices."""
+  path = tmp_path_factory.mktemp('run')
+  result = train.train_and_evaluate(small_config({'mesh.column_devices': 2}), path)
+  return path, result
+
+
+@pytest.fixture
+def file(workdir, tmp_path):
+  path = tmp_path / 'net.safetensors'
+  trained.write(path, trained.read(workdir[0]))
+  return path
+
+
+def assert_same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, (a.params, a.statistics), (b.params, b.statistics))
+  assert a.config.to_dict() == b.config.to_dict()
+  assert (list(a.class_names), a.step) == (list(b.class_names), b.step)
+
+
+def test_workdir_checkpoints_checkpoint_and_file_are_the_same_network(workdir, file):
+  path, result = workdir
+  best = trained.read(path)
+  assert best.step == result['best_step']
+  assert list(best.class_names) == list('0123456789')
+  assert best.config.model.conv1.features == 16
+  for other in (path / 'checkpoints', path / 'checkpoints' / str(best.step), file, str(file)):
+    assert_same(best, trained.read(other))
+
+
+def test_all_lies_on_one_device_unless_a_mesh_is_given(workdir, file):
+  for path in (workdir[0], file):
+    on_one = trained.read(path)
+    assert {leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(on_one.params)} == {
+      True
+    }
+    on_two = trained.read(path, mesh.make_mesh(2, 2, 1))
+    assert len(on_two.params['conv1']['kernel'].devices()) == 2
+    assert_same(on_one, on_two)
+
+
+def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
+  copy = tmp_path / 'run'
+  shutil.copytree(workdir[0], copy)
+  best = workdir[1]['best_step']
+  for data in (copy / 'checkpoints' / str(best) / 'params').rglob('d/*'):
+    data.write_bytes(data.read_bytes()[:100])
+  told = []
+  assert trained.read(copy, tell=told.append).step != best
+  assert told[0].startswith(f'checkpoint {best} is damaged')
+  with pytest.raises(UserError, match=r'is damaged .* take another checkpoint'):
+    trained.read(copy / 'checkpoints' / str(best))
+
+
+def rewrite(file, change):
+  arrays, metadata = trained.read_arrays(file)
+  description = json.loads(metadata['alexnet_jax'])
+  change(arrays, description)
+  trained.write_arrays(file, arrays, {'alexnet_jax': json.dumps(description)})
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (lambda arrays, _: arrays.pop('conv3.bias'), 'has no conv3.bias'),
+    (lambda arrays, _: arrays.update({'fc6.bias': np.zeros(3, np.float32)}), r'float32\[3\], not'),
+    (lambda arrays, _: arrays.update({'fc6.bias': np.zeros(64)}), r'is float64\[64\], not float32'),
+    (lambda _, description: description.update(version=2), 'newer alexnet_jax; upgrade'),
+    (lambda _, description: description.update(version='x'), 'description that cannot be read'),
+    (lambda _, description: description.pop('class_names'), 'description that cannot be read'),
+    (lambda _, description: description.update(config={'model': {}}), 'not one of this version'),
+    (
+      lambda _, description: description['config']['model'].update(activation='gelu'),
+      'cannot be used: model.activation',
+    ),
+  ],
+)
+def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(file, change, words):
+  rewrite(file, change)
+  with pytest.raises(UserError, match=words):
+    trained.read(file)
+
+
+def test_a_file_cut_short_is_no_file(file):
+  file.write_bytes(file.read_bytes()[:-1])
+  with pytest.raises(UserError, match='no safetensors file, or not a whole one'):
+    trained.read(file)
+
+
+def test_a_file_of_others_is_to_be_converted(tmp_path):
+  trained.write_arrays(tmp_path / 'x.safetensors', {'features.0.weight': np.zeros(1)}, {})
+  with pytest.raises(UserError, match='not written by alexnet_jax; convert it first'):
+    trained.read(tmp_path / 'x.safetensors')
+
+
+def test_nothing_there_says_so(tmp_path):
+  with pytest.raises(UserError, match=r'there is no .*nowhere'):
+    trained.read(tmp_path / 'nowhere')
+  with pytest.raises(UserError, match='no whole checkpoint; train first'):
+    trained.read(tmp_path)
+
+
+def test_a_file_is_whole_or_not_there(workdir, tmp_path):
+  network = trained.read(workdir[0])
+  with pytest.raises(UserError, match='cannot write'):
+    trained.write(tmp_path / 'no' / 'folder.safetensors', network)
+  trained.write(tmp_path / 'net.safetensors', network)
+  assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
+
+
+def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch, tmp_path):
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, 'FORMAT', 2)
+    writer = checkpoint.Writer(tmp_path / 'checkpoints', 1)
+    writer.save(3, {}, {'progress': {'best_step': 3}}, 3)
+    writer.close()
+  with pytest.raises(UserError, match='written by a newer alexnet_jax; upgrade'):
+    trained.read(tmp_path)
