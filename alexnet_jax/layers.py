@@ -208,32 +208,41 @@ def _max_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, tuple[
   return y, (x, y)
 
 
+def _at_places(windows: Array, fill: float, i: int, j: int, x: Array, stride: int) -> Array:
+  """Puts a value of each window where its i-th row's j-th place is in x, and `fill` elsewhere."""
+  pads = (
+    (first, size - first - ((n - 1) * stride + 1), stride - 1)
+    for first, size, n in zip((i, j), x.shape[1:3], windows.shape[1:3], strict=True)
+  )
+  return lax.pad(windows, jnp.array(fill, windows.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+def _sum_over_window(share: Callable[[int, int], Array], window: int) -> Array:
+  """Sums over a window's places: a pool's gradient, where each share is a map as large as x.
+
+  XLA makes one loop over the places of x from it; its own forms (select-and-scatter for maxima,
+  sums over windows of a map of mostly zeros for means) take ten times as long on a CPU.
+  """
+  places = [(i, j) for i in range(window) for j in range(window)]
+  return functools.reduce(jnp.add, (share(i, j) for i, j in places))
+
+
 def _max_pool_backward(
   window: int, stride: int, residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array]:
   x, y = residuals
-  pads = _pool_pads(x, window, stride)
-  padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(low, high, 0) for low, high in pads])
-  rows, columns = y.shape[1:3]
-  zero = jnp.zeros((), g.dtype)
-  total = jnp.zeros(padded.shape, g.dtype)
-  for i in range(window):
-    for j in range(window):
-      seen = padded[
-        :, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride
-      ]
-      share = jnp.where(seen == y, g, zero)
-      total += lax.pad(
-        share,
-        zero,
-        ((0, 0, 0), (i, window - 1 - i, stride - 1), (j, window - 1 - j, stride - 1), (0, 0, 0)),
-      )
-  return (lax.pad(total, zero, [(-low, -high, 0) for low, high in pads]),)
+
+  def share(i: int, j: int) -> Array:
+    is_maximum = x == _at_places(y, jnp.nan, i, j, x, stride)
+    return jnp.where(is_maximum, _at_places(g, 0, i, j, x, stride), 0)
+
+  return (_sum_over_window(share, window),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def average_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
   """Mean over windows, always divided by the whole window as the 2012 kernels do at the edges.
 
@@ -243,6 +252,18 @@ def average_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
     x, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), _pool_pads(x, window, stride)
   )
   return total / window**2
+
+
+def _average_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
+  return average_pool(x, window, stride), x
+
+
+def _average_pool_backward(window: int, stride: int, x: Array, g: Array) -> tuple[Array]:
+  mean = g / window**2
+  return (_sum_over_window(lambda i, j: _at_places(mean, 0, i, j, x, stride), window),)
+
+
+average_pool.defvjp(_average_pool_forward, _average_pool_backward)
 
 
 def dropout_mask(key: Array, positions: Array, shape: tuple[int, ...], rate: float) -> Array:
