@@ -23,8 +23,8 @@ Array = jax.Array
 Columns = Sequence[Array]  # an array for each column, or one that all columns read
 
 CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6')
-HIDDEN = ('fc6', 'fc7')
-LAYERS = (*CONVOLUTIONS, *HIDDEN, 'fc8')
+DENSE = ('fc6', 'fc7', 'bottleneck', 'fc8')
+LAYERS = (*CONVOLUTIONS, *DENSE)
 
 ACTIVATIONS = {'relu': nn.relu, 'tanh': jnp.tanh, 'logistic': nn.sigmoid}
 
@@ -140,11 +140,12 @@ class AlexNet(nn.Module):
       column.
     one_column_halves: see `num_columns`; conv1 to conv4 in the paper's one-GPU net.
     locally_connected: convolutions whose kernels differ from place to place.
-    activation: 'relu', 'tanh' or 'logistic', after every layer but fc8.
+    activation: 'relu', 'tanh' or 'logistic', after every layer but the bottleneck and fc8.
     initialization: a key of INITIALIZATIONS.
     response_norm, within_norm: across neighbouring channels, and within a channel.
     pool, dropout: see there.
-    conv1 ... fc8: each layer's own numbers.
+    conv1 ... fc8: each layer's own numbers. The bottleneck is linear (source, net 146 for 21,843
+      classes).
     column_devices: devices over which the columns are spread; `local` sets it.
     column_axis: name of the mesh axis of those devices, inside `shard_map`; else None.
   """
@@ -169,6 +170,7 @@ class AlexNet(nn.Module):
   conv6: Layer
   fc6: Layer
   fc7: Layer
+  bottleneck: Layer
   fc8: Layer
   column_devices: int = 1
   column_axis: str | None = None
@@ -219,6 +221,7 @@ class AlexNet(nn.Module):
     x = [column.reshape(column.shape[0], -1) for column in x]  # 4608
     x = stage('fc6', x)  # 2048, from both columns
     x = stage('fc7', x)  # 2048, from both columns
+    x = stage('bottleneck', x)  # 1024, from both columns, where there is one
     # Each device multiplies its own columns' rows, and the products are summed.
     logits = layers.Output(
       self.num_classes, self.column_axis, **self._initializers('fc8'), name='fc8'
@@ -239,7 +242,7 @@ class AlexNet(nn.Module):
     steps: list[tuple[str, Callable[[Columns], Columns]]] = []
     if present:
       steps.append(('', functools.partial(self._linear, name)))
-    for step in self._layer(name).order.split('-') if name in CONVOLUTIONS else ('activation',):
+    for step in self._order(name):
       if step == 'activation' and present:
         steps.append(('_activation', _each(ACTIVATIONS[self.activation])))
       if step == 'norm' and present and name in self.response_norm.layers:
@@ -268,6 +271,12 @@ class AlexNet(nn.Module):
   def _layer(self, name: str) -> Layer:
     layer: Layer = getattr(self, name)
     return layer
+
+  def _order(self, name: str) -> Sequence[str]:
+    """What may follow a layer, in order."""
+    if name in CONVOLUTIONS:
+      return self._layer(name).order.split('-')
+    return () if name == 'bottleneck' else ('activation',)
 
   def _initializers(self, name: str) -> dict[str, Any]:
     std, bias = INITIALIZATIONS[self.initialization][name]

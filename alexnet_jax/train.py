@@ -306,6 +306,21 @@ def _restore(
   return None
 
 
+def _start_from(source: trained.Trained, params: Any, num_columns: int, display: Display) -> Any:
+  """The parameters with the layers that fit of a trained network, saying which."""
+  params, taken, reasons = trained.take_layers(params, num_columns, source)
+  listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
+  if not taken:
+    raise UserError(
+      f'train.init_from={source.path} has no layer of the shape of this network: {listed}'
+    )
+  display.line(f'from {source.path}: {", ".join(taken)}')
+  display.line(f'afresh: {listed or "nothing"}')
+  if unused := [layer for layer in source.params if layer not in params]:
+    display.line(f'not used: {", ".join(unused)}')
+  return params
+
+
 def _shuffled(split: dataset.Split) -> str:
   whole = split.block_size >= split.num_examples
   return 'whole' if whole else f'in blocks of {split.block_size:,} images'
@@ -334,16 +349,21 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   path = Path(workdir_path)
   experiment.check(config)
   mesh = experiment.make_mesh(config)
+  started = bool(checkpoint.steps(path / 'checkpoints'))
   with Display() as display:
+    source = None
+    if config.train.init_from and not started:  # before data are prepared, which may take hours
+      source = trained.read(config.train.init_from, tell=display.line)
     config, builder = experiment.open_data(config, display)
     net = experiment.make_network(config)
     train_split = experiment.load_split(config, builder, config.data.train_split)
     validation_split = experiment.load_split(config, builder, config.data.validation_split)
     stored = experiment.stored_statistics(config, builder)
-    started = bool(checkpoint.steps(path / 'checkpoints'))
     workdir.prepare(path, experiment.resolved(config), started)
     with _Signals() as signals, contextlib.ExitStack() as closing:
-      run = _Run(config, path, net, mesh, train_split, validation_split, stored, signals, display)
+      run = _Run(
+        config, path, net, mesh, train_split, validation_split, stored, source, signals, display
+      )
       closing.callback(run.close)
       return run.run()
 
@@ -360,6 +380,7 @@ class _Run:
     train_split: dataset.Split,
     validation_split: dataset.Split,
     stored: dict[str, np.ndarray] | None,
+    source: trained.Trained | None,
     signals: _Signals,
     display: Display,
   ):
@@ -386,6 +407,9 @@ class _Run:
       single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
       self.statistics = jax.device_put(augment.Statistics(**single), self.replicated)
       self.state = init_state(net, tx, mesh, config.train.seed)
+      if source is not None:
+        params = _start_from(source, self.state.params, net.num_columns, display)
+        self.state = self.state._replace(params=params)
       self.progress = Progress()
     self.step = int(self.state.step)
     # What the newest checkpoint has.

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import augment, checkpoint, experiment
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import AlexNet
+from alexnet_jax.model import DENSE, AlexNet
 
 FORMAT = 1
 """Version of the files that `write` writes."""
@@ -133,6 +133,42 @@ def _config(resolved: Mapping[str, Any], path: str) -> ConfigDict:
 
 def _first_device(config: ConfigDict) -> Mesh:
   return mesh_lib.make_mesh(config.model.num_columns, 1, 1)
+
+
+def take_layers(
+  params: Any, num_columns: int, source: Trained
+) -> tuple[Any, list[str], dict[str, str]]:
+  """Puts a trained network's layers in the place of those that have the same shapes.
+
+  Args:
+    params: of the network that is to start from it, placed on its devices.
+    num_columns: of that network.
+    source: the trained network.
+
+  Returns:
+    The parameters, placed alike; the layers taken; and each other layer with the reason why not.
+  """
+  columns = source.config.model.num_columns
+  reading_maps = next(name for name in DENSE if name in params)
+  kept, taken, reasons = dict(params), [], {}
+  for layer, ours in params.items():
+    theirs = source.params.get(layer)
+    if theirs is None:
+      reasons[layer] = 'not there'
+    elif (here := _shape(ours)) != (there := _shape(theirs)):
+      reasons[layer] = f'{here} here, {there} there'
+    elif layer == reading_maps and columns != num_columns:
+      reasons[layer] = f'inputs in the order of num_columns={num_columns} here, {columns} there'
+    else:
+      taken.append(layer)
+      kept[layer] = {
+        kind: jax.device_put(theirs[kind], array.sharding) for kind, array in ours.items()
+      }
+  return kept, taken, reasons
+
+
+def _shape(layer: Mapping[str, Any]) -> str:
+  return 'x'.join(map(str, layer['kernel'].shape))
 
 
 def parameter_shapes(net: AlexNet) -> Any:

@@ -79,6 +79,8 @@ def get_config() -> config_dict.ConfigDict:
   train.num_epochs = 90
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
   train.seed = 0
+  # A workdir, checkpoint or .safetensors file to start from: layers whose shapes agree are taken.
+  train.init_from = config_dict.placeholder(str)
   train.log_every_steps = 50
   # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
   # and loss: meant for GPUs and TPUs, where it is not measured yet; on a CPU float32 is faster.
@@ -101,7 +103,9 @@ def get_config() -> config_dict.ConfigDict:
   return config
 
 
-_LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'fc6', 'fc7', 'fc8')
+_LAYERS = (
+  'conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'fc6', 'fc7', 'bottleneck', 'fc8'
+)  # fmt: skip
 
 
 def _model() -> config_dict.ConfigDict:
@@ -111,7 +115,7 @@ def _model() -> config_dict.ConfigDict:
   model.num_columns = 2
   # Layers that read both columns (figure 2); the others read their own. With () the columns never
   # talk before fc8; the source's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
-  model.cross_column = ('conv3', 'conv6', 'fc6', 'fc7')
+  model.cross_column = ('conv3', 'conv6', 'fc6', 'fc7', 'bottleneck')
   # With num_columns = 1, the layers with half their kernels (section 3.2, footnote).
   model.one_column_halves = ('conv1', 'conv2', 'conv3', 'conv4')
   model.locally_connected = ()  # convolutions that do not share kernels between places
@@ -137,6 +141,8 @@ def _model() -> config_dict.ConfigDict:
   model.conv6 = conv(0, kernel_size=3, stride=1, padding=1)  # 256 in the nets with a sixth
   model.fc6 = config_dict.ConfigDict({'features': 4096})
   model.fc7 = config_dict.ConfigDict({'features': 4096})
+  # Linear units between fc7 and fc8: 2048 in the source's net for 21,843 classes.
+  model.bottleneck = config_dict.ConfigDict({'features': 0})
   model.fc8 = config_dict.ConfigDict()
 
   # 'paper' (section 5), 'source', 'caffe', 'source_cifar10' or 'he'; and, where set, a layer's

@@ -131,7 +131,9 @@ def _fully_connected(name, x, params, net):
   groups = 1 if name in net.cross_column else net.num_columns
   pairs = zip(jnp.split(x, groups, axis=1), jnp.split(kernel, groups, axis=1), strict=True)
   x = _add_bias(jnp.concatenate([part @ weights for part, weights in pairs], axis=1), bias)
-  return _dropout_at_test(name, _activation(net.activation, x), net)
+  if name != 'bottleneck':
+    x = _activation(net.activation, x)
+  return _dropout_at_test(name, x, net)
 
 
 def forward(params, images, net):
@@ -147,7 +149,7 @@ def forward(params, images, net):
     x = _convolutional(name, x, params, net)
   columns = jnp.split(x, net.num_columns, axis=3)
   x = jnp.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)
-  for name in ('fc6', 'fc7'):
+  for name in ('fc6', 'fc7', 'bottleneck'):
     x = _fully_connected(name, x, params, net)
   return _add_bias(x @ params['fc8']['kernel'], params['fc8']['bias'])
 

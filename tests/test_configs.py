@@ -59,7 +59,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     'data.prepared_dir': str(tmp_path / 'prepared'),
     'mesh.column_devices': 1,
     'mesh.data_devices': 1,
-    'model.conv6.features': 16,  # its fields are read where it is
+    'model.conv6.features': 16,  # their fields are read where they are
+    'model.bottleneck.features': 16,
     'model.num_classes': 2,
     'optimizer.cut_epochs': (),  # the plateau rule reads what they leave alone
     'train.batch_size': 8,

@@ -140,6 +140,7 @@ ON_A_MESH = {
     'locally_connected': ('conv5', 'conv6'),
     'pool.average': ('conv2',),
   },
+  'bottleneck': {'bottleneck.features': 6},
 }
 
 VARIANTS = {

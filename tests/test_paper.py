@@ -70,6 +70,8 @@ def test_variants_parameters_by_layer(config, updates, changed):
     ('imagenet_source', {}, 60_965_224),
     ('imagenet_one_column', {}, 59_798_312),
     ('imagenet_conv6', {}, 61_555_304),
+    ('imagenet_conv6_finetune', {}, 61_555_304),
+    ('imagenet_conv6_pretrain', {'num_classes': 21_843}, 110_605_267),
     ('cifar10', {}, 89_578),
     ('cifar10_13pct', {}, 1_116_490),
     ('cifar10_11pct', {}, 2_112_970),

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ from alexnet_jax import (
 )
 from alexnet_jax.display import Display
 from alexnet_jax.errors import Stopped, UserError
+from alexnet_jax.trained import read as read_trained
 from configs import cifar10
 from tests.small import small_config
 
@@ -238,6 +240,51 @@ def test_a_checkpoint_moves_between_one_device_and_two(tmp_path):
     train.train_and_evaluate(small_config({**common, 'mesh.column_devices': devices}), move)
   config = small_config()
   assert_close(params_at(stay, 30, config), params_at(move, 30, config), 1e-5)
+
+
+def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
+  train.train_and_evaluate(small_config({'train.num_steps': 5}), tmp_path / 'first')
+  config = small_config(
+    {
+      'train.init_from': str(tmp_path / 'first'),
+      'train.num_steps': 3,
+      'train.seed': 1,
+      'model.fc7.features': 32,
+      'optimizer.learning_rate': 0.01,
+      'optimizer.rate_multipliers.conv1': ((0, 0.0),),
+    }
+  )
+  capfd.readouterr()
+  train.train_and_evaluate(config, tmp_path / 'second')
+  said = capfd.readouterr().err
+  assert f'from {tmp_path}/first/checkpoints/5: conv1, conv2, conv3, conv4, conv5, fc6\n' in said
+  assert 'afresh: fc7 (64x32 here, 64x64 there), fc8 (32x10 here, 64x10 there)\n' in said
+  first, second = (read_trained(tmp_path / name).params for name in ('first', 'second'))
+  jax.tree.map(np.testing.assert_array_equal, first['conv1'], second['conv1'])  # frozen
+  moved = np.abs(first['conv2']['kernel'] - second['conv2']['kernel'])
+  assert 0 < moved.max() < 0.1 * np.abs(first['conv2']['kernel']).max()
+
+
+def test_a_run_that_goes_on_does_not_start_again_from_elsewhere(tmp_path):
+  train.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'first')
+  config = small_config({'train.init_from': str(tmp_path / 'first'), 'train.num_steps': 2})
+  train.train_and_evaluate(config, tmp_path / 'second')
+  shutil.rmtree(tmp_path / 'first')
+  config.train.num_steps = 4
+  assert train.train_and_evaluate(config, tmp_path / 'second')['step'] == 4
+
+
+def test_a_network_to_start_from_must_be_there_and_fit(tmp_path):
+  config = small_config({'train.init_from': str(tmp_path / 'nowhere')})
+  with pytest.raises(UserError, match=r'there is no .*nowhere'):
+    train.train_and_evaluate(config, tmp_path / 'second')
+  assert not (tmp_path / 'second').exists()
+  train.train_and_evaluate(small_config({'train.num_steps': 1}), tmp_path / 'first')
+  other = {f'model.{layer}.features': 8 for layer in ('conv1', 'conv2', 'conv3', 'fc6', 'fc7')}
+  other |= {'model.conv4.features': 8, 'model.conv5.features': 8}
+  config = small_config({'train.init_from': str(tmp_path / 'first'), **other})
+  with pytest.raises(UserError, match='has no layer of the shape of this network'):
+    train.train_and_evaluate(config, tmp_path / 'second')
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):

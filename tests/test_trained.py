@@ -4,10 +4,11 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, mesh, train, trained
+from alexnet_jax import checkpoint, experiment, mesh, train, trained
 from alexnet_jax.errors import UserError
 from tests.small import small_config
 
@@ -131,3 +132,32 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch
     writer.close()
   with pytest.raises(UserError, match='written by a newer alexnet_jax; upgrade'):
     trained.read(tmp_path)
+
+
+def on_digits(**updates):
+  config = small_config({f'model.{field}': value for field, value in updates.items()})
+  net = experiment.make_network(config)
+  return net.init(jax.random.key(7), jnp.zeros((1, 7, 7, 3)))['params'], net.num_columns
+
+
+def test_layers_whose_shapes_agree_are_taken(workdir):
+  source = trained.read(workdir[0])
+  ours, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
+  params, taken, reasons = trained.take_layers(ours, columns, source)
+  assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
+  assert reasons == {
+    'conv4': '3x3x16x16 here, 3x3x16x32 there',
+    'conv5': '3x3x8x32 here, 3x3x16x32 there',
+    'conv6': 'not there',
+    'fc6': '4x64 here, 32x64 there',
+    'fc8': '64x6 here, 64x10 there',
+  }
+  expected = {layer: (source.params if layer in taken else ours)[layer] for layer in ours}
+  jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
+  ours, columns = on_digits(num_columns=1, one_column_halves=())
+  _, taken, reasons = trained.take_layers(ours, columns, trained.read(workdir[0]))
+  assert reasons['fc6'] == 'inputs in the order of num_columns=1 here, 2 there'
+  assert taken == ['conv1', 'conv3', 'fc7', 'fc8']

@@ -1,0 +1,28 @@
+"""First step of the paper's "1 CNN*": the net with conv6 on the Fall 2011 ImageNet, all its classes.
+
+Paper, section 6.1, and the source's net 146 for 2011 (`layer-params-146-2011.cfg`): 21,843 classes,
+and 1024 + 1024 linear units between fc7 and the classes, without which those alone would have 90
+million weights (110,605,267 parameters in all).
+
+Command:  python launch.py --config=configs/imagenet_conv6_pretrain.py --config.data.data_dir=FOLDER
+          where FOLDER has a folder of images for each synset
+Cost:     8 epochs of 15 million images, 4.5 GFLOP an image: 5.4e17 FLOP.
+Expected: no figure of this net's is known; not run here.
+"""
+
+from ml_collections import config_dict
+
+from configs import imagenet_conv6
+
+
+def get_config() -> config_dict.ConfigDict:
+  """Returns the configuration."""
+  config = imagenet_conv6.get_config()
+  config.model.num_classes = None
+  config.model.bottleneck.features = 2048
+  config.data.name = 'folder'
+  # 0.01, and 0.001 from epoch 6. The source took conv1 to conv6 from the same net trained on the
+  # 2009 release (train.init_from) and trained them at a tenth of the rate throughout.
+  config.optimizer.cut_epochs = (6,)
+  config.train.num_epochs = 8
+  return config
