@@ -1,41 +1,319 @@
-"""Pictures: arrays in, matplotlib figures out."""
+"""Pictures: arrays in, matplotlib figures out, readable in black and white.
 
+Figures 3 and 4 of the paper, as the 2012 source's `shownet.py` draws them, learning curves and
+activations. Names and titles are drawn as they are, '$' included.
+"""
+
+import io
+import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+import matplotlib
+import numpy as np
+from matplotlib import colormaps, figure
+from matplotlib.lines import Line2D
+
+_RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
+_MARKERS = 'osD^vP'
 
 
-def learning_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
-  """Loss and top-1 error of a run over its epochs, readable in black and white.
+class Figure(figure.Figure):
+  """A matplotlib figure that shows itself in a notebook, though nothing has imported pyplot."""
+
+  def _repr_png_(self) -> bytes:
+    file = io.BytesIO()
+    self.savefig(file, format='png', dpi=100)
+    return file.getvalue()
+
+
+def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
+  """Writes a figure as PNG and as SVG, each in one move; the folder is made if need be.
 
   Args:
-    records: lines of metrics.jsonl.
+    picture: the figure.
+    path: without '.png' or '.svg'.
+
+  Returns:
+    The two files' paths.
+
+  Raises:
+    OSError: nothing can be written there.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  written = []
+  for kind, metadata in (('png', {}), ('svg', {'Date': None})):
+    target = path.with_name(f'{path.name}.{kind}')
+    temporary = path.with_name(f'.{target.name}.new')
+    with matplotlib.rc_context({'svg.hashsalt': path.name}):  # the same picture, the same file
+      picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    temporary.replace(target)
+    written.append(target)
+  return written
+
+
+def _plain(text: str) -> str:
+  return text.replace('$', r'\$')  # else matplotlib would set it as a formula
+
+
+def _short(class_name: str, length: int) -> str:
+  """The first of a class's names ('tench, Tinca tinca'), cut to a length."""
+  name = class_name.split(',')[0]
+  return _plain(name if len(name) <= length else name[: length - 1] + '…')
+
+
+def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
+  """Loss and top-1 error of runs over their epochs, as the paper's figure 1.
+
+  Args:
+    runs: lines of metrics.jsonl, by the name of the run. Of one run the name is not drawn.
     title: what stands above.
 
   Returns:
     A figure of two panels.
   """
-  figure = Figure(figsize=(9, 3.6), layout='constrained')
-  figure.suptitle(title)
-  panels = figure.subplots(1, 2)
-  styles: dict[str, dict[str, Any]] = {
-    'train': {'color': '0.55', 'linestyle': '-', 'label': 'training'},
-    'validation': {'color': 'black', 'linestyle': '--', 'marker': 'o', 'markersize': 3},
-  }
+  many = len(runs) > 1
+  picture = Figure(figsize=(9, 3.6 + many * (0.4 + 0.1 * len(runs))), layout='constrained')
+  picture.suptitle(_plain(title))
+  panels = picture.subplots(1, 2)
+  train: dict[str, Any] = {'color': '0.55', 'linestyle': '-', 'label': 'training'}
+  validation: dict[str, Any] = {'color': 'black', 'linestyle': '--', 'label': 'validation'}
+  colors = colormaps['viridis'](np.linspace(0, 0.8, len(runs)))  # from dark to light
   for panel, field, label, factor in (
     (panels[0], 'loss', 'cross-entropy loss', 1),
     (panels[1], 'top1_error', 'top-1 error, %', 100),
   ):
-    for split, style in styles.items():
-      of_split = [record for record in records if record['split'] == split]
-      panel.plot(
-        [record['epoch'] for record in of_split],
-        [factor * record[field] for record in of_split],
-        **{'label': split, **style},
-      )
+    for i, records in enumerate(runs.values()):
+      style: dict[str, Any] = {'color': colors[i]} if many else {}
+      marker = {'marker': _MARKERS[i % len(_MARKERS)], 'markersize': 4 if many else 3}
+      for split, look in (('train', train), ('validation', validation | marker)):
+        of_split = [record for record in records if record['split'] == split]
+        panel.plot(
+          [record['epoch'] for record in of_split],
+          [factor * record[field] for record in of_split],
+          **{**look, **style},
+        )
     panel.set(xlabel='epochs', ylabel=label, ylim=(0, None))
     panel.grid(color='0.9')
     panel.spines[['top', 'right']].set_visible(False)
-  panels[0].legend(frameon=False)
-  return figure
+  if many:
+    of_runs = [
+      Line2D([], [], color=colors[i], marker=_MARKERS[i % len(_MARKERS)], label=_plain(name))
+      for i, name in enumerate(runs)
+    ]
+    of_splits = [Line2D([], [], **{**look, 'color': 'black'}) for look in (train, validation)]
+    picture.legend(handles=of_runs + of_splits, loc='outside lower center', ncols=2, frameon=False)
+  else:
+    panels[0].legend(frameon=False)
+  return picture
+
+
+def color_selectivity(kernels: np.ndarray) -> np.ndarray:
+  """Which share of each kernel's energy is not grey.
+
+  At each place a kernel has three weights, of red, green and blue, and their mean m is its grey
+  part: sum((w - m)^2) / sum(w^2), over places and colours. 0 for a kernel that looks only at
+  brightness, 2/3 on average for random weights, 1 for one that is blind to grey.
+
+  Args:
+    kernels: [height, width, 3, F].
+
+  Returns:
+    [F] float64; 0 for a kernel that is all zeros.
+  """
+  kernels = np.asarray(kernels, np.float64)
+  colored = kernels - kernels.mean(axis=2, keepdims=True)
+  energy = np.square(kernels).sum(axis=(0, 1, 2))
+  return np.square(colored).sum(axis=(0, 1, 2)) / np.where(energy > 0, energy, 1)
+
+
+def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
+  """The first layer's kernels, a column above the other: the paper's figure 3.
+
+  16 in a row, a black pixel between them, and each column's weights scaled from their minimum to
+  their maximum, as in the source. Above each column stands the mean of its kernels'
+  `color_selectivity`.
+
+  Args:
+    kernels: [height, width, 3, F], the columns' side by side in the last axis.
+    columns: how many.
+    title: what stands above.
+
+  Returns:
+    A figure with a panel for each column.
+  """
+  parts = np.split(np.asarray(kernels, np.float64), columns, axis=-1)
+  drawn, names = [], []
+  for i, part in enumerate(parts):
+    low, high = part.min(), part.max()
+    scaled = np.moveaxis((part - low) / (high - low or 1), -1, 0)  # [F / columns, h, w, 3]
+    drawn.append(_tiled(scaled, 16, 0.0))
+    names.append(
+      f'column {i + 1}: {len(scaled)} kernels, colour selectivity'
+      f' {color_selectivity(part).mean():.2f}'
+    )
+  return _panels(drawn, names, title)
+
+
+def activations(
+  maps: np.ndarray, columns: int, title: str, image: np.ndarray | None = None
+) -> Figure:
+  """What a layer makes of an image, a column above the other: black is the least, white the most.
+
+  Args:
+    maps: [H, W, C], or [D] of a fully connected layer; the columns' side by side in the last
+      axis. All are drawn to one scale, stated above each column.
+    columns: how many.
+    title: what stands above.
+    image: [S, S, 3] uint8, drawn beside them; None for none.
+
+  Returns:
+    A figure with a panel for each column, after that of the image.
+  """
+  maps = np.asarray(maps, np.float64)
+  maps = maps[None, None] if maps.ndim == 1 else maps
+  low, high = min(maps.min(), 0.0), maps.max()
+  drawn, names = [], []
+  for i, part in enumerate(np.split((maps - low) / (high - low or 1), columns, axis=-1)):
+    count = part.shape[-1]
+    per_row = 2 ** math.ceil(math.log2(3 * count) / 2)  # three to twelve times as wide as high
+    drawn.append(_tiled(np.moveaxis(part, -1, 0)[..., None], per_row, 1.0))
+    unit = 'units' if maps.shape[:2] == (1, 1) else f'maps of {maps.shape[0]}x{maps.shape[1]}'
+    names.append(f'column {i + 1}: {count} {unit}, from {low:.3g} to {high:.3g}')
+  return _panels(drawn, names, title, image)
+
+
+def _tiled(tiles: np.ndarray, per_row: int, between: float) -> np.ndarray:
+  """Tiles [N, H, W, C] in rows as one picture; a pixel between them, none where they are pixels."""
+  count, height, width, channels = tiles.shape
+  per_row = min(per_row, count)
+  gap = int(height > 1 or width > 1)
+  rows = -(-count // per_row)
+  size = (rows * (height + gap) - gap, per_row * (width + gap) - gap, channels)
+  picture = np.full(size, between)
+  for i, tile in enumerate(tiles):
+    top, left = i // per_row * (height + gap), i % per_row * (width + gap)
+    picture[top : top + height, left : left + width] = tile
+  return picture
+
+
+def _panels(
+  drawn: Sequence[np.ndarray], names: Sequence[str], title: str, image: np.ndarray | None = None
+) -> Figure:
+  """Pictures [H, W, 1 or 3] from 0 to 1, one below the other, an image to their left."""
+  width, left = 8.0, 1.6  # inches
+  heights = [width * picture.shape[0] / picture.shape[1] for picture in drawn]
+  beside = image is not None
+  names_and_title = 0.3 * len(drawn) + 0.6
+  size = (width + beside * left, max(sum(heights), beside * left) + names_and_title)
+  whole = Figure(figsize=size, layout='constrained')
+  whole.suptitle(_plain(title))
+  grid = whole.add_gridspec(
+    len(drawn), 1 + beside, width_ratios=[left, width] if beside else None, height_ratios=heights
+  )
+  if image is not None:
+    _show(whole.add_subplot(grid[:, 0]), image)
+  for i, (picture, name) in enumerate(zip(drawn, names, strict=True)):
+    panel = whole.add_subplot(grid[i, -1])
+    # As they are, not resampled: each pixel is a weight or an activation.
+    panel.imshow(picture, cmap='gray', vmin=0, vmax=1, interpolation='none')
+    panel.set_title(name, fontsize='medium', loc='left')
+    panel.set_axis_off()
+  return whole
+
+
+def _show(axes: Any, image: np.ndarray) -> None:
+  axes.imshow(image, cmap='gray')
+  axes.set(xticks=[], yticks=[])
+
+
+def predictions(
+  images: np.ndarray,
+  probabilities: np.ndarray,
+  labels: Sequence[int] | np.ndarray,
+  class_names: Sequence[str],
+  title: str,
+  per_row: int = 4,
+) -> Figure:
+  """Images with the five classes held most probable: the paper's figure 4, left.
+
+  The true class stands below its image; its bar, if it is among the five, is red and outlined.
+
+  Args:
+    images: [N, S, S, 3] uint8.
+    probabilities: [N, classes].
+    labels: [N] int.
+    class_names: of all classes.
+    title: what stands above.
+    per_row: images in a row.
+
+  Returns:
+    A figure with two axes for each image, its own and the bars' from 0 to 1.
+  """
+  rows = -(-len(images) // per_row)
+  picture = Figure(figsize=(2.4 * per_row, 3.4 * rows + 0.5), layout='constrained')
+  picture.suptitle(_plain(title))
+  grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2] * rows)
+  for i, (image, each, label) in enumerate(zip(images, probabilities, labels, strict=True)):
+    row, place = divmod(i, per_row)
+    above = picture.add_subplot(grid[2 * row, place])
+    _show(above, image)
+    above.set_xlabel(_short(class_names[label], 24), weight='bold')
+    best = np.argsort(-np.asarray(each), kind='stable')[:5]
+    right = best == label
+    bars = picture.add_subplot(grid[2 * row + 1, place])
+    bars.barh(
+      range(len(best)),
+      each[best],
+      color=np.where(right, _RIGHT, _WRONG),
+      edgecolor=np.where(right, 'black', 'none'),
+      linewidth=1.5,
+      clip_on=False,
+    )
+    for j, number in enumerate(best):
+      bars.text(0.02, j, _short(class_names[number], 32), va='center', fontsize='small')
+    bars.set(xlim=(0, 1), ylim=(4.5, -0.5), yticks=[], xticks=[0, 0.5, 1])
+    bars.set_xticklabels(['0', '0.5', '1'], fontsize='small')
+    bars.spines[['top', 'right']].set_visible(False)
+  return picture
+
+
+def retrieval(
+  images: np.ndarray,
+  names: Sequence[str],
+  neighbours: Sequence[np.ndarray],
+  neighbour_names: Sequence[Sequence[str]],
+  distances: Sequence[np.ndarray],
+  title: str,
+) -> Figure:
+  """Test images, and to the right of each the training images nearest: the paper's figure 4, right.
+
+  Args:
+    images: [Q, S, S, 3] uint8, the test images.
+    names: [Q], their classes.
+    neighbours: for each of them [K, S, S, 3] uint8, the nearest first.
+    neighbour_names: for each of them [K], the neighbours' classes; one of another class than the
+      test image's is red and slanted.
+    distances: for each of them [K], the neighbours' distances.
+    title: what stands above.
+
+  Returns:
+    A figure with an axes for each image, row by row.
+  """
+  count = len(neighbours[0])
+  picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.6), layout='constrained')
+  picture.suptitle(_plain(title))
+  grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
+  for row, (image, name) in enumerate(zip(images, names, strict=True)):
+    axes = picture.add_subplot(grid[row, 0])
+    _show(axes, image)
+    axes.set_xlabel(_short(name, 16), weight='bold', fontsize='small')
+    for i, other in enumerate(neighbour_names[row]):
+      axes = picture.add_subplot(grid[row, 2 + i])
+      _show(axes, neighbours[row][i])
+      style: Any = {} if other == name else {'color': 'firebrick', 'style': 'italic'}
+      axes.set_xlabel(f'{_short(other, 16)}\n{distances[row][i]:.3g}', fontsize='small', **style)
+  return picture

@@ -20,9 +20,8 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
   """
   from alexnet_jax import figures  # matplotlib, which nothing else here needs
 
-  picture = path / 'figures' / 'learning_curves.png'
-  picture.parent.mkdir(exist_ok=True)
-  figures.learning_curves(workdir.read_metrics(path), str(path)).savefig(picture, dpi=150)
+  curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
+  picture, _ = figures.save(curves, path / 'figures' / 'learning_curves')
   print_table(
     f'{config.data.name}, {config.data.validation_split} images',
     ('', 'step', 'top-1 error', 'top-5 error', 'loss'),

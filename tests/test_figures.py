@@ -1,6 +1,10 @@
-"""Learning curves draw what metrics.jsonl holds."""
+"""Figures show what they are given: heights, colours, places and names."""
 
+from xml.etree import ElementTree
+
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from alexnet_jax import figures
 
@@ -21,7 +25,7 @@ RECORDS = [
   ],
 )
 def test_both_splits_are_drawn_over_epochs(panel, name, train, validation):
-  axes = figures.learning_curves(RECORDS, 'a run').axes[panel]
+  axes = figures.learning_curves({'run': RECORDS}, 'a run').axes[panel]
   assert axes.get_xlabel() == 'epochs'
   assert axes.get_ylabel() == name
   assert axes.get_ylim()[0] == 0
@@ -34,7 +38,7 @@ def test_both_splits_are_drawn_over_epochs(panel, name, train, validation):
 
 
 def test_the_splits_are_told_apart_without_colour():
-  figure = figures.learning_curves(RECORDS, 'a run')
+  figure = figures.learning_curves({'run': RECORDS}, 'a run')
   for axes in figure.axes:
     train, validation = axes.get_lines()
     assert train.get_linestyle() != validation.get_linestyle()
@@ -43,9 +47,187 @@ def test_the_splits_are_told_apart_without_colour():
   assert figure.get_suptitle() == 'a run'
 
 
-@pytest.mark.parametrize('records', [RECORDS, RECORDS[:2]], ids=['both', 'before-validation'])
-@pytest.mark.parametrize(('kind', 'start'), [('png', b'\x89PNG'), ('svg', b'<?xml')])
-def test_figures_are_saved(tmp_path, records, kind, start):
-  path = tmp_path / f'curves.{kind}'
-  figures.learning_curves(records, 'a run').savefig(path)
-  assert path.read_bytes().startswith(start)
+def test_several_runs_are_told_apart_by_markers_and_named():
+  runs = {'runs/relu': RECORDS, 'runs/tanh': RECORDS[:3]}
+  figure = figures.learning_curves(runs, 'two')
+  for axes in figure.axes:
+    lines = axes.get_lines()
+    assert [len(line.get_xdata()) for line in lines] == [3, 2, 2, 1]
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert lines[1].get_marker() != lines[3].get_marker()
+    brightness = [np.mean(to_rgb(lines[i].get_color())) for i in (1, 3)]
+    assert brightness[1] - brightness[0] > 0.1
+  (legend,) = figure.legends
+  names = [text.get_text() for text in legend.get_texts()]
+  assert names == ['runs/relu', 'runs/tanh', 'training', 'validation']
+
+
+def test_colour_selectivity_is_the_share_that_is_not_grey():
+  rng = np.random.default_rng(0)
+  grey = np.repeat(rng.normal(size=(5, 5, 1)), 3, axis=2)
+  opponent = grey * np.array([1, -1, 0])
+  red = grey * np.array([1, 0, 0])
+  kernels = np.stack([grey, opponent, red, 0 * grey, grey + opponent], axis=-1)
+  expected = [0, 1, 2 / 3, 0, 2 / 5]  # the last: energy 3 of grey, 2 of colour
+  np.testing.assert_allclose(figures.color_selectivity(kernels), expected, atol=1e-12)
+  random = rng.normal(size=(11, 11, 3, 1000)).astype(np.float32)
+  assert figures.color_selectivity(random).mean() == pytest.approx(2 / 3, abs=0.005)
+
+
+def test_kernels_stand_sixteen_in_a_row_a_column_above_the_other():
+  rng = np.random.default_rng(1)
+  kernels = rng.normal(size=(11, 11, 3, 96))
+  kernels[..., 48:] *= 0.1  # each column has a scale of its own
+  figure = figures.kernels(kernels, 2, 'title')
+  assert figure.get_suptitle() == 'title'
+  assert len(figure.axes) == 2
+  for i, axes in enumerate(figure.axes):
+    ours = kernels[..., 48 * i : 48 * (i + 1)]
+    mean = figures.color_selectivity(ours).mean()
+    assert axes.get_title(loc='left') == (
+      f'column {i + 1}: 48 kernels, colour selectivity {mean:.2f}'
+    )
+    picture = np.asarray(axes.get_images()[0].get_array())
+    assert picture.shape == (3 * 12 - 1, 16 * 12 - 1, 3)
+    scaled = (ours - ours.min()) / (ours.max() - ours.min())
+    np.testing.assert_allclose(picture[12:23, 24:35], scaled[..., 18])  # second row, third
+    assert not picture[11].any()
+    assert not picture[:, 11].any()
+
+
+@pytest.mark.parametrize(
+  ('count', 'size', 'columns', 'shape'),
+  [
+    (96, 11, 1, (71, 191, 3)),
+    (10, 3, 1, (3, 39, 3)),
+    (34, 5, 2, (11, 95, 3)),
+    (2, 1, 2, (1, 1, 3)),
+  ],
+)
+def test_kernels_of_any_number_and_size_are_drawn(count, size, columns, shape):
+  figure = figures.kernels(np.ones((size, size, 3, count), np.float32), columns, '')
+  assert [axes.get_images()[0].get_array().shape for axes in figure.axes] == [shape] * columns
+
+
+def test_activations_share_a_scale_and_stand_beside_the_image():
+  maps = np.zeros((4, 6, 32))
+  maps[1, 2, 0], maps[3, 5, 17] = 2.0, 8.0
+  image = np.full((7, 7, 3), 9, np.uint8)
+  beside, first, second = figures.activations(maps, 2, 'title', image).axes
+  assert (beside.get_images()[0].get_array() == image).all()
+  assert first.get_title(loc='left') == 'column 1: 16 maps of 4x6, from 0 to 8'
+  assert first.get_images()[0].get_array()[1, 2] == 0.25
+  assert second.get_images()[0].get_array()[3, 7 + 5] == 1
+
+
+@pytest.mark.parametrize(
+  ('maps', 'columns', 'title', 'shape'),
+  [
+    (np.arange(4096.0), 2, 'column 1: 2048 units, from 0 to 4.1e+03', (16, 128)),
+    (np.zeros(6), 1, 'column 1: 6 units, from 0 to 0', (1, 6)),
+    (-np.ones((2, 2, 5)), 1, 'column 1: 5 maps of 2x2, from -1 to -1', (5, 11)),
+  ],
+)
+def test_activations_of_any_layer_are_drawn(maps, columns, title, shape):
+  axes = figures.activations(maps, columns, '').axes
+  assert len(axes) == columns
+  assert axes[0].get_title(loc='left') == title
+  picture = axes[0].get_images()[0].get_array()
+  assert picture.shape == shape
+  assert np.isfinite(picture).all()
+
+
+NAMES = ('tench, Tinca tinca', 'a $ b $', 'c' * 60, 'd', 'e', 'f')
+
+
+def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
+  images = np.arange(3 * 12, dtype=np.uint8).reshape(3, 2, 2, 3)
+  probabilities = np.array(
+    [[0.5, 0.2, 0.1, 0.1, 0.06, 0.04], [0, 0, 0, 0, 0.1, 0.9], [0.3, 0.3, 0.2, 0.1, 0.1, 0]]
+  )
+  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, 'title', per_row=2)
+  assert len(figure.axes) == 6
+  shown, charts = figure.axes[::2], figure.axes[1::2]
+  for axes, image in zip(shown, images, strict=True):
+    assert (axes.get_images()[0].get_array() == image).all()
+  assert [axes.get_xlabel() for axes in shown] == [r'a \$ b \$', 'e', 'f']
+  assert [[bar.get_width() for bar in axes.patches] for axes in charts] == [
+    [0.5, 0.2, 0.1, 0.1, 0.06],
+    [0.9, 0.1, 0, 0, 0],
+    [0.3, 0.3, 0.2, 0.1, 0.1],
+  ]
+  red = [[to_rgb(bar.get_facecolor())[2] < 0.6 for bar in axes.patches] for axes in charts]
+  assert red == [
+    [False, True, False, False, False],
+    [False, True, False, False, False],
+    [False] * 5,
+  ]
+  outlined = [[bar.get_edgecolor()[3] > 0 for bar in axes.patches] for axes in charts]
+  assert outlined == red
+  assert charts[0].get_xlim() == (0, 1)
+  assert charts[0].get_ylim()[0] > charts[0].get_ylim()[1]  # the most probable on top
+  names = [text.get_text() for text in charts[0].texts]
+  assert names == ['tench', r'a \$ b \$', 'c' * 31 + '…', 'd', 'e']
+
+
+def test_predictions_of_two_classes_have_two_bars():
+  figure = figures.predictions(
+    np.zeros((1, 8, 8, 3), np.uint8), np.array([[0.25, 0.75]]), [0], ('cat', 'dog'), ''
+  )
+  assert [bar.get_width() for bar in figure.axes[1].patches] == [0.75, 0.25]
+
+
+def test_retrieval_has_the_test_image_first_and_names_what_differs():
+  images = np.stack([np.full((4, 4, 3), i, np.uint8) for i in range(2)])
+  neighbours = [
+    np.stack([np.full((4, 4, 3), 10 * (i + 1) + j, np.uint8) for j in range(3)]) for i in range(2)
+  ]
+  names = [['cat', 'dog', 'cat'], ['dog', 'dog', 'dog']]
+  figure = figures.retrieval(images, ['cat', 'dog'], neighbours, names, np.ones((2, 3)) / 3, '')
+  values = [int(axes.get_images()[0].get_array()[0, 0, 0]) for axes in figure.axes]
+  assert values == [0, 10, 11, 12, 1, 20, 21, 22]
+  labels = [axes.xaxis.label for axes in figure.axes]
+  assert [label.get_text() for label in labels[:3]] == ['cat', 'cat\n0.333', 'dog\n0.333']
+  slanted = [label.get_style() == 'italic' for label in labels]
+  assert slanted == [False, False, True, False, False, False, False, False]
+
+
+def curves():
+  return figures.learning_curves({'run': RECORDS[:2]}, r'$\nothing')  # no formula
+
+
+def test_figures_are_saved_as_png_and_svg_the_same_every_time(tmp_path):
+  png, svg = figures.save(curves(), tmp_path / 'new' / 'epoch.1')
+  assert [path.name for path in sorted(png.parent.iterdir())] == ['epoch.1.png', 'epoch.1.svg']
+  assert png.read_bytes().startswith(b'\x89PNG')
+  assert ElementTree.parse(svg).getroot().tag.endswith('svg')
+  before = png.read_bytes(), svg.read_bytes()
+  figures.save(curves(), tmp_path / 'new' / 'epoch.1')
+  assert (png.read_bytes(), svg.read_bytes()) == before
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
+  figure = curves()
+  png, svg = figures.save(figure, tmp_path / 'curves')
+  before = png.read_bytes(), svg.read_bytes()
+
+  def fail(path, **_):
+    path.write_bytes(b'half')
+    raise OSError('disk full')
+
+  monkeypatch.setattr(figure, 'savefig', fail)
+  with pytest.raises(OSError, match='disk full'):
+    figures.save(figure, tmp_path / 'curves')
+  assert (png.read_bytes(), svg.read_bytes()) == before
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+  assert curves()._repr_png_().startswith(b'\x89PNG')
+
+
+def test_photographs_do_not_make_heavy_files(tmp_path):
+  rng = np.random.default_rng(2)
+  photographs = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+  neighbours = [np.repeat(photographs, 3, axis=0)] * 2
+  figure = figures.retrieval(photographs, 'ab', neighbours, ['aaabbb'] * 2, np.ones((2, 6)), '')
+  assert all(path.stat().st_size < 3_000_000 for path in figures.save(figure, tmp_path / 'heavy'))
