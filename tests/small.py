@@ -1,10 +1,14 @@
-"""Small configs that train in a second or two."""
+"""Small configs that train in a second or two, and parameters without training."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from alexnet_jax import trained
+from alexnet_jax.model import AlexNet
 from configs import digits
 
 
@@ -31,3 +35,12 @@ def small_config(overrides: Mapping[str, Any] | None = None) -> ConfigDict:
   config.train.log_every_steps = 10
   config.update_from_flattened_dict(dict(overrides or {}))
   return config
+
+
+def random_params(net: AlexNet) -> Any:
+  """Parameters without the seconds that compiling the initialisers takes."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: (0.1 * rng.normal(size=leaf.shape)).astype(np.float32),
+    trained.parameter_shapes(net),
+  )
