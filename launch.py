@@ -1,10 +1,11 @@
-"""Trains, evaluates or describes an AlexNet, or prepares its data.
+"""Trains, evaluates, draws or describes an AlexNet, or prepares its data.
 
   python launch.py --config=configs/digits.py
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
   python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
   python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
   python launch.py --workdir=runs/digits --mode=evaluate
+  python launch.py --workdir=runs/digits --mode=figures
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM saves and
 exits with 75: start me again.
@@ -34,10 +35,23 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'prepare', 'summary', 'evaluate'],
+  ['train', 'prepare', 'summary', 'evaluate', 'figures'],
   'train: train, or go on training; prepare: shrink the images once, as training does by itself'
   ' where it has not been done; summary: print the network as a table; evaluate: print the errors'
-  " of the workdir's best checkpoint.",
+  " of the workdir's best checkpoint; figures: draw into the workdir what its best checkpoint has"
+  " learned: the paper's figures 3 and 4, activations, learning curves.",
+)
+_LAYER = flags.DEFINE_string(
+  'layer',
+  None,
+  'For --mode=figures: the output by which training images are near, as fc6_activation (default:'
+  ' that of the last hidden layer, as in the paper). One that is not there is answered with all.',
+)
+_COMPARE = flags.DEFINE_list(
+  'compare',
+  [],
+  'For --mode=figures: other runs, whose learning curves to draw with this one'
+  "'s: --compare=runs/relu,runs/tanh.",
 )
 
 EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
@@ -116,6 +130,10 @@ def _run(config: ConfigDict, path: Path) -> None:
     from alexnet_jax import evaluate
 
     report.evaluation(config, path, *evaluate.evaluate_workdir(path, config))
+  elif _MODE.value == 'figures':
+    from alexnet_jax import gallery
+
+    report.pictures(path, *gallery.draw(path, config, _LAYER.value, _COMPARE.value))
   elif _MODE.value == 'prepare':
     report.preparation(config)
   else:

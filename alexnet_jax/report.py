@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment, prepare, records, summary, workdir
@@ -48,6 +49,32 @@ def evaluation(config: ConfigDict, path: Path, step: int, values: Mapping[str, f
     ('step', 'top-1 error', 'top-5 error', 'loss'),
     [(f'{step}', *_errors(values))],
   )
+
+
+def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np.ndarray]) -> None:
+  """Prints which figures were written, and how colour-selective the columns' kernels are.
+
+  Args:
+    path: the run's folder.
+    written: the files.
+    color_selectivity: for each column, that of each kernel; see `figures.color_selectivity`.
+  """
+  print_table(
+    f'{path}, colour selectivity of conv1: 0 grey, 2/3 at random, 1 colour only',
+    ('', 'kernels', 'mean', 'least', 'most'),
+    [
+      (
+        f'column {i + 1}',
+        f'{len(one)}',
+        *(f'{value:.2f}' for value in (one.mean(), one.min(), one.max())),
+      )
+      for i, one in enumerate(color_selectivity)
+    ],
+  )
+  for file in written:
+    if file.suffix == '.png':
+      print(f'picture       {file}')
+  print('each as .svg too')
 
 
 def preparation(config: ConfigDict) -> None:

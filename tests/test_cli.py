@@ -55,7 +55,7 @@ def assert_message(result, code, *words):
     ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
     ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
     ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
-    ('--mode=training', ('mode', 'train|prepare|summary|evaluate')),
+    ('--mode=training', ('mode', 'train|prepare|summary|evaluate|figures')),
   ],
 )
 def test_a_mistaken_flag_is_named_with_its_mending(override, words):
@@ -156,6 +156,13 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   assert err == ''
   assert str(workdir) in out
   assert 'top-5 error' in out
+
+  returncode, out, err = launch(f'--workdir={workdir}', '--mode=figures')
+  assert returncode == 0
+  assert err == ''
+  assert str(workdir / 'figures' / 'figure3_kernels.png') in out
+  missing = launch(f'--workdir={workdir}', '--mode=figures', '--layer=fc9')
+  assert_message(missing, 1, "no output 'fc9'", 'fc7_activation')
 
   other = launch(*args, '--config.model.num_columns=1')
   assert_message(other, 1, 'another experiment', 'model.num_columns: 2, not 1', '--workdir')

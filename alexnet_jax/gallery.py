@@ -1,0 +1,195 @@
+"""A run's figures: the paper's figures 3 and 4, activations, and learning curves."""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from alexnet_jax import dataset, experiment, figures, retrieval, trained, workdir
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from alexnet_jax.model import LAYERS
+
+_IMAGES, _QUERIES, _NEIGHBOURS = 8, 5, 6  # as in the paper's figure 4
+
+
+def draw(
+  path: str | os.PathLike[str],
+  config: ConfigDict,
+  layer: str | None = None,
+  compare: Sequence[str] = (),
+) -> tuple[list[Path], list[np.ndarray]]:
+  """Draws what a workdir's best checkpoint has learned, as PNG and SVG, into its folder `figures`.
+
+  learning_curves, figure3_kernels, figure4_predictions and activations_conv1 to that of the last
+  hidden layer, of some validation images; then figure4_retrieval, for which the network looks at
+  every training image. All is computed on one device.
+
+  Args:
+    path: the run's folder.
+    config: the run's, but for where it runs (`workdir.CIRCUMSTANCES`).
+    layer: the output by which images are near, one of `retrieval.output_names`; None: that of the
+      last hidden layer, before dropout, as in the paper.
+    compare: workdirs of other runs, whose learning curves are drawn with this one's.
+
+  Returns:
+    The files, and for each column the `figures.color_selectivity` of its first layer's kernels.
+
+  Raises:
+    UserError: there is no whole checkpoint, it is of another experiment or other classes, the
+      network has no such layer, or a run to compare has no metrics.
+  """
+  path = Path(path)
+  experiment.check(config)
+  runs = {name: workdir.read_metrics(name) for name in (str(path), *compare)}
+  for other in compare:
+    if not runs[other]:
+      raise UserError(f'{other} has no metrics.jsonl; compare with the workdir of a run')
+  files: list[Path] = []
+  with Display() as display:
+    network = trained.read(path, tell=display.line)
+    config, builder = experiment.open_data(config, display)
+    workdir.check(path, experiment.resolved(config))
+    net = experiment.make_network(config)
+    names = retrieval.output_names(net)
+    hidden = [name for name in LAYERS if f'{name}_activation' in names]
+    layer = layer or retrieval.last_hidden(names)
+    computing = {
+      'precision': config.train.precision,
+      'library_fusions': config.train.library_fusions,
+    }
+    options = experiment.augment_options(config)
+    features_step = retrieval.make_outputs_step(net, options, [layer], **computing)
+    what = _description(config, network, runs[str(path)])
+    move = display.task('figures', 4 + len(hidden))
+
+    def save(name: str, picture: figures.Figure) -> None:
+      files.extend(figures.save(picture, path / 'figures' / name))
+      move(1)
+
+    if runs[str(path)]:
+      title = str(path) if len(runs) == 1 else config.data.name
+      save('learning_curves', figures.learning_curves(runs, title))
+    else:
+      display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
+    kernels = first_kernels(network.params)
+    title = f'{what}\nkernels of conv1'
+    save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
+
+    validation = experiment.load_split(config, builder, config.data.validation_split)
+    if list(validation.class_names) != list(network.class_names):
+      raise UserError(
+        f'{path} was trained on other classes than those of {config.data.name}, or in another order'
+      )
+    images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
+    outputs = retrieval.make_outputs_step(net, options, names, **computing)(
+      network.params, network.statistics, _centre_crops(images, net.input_size)
+    )
+    probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
+    title = f'{what}\nvalidation images and the classes held most probable'
+    save(
+      'figure4_predictions',
+      figures.predictions(images, probabilities, labels, network.class_names, title),
+    )
+    for name in hidden:
+      maps, title = np.asarray(outputs[f'{name}_activation'][0]), f'{what}\nactivations of {name}'
+      picture = figures.activations(maps, net.num_columns, title, images[0])
+      save(f'activations_{name}', picture)
+
+    training = experiment.load_split(config, builder, config.data.train_split)
+    features = retrieval.split_features(
+      features_step,
+      network.params,
+      network.statistics,
+      training,
+      batch_size=config.train.batch_size,
+      crop_size=net.input_size,
+      progress=display.task('retrieval', training.num_examples),
+    )
+    queries = np.asarray(outputs[layer][:_QUERIES])
+    near, squares = retrieval.nearest(features, queries.reshape(len(queries), -1), _NEIGHBOURS)
+    found = [read_images(training, np.concatenate(training.order())[row]) for row in near]
+    save(
+      'figure4_retrieval',
+      figures.retrieval(
+        images[:_QUERIES],
+        [network.class_names[label] for label in labels[:_QUERIES]],
+        [pixels for pixels, _ in found],
+        [[network.class_names[label] for label in row] for _, row in found],
+        list(np.sqrt(squares)),
+        f'{what}\nvalidation images and the training images nearest by {layer}',
+      ),
+    )
+  columns = np.split(kernels, net.num_columns, axis=-1)
+  return files, [figures.color_selectivity(column) for column in columns]
+
+
+def first_kernels(params: Any) -> np.ndarray:
+  """conv1's kernels [height, width, 3, F]; of a locally connected one, those at the centre."""
+  kernels = np.asarray(params['conv1']['kernel'])
+  if kernels.ndim == 6:
+    kernels = kernels[kernels.shape[0] // 2, kernels.shape[1] // 2]
+  return kernels
+
+
+def first_of_each_class(split: dataset.Split, count: int) -> np.ndarray:
+  """The same examples of a split every time, of as many classes as can be.
+
+  Args:
+    split: the split.
+    count: how many; all where there are fewer.
+
+  Returns:
+    [count] int: of the first classes met the first example each, by class; then, where there are
+    too few classes, the second of each, and so on.
+  """
+  classes = min(count, len(split.class_names))
+  each = -(-count // classes)
+  found: dict[int, list[int]] = {}
+  position = 0
+  with contextlib.closing(dataset.whole_images(split)) as batches:
+    for batch in batches:
+      for label in batch['label'].tolist():
+        if label in found or len(found) < classes:
+          found.setdefault(label, []).append(position)
+        position += 1
+      if len(found) == classes and min(map(len, found.values())) >= each:
+        break
+  turns = sorted((turn, label) for label in found for turn in range(len(found[label])))
+  positions = [found[label][turn] for turn, label in turns[:count]]
+  examples: np.ndarray = np.concatenate(split.order())[positions]
+  return examples
+
+
+def read_images(split: dataset.Split, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Whole images [N, S, S, 3] uint8 and labels [N] int32 of examples [N], in their order."""
+  group = (examples, np.zeros((len(examples), 2), np.int32))
+  with contextlib.closing(split.read([group], len(examples), split.image_size)) as batches:
+    batch = next(batches)
+  return batch['image'], batch['label']
+
+
+def _centre_crops(images: np.ndarray, size: int) -> dict[str, np.ndarray]:
+  border = (images.shape[1] - size) // 2
+  return {
+    'image': images[:, border : border + size, border : border + size],
+    'offset': np.full((len(images), 2), border, np.int32),
+  }
+
+
+def _description(
+  config: ConfigDict, network: trained.Trained, records: Sequence[Mapping[str, Any]]
+) -> str:
+  """Data, network, step and, where it was measured then, the validation error."""
+  columns = config.model.num_columns
+  parts = [config.data.name, f'{columns} column{"s" * (columns > 1)}', f'step {network.step}']
+  for record in records:
+    if (record['split'], record['step']) == ('validation', network.step):
+      parts.append(f'top-1 error {record["top1_error"]:.1%}')
+      break
+  return ', '.join(parts)

@@ -1,0 +1,202 @@
+"""--mode=figures: what it chooses, what it leaves in the workdir, what it says of mistakes."""
+
+import shutil
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from alexnet_jax import checkpoint, dataset, experiment, figures, gallery, report, workdir
+from alexnet_jax.errors import UserError
+from tests.small import random_params, small_config
+
+
+def split_of(labels, classes):
+  images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), 'u1')
+  return dataset.ArraySplit(images, np.array(labels, np.int32), [str(i) for i in range(classes)])
+
+
+@pytest.mark.parametrize(
+  ('labels', 'classes', 'count', 'chosen'),
+  [
+    ([2, 2, 0, 1, 0, 2], 3, 3, [2, 3, 0]),  # the first of each class, by class
+    ([5, 5, 9, 7, 0, 3], 10, 3, [0, 3, 2]),  # of the first three classes that are met
+    ([1, 0, 1, 0, 1, 1], 2, 5, [1, 0, 3, 2, 4]),  # then the second of each, ...
+    ([1, 0], 2, 8, [1, 0]),  # no more than there are
+    ([1] * 300 + [0], 2, 2, [300, 0]),  # beyond what is read at a time
+  ],
+)
+def test_the_images_shown_are_the_first_of_each_class(labels, classes, count, chosen):
+  split = split_of(labels, classes)
+  examples = gallery.first_of_each_class(split, count)
+  assert examples.tolist() == chosen
+  images, found = gallery.read_images(split, examples)
+  assert found.tolist() == [labels[i] for i in chosen]
+  assert images[:, 0, 0, 0].tolist() == [i % 256 for i in chosen]
+
+
+NAMES = {'learning_curves', 'figure3_kernels', 'figure4_predictions', 'figure4_retrieval'}
+HIDDEN = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
+
+
+def leave_run(path, config):
+  """What a run of no steps would have left."""
+  net = experiment.make_network(config)
+  statistics = {
+    'mean_image': np.full((8, 8, 3), 70, np.float32),
+    'eigenvalues': np.ones(3, np.float32),
+    'eigenvectors': np.eye(3, dtype=np.float32),
+  }
+  description = {
+    'config': experiment.resolved(config),
+    'class_names': dataset.DIGITS,
+    'step': 7,
+    'progress': {'best_step': 7},
+  }
+  writer = checkpoint.Writer(path / 'checkpoints', 1)
+  writer.save(7, {'params': random_params(net), 'statistics': statistics}, description, 7)
+  writer.close()
+  workdir.prepare(path, experiment.resolved(config))
+  log = workdir.MetricsLog(path, 0)
+  for split, error in (('train', 0.9), ('validation', 0.875)):
+    log.write({'step': 7, 'epoch': 0.3, 'split': split, 'loss': 2.3, 'top1_error': error})
+  log.close()
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  path = tmp_path_factory.mktemp('runs') / 'small'
+  leave_run(path, small_config())
+  return path
+
+
+def test_of_a_locally_connected_layer_the_centres_kernels_are_taken():
+  kernels = np.arange(3 * 4 * 1 * 1 * 3 * 2).reshape(3, 4, 1, 1, 3, 2)
+  for given in (kernels, kernels[1, 2]):
+    np.testing.assert_array_equal(
+      gallery.first_kernels({'conv1': {'kernel': given}}), kernels[1, 2]
+    )
+
+
+@pytest.fixture
+def shown(monkeypatch):
+  """Figures by the names under which they would be saved."""
+  shown = {}
+
+  def keep(picture, path):
+    shown[path.name] = picture
+    return [path.with_suffix('.png')]
+
+  monkeypatch.setattr(figures, 'save', keep)
+  return shown
+
+
+def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
+  shown = {}
+
+  def save(picture, path):
+    shown[path.name] = picture
+    return save_figure(picture, path)
+
+  save_figure = figures.save
+  monkeypatch.setattr(figures, 'save', save)
+  report.pictures(run, *gallery.draw(run, small_config()))
+  out = capsys.readouterr().out
+  assert 'column 2 │       8 │' in out
+
+  names = {f'activations_{name}' for name in HIDDEN} | NAMES
+  there = {path.name for path in (run / 'figures').iterdir()}
+  assert there == {f'{name}.{kind}' for name in names for kind in ('png', 'svg')}
+  for name in names:
+    png = (run / 'figures' / f'{name}.png').read_bytes()
+    assert png.startswith(b'\x89PNG')
+    assert png.endswith(b'IEND\xaeB\x60\x82')
+    ElementTree.parse(run / 'figures' / f'{name}.svg')
+    assert f'{name}.png' in out
+
+  title = shown['figure4_retrieval'].get_suptitle()
+  assert title.startswith('digits, 2 columns, step 7, top-1 error 87.5%\n')
+  assert title.endswith('nearest by fc7_activation')
+  validation, training = dataset.digits('validation'), dataset.digits('train')
+  axes = shown['figure4_predictions'].axes
+  labels = [int(one.get_xlabel()) for one in axes[::2]]
+  assert len(labels) == 8
+  assert labels == sorted(set(labels))
+  for one, label in zip(axes[::2], labels, strict=True):  # whole squares, not the network's crops
+    first = np.flatnonzero(validation.labels == label)[0]
+    np.testing.assert_array_equal(one.get_images()[0].get_array(), validation.images[first])
+  assert [len(one.patches) for one in axes[1::2]] == [5] * 8
+  axes = shown['figure4_retrieval'].axes
+  assert len(axes) == 5 * 7
+  image = np.asarray(axes[1].get_images()[0].get_array())
+  found = np.flatnonzero((training.images == image).all(axis=(1, 2, 3)))
+  assert axes[1].get_xlabel().split()[0] in {str(training.labels[i]) for i in found}
+  assert len(shown['activations_conv5'].axes) == 3
+
+
+def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
+  config = small_config(
+    {
+      'model.num_columns': 1,
+      'model.fc6.features': 0,
+      'model.fc7.features': 0,
+    }
+  )
+  leave_run(tmp_path, config)
+  _, color = gallery.draw(tmp_path, config)
+  assert [len(column) for column in color] == [8]
+  assert 'digits, 1 column, step 7' in shown['figure3_kernels'].get_suptitle()
+  assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv5_pool')
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN[:5]} | NAMES
+
+
+@pytest.mark.parametrize('count', [0, 2])
+def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeypatch, count):
+  whole = dataset.digits
+
+  def cut(split):
+    there = whole(split)
+    few = dataset.ArraySplit(there.images[:count], there.labels[:count], there.class_names)
+    return few if split == 'train' else there
+
+  monkeypatch.setattr(dataset, 'digits', cut)
+  if not count:
+    with pytest.raises(UserError, match='no images among which'):
+      gallery.draw(run, small_config())
+  else:
+    gallery.draw(run, small_config())
+    assert len(shown['figure4_retrieval'].axes) == 5 * 3
+
+
+def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
+  other = tmp_path / 'other'
+  other.mkdir()
+  shutil.copy(run / 'metrics.jsonl', other)
+  gallery.draw(run, small_config(), 'conv2_norm', [str(other)])
+  assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv2_norm')
+  (legend,) = shown['learning_curves'].legends
+  names = [text.get_text() for text in legend.get_texts()]
+  assert names == [str(run), str(other), 'training', 'validation']
+
+
+def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
+  with pytest.raises(UserError, match=r"no output 'fc9'; it has conv1, .*fc8"):
+    gallery.draw(run, small_config(), 'fc9')
+  with pytest.raises(UserError, match=r'nowhere has no metrics.jsonl'):
+    gallery.draw(run, small_config(), compare=[str(tmp_path / 'nowhere')])
+  with pytest.raises(UserError, match='no whole checkpoint; train first'):
+    gallery.draw(tmp_path, small_config())
+  with pytest.raises(UserError, match='another experiment'):
+    gallery.draw(run, small_config({'model.num_columns': 1}))
+  assert not shown
+
+
+def test_without_metrics_all_but_the_curves_is_drawn(run, shown, tmp_path, capsys):
+  copy = tmp_path / 'copy'
+  shutil.copytree(run, copy)
+  (copy / 'metrics.jsonl').unlink()
+  gallery.draw(copy, small_config())
+  assert 'has no metrics.jsonl; its learning curves are left out' in capsys.readouterr().err
+  assert 'learning_curves' not in shown
+  assert 'figure4_retrieval' in shown
+  assert 'error' not in shown['figure3_kernels'].get_suptitle()
