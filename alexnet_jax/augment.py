@@ -26,7 +26,7 @@ class Options:
 
   Attributes:
     mean: see `subtract_mean`.
-    pixel_scale: multiplies the centred pixels.
+    pixel_scale: multiplies the centred pixels: a number, or one each for red, green and blue.
     flip: whether training images are mirrored with probability 1/2.
     images_per_draw: consecutive images that share a coin (32 in the source).
     rotation_degrees: training images are turned by up to this angle either way; 0: they are not.
@@ -34,7 +34,7 @@ class Options:
   """
 
   mean: str
-  pixel_scale: float
+  pixel_scale: float | tuple[float, float, float]
   flip: bool
   images_per_draw: int
   rotation_degrees: float
@@ -208,11 +208,16 @@ def training_pixels(
   pixels = moved(centred(images)) if options.mean == 'pixel' else centred(moved(images))
   scale, rescale = options.lighting_scale, options.lighting_rescale
   pixels = lighting(lighting_key, pixels, positions, statistics, lighting_std, scale, rescale)
-  return options.pixel_scale * pixels
+  return _scaled(pixels, options)
 
 
 def evaluation_pixels(
   images: Array, offsets: Array, statistics: Statistics, options: Options
 ) -> Array:
   """What the network sees of a test batch: centred pixels; args as `training_pixels`."""
-  return options.pixel_scale * subtract_mean(images, offsets, statistics.mean_image, options.mean)
+  centred = subtract_mean(images, offsets, statistics.mean_image, options.mean)
+  return _scaled(centred, options)
+
+
+def _scaled(pixels: Array, options: Options) -> Array:
+  return jnp.asarray(options.pixel_scale, pixels.dtype).reshape(1, 1, 1, -1) * pixels

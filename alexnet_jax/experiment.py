@@ -83,6 +83,13 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'augment.rotation_degrees is {config.augment.rotation_degrees}; it must be from 0 to 180'
     )
+  scale = config.augment.pixel_scale
+  scales = scale if isinstance(scale, tuple) else (scale,)
+  if len(scales) not in (1, 3) or not all(isinstance(value, int | float) for value in scales):
+    raise UserError(
+      f'augment.pixel_scale is {scale!r}; it must be a number, or three of them, for red, green and'
+      ' blue'
+    )
   if config.optimizer.cut_factor <= 0:
     raise UserError(f'optimizer.cut_factor is {config.optimizer.cut_factor}; it must be above 0')
   if not all(isinstance(epoch, int | float) for epoch in config.optimizer.cut_epochs):

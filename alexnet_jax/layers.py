@@ -22,19 +22,32 @@ from jax import lax
 Array = jax.Array
 
 
-def output_size(size: int, window: int, stride: int, padding: int) -> int:
-  """Side of a convolution's or pool's output, rounded up as the 2012 source does (`layer.py`)."""
-  return 1 + max(0, math.ceil((2 * padding + size - window) / stride))
+ROUNDINGS = {'up': math.ceil, 'down': math.floor}
 
 
-def _pad_for(size: int, window: int, stride: int, padding: int) -> tuple[int, int]:
-  """Low and high padding with which windows at `stride` exactly cover `output_size` outputs."""
-  covered = (output_size(size, window, stride, padding) - 1) * stride + window
+def output_size(size: int, window: int, stride: int, padding: int, rounding: str = 'up') -> int:
+  """Side of a convolution's or pool's output.
+
+  Rounded 'up' as the 2012 source does (`layer.py`), or 'down', as Caffe's and PyTorch's convolutions.
+  """
+  return 1 + max(0, ROUNDINGS[rounding]((2 * padding + size - window) / stride))
+
+
+def _pad_for(
+  size: int, window: int, stride: int, padding: int, rounding: str = 'up'
+) -> tuple[int, int]:
+  """Low and high padding with which windows at `stride` exactly cover `output_size` outputs.
+
+  The high one is negative where rounding down leaves pixels out.
+  """
+  covered = (output_size(size, window, stride, padding, rounding) - 1) * stride + window
   return padding, covered - size - padding
 
 
-def convolution(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
-  """Dense cross-correlation, zero-padded, the output's side rounded up.
+def convolution(
+  x: Array, kernel: Array, stride: int = 1, padding: int = 0, rounding: str = 'up'
+) -> Array:
+  """Dense cross-correlation, zero-padded.
 
   224x224 at window 11, stride 4 and no padding gives 55x55: three zero pixels are added on the
   right and at the bottom. With a stride, the same sum is written over `stride x stride` blocks
@@ -45,12 +58,13 @@ def convolution(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> A
     kernel: [window, window, C, F].
     stride: pixels between neighbouring windows.
     padding: zero pixels on the left and at the top (and, before rounding, right and bottom).
+    rounding: of the output's side; see `output_size`.
 
   Returns:
     [N, output_size(H), output_size(W), F].
   """
   window = kernel.shape[0]
-  rows, columns = (_pad_for(size, window, stride, padding) for size in x.shape[1:3])
+  rows, columns = (_pad_for(size, window, stride, padding, rounding) for size in x.shape[1:3])
   if stride > 1:
     n, c, f = x.shape[0], x.shape[3], kernel.shape[3]
     grow = -window % stride  # zeros that make the kernel a whole number of blocks
@@ -58,7 +72,8 @@ def convolution(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> A
     kernel = jnp.pad(kernel, ((0, grow), (0, grow), (0, 0), (0, 0)))
     kernel = kernel.reshape(blocks, stride, blocks, stride, c, f).transpose(0, 2, 1, 3, 4, 5)
     kernel = kernel.reshape(blocks, blocks, stride * stride * c, f)  # 12x12x3 -> 3x3x48
-    x = jnp.pad(x, ((0, 0), (rows[0], rows[1] + grow), (columns[0], columns[1] + grow), (0, 0)))
+    pads = [(0, 0), (rows[0], rows[1] + grow), (columns[0], columns[1] + grow), (0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(low, high, 0) for low, high in pads])
     height, width = x.shape[1] // stride, x.shape[2] // stride
     x = x.reshape(n, height, stride, width, stride, c).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(n, height, width, stride * stride * c)  # 228x228x3 -> 57x57x48
@@ -308,6 +323,7 @@ class Convolution(nn.Module):
     features: kernels on this device, over all the columns that it holds.
     columns: columns that this device holds.
     kernel_size, stride, padding: in pixels.
+    rounding: of the output's side; see `output_size`.
     shared: False for a locally connected layer, whose kernels and biases differ from place to
       place (stride 1).
     kernel_init, bias_init: initialisers.
@@ -318,6 +334,7 @@ class Convolution(nn.Module):
   kernel_size: int
   stride: int = 1
   padding: int = 0
+  rounding: str = 'up'
   shared: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.01)
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
@@ -330,7 +347,9 @@ class Convolution(nn.Module):
     if self.shared:
       kernel = self.param('kernel', self.kernel_init, window)
       bias = self.param('bias', self.bias_init, (self.features,))
-      function = functools.partial(convolution, stride=self.stride, padding=self.padding)
+      function = functools.partial(
+        convolution, stride=self.stride, padding=self.padding, rounding=self.rounding
+      )
     else:
       places = tuple(output_size(s, self.kernel_size, 1, self.padding) for s in (rows, columns))
       kernel = self.param('kernel', self.kernel_init, places + window)

@@ -60,6 +60,8 @@ class Layer:
   Attributes:
     features: kernels or units over both columns; 0 leaves the layer out.
     kernel_size, stride, padding: of a convolution, in pixels.
+    rounding: of a convolution's output where the stride does not divide: 'up' or 'down'; see
+      `layers.output_size`.
     order: what follows a convolution, in order; a step that the layer does not have is passed
       over. The paper's is 'activation-norm-pool'.
     weight_std, bias: initial values where they differ from `AlexNet.initialization`.
@@ -69,6 +71,7 @@ class Layer:
   kernel_size: int = 3
   stride: int = 1
   padding: int = 1
+  rounding: str = 'up'
   order: str = 'activation-norm-pool'
   weight_std: float | None = None
   bias: float | None = None
@@ -306,6 +309,7 @@ class AlexNet(nn.Module):
       kernel_size=layer.kernel_size,
       stride=layer.stride,
       padding=layer.padding - self.is_trimmed(name),
+      rounding=layer.rounding,
       shared=name not in self.locally_connected,
       **initializers,
       name=name,
@@ -447,6 +451,7 @@ def _check(net: AlexNet) -> None:
     at_least(f'{name}.kernel_size', layer.kernel_size, 1)
     at_least(f'{name}.stride', layer.stride, 1)
     at_least(f'{name}.padding', layer.padding, int(net.is_trimmed(name)))
+    one_of(f'{name}.rounding', layer.rounding, tuple(layers.ROUNDINGS))
     if layer.features % 2:
       raise UserError(
         f'model.{name}.features is {layer.features}; an even number (or 0, to leave the layer out)'

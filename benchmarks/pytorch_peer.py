@@ -86,8 +86,8 @@ def network(model: Any) -> tuple[nn.Sequential, int]:
       sys.exit(f'pytorch_peer.py: {name} is locally connected, which this peer does not have')
     if features:
       window, stride, padding = layer.kernel_size, layer.stride, _padding(model, name)
-      outputs = _output_size(side, window, stride, padding)
-      missing = (outputs - 1) * stride + window - 2 * padding - side
+      outputs = _output_size(side, window, stride, padding, layer.rounding)
+      missing = max(0, (outputs - 1) * stride + window - 2 * padding - side)
       if name == 'conv1':
         input_side += missing
       elif missing:
@@ -134,8 +134,9 @@ def _groups(model: Any, name: str) -> int:
   return 1 if name in model.cross_column else model.num_columns
 
 
-def _output_size(size: int, window: int, stride: int, padding: int) -> int:
-  return 1 + max(0, math.ceil((2 * padding + size - window) / stride))
+def _output_size(size: int, window: int, stride: int, padding: int, rounding: str = 'up') -> int:
+  steps = (2 * padding + size - window) / stride
+  return 1 + max(0, math.ceil(steps) if rounding == 'up' else math.floor(steps))
 
 
 def _norms(model: Any, name: str) -> dict[str, nn.Module]:

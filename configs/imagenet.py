@@ -48,7 +48,9 @@ def get_config() -> config_dict.ConfigDict:
   # The mean image is subtracted from each pixel: at the crop's own place ('pixel'), from any crop
   # its central part ('centre', the source), or its mean colour ('channel').
   augment.mean = 'pixel'
-  augment.pixel_scale = 1.0  # multiplies the centred pixels, 0 to 255
+  # Multiplies the centred pixels, 0 to 255: a number, or one each for red, green and blue.
+  augment.pixel_scale = config_dict.placeholder(object)
+  augment.pixel_scale = 1.0
   augment.lighting = lighting = config_dict.ConfigDict()
   # Standard deviation of the PCA lighting's normal draws, as (from epoch, value): section 4.1.
   lighting.std = ((0, 0.1),)
@@ -128,6 +130,9 @@ def _model() -> config_dict.ConfigDict:
     layer.kernel_size = kernel_size
     layer.stride = stride
     layer.padding = padding
+    # Of the output's side where the stride does not divide: 'up' (the source: 224 pixels give 55,
+    # three of them zero pixels beyond the edge) or 'down' (Caffe, PyTorch).
+    layer.rounding = 'up'
     # The paper's order; the source has 'norm-pool-activation' in conv1, CaffeNet
     # 'activation-pool-norm'. A step that the layer does not have is passed over.
     layer.order = 'activation-norm-pool'

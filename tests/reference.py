@@ -13,8 +13,10 @@ QUICK_TO_COMPILE = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emi
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-def _pads(shape, window, stride, padding):
+def _pads(shape, window, stride, padding, rounding='up'):
   """`padding` on the left and at the top; on the right and below what the last window needs."""
+  if rounding == 'down':
+    return [(padding, padding)] * 2
   pads = []
   for size in shape[1:3]:
     steps = max(0, -((window - size - 2 * padding) // stride))  # rounded up
@@ -113,7 +115,7 @@ def _convolutional(name, x, params, net):
     if name in net.locally_connected:
       x = _local_convolution(x, kernel, padding, groups)
     else:
-      pads = _pads(x.shape, layer.kernel_size, layer.stride, padding)
+      pads = _pads(x.shape, layer.kernel_size, layer.stride, padding, layer.rounding)
       x = _convolution(x, kernel, layer.stride, pads, groups)
     x = _add_bias(x, bias)
   for step in layer.order.split('-'):

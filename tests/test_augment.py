@@ -350,6 +350,18 @@ def numpy_training_pixels(images, offsets, positions, std, options):
   return options.pixel_scale * (lit / (1 + std) if options.lighting_rescale else lit)
 
 
+def test_each_colour_may_have_a_scale_of_its_own():
+  images, offsets = random_images(4), random_offsets(4)
+  options = replace(pixel_scale=(0.5, 0.25, 2.0))
+  ours = training_pixels(images, offsets, options)
+  once = training_pixels(images, offsets, OPTIONS)
+  np.testing.assert_array_equal(ours, once * np.float32([0.5, 0.25, 2.0]))
+  evaluated = augment.evaluation_pixels(
+    jnp.asarray(images), jnp.asarray(offsets), make_statistics(), options
+  )
+  np.testing.assert_array_equal(ours, evaluated)
+
+
 @pytest.mark.parametrize('degrees', [0.0, 30.0])
 @pytest.mark.parametrize('rescale', [False, True])
 @pytest.mark.parametrize('scale', augment.LIGHTING_SCALES)

@@ -96,6 +96,7 @@ def test_without_a_config_it_says_what_to_give():
     (('--config.data.encoding=webp',), ('data.encoding', "'webp'", "'jpeg'")),
     (('--config.augment.crop_offsets=9',), ('augment.crop_offsets',)),
     (('--config.augment.mean=average',), ('augment.mean', "'pixel'", "'centre'")),
+    (('--config.augment.pixel_scale=(1,2)',), ('augment.pixel_scale', '(1, 2)', 'three')),
     (('--config.mesh.column_devices=both',), ('mesh.column_devices', "'both'", "'auto'")),
   ],
 )

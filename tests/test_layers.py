@@ -23,6 +23,10 @@ def pads_rounded_up(size, window, stride, padding):
   return padding, (outputs - 1) * stride + window - size - padding
 
 
+def pads_rounded_down(size, window, stride, padding):
+  return padding, padding  # XLA leaves out what no window reaches
+
+
 def values_and_gradients(functions, g, *args):
   @functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
   def both(g, *args):
@@ -144,20 +148,24 @@ def test_max_pool_ties_at_the_overhanging_edge_stay_inside(x64):
     (5, 4, 1, 2, 0),
   ],
 )
-def test_convolution_is_xla_s_with_the_last_window_padded(
-  x64, height, width, window, stride, padding
+@pytest.mark.parametrize('rounding', ['up', 'down'])
+def test_convolution_is_xla_s_with_the_last_window_padded_or_left_out(
+  x64, height, width, window, stride, padding, rounding
 ):
-  pads = [pads_rounded_up(size, window, stride, padding) for size in (height, width)]
+  pads_of = pads_rounded_up if rounding == 'up' else pads_rounded_down
+  pads = [pads_of(size, window, stride, padding) for size in (height, width)]
 
   def expected(x, kernel):
     return lax.conv_general_dilated(
       x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
 
-  outputs = [layers.output_size(size, window, stride, padding) for size in (height, width)]
+  outputs = [
+    layers.output_size(size, window, stride, padding, rounding) for size in (height, width)
+  ]
   g, x = normal(2, *outputs, 4, seed=3), normal(2, height, width, 3)
   kernel = normal(window, window, 3, 4, seed=2)
-  functions = [lambda *args: layers.convolution(*args, stride, padding), expected]
+  functions = [lambda *args: layers.convolution(*args, stride, padding, rounding), expected]
   assert_all_close(values_and_gradients(functions, g, x, kernel), 1e-11)
 
 
@@ -178,6 +186,11 @@ def test_convolution_is_xla_s_with_the_last_window_padded(
 )
 def test_output_size_is_rounded_up(size, window, stride, padding, output):
   assert layers.output_size(size, window, stride, padding) == output
+
+
+@pytest.mark.parametrize(('size', 'padding', 'output'), [(227, 0, 55), (224, 2, 55), (224, 0, 54)])
+def test_output_size_is_rounded_down_where_asked(size, padding, output):
+  assert layers.output_size(size, 11, 4, padding, 'down') == output
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,7 @@ VARIANTS = {
   'without_conv5_fc6_and_fc7': {'conv5.features': 0, 'fc6.features': 0, 'fc7.features': 0},
   'inverted_dropout': {'dropout.inverted': True},
   'dropout_of_maps': {'dropout.layers': ('conv5', 'fc6'), 'dropout.rate': 0.3},
+  'conv1_rounded_down': {'conv1.rounding': 'down', 'input_size': 36},
 }
 
 
@@ -286,6 +287,7 @@ def test_intermediates_follow_the_layer_s_order(updates, layer, steps):
     ({'fc7.features': 13}, 'fc7.features'),
     ({'conv1.features': 0}, 'conv1.features'),
     ({'conv2.order': 'activation-norm'}, 'conv2.order'),
+    ({'conv1.rounding': 'half'}, 'conv1.rounding'),
     ({'conv5.order': 'activation-norm-norm-pool'}, 'conv5.order'),
     ({'locally_connected': ('conv1',)}, 'conv1'),
     ({'pool.window': 2, 'pool.stride': 3}, 'pool.stride'),  # whole windows outside: -inf
@@ -332,6 +334,15 @@ def test_dropout_zeroes_units_in_training_and_scales_by_its_form(x64, rate, inve
 
   at_test = 1 if inverted else 1 - rate
   np.testing.assert_allclose(test['fc6_dropout'], at_test * test['fc6_activation'], rtol=1e-12)
+
+
+def test_dropout_of_maps_works_on_what_their_pool_leaves(x64):
+  net = units(True, **{'dropout.layers': ('conv5',)})
+  params, (images, _) = random_params(net), random_images(net)
+  outputs = intermediates(net, params, images, jax.random.key(1), jnp.arange(IMAGES))
+  pooled, after = outputs['conv5_pool'], outputs['conv5_dropout']
+  np.testing.assert_allclose(after, np.where(after == 0, 0, 2 * pooled), rtol=1e-12)
+  assert 0 < (after == 0).mean() < 1
 
 
 def test_dropout_draws_anew_for_each_step_layer_and_position(x64):

@@ -53,6 +53,12 @@ def test_paper_s_parameters_by_layer():
     ('imagenet_conv6', {}, {'conv6': 590_080}),
     ('imagenet', {'pool.window': 2}, {}),
     ('imagenet', {'input_size': 227}, {}),
+    ('imagenet_caffe', {}, {}),
+    (
+      'imagenet_torchvision',
+      {},
+      {'conv1': 23_296, 'conv2': 307_392, 'conv3': 663_936, 'conv4': 884_992, 'conv5': 590_080},
+    ),
   ],
 )
 def test_variants_parameters_by_layer(config, updates, changed):
@@ -168,6 +174,8 @@ def sides(config='imagenet', **updates):
   [
     ('imagenet', {}, [55, 27, 27, 13, 13, 13, 13, 6]),
     ('imagenet', {'pool.window': 2}, [55, 28, 26, 13, 13, 13, 11, 6]),  # net 147
+    ('imagenet_caffe', {}, [55, 27, 27, 13, 13, 13, 13, 6]),
+    ('imagenet_torchvision', {}, [55, 27, 27, 13, 13, 13, 13, 6]),
     ('imagenet_conv6', {}, [55, 27, 27, 13, 13, 13, 13, 6, 6]),
     ('cifar10', {}, [32, 16, 16, 8, 8, 4]),
     ('cifar10_13pct', {}, [24, 12, 12, 6, 6, 6]),
@@ -255,7 +263,12 @@ def test_he_s_deviation_follows_from_the_number_of_inputs(config, layer, inputs)
 
 @pytest.mark.parametrize(
   ('config', 'initialization'),
-  [('imagenet', 'paper'), ('imagenet_source', 'source'), ('cifar10', 'source_cifar10')],
+  [
+    ('imagenet', 'paper'),
+    ('imagenet_source', 'source'),
+    ('imagenet_caffe', 'caffe'),
+    ('cifar10', 'source_cifar10'),
+  ],
 )
 def test_configs_name_their_initial_values(config, initialization):
   assert network(config).initialization == initialization

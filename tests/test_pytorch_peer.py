@@ -13,7 +13,15 @@ import pytest
 
 from alexnet_jax import model as model_lib
 from alexnet_jax import summary
-from configs import cifar10, cifar10_11pct, cifar10_alexnet, digits, imagenet, imagenet_source
+from configs import (
+  cifar10,
+  cifar10_11pct,
+  cifar10_alexnet,
+  digits,
+  imagenet,
+  imagenet_source,
+  imagenet_torchvision,
+)
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 peer = importlib.import_module('benchmarks.pytorch_peer')
@@ -53,6 +61,7 @@ VARIANTS = [
   pytest.param(imagenet, {}, id='paper'),
   pytest.param(imagenet_source, {}, id='source'),
   pytest.param(imagenet, {'num_columns': 1}, id='one column'),
+  pytest.param(imagenet_torchvision, {}, id='torchvision'),
   pytest.param(imagenet, {'pool.window': 2}, id='pools that do not overlap'),
   pytest.param(imagenet, {'conv5.features': 0, 'fc7.features': 0}, id='layers left out'),
   pytest.param(imagenet, {'cross_column': ('conv3',)}, id='fc6 and fc7 read their own column'),
@@ -79,7 +88,10 @@ def test_shapes_and_parameters_are_ours(config, updates):
   assert {name: shapes[f'{name}_pool'] for name in pooled} == pooled
 
 
-@pytest.mark.parametrize(('config', 'number'), [(imagenet, 60_965_224), (cifar10, 89_578)])
+@pytest.mark.parametrize(
+  ('config', 'number'),
+  [(imagenet, 60_965_224), (imagenet_torchvision, 61_100_840), (cifar10, 89_578)],
+)
 def test_number_of_parameters(config, number):
   with torch.device('meta'):
     net, _ = peer.network(config.get_config().model)
