@@ -1,4 +1,4 @@
-"""Trains, evaluates, draws or describes an AlexNet, or prepares its data.
+"""Trains, evaluates, draws, describes or converts an AlexNet, or prepares its data.
 
   python launch.py --config=configs/digits.py
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
@@ -6,12 +6,14 @@
   python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
   python launch.py --workdir=runs/digits --mode=evaluate
   python launch.py --workdir=runs/digits --mode=figures
+  python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM saves and
 exits with 75: start me again.
 """
 
 import difflib
+import functools
 import os
 import runpy
 import signal
@@ -35,11 +37,12 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'prepare', 'summary', 'evaluate', 'figures'],
+  ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert'],
   'train: train, or go on training; prepare: shrink the images once, as training does by itself'
   ' where it has not been done; summary: print the network as a table; evaluate: print the errors'
   " of the workdir's best checkpoint; figures: draw into the workdir what its best checkpoint has"
-  " learned: the paper's figures 3 and 4, activations, learning curves.",
+  " learned: the paper's figures 3 and 4, activations, learning curves; convert: read a network from"
+  ' --source, of this project or another, and write it to --target.',
 )
 _LAYER = flags.DEFINE_string(
   'layer',
@@ -52,6 +55,29 @@ _COMPARE = flags.DEFINE_list(
   [],
   'For --mode=figures: other runs, whose learning curves to draw with this one'
   "'s: --compare=runs/relu,runs/tanh.",
+)
+_SOURCE = flags.DEFINE_string(
+  'source',
+  None,
+  'For --mode=convert: a workdir, a checkpoint or a .safetensors; or, with the --config of its'
+  " network, Caffe's .caffemodel, TensorFlow users' .npy, or PyTorch's state dict (.pth,"
+  ' .safetensors): --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel.',
+)
+_TARGET = flags.DEFINE_string(
+  'target',
+  None,
+  'For --mode=convert: net.safetensors, a file of this project; or net.torch.safetensors or'
+  ' net.pth, a PyTorch state dict.',
+)
+_MEAN = flags.DEFINE_string(
+  'mean',
+  None,
+  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto) in place of a mean colour.",
+)
+_CLASS_NAMES = flags.DEFINE_string(
+  'class_names',
+  None,
+  "For --mode=convert: a text file with a class's name a line, in the order of the labels.",
 )
 
 EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
@@ -142,6 +168,26 @@ def _run(config: ConfigDict, path: Path) -> None:
     report.training(config, path, train.train_and_evaluate(config, path))
 
 
+def _convert() -> None:
+  from alexnet_jax import convert, report
+  from alexnet_jax.errors import UserError
+
+  if _SOURCE.value is None or _TARGET.value is None:
+    raise UserError(
+      'convert what, to what? Give --source and --target, as --source=runs/digits'
+      ' --target=digits.safetensors'
+    )
+  network = convert.convert(
+    _SOURCE.value,
+    _TARGET.value,
+    _CONFIG.value,
+    mean=_MEAN.value,
+    class_names=_CLASS_NAMES.value,
+    tell=functools.partial(print, file=sys.stderr),
+  )
+  report.conversion(network, _TARGET.value)
+
+
 def _leave(code: int) -> None:
   """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
   shown = b'\x1b[?25h' if os.isatty(2) else b''
@@ -157,6 +203,9 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
+    if _MODE.value == 'convert':
+      _convert()
+      return 0
     config, path = _config_and_workdir()
     if _MODE.value in ('train', 'prepare'):
       # Until the loop, which saves, takes the signals itself, there is nothing to save.

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import experiment, prepare, records, summary, workdir
+from alexnet_jax import experiment, prepare, records, summary, trained, workdir
 from alexnet_jax.display import Display, print_table
 
 
@@ -112,6 +113,20 @@ def preparation(config: ConfigDict) -> None:
   if report.exists():
     left_out = prepare.read_metadata(report.parent)['unreadable_files']
     print(f'left out      {left_out} unreadable files, listed in {report}')
+
+
+def conversion(network: trained.Trained, target: str) -> None:
+  """Prints what was read, and where it went.
+
+  Args:
+    network: what `convert.convert` returned.
+    target: the file that it wrote.
+  """
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(network.params))
+  names = network.class_names
+  print(f'read          {network.path}: {parameters:,} parameters')
+  print(f'classes       {len(names):,}, {names[0]!r} to {names[-1]!r}')
+  print(f'written       {target}')
 
 
 def network(config: ConfigDict) -> None:

@@ -29,6 +29,9 @@ from alexnet_jax.model import DENSE, AlexNet
 FORMAT = 1
 """Version of the files that `write` writes."""
 
+DESCRIPTION = 'alexnet_jax'
+"""Which of their metadata holds what `describe` makes."""
+
 _STATISTICS = augment.Statistics._fields
 
 
@@ -209,13 +212,39 @@ def write(path: str | os.PathLike[str], trained: Trained) -> None:
     for kind, array in kinds.items()
   }
   arrays |= {name: np.asarray(array) for name, array in trained.statistics._asdict().items()}
+  write_arrays(path, arrays, {DESCRIPTION: describe(trained)})
+
+
+def describe(trained: Trained) -> str:
+  """All but the arrays of a trained network, as JSON."""
   description = {
     'version': FORMAT,
     'config': experiment.resolved(trained.config),
     'class_names': list(trained.class_names),
     'step': trained.step,
   }
-  write_arrays(path, arrays, {'alexnet_jax': json.dumps(description)})
+  return json.dumps(description)
+
+
+def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int | None]:
+  """The config, class names and step that `describe` made into this text.
+
+  Args:
+    path: where it was, for messages.
+    text: the text.
+
+  Raises:
+    UserError: it cannot be read, or is of a newer version.
+  """
+  try:
+    description = json.loads(text)
+    version, resolved = int(description['version']), dict(description['config'])
+    class_names, step = [str(name) for name in description['class_names']], description['step']
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path} has a description that cannot be read: {error}') from error
+  if version > FORMAT:
+    raise UserError(f'{path} was written by a newer alexnet_jax; upgrade this one')
+  return _config(resolved, path), class_names, step
 
 
 def write_arrays(
@@ -223,10 +252,15 @@ def write_arrays(
 ) -> None:
   """Writes arrays into a safetensors file, in one move."""
   whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+  write_file(path, safetensors.numpy.save(whole, dict(metadata)))
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+  """Writes a file in one move; raises UserError where it cannot."""
   target = epath.Path(os.path.expanduser(os.fspath(path)))
   temporary = target.with_name(f'.{target.name}.new')
   try:
-    temporary.write_bytes(safetensors.numpy.save(whole, dict(metadata)))
+    temporary.write_bytes(content)
     temporary.replace(target)
   except OSError as error:
     raise UserError(f'cannot write {target}: {error.strerror or error}') from error
@@ -248,17 +282,9 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
 
 def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
   arrays, metadata = read_arrays(path)
-  if 'alexnet_jax' not in metadata:
+  if DESCRIPTION not in metadata:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
-  try:
-    description = json.loads(metadata['alexnet_jax'])
-    version, resolved = int(description['version']), dict(description['config'])
-    class_names, step = [str(name) for name in description['class_names']], description['step']
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f'{path} has a description that cannot be read: {error}') from error
-  if version > FORMAT:
-    raise UserError(f'{path} was written by a newer alexnet_jax; upgrade this one')
-  config = _config(resolved, str(path))
+  config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
   shapes = abstract(
     experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
   )

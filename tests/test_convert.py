@@ -1,0 +1,796 @@
+"""Others' weights give what they give there, ours come back bit for bit, and bad files say so."""
+
+import collections
+import functools
+import io
+import json
+import os
+import pickle
+import struct
+import sys
+import types
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from alexnet_jax import augment, convert, experiment, trained
+from alexnet_jax.errors import UserError
+from configs import imagenet, imagenet_caffe, imagenet_torchvision
+from tests import caffe_files
+from tests.reference import QUICK_TO_COMPILE
+from tests.small import small_config
+from tests.test_cli import assert_message, launch
+
+CLASSES = 7
+IMAGES = np.random.default_rng(1).integers(0, 256, (3, 98, 98, 3), dtype=np.uint8)  # RGB
+
+# Small, but with maps of 2x2 before fc6, so that their order matters.
+NARROW = {
+  'model.num_classes': CLASSES,
+  'model.conv1.features': 8,
+  'model.conv2.features': 12,
+  'model.conv3.features': 16,
+  'model.conv4.features': 12,
+  'model.conv5.features': 8,
+  'model.fc6.features': 20,
+  'model.fc7.features': 16,
+  'augment.crop_offsets': 1,
+  'data.image_size': 98,
+}
+
+
+def caffe_config():
+  """95 pixels: conv1 makes 22, whose pool overhangs."""
+  config = imagenet_caffe.get_config()
+  # The norm is to matter.
+  config.update_from_flattened_dict(
+    {**NARROW, 'model.input_size': 95, 'model.response_norm.alpha': 0.5}
+  )
+  return config
+
+
+def torchvision_config():
+  """98 pixels: conv1 makes 23 where it rounds down, 24 where it rounds up."""
+  config = imagenet_torchvision.get_config()
+  config.update_from_flattened_dict({**NARROW, 'model.input_size': 98})
+  return config
+
+
+def random_arrays(shapes):
+  """Of sizes that keep the signals' size from layer to layer; weights before biases."""
+  rng = np.random.default_rng(2)
+  scales = [np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.2 for shape in shapes]
+  return [
+    (scale * rng.standard_normal(shape)).astype(np.float32)
+    for scale, shape in zip(scales, shapes, strict=True)
+  ]
+
+
+def caffe_blobs():
+  """{layer: [weights, biases]} in Caffe's shapes, of two groups in conv2, conv4 and conv5."""
+  shapes = {
+    'conv1': (8, 3, 11, 11),
+    'conv2': (12, 4, 5, 5),
+    'conv3': (16, 12, 3, 3),
+    'conv4': (12, 8, 3, 3),
+    'conv5': (8, 6, 3, 3),
+    'fc6': (20, 8 * 2 * 2),
+    'fc7': (16, 20),
+    'fc8': (CLASSES, 16),
+  }
+  arrays = random_arrays([part for shape in shapes.values() for part in (shape, shape[:1])])
+  blobs = {layer: arrays[2 * i : 2 * i + 2] for i, layer in enumerate(shapes)}
+  blobs['conv1'][0] /= 64  # pixels go up to 255
+  return blobs
+
+
+def state_dict():
+  """As torchvision's AlexNet has it."""
+  shapes = {
+    'features.0': (8, 3, 11, 11),
+    'features.3': (12, 8, 5, 5),
+    'features.6': (16, 12, 3, 3),
+    'features.8': (12, 16, 3, 3),
+    'features.10': (8, 12, 3, 3),
+    'classifier.1': (20, 8 * 2 * 2),
+    'classifier.4': (16, 20),
+    'classifier.6': (CLASSES, 16),
+  }
+  arrays = random_arrays([part for shape in shapes.values() for part in (shape, shape[:1])])
+  names = [f'{module}.{kind}' for module in shapes for kind in ('weight', 'bias')]
+  return dict(zip(names, arrays, strict=True))
+
+
+def conv_nchw(x, weights, biases, stride=1, padding=0, groups=1):
+  y = lax.conv_general_dilated(
+    x,
+    weights,
+    (stride, stride),
+    [(padding, padding)] * 2,
+    dimension_numbers=('NCHW', 'OIHW', 'NCHW'),
+    feature_group_count=groups,
+  )
+  return jax.nn.relu(y + biases.reshape(1, -1, 1, 1))
+
+
+def pool_nchw(x, overhang):
+  """3x3 at stride 2; overhanging windows are clipped (Caffe) or left out (PyTorch)."""
+  odd = (x.shape[2] - 3) % 2
+  pads = [(0, 0), (0, 0), *[(0, odd if overhang else 0)] * 2]
+  return lax.reduce_window(x, -np.inf, lax.max, (1, 1, 3, 3), (1, 1, 2, 2), pads)
+
+
+def lrn_nchw(x, alpha, beta=0.75, n=5, k=1.0):
+  squares = lax.reduce_window(
+    x * x, 0.0, lax.add, (1, n, 1, 1), (1, 1, 1, 1), [(0, 0), (2, 2), (0, 0), (0, 0)]
+  )
+  return x * (k + alpha / n * squares) ** -beta
+
+
+@functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+def caffe_net(blobs, images):
+  """deploy.prototxt, in Caffe's terms: BGR, NCHW, groups of two.
+
+  Args:
+    blobs: {layer: [weights, biases]}.
+    images: [N, 3, 95, 95], the mean subtracted.
+  """
+  x = conv_nchw(images, *blobs['conv1'], stride=4)
+  x = pool_nchw(lrn_nchw(x, 0.5), overhang=True)
+  x = conv_nchw(x, *blobs['conv2'], padding=2, groups=2)
+  x = pool_nchw(lrn_nchw(x, 0.5), overhang=True)
+  x = conv_nchw(x, *blobs['conv3'], padding=1)
+  x = conv_nchw(x, *blobs['conv4'], padding=1, groups=2)
+  x = conv_nchw(x, *blobs['conv5'], padding=1, groups=2)
+  x = pool_nchw(x, overhang=True).reshape(len(x), -1)
+  for layer in ('fc6', 'fc7'):
+    weights, biases = blobs[layer]
+    x = jax.nn.relu(x @ weights.T + biases[None])
+  weights, biases = blobs['fc8']
+  return x @ weights.T + biases[None]
+
+
+@functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+def torchvision_net(state, images):
+  """torchvision's AlexNet at test time, whose adaptive pool does nothing to maps of this size."""
+
+  def conv(x, number, **geometry):
+    return conv_nchw(
+      x, state[f'features.{number}.weight'], state[f'features.{number}.bias'], **geometry
+    )
+
+  def linear(x, number):
+    weights, biases = (state[f'classifier.{number}.{kind}'] for kind in ('weight', 'bias'))
+    return x @ weights.T + biases[None]
+
+  x = pool_nchw(conv(images, 0, stride=4, padding=2), overhang=False)
+  x = pool_nchw(conv(x, 3, padding=2), overhang=False)
+  x = conv(conv(x, 6, padding=1), 8, padding=1)
+  x = pool_nchw(conv(x, 10, padding=1), overhang=False).reshape(len(x), -1)
+  x = jax.nn.relu(linear(x, 1))
+  return linear(jax.nn.relu(linear(x, 4)), 6)
+
+
+def our_logits(network):
+  """Of the central crops of IMAGES."""
+  net = experiment.make_network(network.config)
+  border = (IMAGES.shape[1] - net.input_size) // 2
+  crops = jnp.asarray(IMAGES[:, border:, border:][:, : net.input_size, : net.input_size])
+  offsets = jnp.full((len(crops), 2), border, jnp.int32)
+
+  @functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+  def apply(params, statistics):
+    options = experiment.augment_options(network.config)
+    pixels = augment.evaluation_pixels(crops, offsets, statistics, options)
+    return net.apply({'params': params}, pixels)[0]
+
+  return np.asarray(apply(network.params, network.statistics))
+
+
+def caffe_logits(blobs, mean):
+  """Of the same; mean is [3, 98, 98] or [3, 1, 1], blue, green and red."""
+  bgr = IMAGES[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - mean.astype(np.float32)
+  return np.asarray(caffe_net(blobs, bgr[:, :, 1:96, 1:96]))
+
+
+CAFFE_MEAN = np.array([104.00699, 116.66877, 122.67891]).reshape(3, 1, 1)  # blue, green and red
+
+
+def assert_close(actual, expected):
+  assert np.abs(expected).max() > 0.3
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+CAFFEMODELS = {
+  'old': caffe_files.old_caffemodel,
+  'new': caffe_files.caffemodel,
+  'unpacked': functools.partial(caffe_files.caffemodel, encode=caffe_files.unpacked_blob),
+  'doubles': functools.partial(caffe_files.caffemodel, encode=caffe_files.double_blob),
+}
+
+
+@pytest.mark.parametrize('encode', CAFFEMODELS.values(), ids=CAFFEMODELS)
+def test_a_caffemodel_gives_caffe_s_logits(tmp_path, encode):
+  source = tmp_path / 'bvlc_alexnet.caffemodel'
+  source.write_bytes(encode(caffe_blobs()))
+  network = convert.read(source, caffe_config())
+  assert_close(our_logits(network), caffe_logits(caffe_blobs(), CAFFE_MEAN))
+  assert list(network.class_names) == list('0123456')
+  assert network.step is None
+
+
+def test_caffe_s_mean_image_is_subtracted_where_the_crop_lies(tmp_path):
+  mean = np.random.default_rng(3).uniform(0, 255, (3, 98, 98))
+  (tmp_path / 'mean.binaryproto').write_bytes(caffe_files.binaryproto(mean))
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs()))
+  target = tmp_path / 'x.safetensors'
+  convert.convert(
+    tmp_path / 'x.caffemodel', target, caffe_config(), mean=tmp_path / 'mean.binaryproto'
+  )
+  assert_close(our_logits(trained.read(target)), caffe_logits(caffe_blobs(), mean))
+
+
+def tensorflow_layers():
+  """Caffe's weights as TensorFlow's users have them: HWIO, and fc6 reads maps in the order HWC."""
+  layers = {}
+  for layer, (weights, biases) in caffe_blobs().items():
+    if layer == 'fc6':
+      weights = weights.reshape(-1, 8, 2, 2).transpose(0, 2, 3, 1).reshape(weights.shape)
+    axes = (2, 3, 1, 0) if weights.ndim == 4 else (1, 0)
+    layers[layer] = [weights.transpose(axes), biases]
+  return layers
+
+
+def as_npy(pickled):
+  """A .npy of an array without axes that holds one object."""
+  file = io.BytesIO()
+  header = {'descr': '|O', 'fortran_order': False, 'shape': ()}
+  np.lib.format.write_array_header_1_0(file, header)
+  return file.getvalue() + pickled
+
+
+def pickled_by_python_2(layers):
+  """What Python 2 and its numpy made of it, where bytes are strings."""
+
+  def tuple_(*parts):
+    return b'(' + b''.join(parts) + b't'
+
+  def integer(number):
+    return b'J' + struct.pack('<i', number)
+
+  def string(content):
+    return b'T' + struct.pack('<i', len(content)) + content
+
+  def array(shape, code, order, content, flags=0):
+    dtype = b'cnumpy\ndtype\n' + tuple_(string(code), integer(0), integer(1)) + b'R'
+    dtype += (
+      tuple_(integer(3), string(order), b'NNN', integer(-1), integer(-1), integer(flags)) + b'b'
+    )
+    empty = tuple_(b'cnumpy\nndarray\n', tuple_(integer(0)), string(b'b'))
+    state = tuple_(integer(1), tuple_(*map(integer, shape)), dtype, b'\x89', content)
+    return b'cnumpy.core.multiarray\n_reconstruct\n' + empty + b'R' + state + b'b'
+
+  def floats(values):
+    return array(values.shape, b'f4', b'<', string(values.astype('<f4').tobytes()))
+
+  pairs = b''.join(
+    string(layer.encode()) + b'](' + b''.join(map(floats, pair)) + b'e'
+    for layer, pair in layers.items()
+  )
+  return b'\x80\x02' + array((), b'O8', b'|', b'](}(' + pairs + b'ue', 63) + b'.'
+
+
+def pickled(layers, protocol=4):
+  return pickle.dumps(np.array(layers, dtype=object), protocol=protocol)
+
+
+@pytest.mark.parametrize(
+  'pickled_by',
+  [pickled, functools.partial(pickled, protocol=2), pickled_by_python_2],
+  ids=['now', 'protocol 2', 'python 2'],
+)
+def test_an_npy_gives_caffe_s_logits(tmp_path, pickled_by):
+  source = tmp_path / 'bvlc_alexnet.npy'
+  source.write_bytes(as_npy(pickled_by(tensorflow_layers())))
+  assert np.load(source, allow_pickle=True, encoding='latin1').item().keys() == caffe_blobs().keys()
+  network = convert.read(source, caffe_config())
+  assert_close(our_logits(network), caffe_logits(caffe_blobs(), CAFFE_MEAN))
+
+
+TORCHVISION_MEAN = np.array([0.485, 0.456, 0.406])
+TORCHVISION_STD = np.array([0.229, 0.224, 0.225])
+
+
+def torchvision_images():
+  """As torchvision's transforms make them of IMAGES."""
+  pixels = (IMAGES / 255 - TORCHVISION_MEAN) / TORCHVISION_STD
+  return pixels.transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def write_state_dict(path, arrays=None):
+  trained.write_arrays(path, state_dict() if arrays is None else arrays, {'format': 'pt'})
+  return path
+
+
+def test_torchvision_s_state_dict_gives_its_logits(tmp_path):
+  network = convert.read(write_state_dict(tmp_path / 'x.safetensors'), torchvision_config())
+  expected = torchvision_net(state_dict(), torchvision_images())
+  assert_close(our_logits(network), np.asarray(expected))
+
+
+def test_torchvision_s_state_dict_gives_pytorch_s_logits(tmp_path):
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  nn = torch.nn
+
+  class AlexNet(nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.features = nn.Sequential(
+        nn.Conv2d(3, 8, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(8, 12, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(12, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 12, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(12, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+      )  # fmt: skip
+      self.classifier = nn.Sequential(
+        nn.Dropout(), nn.Linear(32, 20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 16), nn.ReLU(),
+        nn.Linear(16, CLASSES),
+      )  # fmt: skip
+
+    def forward(self, x):
+      return self.classifier(torch.flatten(self.features(x), 1))
+
+  model = AlexNet().eval()
+  model.load_state_dict({name: torch.tensor(array) for name, array in state_dict().items()})
+  torch.save(model.state_dict(), tmp_path / 'alexnet.pth')
+  network = convert.read(tmp_path / 'alexnet.pth', torchvision_config())
+  with torch.no_grad():
+    expected = model(torch.tensor(torchvision_images())).numpy()
+  assert_close(our_logits(network), expected)
+
+  convert.write(tmp_path / 'again.pth', network)
+  back = torch.load(tmp_path / 'again.pth', weights_only=True)
+  model.load_state_dict(back)
+  for name, array in state_dict().items():
+    np.testing.assert_array_equal(back[name].numpy(), array)
+
+
+def write_pth(path, arrays, monkeypatch, dtype=np.float32, **changes):
+  """A state dict as torch.save writes it, by Python's pickle under torch's names."""
+
+  class Storage:
+    def __init__(self, key):
+      self.key = key
+
+  class Tensor:
+    def __init__(self, key, array):
+      self.key, self.array = key, array
+
+    def __reduce__(self):
+      strides = tuple(step // self.array.itemsize for step in self.array.strides)
+      arguments = {'offset': 0, 'size': self.array.shape, 'stride': strides, **changes}
+      return rebuild, (Storage(self.key), *arguments.values(), False, collections.OrderedDict())
+
+  def rebuild():
+    pass
+
+  rebuild.__module__, rebuild.__qualname__ = 'torch._utils', '_rebuild_tensor_v2'
+  names = {np.float32: 'FloatStorage', np.float64: 'DoubleStorage', np.float16: 'HalfStorage'}
+  storage_class = type(names[dtype], (), {'__module__': 'torch'})
+  torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
+  setattr(torch, names[dtype], storage_class)
+  utils._rebuild_tensor_v2 = rebuild
+
+  class Pickler(pickle.Pickler):
+    def persistent_id(self, obj):
+      return ('storage', storage_class, obj.key, 'cpu', 0) if isinstance(obj, Storage) else None
+
+  arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+  tensors = {name: Tensor(str(i), array) for i, (name, array) in enumerate(arrays.items())}
+  file = io.BytesIO()
+  with monkeypatch.context() as patch:
+    patch.setitem(sys.modules, 'torch', torch)
+    patch.setitem(sys.modules, 'torch._utils', utils)
+    Pickler(file, protocol=2).dump(collections.OrderedDict(tensors))
+  parts = {f'data/{i}': array.tobytes() for i, array in enumerate(arrays.values())}
+  return write_zip(path, {'data.pkl': file.getvalue(), 'byteorder': b'little', **parts})
+
+
+def write_zip(path, parts, compression=zipfile.ZIP_STORED):
+  with zipfile.ZipFile(path, 'w', compression) as archive:
+    for name, content in parts.items():
+      archive.writestr(f'alexnet/{name}', content)
+  return path
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
+  source = write_pth(tmp_path / 'alexnet.pth', state_dict(), monkeypatch, dtype)
+  monkeypatch.setitem(sys.modules, 'torch', None)  # importing it would fail
+  network = convert.read(source, torchvision_config())
+  convert.write(tmp_path / 'x.torch.safetensors', network)
+  back, _ = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  assert back.keys() == state_dict().keys()
+  for name, array in state_dict().items():
+    np.testing.assert_array_equal(back[name], array.astype(dtype).astype(np.float32))
+
+
+def random_network(config, mean_image=None):
+  """A network of ours with random parameters."""
+  shapes = trained.parameter_shapes(experiment.make_network(config))
+  rng = np.random.default_rng(4)
+  draw = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
+  size = config.data.image_size
+  if mean_image is None:
+    mean_image = np.broadcast_to(np.float32([120.3, 110.2, 100.1]), (size, size, 3))
+  statistics = augment.Statistics(
+    mean_image=mean_image,
+    eigenvalues=np.zeros(3, np.float32),
+    eigenvectors=np.eye(3, dtype=np.float32),
+  )
+  names = [f'class {label}' for label in range(config.model.num_classes)]
+  return trained.Trained(draw, config, statistics, names, 12, 'nowhere')
+
+
+def assert_same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, (a.params, a.statistics), (b.params, b.statistics))
+  assert a.config.to_dict() == b.config.to_dict()
+  assert (list(a.class_names), a.step) == (list(b.class_names), b.step)
+
+
+NETWORKS = {
+  'two columns': caffe_config,
+  'one column': torchvision_config,
+  'conv3 reads its own column': lambda: small_config({'model.cross_column': ('fc6', 'fc7')}),
+}
+
+
+@pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
+def test_ours_to_a_state_dict_and_back_is_the_same_network(tmp_path, make_config):
+  network = random_network(make_config())
+  trained.write(tmp_path / 'x.safetensors', network)
+  convert.convert(tmp_path / 'x.safetensors', tmp_path / 'x.torch.safetensors')
+  with pytest.raises(UserError, match='convert it first'):
+    trained.read(tmp_path / 'x.torch.safetensors')
+  convert.convert(tmp_path / 'x.torch.safetensors', tmp_path / 'back.safetensors')
+  assert_same(network, trained.read(tmp_path / 'back.safetensors'))
+
+
+@pytest.mark.parametrize('layout', [convert.CAFFE, convert.TENSORFLOW, convert.TORCHVISION])
+@pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
+def test_decoding_undoes_encoding(layout, make_config):
+  network = random_network(make_config())
+  net = experiment.make_network(network.config)
+  arrays = convert.encode(network.params, net, layout)
+  jax.tree.map(np.testing.assert_array_equal, convert.decode(arrays, net, layout), network.params)
+
+
+def test_a_state_dict_has_torchvision_s_names_and_groups_for_columns(tmp_path):
+  convert.write(tmp_path / 'x.torch.safetensors', random_network(caffe_config()))
+  arrays, metadata = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  expected = dict(
+    zip(state_dict(), (a.shape for p in caffe_blobs().values() for a in p), strict=True)
+  )
+  assert {name: array.shape for name, array in arrays.items()} == expected
+  np.testing.assert_allclose(json.loads(metadata['mean_color']), [120.3, 110.2, 100.1], rtol=1e-6)
+
+
+FULL = {  # weights, by Caffe's deploy.prototxt and torchvision's alexnet.py
+  'caffe': [
+    (96, 3, 11, 11),
+    (256, 48, 5, 5),
+    (384, 256, 3, 3),
+    (384, 192, 3, 3),
+    (256, 192, 3, 3),
+    (4096, 9216),
+    (4096, 4096),
+    (1000, 4096),
+  ],
+  'torchvision': [
+    (64, 3, 11, 11),
+    (192, 64, 5, 5),
+    (384, 192, 3, 3),
+    (256, 384, 3, 3),
+    (256, 256, 3, 3),
+    (4096, 9216),
+    (4096, 4096),
+    (1000, 4096),
+  ],
+}
+
+
+@pytest.mark.parametrize(
+  ('config', 'layout', 'name'),
+  [
+    (imagenet_caffe, convert.CAFFE, 'caffe'),
+    (imagenet_torchvision, convert.TORCHVISION, 'torchvision'),
+    (imagenet, convert.TORCHVISION, 'caffe'),  # the paper's network in groups
+  ],
+  ids=['caffe', 'torchvision', 'paper'],
+)
+def test_the_full_networks_have_the_published_shapes(config, layout, name):
+  net = experiment.make_network(config.get_config())
+  shapes = trained.parameter_shapes(net)
+  theirs = jax.eval_shape(functools.partial(convert.encode, net=net, layout=layout), shapes)
+  expected = [part for shape in FULL[name] for part in (shape, shape[:1])]
+  assert [theirs[part].shape for pair in layout.names.values() for part in pair] == expected
+
+
+def test_mean_and_class_names_come_from_files(tmp_path):
+  (tmp_path / 'names.txt').write_text(''.join(f'sort {label}\n' for label in range(CLASSES)))
+  mean = np.random.default_rng(3).uniform(0, 255, (3, 98, 98)).astype(np.float32)
+  (tmp_path / 'mean.binaryproto').write_bytes(caffe_files.binaryproto(mean))
+  network = convert.convert(
+    write_state_dict(tmp_path / 'x.safetensors'),
+    tmp_path / 'y.safetensors',
+    torchvision_config(),
+    mean=tmp_path / 'mean.binaryproto',
+    class_names=tmp_path / 'names.txt',
+  )
+  assert_same(network, trained.read(tmp_path / 'y.safetensors'))
+  assert network.class_names[3] == 'sort 3'
+  np.testing.assert_array_equal(network.statistics.mean_image[..., 0], mean[2])  # red
+  np.testing.assert_array_equal(network.statistics.eigenvalues, np.zeros(3))
+
+
+class Code:
+  """Pickles as a call that leaves a file where it is run."""
+
+  def __init__(self, marker):
+    self.marker = marker
+
+  def __reduce__(self):
+    return os.system, (f'touch {self.marker}',)
+
+
+def test_code_in_an_npy_is_not_run(tmp_path):
+  marker = tmp_path / 'ran'
+  source = tmp_path / 'x.npy'
+  source.write_bytes(as_npy(pickled({'conv1': [Code(marker), np.zeros(2)]})))
+  with pytest.raises(UserError, match=r'asks for posix\.system, which may be code; nothing of it'):
+    convert.read(source, caffe_config())
+  assert not marker.exists()
+  np.load(source, allow_pickle=True)
+  assert marker.exists()  # numpy would have run it
+
+
+def test_code_in_a_pth_is_not_run(tmp_path):
+  marker = tmp_path / 'ran'
+  content = pickle.dumps({'features.0.weight': Code(marker)}, protocol=2)
+  source = write_zip(tmp_path / 'x.pth', {'data.pkl': content})
+  with pytest.raises(UserError, match=r'asks for posix\.system, which may be code; nothing of it'):
+    convert.read(source, torchvision_config())
+  assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+  'attribute', ['builtins\neval', 'os\nsystem', 'numpy\nload', 'torch\nload']
+)
+def test_only_what_arrays_need_is_known_to_the_unpickler(tmp_path, attribute):
+  content = b'c' + attribute.encode() + b'\n(tR.'
+  (tmp_path / 'x.npy').write_bytes(as_npy(content))
+  write_zip(tmp_path / 'x.pth', {'data.pkl': content})
+  for name in ('x.npy', 'x.pth'):
+    with pytest.raises(UserError, match='nothing of it was run'):
+      convert.read(tmp_path / name, caffe_config())
+
+
+HUGE = 2**40
+DAMAGED_PICKLES = {
+  'empty': b'',
+  'an object outside': b'\x80\x02X\x01\x00\x00\x00aQ.',
+  'bytes that are not there': b'\x80\x04\x8e' + struct.pack('<Q', HUGE) + b'x.',
+  'room that is not there': b'\x80\x05\x96' + struct.pack('<Q', HUGE) + b'x.',
+  'objects that are not there': b'\x80\x02Nr\xff\xff\xff\x7f.',
+  'a number': b'\x80\x02K\x01.',
+  'a list': b'\x80\x02].',
+  'a dictionary of numbers': b'\x80\x02}K\x01K\x02s.',
+}
+
+
+@pytest.mark.parametrize('content', DAMAGED_PICKLES.values(), ids=DAMAGED_PICKLES)
+def test_a_pickle_that_is_no_dictionary_of_arrays_is_refused(tmp_path, content):
+  (tmp_path / 'x.npy').write_bytes(as_npy(content))
+  write_zip(tmp_path / 'x.pth', {'data.pkl': content})
+  for name in ('x.npy', 'x.pth'):
+    with pytest.raises(UserError, match=f'{name} is no .*, or not a whole one'):
+      convert.read(tmp_path / name, caffe_config())
+
+
+@pytest.mark.parametrize('cut', [1, 20, 1000, -100, -1])
+def test_a_file_cut_short_is_not_whole(tmp_path, monkeypatch, cut):
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs())[:cut])
+  (tmp_path / 'x.npy').write_bytes(as_npy(pickled(tensorflow_layers()))[:cut])
+  whole = write_pth(tmp_path / 'whole.pth', state_dict(), monkeypatch).read_bytes()
+  (tmp_path / 'x.pth').write_bytes(whole[:cut])
+  for name in ('x.caffemodel', 'x.npy', 'x.pth'):
+    with pytest.raises(UserError, match=f'{name} is no '):
+      convert.read(tmp_path / name, caffe_config())
+
+
+@pytest.mark.parametrize(
+  ('content', 'words'),
+  [
+    (b'', 'no layers with weights'),
+    (b'This is no protobuf.', 'no caffemodel, or not a whole one'),
+    (caffe_files.counted(100, caffe_files.counted(1, b'conv1')), 'no layers with weights'),
+    (caffe_files.varint(2 << 3 | 2) + caffe_files.varint(HUGE), 'no caffemodel'),
+    (caffe_files.caffemodel({'conv1': [np.zeros((HUGE, 0))]}), 'conv1'),
+    (
+      caffe_files.caffemodel({'conv1': []}, None)
+      + caffe_files.counted(
+        100,
+        caffe_files.counted(1, b'conv1')
+        + caffe_files.counted(
+          7, caffe_files.counted(7, caffe_files.counted(1, caffe_files.varint(HUGE)))
+        ),
+      ),
+      r'0 numbers are to have the shape \[1099511627776\]',
+    ),
+  ],
+  ids=['empty', 'text', 'no blobs', 'huge message', 'huge empty blob', 'huge blob'],
+)
+def test_a_caffemodel_that_is_none_says_so(tmp_path, content, words):
+  (tmp_path / 'x.caffemodel').write_bytes(content)
+  with pytest.raises(UserError, match=words):
+    convert.read(tmp_path / 'x.caffemodel', caffe_config())
+
+
+def changed_blobs(change):
+  blobs = caffe_blobs()
+  change(blobs)
+  return blobs
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (lambda blobs: blobs.pop('conv3'), r'has no conv3\[0\], and is not the network of the config'),
+    (lambda blobs: blobs['fc7'].pop(), r'has no fc7\[1\]'),
+    (
+      lambda blobs: blobs.update(fc8=[np.zeros((9, 16)), np.zeros(9)]),
+      r'fc8\[0\] in .* is float32\[9, 16\], not float32\[7, 16\]',
+    ),
+    (lambda blobs: blobs.update(fc9=[np.zeros((9, 7))]), r'has fc9\[0\], and is not the network'),
+  ],
+)
+def test_another_network_than_the_config_s_is_named(tmp_path, change, words):
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(changed_blobs(change)))
+  with pytest.raises(UserError, match=words):
+    convert.read(tmp_path / 'x.caffemodel', caffe_config())
+
+
+def test_a_state_dict_of_another_network_is_named(tmp_path):
+  source = write_state_dict(tmp_path / 'x.safetensors')
+  words = r'features\.3\.weight in .* is float32\[12, 8, 5, 5\], not float32\[12, 4, 5, 5\], and'
+  with pytest.raises(UserError, match=words):
+    convert.read(source, caffe_config())
+
+
+@pytest.mark.parametrize(
+  'changes', [{'size': (10**6, 10**6), 'stride': (0, 0)}, {'offset': 9**9}, {'stride': (-1,)}]
+)
+def test_a_tensor_reaches_no_further_than_its_storage(tmp_path, monkeypatch, changes):
+  source = write_pth(tmp_path / 'x.pth', {'features.0.bias': np.zeros(8)}, monkeypatch, **changes)
+  with pytest.raises(UserError, match='a tensor reaches beyond its storage'):
+    convert.read(source, torchvision_config())
+
+
+def test_a_compressed_pth_is_refused(tmp_path):
+  bomb = {'data.pkl': bytes(10**6)}
+  source = write_zip(tmp_path / 'x.pth', bomb, zipfile.ZIP_DEFLATED)
+  with pytest.raises(UserError, match='it is compressed'):
+    convert.read(source, torchvision_config())
+
+
+def test_a_pth_from_before_pytorch_1_6_is_to_be_saved_anew(tmp_path):
+  (tmp_path / 'x.pth').write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b'more')
+  with pytest.raises(UserError, match=r"no zip file.*\n.*torch\.save\(torch\.load\('x\.pth'\)"):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_an_npy_of_numbers_is_no_dictionary(tmp_path):
+  np.save(tmp_path / 'x.npy', np.zeros((2, 3), np.float32))
+  with pytest.raises(UserError, match=r'it is an array, float32\[2, 3\]'):
+    convert.read(tmp_path / 'x.npy', caffe_config())
+
+
+def test_a_source_without_a_config_asks_for_it(tmp_path):
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs()))
+  with pytest.raises(UserError, match=r'brings no config.*--config=configs/imagenet_caffe\.py'):
+    convert.read(tmp_path / 'x.caffemodel')
+  with pytest.raises(
+    UserError, match=r'brings no config.*--config=configs/imagenet_torchvision\.py'
+  ):
+    convert.read(write_state_dict(tmp_path / 'x.safetensors'))
+
+
+def test_a_source_with_a_config_takes_no_other(tmp_path):
+  trained.write(tmp_path / 'x.safetensors', random_network(caffe_config()))
+  with pytest.raises(UserError, match='brings its own config; leave --config out'):
+    convert.read(tmp_path / 'x.safetensors', caffe_config())
+
+
+def test_what_is_not_there_or_of_no_known_kind_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'there is no .*nowhere\.pth'):
+    convert.read(tmp_path / 'nowhere.pth', caffe_config())
+  (tmp_path / 'x.h5').write_bytes(b'')
+  with pytest.raises(UserError, match=r'x\.h5 is of no kind known here.*\.caffemodel'):
+    convert.read(tmp_path / 'x.h5', caffe_config())
+
+
+def test_a_target_is_refused_before_the_source_is_read(tmp_path, monkeypatch):
+  with pytest.raises(UserError, match=r'x\.h5 is of no kind that is written here'):
+    convert.convert('nowhere', tmp_path / 'x.h5')
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(UserError, match=r'pip install torch, or write a \.torch\.safetensors'):
+    convert.convert('nowhere', tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize(
+  ('updates', 'words'),
+  [
+    ({'model.conv6.features': 32}, 'none locally connected, are converted; this one has .*conv6'),
+    ({'model.conv3.features': 0}, 'are converted; this one has conv1, conv2, conv4'),
+    ({'model.locally_connected': ('conv5',)}, 'none locally connected'),
+    ({'model.cross_column': ('conv3', 'fc6')}, 'fc7 reads its own column only'),
+  ],
+)
+def test_a_network_that_no_state_dict_can_hold_is_refused(tmp_path, updates, words):
+  network = random_network(small_config(updates))
+  with pytest.raises(UserError, match=words):
+    convert.write(tmp_path / 'x.torch.safetensors', network)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('text', ['', '[1, 2]', '[1, 2, "x"]', 'null'])
+def test_a_damaged_mean_color_is_named(tmp_path, text):
+  network = random_network(small_config())
+  convert.write(tmp_path / 'x.torch.safetensors', network)
+  arrays, metadata = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  trained.write_arrays(tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text})
+  with pytest.raises(UserError, match='has a mean_color that cannot be read'):
+    convert.read(tmp_path / 'x.torch.safetensors')
+
+
+def test_a_mean_or_names_that_do_not_fit_are_named(tmp_path):
+  source, target = write_state_dict(tmp_path / 'x.safetensors'), tmp_path / 'y.safetensors'
+  convert_it = functools.partial(convert.convert, source, target, torchvision_config())
+  file = tmp_path / 'file'
+  for argument in ('mean', 'class_names'):
+    with pytest.raises(UserError, match=rf'there is no .*file \(--{argument}\)'):
+      convert_it(**{argument: file})
+  file.write_bytes(caffe_files.binaryproto(np.zeros((3, 5, 5))))
+  with pytest.raises(UserError, match=r'3 x 5 x 5, but data\.image_size wants 3 x 98 x 98'):
+    convert_it(mean=file)
+  file.write_bytes(b'\xff\xfe')
+  with pytest.raises(UserError, match='no binaryproto, or not a whole one'):
+    convert_it(mean=file)
+  with pytest.raises(UserError, match='no text in UTF-8'):
+    convert_it(class_names=file)
+  file.write_text('one\ntwo\n')
+  with pytest.raises(UserError, match='has 2 lines, but the network has 7 classes'):
+    convert_it(class_names=file)
+  assert not target.exists()
+
+
+def test_launch_converts_and_says_what(tmp_path):
+  trained.write(tmp_path / 'x.safetensors', random_network(small_config()))
+  target = tmp_path / 'x.torch.safetensors'
+  code, out, _ = launch(
+    '--mode=convert', f'--source={tmp_path / "x.safetensors"}', f'--target={target}'
+  )
+  assert code == 0
+  read, classes, written = out.splitlines()
+  assert 'x.safetensors: ' in read
+  assert "10, 'class 0' to 'class 9'" in classes
+  assert str(target) in written
+  assert target.exists()
+
+
+def test_launch_says_what_to_give():
+  assert_message(launch('--mode=convert', '--source=runs/digits'), 1, '--source', '--target')
