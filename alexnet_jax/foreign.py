@@ -163,8 +163,8 @@ class _PickledArray:
   def __setstate__(self, state: Sequence[Any]) -> None:
     _, shape, dtype, is_fortran, content = state
     if dtype.code[0] != 'O':
-      if dtype.code not in ('f2', 'f4', 'f8'):
-        raise ValueError(f'{dtype.code} arrays are not floats')
+      if dtype.code not in ('f2', 'f4', 'f8') or dtype.order not in ('<', '>', '='):
+        raise ValueError(f'{dtype.order}{dtype.code} arrays are not floats')
       content = content.encode('latin1') if isinstance(content, str) else content  # Python 2's
       content = np.frombuffer(content, f'{dtype.order}{dtype.code}')
       content = content.reshape(shape, order='F' if is_fortran else 'C')
@@ -205,9 +205,13 @@ def read_state_dict(path: epath.Path) -> dict[str, np.ndarray]:
         if order != b'little':
           raise ValueError(f'its byte order is {order!r}')
 
+      @functools.cache  # tensors may share one
+      def content(key: str) -> bytes:
+        return archive.read(f'{folder}data/{key}')
+
       def storage(identity: Sequence[Any]) -> np.ndarray:
         _, dtype, key, *_ = identity  # 'storage', its class, its file's name, where it was, size
-        return np.frombuffer(archive.read(f'{folder}data/{key}'), dtype)
+        return np.frombuffer(content(key), dtype)
 
       arrays: dict[str, np.ndarray] = _unpickle(
         path, io.BytesIO(archive.read(pickled)), _PYTORCH, storage

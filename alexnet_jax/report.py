@@ -124,8 +124,9 @@ def conversion(network: trained.Trained, target: str) -> None:
   """
   parameters = sum(leaf.size for leaf in jax.tree.leaves(network.params))
   names = network.class_names
+  color = ', '.join(f'{value:.2f}' for value in network.statistics.mean_image.mean(axis=(0, 1)))
   print(f'read          {network.path}: {parameters:,} parameters')
-  print(f'classes       {len(names):,}, {names[0]!r} to {names[-1]!r}')
+  print(f'              {len(names):,} classes, {names[0]!r} to {names[-1]!r}; mean colour {color}')
   print(f'written       {target}')
 
 
