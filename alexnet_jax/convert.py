@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import augment, experiment, foreign, trained
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import HIDDEN, LAYERS, AlexNet
+from alexnet_jax.model import LAYERS, AlexNet
 from alexnet_jax.trained import Trained
 
 
@@ -52,7 +52,7 @@ class Layout:
 _STATE_DICT_DESCRIPTION = 'alexnet_jax_state_dict'
 _MEAN_COLOR = 'mean_color'
 
-_LAYERS = tuple(name for name in LAYERS if name != 'conv6')
+_LAYERS = tuple(name for name in LAYERS if name not in ('conv6', 'bottleneck'))
 
 CAFFE = Layout(
   names={layer: (f'{layer}[0]', f'{layer}[1]') for layer in _LAYERS},
@@ -146,7 +146,7 @@ def check_network(net: AlexNet) -> None:
       'only networks of conv1 to conv5 and fc6 to fc8, none locally connected, are converted; this'
       f' one has {", ".join(layers)}'
     )
-  own = [name for name in HIDDEN if name not in net.cross_column]
+  own = [name for name in ('fc6', 'fc7') if name not in net.cross_column]
   if net.num_columns > 1 and own:
     raise UserError(f'{own[0]} reads its own column only, which no other format can say')
 
