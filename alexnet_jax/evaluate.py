@@ -119,7 +119,10 @@ def evaluate(
   read = dataset.evaluation_batches(split, batch_size, crop_size, rows)
   with contextlib.closing(dataset.prefetch(put_batches(read, mesh))) as batches:
     for batch in batches:
-      sums = step(params, batch, statistics, sums)
+      before, sums = sums, step(params, batch, statistics, sums)
+      # Two batches on their way are enough. From 32 on XLA's CPU backend makes launches wait, on
+      # one emulated device for what the other has not been given yet.
+      jax.block_until_ready(before)
       progress(min(batch_size, left))
       left -= batch_size
   return metrics.compute(sums)
