@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,22 +111,33 @@ def draw(
       crop_size=net.input_size,
       progress=display.task('retrieval', training.num_examples),
     )
+    title = f'{what}\nvalidation images and the training images nearest by {layer}'
     queries = np.asarray(outputs[layer][:_QUERIES])
-    near, squares = retrieval.nearest(features, queries.reshape(len(queries), -1), _NEIGHBOURS)
-    found = [read_images(training, np.concatenate(training.order())[row]) for row in near]
-    save(
-      'figure4_retrieval',
-      figures.retrieval(
-        images[:_QUERIES],
-        [network.class_names[label] for label in labels[:_QUERIES]],
-        [pixels for pixels, _ in found],
-        [[network.class_names[label] for label in row] for _, row in found],
-        list(np.sqrt(squares)),
-        f'{what}\nvalidation images and the training images nearest by {layer}',
-      ),
-    )
+    save('figure4_retrieval', _retrieval(images, labels, queries, features, training, title))
   columns = np.split(kernels, net.num_columns, axis=-1)
   return files, [figures.color_selectivity(column) for column in columns]
+
+
+def _retrieval(
+  images: np.ndarray,
+  labels: np.ndarray,
+  queries: np.ndarray,
+  features: Iterable[np.ndarray],
+  split: dataset.Split,
+  title: str,
+) -> figures.Figure:
+  """The images of a split that are nearest to the first of others, by features of both."""
+  names, shown = split.class_names, len(queries)
+  near, squares = retrieval.nearest(features, queries.reshape(shown, -1), _NEIGHBOURS)
+  found = [read_images(split, np.concatenate(split.order())[row]) for row in near]
+  return figures.retrieval(
+    images[:shown],
+    [names[label] for label in labels[:shown]],
+    [pixels for pixels, _ in found],
+    [[names[label] for label in row] for _, row in found],
+    list(np.sqrt(squares)),
+    title,
+  )
 
 
 def first_kernels(params: Any) -> np.ndarray:
