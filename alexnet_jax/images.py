@@ -4,10 +4,11 @@ import contextlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 # Pillow warns of damage that it then copes with, most of it in EXIF. `catch_warnings`, for one call
 # at a time, is not for threads.
@@ -51,12 +52,35 @@ def decode(encoded: bytes) -> Image.Image:
   """
   if not encoded:
     raise UnreadableError('empty file')
-  try:
+  with _reasons():
     image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+  return as_shown(image)
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+  """A Pillow image as a viewer shows it, which is what `decode` makes of its file.
+
+  Args:
+    image: of any mode, opened or made; it stays as it is.
+
+  Returns:
+    The image, in mode 'RGB', its pixels loaded; the same where there is nothing to do.
+
+  Raises:
+    UnreadableError: as `decode`.
+  """
+  with _reasons():
     image.load()
     with contextlib.suppress(Exception):  # where EXIF is damaged the pixels are still good
-      ImageOps.exif_transpose(image, in_place=True)
+      if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     return _to_rgb(image)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+  try:
+    yield
   except Exception as error:  # a damaged file can make Pillow raise anything
     reason = ' '.join(re.sub(r'<\S+ object at \w+>', '', str(error)).split())
     raise UnreadableError(reason or type(error).__name__) from error

@@ -136,26 +136,11 @@ def network(config: ConfigDict) -> None:
   columns, size = config.model.num_columns, config.model.input_size
   print_table(
     f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input',
-    ('layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'multiply-adds'),
-    [
-      (row.layer, _shape(row.output), _shape(row.pooled), row.kernels, row.reads, *_counts([row]))
-      for row in rows
-    ],
-    ('total', '', '', '', '', *_counts(rows)),
+    summary.HEADINGS,
+    [summary.cells(row) for row in rows],
+    summary.total(rows),
   )
 
 
 def _errors(values: Mapping[str, float]) -> tuple[str, str, str]:
   return f'{values["top1_error"]:.2%}', f'{values["top5_error"]:.2%}', f'{values["loss"]:.4f}'
-
-
-def _shape(sizes: Sequence[int] | None) -> str:
-  return 'x'.join(map(str, sizes)) if sizes else ''
-
-
-def _counts(rows: Sequence[summary.Row]) -> tuple[str, str, str]:
-  return (
-    f'{sum(row.parameters for row in rows):,}',
-    f'{sum(row.neurons for row in rows):,}',
-    f'{sum(row.multiply_adds for row in rows):,}',
-  )

@@ -1,6 +1,7 @@
 """The network as a table: what each layer has, and what it costs."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +69,33 @@ def rows(net: AlexNet) -> list[Row]:
       )
     )
   return table
+
+
+HEADINGS = (
+  'layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'multiply-adds',
+)  # fmt: skip
+"""Of the cells that `cells` and `total` give."""
+
+
+def cells(row: Row) -> tuple[str, ...]:
+  """A layer as text."""
+  return (
+    row.layer, _shape(row.output), _shape(row.pooled), row.kernels, row.reads, *_counts([row]),
+  )  # fmt: skip
+
+
+def total(rows: Sequence[Row]) -> tuple[str, ...]:
+  """The sums over all layers as text."""
+  return ('total', '', '', '', '', *_counts(rows))
+
+
+def _shape(sizes: Sequence[int] | None) -> str:
+  return 'x'.join(map(str, sizes)) if sizes else ''
+
+
+def _counts(rows: Sequence[Row]) -> tuple[str, str, str]:
+  return (
+    f'{sum(row.parameters for row in rows):,}',
+    f'{sum(row.neurons for row in rows):,}',
+    f'{sum(row.multiply_adds for row in rows):,}',
+  )

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from etils import epath
+from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -199,19 +200,30 @@ def abstract(net: AlexNet, image_size: int, mesh: Mesh) -> dict[str, Any]:
   )
 
 
-def write(path: str | os.PathLike[str], trained: Trained) -> None:
+def flatten(params: Any, statistics: augment.Statistics) -> dict[str, Any]:
+  """Parameters and statistics as a file has them: {'conv1.kernel': ..., 'mean_image': ...}."""
+  return dict(traverse_util.flatten_dict({**params, **statistics._asdict()}, sep='.'))
+
+
+def unflatten(arrays: Mapping[str, Any]) -> tuple[Any, augment.Statistics]:
+  """The parameters and statistics of which `flatten` made these."""
+  params = traverse_util.unflatten_dict(dict(arrays), sep='.')
+  return params, augment.Statistics(**{name: params.pop(name) for name in _STATISTICS})
+
+
+def write(path: str | os.PathLike[str], trained: Trained, program: bytes = b'') -> None:
   """Writes a trained network into a safetensors file, in one move.
 
   Args:
     path: of the file, by habit ending in .safetensors.
     trained: the network.
+    program: a serialised program that reads the other arrays (`inference.export`), kept as the
+      array 'program'; empty for none.
   """
-  arrays = {
-    f'{layer}.{kind}': np.asarray(array)
-    for layer, kinds in trained.params.items()
-    for kind, array in kinds.items()
-  }
-  arrays |= {name: np.asarray(array) for name, array in trained.statistics._asdict().items()}
+  flat = flatten(trained.params, trained.statistics)
+  arrays = {name: np.asarray(array) for name, array in flat.items()}
+  if program:
+    arrays['program'] = np.frombuffer(program, np.uint8)
   write_arrays(path, arrays, {DESCRIPTION: describe(trained)})
 
 
@@ -288,18 +300,10 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
   shapes = abstract(
     experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
   )
-  wanted = {
-    f'{layer}.{kind}': leaf
-    for layer, kinds in shapes['params'].items()
-    for kind, leaf in kinds.items()
-  } | shapes['statistics']
+  wanted = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
   check_arrays(str(path), arrays, wanted)
   placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()}
-  params = {
-    layer: {kind: placed[f'{layer}.{kind}'] for kind in kinds}
-    for layer, kinds in shapes['params'].items()
-  }
-  statistics = augment.Statistics(**{name: placed[name] for name in _STATISTICS})
+  params, statistics = unflatten(placed)
   return Trained(params, config, statistics, class_names, step, str(path))
 
 
