@@ -1,6 +1,6 @@
 """What a mode of the program prints, and draws, when it is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

@@ -55,7 +55,7 @@ def assert_message(result, code, *words):
     ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
     ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
     ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
-    ('--mode=training', ('mode', 'train|prepare|summary|evaluate|figures')),
+    ('--mode=training', ('mode', 'train|prepare|summary|evaluate|figures|convert')),
   ],
 )
 def test_a_mistaken_flag_is_named_with_its_mending(override, words):

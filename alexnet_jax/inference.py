@@ -1,0 +1,374 @@
+"""A trained network that looks at images of any kind, and a program that needs no alexnet_jax.
+
+classifier = alexnet_jax.load('runs/digits')
+classifier.predict('photograph.jpg')
+inference.export(classifier, 'alexnet.jaxexport')
+"""
+
+import base64
+import contextlib
+import dataclasses
+import functools
+import html
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import export as jax_export
+from ml_collections import ConfigDict
+from PIL import Image
+
+from alexnet_jax import augment, compilation, experiment, images, summary, trained
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from alexnet_jax.trained import Trained
+
+Array = jax.Array
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+"""Where an exported program runs."""
+
+_LARGEST_BATCH = 128
+_THUMBNAIL = 160  # pixels
+_SHOWN = 20  # predictions that a notebook shows of a list
+
+
+def load(path: str | os.PathLike[str]) -> 'Classifier':
+  """Loads a trained network, whatever devices it was trained on, to run on the first one here.
+
+  Args:
+    path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that
+      `trained.write` or `export` has written; on disk, or in a bucket that Orbax can read.
+
+  Raises:
+    UserError: there is nothing there, nothing that is whole, or it is of a newer version.
+  """
+  network = trained.read(path, tell=lambda text: warnings.warn(text, stacklevel=4))
+  return Classifier(**vars(network))
+
+
+def intermediates(
+  config: ConfigDict, params: Any, statistics: augment.Statistics, crops: Array
+) -> dict[str, Array]:
+  """Everything that a network computes of centre crops, as training's evaluation prepares them.
+
+  Args:
+    config: the network's whole config.
+    params: its parameters.
+    statistics: of its training images.
+    crops: [N, s, s, 3] uint8, s being model.input_size.
+
+  Returns:
+    Arrays of N images by the network's own names; 'fc8' are the logits, float32.
+  """
+  border = (config.data.image_size - config.model.input_size) // 2
+  offsets = jnp.full((crops.shape[0], 2), border, jnp.int32)
+  options = experiment.augment_options(config)
+  pixels = augment.evaluation_pixels(crops, offsets, statistics, options)
+  net = experiment.make_network(config)
+  _, outputs = net.apply({'params': params}, pixels.astype(config.train.precision))
+  return dict(outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What a network takes an image for, the likeliest first.
+
+  Attributes:
+    class_names: names of classes.
+    probabilities: of each, from 0 to 1.
+    image: the image as it was given.
+  """
+
+  class_names: tuple[str, ...]
+  probabilities: tuple[float, ...]
+  image: Any = dataclasses.field(compare=False)
+
+  def __repr__(self) -> str:
+    pairs = zip(self.class_names, self.probabilities, strict=True)
+    return f'Prediction({", ".join(f"{name}: {share:.1%}" for name, share in pairs)})'
+
+  def _repr_html_(self) -> str:
+    rows = ''.join(
+      f'<tr><td style="text-align:left">{html.escape(name)}</td><td style="width:12em">'
+      f'<div style="width:{share:.1%};height:1em;background:#88a"></div></td>'
+      f'<td>{share:.1%}</td></tr>'
+      for name, share in zip(self.class_names, self.probabilities, strict=True)
+    )
+    return (
+      '<div style="display:flex;gap:1em;align-items:center;margin:0.5em 0">'
+      f'{_picture(self.image)}<table>{rows}</table></div>'
+    )
+
+
+class Predictions(list[Prediction]):
+  """A list of predictions that reads well."""
+
+  def __repr__(self) -> str:
+    return '\n'.join(map(repr, self))
+
+  def _repr_html_(self) -> str:
+    rest = f'<p>and {len(self) - _SHOWN:,} more</p>' if len(self) > _SHOWN else ''
+    return ''.join(prediction._repr_html_() for prediction in self[:_SHOWN]) + rest
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Classifier(Trained):
+  """A trained network that looks at images; `load` makes one.
+
+  Images are paths, Pillow images, or uint8 arrays [H, W, 3] (RGB) or [H, W] (grey) of any size; one
+  alone, or many as any iterable or as an array [N, H, W, 3]. As in training's evaluation, the
+  shorter side is scaled to data.image_size, and of the central square the network sees the centre,
+  of model.input_size. They are computed in batches of a power of two, 128 at most, so that few
+  sizes are compiled.
+  """
+
+  def predict(self, images: Any, top_k: int | None = None) -> Prediction | Predictions:
+    """Names the likeliest classes.
+
+    Args:
+      images: one, or many; see the class.
+      top_k: how many classes to name; None: five, or all where there are fewer.
+
+    Returns:
+      A Prediction for one image, a list of them for many.
+
+    Raises:
+      UserError: an image is none, there are none, or top_k is out of range.
+    """
+    given, alone = _listed(images)
+    count = len(self.class_names)
+    top_k = min(5, count) if top_k is None else top_k
+    if not 1 <= top_k <= count:
+      raise UserError(
+        f'top_k is {top_k}; this network has {count} classes, so it may be 1 to {count}'
+      )
+    logits = self._compute(given, 'fc8')
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    found = Predictions()
+    for image, row in zip(given, shares, strict=True):
+      best = np.argsort(-row, kind='stable')[:top_k]
+      names = tuple(self.class_names[i] for i in best)
+      found.append(Prediction(names, tuple(row[best].tolist()), image))
+    return found[0] if alone else found
+
+  def logits(self, images: Any) -> np.ndarray:
+    """The network's outputs before the softmax: [N, classes] float32; `images`: see the class."""
+    return self._compute(_listed(images)[0], 'fc8')
+
+  def features(self, images: Any, layer: str = 'fc7') -> np.ndarray:
+    """What a layer makes of images.
+
+    Args:
+      images: one, or many; see the class.
+      layer: one of `layers`. A layer's plain name is what its activation gives ('fc7' is that of
+        the paper's figure 4: after the ReLU, before dropout), or the logits in the case of fc8.
+        'fc7_linear' is what comes before the activation; 'conv1_norm', 'conv1_pool' and
+        'fc7_dropout' what comes after.
+
+    Returns:
+      [N, ...] float32, both columns side by side in the last axis.
+
+    Raises:
+      UserError: an image is none, there are none, or there is no such layer.
+    """
+    if layer not in self.layers:
+      raise UserError(f'there is no layer {layer!r}; there are {", ".join(self.layers)}')
+    return self._compute(_listed(images)[0], self._own_names[layer])
+
+  def crops(self, images: Any) -> np.ndarray:
+    """What the network sees of images: [N, s, s, 3] uint8, s being model.input_size."""
+    return self._crops(_listed(images)[0])
+
+  @functools.cached_property
+  def layers(self) -> dict[str, tuple[int, ...]]:
+    """What `features` can give, and its shape for one image."""
+    return {name: self._shapes[own].shape[1:] for name, own in self._own_names.items()}
+
+  def __repr__(self) -> str:
+    columns, size = self.config.model.num_columns, self.config.model.input_size
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    names = list(self.class_names)
+    few = ', '.join(names if len(names) <= 5 else [*names[:3], '...', names[-1]])
+    steps = '' if self.step is None else f', trained for {self.step:,} steps'
+    return (
+      f'AlexNet from {self.path}\n'
+      f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input, {parameters:,} parameters\n'
+      f'{len(names):,} classes ({few}){steps}'
+    )
+
+  def _repr_html_(self) -> str:
+    rows = summary.rows(experiment.make_network(self.config))
+
+    def line(cells: Sequence[str], tag: str = 'td') -> str:
+      return f'<tr>{"".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)}</tr>'
+
+    lines = [line(summary.HEADINGS, 'th'), *(line(summary.cells(row)) for row in rows)]
+    about = html.escape(repr(self)).replace('\n', '<br>')
+    return f'<p>{about}</p><table>{"".join(lines)}{line(summary.total(rows))}</table>'
+
+  @functools.cached_property
+  def _forward(self) -> Any:
+    def forward(params: Any, statistics: augment.Statistics, crops: Array, name: str) -> Array:
+      return intermediates(self.config, params, statistics, crops)[name]
+
+    platform = next(iter(jax.tree.leaves(self.params)[0].devices())).platform
+    options = compilation.options(platform, self.config.train.library_fusions)
+    return jax.jit(forward, static_argnames='name', compiler_options=options)
+
+  @functools.cached_property
+  def _shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    size = self.config.model.input_size
+    crop = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    function = functools.partial(intermediates, self.config)
+    return dict(jax.eval_shape(function, self.params, self.statistics, crop))
+
+  @functools.cached_property
+  def _own_names(self) -> dict[str, str]:
+    """The network's own name of what `features` calls by each name.
+
+    There a layer's plain name is what comes before its activation, which is seldom what is wanted.
+    """
+    names: dict[str, str] = {}
+    for own in self._shapes:
+      if f'{own}_activation' in self._shapes:
+        names |= {own: f'{own}_activation', f'{own}_linear': own}
+      else:
+        names[own] = own
+    return names
+
+  def _compute(self, given: Sequence[Any], name: str) -> np.ndarray:
+    """[N, ...] float32, one of the network's intermediates by its own name."""
+    parts = []
+    with contextlib.ExitStack() as stack:
+      move: Callable[[int], None] = lambda advance: None  # noqa: E731
+      if len(given) > _LARGEST_BATCH:
+        move = stack.enter_context(Display()).task('images', len(given))
+      for start in range(0, len(given), _LARGEST_BATCH):
+        crops = self._crops(given[start : start + _LARGEST_BATCH], start)
+        count = len(crops)
+        padded = np.zeros((1 << (count - 1).bit_length(), *crops.shape[1:]), np.uint8)
+        padded[:count] = crops
+        computed = self._forward(self.params, self.statistics, padded, name)
+        parts.append(np.asarray(computed, np.float32)[:count])
+        move(count)
+    return np.concatenate(parts)
+
+  def _crops(self, given: Sequence[Any], first: int = 0) -> np.ndarray:
+    square, size = self.config.data.image_size, self.config.model.input_size
+    border = (square - size) // 2
+
+    def crop(image: Any, position: int) -> np.ndarray:
+      pixels = np.asarray(images.fit_square(_rgb(image, position), square))
+      return pixels[border : border + size, border : border + size]
+
+    with ThreadPoolExecutor() as pool:
+      return np.stack(list(pool.map(crop, given, range(first, first + len(given)))))
+
+
+def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+  """Writes a network into one file together with its program, for which jax alone suffices.
+
+  The file is in the safetensors format, `trained.write`'s, with one more array, 'program':
+  `jax.export`'s serialised bytes, for PLATFORMS, of a function from all the other arrays, by name,
+  and crops [n, s, s, 3] uint8, for any n, to logits [n, classes] float32. So neither alexnet_jax
+  nor the network's config is needed to run it:
+
+    arrays = safetensors.numpy.load_file(target)
+    program = jax.export.deserialize(bytearray(arrays.pop('program')))
+    logits = jax.jit(program.call)(arrays, crops)
+
+  Class names and config are JSON in the file's metadata, under 'alexnet_jax'. The parameters are
+  beside the program, not constants in it: XLA takes 10 s to compile AlexNet's as constants, and
+  again for each n. `load` opens the file as any other. jax runs programs exported by a version up
+  to six months older.
+
+  Args:
+    network: a trained network, or where to `trained.read` it.
+    target: path of the file.
+
+  Raises:
+    UserError: the network cannot be read, or the file cannot be written.
+  """
+  if not isinstance(network, Trained):
+    network = trained.read(network)
+  config, size = network.config, network.config.model.input_size
+
+  def logits(arrays: Mapping[str, Array], crops: Array) -> Array:
+    params, statistics = trained.unflatten(arrays)
+    return intermediates(config, params, statistics, crops)['fc8']
+
+  arrays = {
+    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for name, leaf in trained.flatten(network.params, network.statistics).items()
+  }
+  (n,) = jax_export.symbolic_shape('n')
+  crops = jax.ShapeDtypeStruct((n, size, size, 3), jnp.uint8)
+  program = jax_export.export(jax.jit(logits), platforms=PLATFORMS)(arrays, crops)
+  trained.write(target, network, bytes(program.serialize()))
+
+
+def _listed(given: Any) -> tuple[Sequence[Any], bool]:
+  """Images as a sequence of single ones, and whether there was but one, not in a list."""
+  if isinstance(given, str | os.PathLike | Image.Image):
+    return [given], True
+  if hasattr(given, '__array__'):
+    array = np.asarray(given)
+    listed: Sequence[Any] = list(array) if array.ndim == 4 else [array]
+    alone = array.ndim != 4
+  elif isinstance(given, Iterable):
+    listed, alone = list(given), False
+  else:
+    listed, alone = [given], True
+  if not listed:
+    raise UserError('there are no images; give one or more')
+  return listed, alone
+
+
+def _rgb(image: Any, position: int) -> Image.Image:
+  """An image, however it was given, in mode 'RGB'; its position in the list is for errors."""
+  try:
+    if isinstance(image, str | os.PathLike):
+      where = os.fspath(image)
+      return images.decode(epath.Path(os.path.expanduser(where)).read_bytes())
+    where = f'image {position} (counted from 0)'
+    if isinstance(image, Image.Image):
+      return images.as_shown(image)
+    return images.as_shown(_from_array(image, where))
+  except images.UnreadableError as error:
+    raise UserError(f'{where} is no image, or not a whole one: {error}') from error
+  except OSError as error:
+    raise UserError(f'cannot read {where}: {error.strerror or error}') from error
+
+
+def _from_array(given: Any, where: str) -> Image.Image:
+  if not hasattr(given, '__array__'):
+    raise UserError(
+      f'{where} is a {type(given).__name__}; give a path, a Pillow image, or an array of uint8'
+    )
+  array = np.asarray(given)
+  if array.dtype != np.uint8:
+    raise UserError(f'{where} is of {array.dtype}; give pixels from 0 to 255 as uint8')
+  if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
+    raise UserError(
+      f'{where} has the shape {array.shape}; give [H, W, 3] or [H, W], or many as [N, H, W, 3]'
+    )
+  return Image.fromarray(array)
+
+
+def _picture(given: Any) -> str:
+  """An image as HTML; nothing where it cannot be read any more."""
+  with contextlib.suppress(UserError):
+    image = _rgb(given, 0)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    data = base64.b64encode(images.encode(image, 'png')).decode()
+    style = f'height:{_THUMBNAIL}px;image-rendering:{"pixelated" if image.height < 64 else "auto"}'
+    return f'<img style="{style}" src="data:image/png;base64,{data}">'
+  return ''
