@@ -1,7 +1,9 @@
 """AlexNet, the 2012 paper, in JAX and Flax: two columns on two devices.
 
-classifier = alexnet_jax.load('runs/digits')
-classifier.predict('photograph.jpg')
+  classifier = alexnet_jax.load('runs/digits')
+  classifier.predict('photograph.jpg')
+
+`alexnet_jax.inference` says more; training is `launch.py`'s, or `alexnet_jax.train`'s.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,10 @@
-"""A trained network that looks at images of any kind, and a program that needs no alexnet_jax.
+"""A trained network that looks at images of any kind, and its export for jax alone.
 
-classifier = alexnet_jax.load('runs/digits')
-classifier.predict('photograph.jpg')
-inference.export(classifier, 'alexnet.jaxexport')
+  classifier = alexnet_jax.load('runs/digits')
+  classifier.predict('photograph.jpg')
+  inference.export(classifier, 'alexnet.jaxexport')
+
+Nothing here needs TensorFlow, a data set, or the folder of configs.
 """
 
 import base64
@@ -12,7 +14,7 @@ import functools
 import html
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -120,7 +122,7 @@ class Predictions(list[Prediction]):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Classifier(Trained):
-  """A trained network that looks at images; `load` makes one.
+  """A trained network that looks at images; `load` makes one. Its attributes are Trained's.
 
   Images are paths, Pillow images, or uint8 arrays [H, W, 3] (RGB) or [H, W] (grey) of any size; one
   alone, or many as any iterable or as an array [N, H, W, 3]. As in training's evaluation, the
@@ -248,7 +250,7 @@ class Classifier(Trained):
     """[N, ...] float32, one of the network's intermediates by its own name."""
     parts = []
     with contextlib.ExitStack() as stack:
-      move: Callable[[int], None] = lambda advance: None  # noqa: E731
+      move = None
       if len(given) > _LARGEST_BATCH:
         move = stack.enter_context(Display()).task('images', len(given))
       for start in range(0, len(given), _LARGEST_BATCH):
@@ -258,7 +260,8 @@ class Classifier(Trained):
         padded[:count] = crops
         computed = self._forward(self.params, self.statistics, padded, name)
         parts.append(np.asarray(computed, np.float32)[:count])
-        move(count)
+        if move:
+          move(count)
     return np.concatenate(parts)
 
   def _crops(self, given: Sequence[Any], first: int = 0) -> np.ndarray:
@@ -274,7 +277,7 @@ class Classifier(Trained):
 
 
 def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-  """Writes a network into one file together with its program, for which jax alone suffices.
+  """Writes a network and its program into one file, which jax runs without this package.
 
   The file is in the safetensors format, `trained.write`'s, with one more array, 'program':
   `jax.export`'s serialised bytes, for PLATFORMS, of a function from all the other arrays, by name,

@@ -500,3 +500,18 @@ def test_nothing_but_pixels_is_stored(encoding):
 
 def test_encodings():
   assert images.ENCODINGS == ('jpeg', 'png')
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp'])  # Pillow itself turns TIFFs
+def test_an_opened_image_is_shown_as_its_file_is_and_stays_as_it_was(kind):
+  exif = Image.Exif()
+  exif[ORIENTATION] = 8
+  encoded = stored(colours(), kind, exif=exif)
+  opened = Image.open(io.BytesIO(encoded))
+  shown = images.as_shown(opened)
+  np.testing.assert_array_equal(np.asarray(shown), pixels(encoded))
+  assert shown.size == (HEIGHT, WIDTH)
+  assert opened.size == (WIDTH, HEIGHT)
+  assert opened.getexif()[ORIENTATION] == 8
+  plain = Image.fromarray(colours())
+  assert images.as_shown(plain) is plain
