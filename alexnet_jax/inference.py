@@ -127,8 +127,8 @@ class Classifier(Trained):
   Images are paths, Pillow images, or uint8 arrays [H, W, 3] (RGB) or [H, W] (grey) of any size; one
   alone, or many as any iterable or as an array [N, H, W, 3]. As in training's evaluation, the
   shorter side is scaled to data.image_size, and of the central square the network sees the centre,
-  of model.input_size. They are computed in batches of a power of two, 128 at most, so that few
-  sizes are compiled.
+  of model.input_size; only the JPEGs as which photographs are stored for training are passed over.
+  Batches are powers of two, 128 at most, so that few sizes are compiled.
   """
 
   def predict(self, images: Any, top_k: int | None = None) -> Prediction | Predictions:
@@ -221,8 +221,8 @@ class Classifier(Trained):
     def forward(params: Any, statistics: augment.Statistics, crops: Array, name: str) -> Array:
       return intermediates(self.config, params, statistics, crops)[name]
 
-    platform = next(iter(jax.tree.leaves(self.params)[0].devices())).platform
-    options = compilation.options(platform, self.config.train.library_fusions)
+    library_fusions = self.config.train.library_fusions
+    options = compilation.options(jax.devices()[0].platform, library_fusions)
     return jax.jit(forward, static_argnames='name', compiler_options=options)
 
   @functools.cached_property
