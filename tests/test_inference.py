@@ -27,7 +27,7 @@ def workdir(tmp_path_factory):
   """Of a run on two devices."""
   path = tmp_path_factory.mktemp('run')
   train.train_and_evaluate(
-    small_config({'mesh.column_devices': 2, 'train.num_epochs': 12, 'train.log_every_steps': 100}),
+    small_config({'mesh.column_devices': 2, 'train.num_epochs': 6, 'train.log_every_steps': 100}),
     path,
   )
   return path
@@ -110,7 +110,7 @@ def test_one_device_without_tensorflow_gives_what_evaluation_on_two_gives(
   logits = np.load(tmp_path / 'logits.npy')
   wanted = on_two_devices(workdir, digits[:20, :7, :7])
   assert logits.dtype == np.float32
-  assert np.ptp(logits) > 5
+  assert np.ptp(logits) > 2
   np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-5)
   np.testing.assert_allclose(classifier.logits(digits[:20]), wanted, rtol=0, atol=1e-5)
 
