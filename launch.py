@@ -59,15 +59,15 @@ _COMPARE = flags.DEFINE_list(
 _SOURCE = flags.DEFINE_string(
   'source',
   None,
-  'For --mode=convert: a workdir, a checkpoint or a .safetensors; or, with the --config of its'
+  'For --mode=convert: a workdir, a checkpoint or a file of this project; or, with the --config of its'
   " network, Caffe's .caffemodel, TensorFlow users' .npy, or PyTorch's state dict (.pth,"
   ' .safetensors): --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel.',
 )
 _TARGET = flags.DEFINE_string(
   'target',
   None,
-  'For --mode=convert: net.safetensors, a file of this project; or net.torch.safetensors or'
-  ' net.pth, a PyTorch state dict.',
+  'For --mode=convert: net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
+  ' TPUs run with jax alone; net.torch.safetensors or net.pth, a PyTorch state dict.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, experiment, foreign, trained
+from alexnet_jax import augment, experiment, foreign, inference, trained
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import LAYERS, AlexNet
 from alexnet_jax.trained import Trained
@@ -225,7 +225,7 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
   """The network of a file or folder that brings its config along; None for another."""
   if path.is_dir():
     return trained.read(path, tell=tell)
-  if path.suffix != '.safetensors':
+  if path.suffix not in ('.safetensors', '.jaxexport'):
     return None
   arrays, metadata = trained.read_arrays(path)
   if trained.DESCRIPTION in metadata:
@@ -333,10 +333,10 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
 def check_target(path: str | os.PathLike[str]) -> None:
   """Raises UserError where `write` does not know what to write, or could not."""
   suffix = epath.Path(path).suffix
-  if suffix not in ('.safetensors', '.pth'):
+  if suffix not in ('.safetensors', '.jaxexport', '.pth'):
     raise UserError(
-      f'{path} is of no kind that is written here: .safetensors, or with a PyTorch state dict'
-      ' .torch.safetensors or .pth'
+      f'{path} is of no kind that is written here: .safetensors, with its program .jaxexport, or'
+      ' with a PyTorch state dict .torch.safetensors or .pth'
     )
   if suffix == '.pth' and importlib.util.find_spec('torch') is None:
     raise UserError(
@@ -351,7 +351,8 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   Args:
     path: ends in '.torch.safetensors': a PyTorch state dict with torchvision's names, readable by
       `safetensors.torch.load_file`, with the config, class names, step and mean colour as metadata;
-      '.safetensors': what `trained.write` writes; '.pth': a bare state dict, which needs PyTorch.
+      '.safetensors': what `trained.write` writes; '.jaxexport': what `inference.export` writes;
+      '.pth': a bare state dict, which needs PyTorch.
     network: the network.
 
   Raises:
@@ -361,6 +362,9 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   name = os.fspath(path)
   if name.endswith('.safetensors') and not name.endswith('.torch.safetensors'):
     trained.write(path, network)
+    return
+  if name.endswith('.jaxexport'):
+    inference.export(network, path)
     return
   net = experiment.make_network(network.config)
   check_network(net)
