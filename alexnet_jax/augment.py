@@ -5,6 +5,7 @@ from a key and an image's place in the global batch, so any layout of devices se
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
 
   Args:
     images: [N, s, s, 3] crops, uint8 or float32.
-    offsets: [N, 2] int, row and column at which each was cut.
+    offsets: [N, 2] int, row and column at which each was cut; [1, 2] where all were cut alike.
     mean_image: [S, S, 3] float32.
     mean: 'pixel': the mean at the crop's own place (paper, section 2; Caffe); 'centre': the mean
       image's centre, wherever the crop was cut (2012 source); 'channel': the mean colour.
@@ -194,9 +195,6 @@ def training_pixels(
   """
   flip_key, lighting_key, rotation_key = jax.random.split(key, 3)
 
-  def centred(pixels: Array) -> Array:
-    return subtract_mean(pixels, offsets, statistics.mean_image, options.mean)
-
   def moved(pixels: Array) -> Array:
     if options.rotation_degrees:
       pixels = rotate(rotation_key, pixels, positions, options.rotation_degrees)
@@ -204,11 +202,19 @@ def training_pixels(
       pixels = flip(flip_key, pixels, positions, options.images_per_draw)
     return pixels
 
-  # A mean of the crop's own place moves with the image; the source's stays where it is.
-  pixels = moved(centred(images)) if options.mean == 'pixel' else centred(moved(images))
+  pixels = _centre_and_move(images, offsets, statistics.mean_image, options.mean, moved)
   scale, rescale = options.lighting_scale, options.lighting_rescale
   pixels = lighting(lighting_key, pixels, positions, statistics, lighting_std, scale, rescale)
   return _scaled(pixels, options)
+
+
+def _centre_and_move(
+  images: Array, offsets: Array, mean_image: Array, mean: str, moved: Callable[[Array], Array]
+) -> Array:
+  """A mean of the crop's own place moves with the image; the source's stays where it is."""
+  if mean == 'pixel':
+    return moved(subtract_mean(images, offsets, mean_image, mean))
+  return subtract_mean(moved(images), offsets, mean_image, mean)
 
 
 def evaluation_pixels(
@@ -221,3 +227,60 @@ def evaluation_pixels(
 
 def _scaled(pixels: Array, options: Options) -> Array:
   return jnp.asarray(options.pixel_scale, pixels.dtype).reshape(1, 1, 1, -1) * pixels
+
+
+class View(NamedTuple):
+  """A view of a test image.
+
+  Attributes:
+    offset: row and column at which a crop is cut.
+    mirrored: whether it is mirrored.
+  """
+
+  offset: tuple[int, int]
+  mirrored: bool
+
+
+def ten_views(image_size: int, crop_size: int) -> list[View]:
+  """The crops of the centre and the four corners, and their mirror images (paper, section 4.1).
+
+  The offsets are the 2012 source's: 0, 16 and 32 each way for crops of 224 from 256 pixels.
+
+  Args:
+    image_size: side of the images in pixels.
+    crop_size: side of the crops in pixels.
+
+  Returns:
+    Ten views, of which the first is the centre crop, not mirrored. Some are equal where there is
+    little room.
+  """
+  last = image_size - crop_size
+  offsets = [(last // 2, last // 2), (0, 0), (0, last), (last, 0), (last, last)]
+  return [View(offset, mirrored) for mirrored in (False, True) for offset in offsets]
+
+
+def view_pixels(
+  images: Array, view: View, crop_size: int, statistics: Statistics, options: Options
+) -> Array:
+  """What the network sees of one view of a test batch: cut, mirrored and centred as in training.
+
+  Args:
+    images: [N, S, S, 3] uint8, whole.
+    view: its parts may be traced.
+    crop_size: side of the crops in pixels.
+    statistics: of the training images.
+    options: how pixels are prepared.
+
+  Returns:
+    [N, crop_size, crop_size, 3] float32.
+  """
+  row, column = view.offset
+  shape = (images.shape[0], crop_size, crop_size, images.shape[3])
+  crops = lax.dynamic_slice(images, (0, row, column, 0), shape)
+
+  def mirror(pixels: Array) -> Array:
+    return jnp.where(view.mirrored, pixels[:, :, ::-1], pixels)
+
+  offsets = jnp.asarray([[row, column]])
+  pixels = _centre_and_move(crops, offsets, statistics.mean_image, options.mean, mirror)
+  return _scaled(pixels, options)

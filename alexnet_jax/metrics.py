@@ -19,12 +19,29 @@ def empty() -> dict[str, Array]:
   }
 
 
-def batch_sums(logits: Array, labels: Array, mask: Array | None = None) -> dict[str, Array]:
-  """Sums over a batch.
+def errors(scores: Array, labels: Array, k: int) -> Array:
+  """Whether the true class is not among the best k of each image.
 
   A tie is counted as the 2012 code does (`src/layer_kernels.cu`): of the places that are left
-  among the best k, those tied share alike. So equal logits err like chance, and logits that are
+  among the best k, those tied share alike. So equal scores err like chance, and scores that are
   not numbers err.
+
+  Args:
+    scores: [N, classes] float, logits or probabilities.
+    labels: [N] int.
+    k: how many of the classes with the highest scores may hold the true one.
+
+  Returns:
+    [N] float32: 0 or 1, or a fraction where there is a tie.
+  """
+  true_score = jnp.take_along_axis(scores, labels[:, None], axis=1)
+  ahead = jnp.sum(~(scores <= true_score), axis=1)
+  tied = jnp.sum(scores == true_score, axis=1)
+  return 1 - jnp.clip((k - ahead) / jnp.maximum(tied, 1), 0, 1).astype(jnp.float32)
+
+
+def batch_sums(logits: Array, labels: Array, mask: Array | None = None) -> dict[str, Array]:
+  """Sums over a batch; ties as in `errors`.
 
   Args:
     logits: [N, classes] float.
@@ -37,18 +54,10 @@ def batch_sums(logits: Array, labels: Array, mask: Array | None = None) -> dict[
   if mask is None:
     mask = jnp.ones(labels.shape, bool)
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  true_logit = jnp.take_along_axis(logits, labels[:, None], axis=1)
-  ahead = jnp.sum(~(logits <= true_logit), axis=1)
-  tied = jnp.sum(logits == true_logit, axis=1)
-
-  def errors(k: int) -> Array:
-    credit = jnp.clip((k - ahead) / jnp.maximum(tied, 1), 0, 1)
-    return jnp.sum(jnp.where(mask, 1 - credit, 0)).astype(jnp.float32)
-
   return {
     'loss': jnp.sum(jnp.where(mask, losses, 0)).astype(jnp.float32),
-    'top1_errors': errors(1),
-    'top5_errors': errors(5),
+    'top1_errors': jnp.sum(jnp.where(mask, errors(logits, labels, 1), 0)),
+    'top5_errors': jnp.sum(jnp.where(mask, errors(logits, labels, 5), 0)),
     'count': jnp.sum(mask).astype(jnp.int32),
   }
 

@@ -1,0 +1,203 @@
+"""The class probabilities of every image of a split: kept, added up, counted and written out."""
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from alexnet_jax import metrics
+from alexnet_jax.errors import UserError
+
+TIES = 'classes that tie share the places left among the best, as in the 2012 code'
+"""How `errors` counts them, in words."""
+
+
+class Predictions(NamedTuple):
+  """What a network, or several, makes of a split's images, in the split's order.
+
+  Attributes:
+    centre_crop: [N, classes] float32, probabilities of the centre crop.
+    ten_views: [N, classes] float32, the mean of those of the paper's ten views (section 4.1).
+    labels: [N] int32, the true classes.
+  """
+
+  centre_crop: np.ndarray
+  ten_views: np.ndarray
+  labels: np.ndarray
+
+
+def add(total: Predictions | None, one: Predictions, share: float) -> Predictions:
+  """A weighted sum of networks' probabilities, grown by one network.
+
+  Args:
+    total: the sum so far, of the same images; None: there is none.
+    one: a network's predictions.
+    share: its weight; all of them add up to 1.
+  """
+  part = one._replace(
+    centre_crop=np.float32(share) * one.centre_crop, ten_views=np.float32(share) * one.ten_views
+  )
+  if total is None:
+    return part
+  return total._replace(
+    centre_crop=total.centre_crop + part.centre_crop, ten_views=total.ten_views + part.ten_views
+  )
+
+
+def errors(predictions: Predictions) -> dict[str, dict[str, float]]:
+  """Loss and errors over all images, by centre crop and by ten views.
+
+  The loss is minus the logarithm of the true class's probability, the averaged one where there are
+  ten views; one that float32 rounds to zero counts as the smallest it has, so that a loss is at
+  most 87.
+
+  Returns:
+    For 'centre_crop' and 'ten_views' each: 'loss', 'top1_error' and 'top5_error' (fractions), and
+    'top1_errors' and 'top5_errors' (images, not whole where classes tie).
+  """
+  return {
+    'centre_crop': _reading(predictions.centre_crop, predictions.labels),
+    'ten_views': _reading(predictions.ten_views, predictions.labels),
+  }
+
+
+def _reading(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  true = probabilities[np.arange(len(labels)), labels]
+  losses = -np.log(np.maximum(true, np.finfo(np.float32).tiny), dtype=np.float64)
+  top1, top5 = (image_errors(probabilities, labels, k) for k in (1, 5))
+  return {
+    'loss': float(losses.mean()),
+    'top1_error': float(top1.mean()),
+    'top5_error': float(top5.mean()),
+    'top1_errors': float(top1.sum()),
+    'top5_errors': float(top5.sum()),
+  }
+
+
+def image_errors(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+  """`metrics.errors` of [N, classes] probabilities, as [N] float64, which adds up exactly."""
+  return np.asarray(metrics.errors(jnp.asarray(probabilities), jnp.asarray(labels), k), np.float64)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+  """A temporary path, which takes the file's name if all goes well, so that it is whole or not there.
+
+  Args:
+    path: the file; its folder is made if need be.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.new.{path.name}')
+  try:
+    yield temporary
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> None:
+  """Writes predictions as .npz, in one move.
+
+  Args:
+    path: the file.
+    predictions: the arrays.
+    identity: what they are of, fit for JSON.
+  """
+  with whole(path) as temporary:
+    np.savez(temporary, identity=np.asarray(json.dumps(identity)), **predictions._asdict())
+
+
+def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
+  """Reads what `save` wrote; None where there is no file, or one of another identity.
+
+  Raises:
+    UserError: the file cannot be read.
+  """
+  if not path.exists():
+    return None
+  try:
+    with path.open('rb') as file, np.load(file) as arrays:
+      if json.loads(str(arrays['identity'])) != json.loads(json.dumps(identity)):
+        return None
+      return Predictions(**{name: arrays[name] for name in Predictions._fields})
+  except Exception as error:  # a damaged file fails in many ways
+    raise UserError(f'{path} cannot be read ({error}); remove it') from error
+
+
+def write_tables(
+  folder: Path, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> None:
+  """Writes what became of each image and each class.
+
+  - `images.csv`: of each image its place in the split, its class, and its five best classes with
+    their probabilities.
+  - `confusion.csv`: a row for each true class, with how many of its images were taken for each.
+  - `per_class.csv`: of each class how many images it has, and their errors as fractions.
+  - `submission.txt`: of each image its five best classes, best first, counted from 1 in the order of
+    the labels, as the 2012 source's `txt-preds.py`.
+
+  Of classes that tie the first is the best here, whereas errors are shared (see `metrics.errors`).
+
+  Args:
+    folder: where to write them, each in one move.
+    probabilities: [N, classes] float32.
+    labels: [N] int32.
+    class_names: the names of the classes.
+  """
+  count = min(5, len(class_names))
+  best_probabilities, best = map(np.asarray, lax.top_k(jnp.asarray(probabilities), count))
+  _write_rows(
+    folder / 'images.csv',
+    [
+      'image',
+      'class',
+      *(f'{what}_{k}' for k in range(1, count + 1) for what in ('best', 'probability')),
+    ],
+    _image_rows(best, best_probabilities, labels, class_names),
+  )
+  confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+  np.add.at(confusion, (labels, best[:, 0]), 1)
+  _write_rows(
+    folder / 'confusion.csv',
+    ['class', *class_names],
+    ([name, *row] for name, row in zip(class_names, confusion, strict=True)),
+  )
+  _write_rows(
+    folder / 'per_class.csv',
+    ['class', 'images', 'top1_error', 'top5_error'],
+    _class_rows(probabilities, labels, class_names),
+  )
+  with whole(folder / 'submission.txt') as temporary:
+    temporary.write_text(''.join(' '.join(map(str, order)) + '\n' for order in best + 1))
+
+
+def _image_rows(
+  best: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> Iterator[list[Any]]:
+  for image, label in enumerate(labels):
+    pairs = zip(best[image], probabilities[image], strict=True)
+    cells = [cell for k, value in pairs for cell in (class_names[k], f'{value:.6g}')]
+    yield [image, class_names[label], *cells]
+
+
+def _class_rows(
+  probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> Iterator[list[Any]]:
+  top1, top5 = (image_errors(probabilities, labels, k) for k in (1, 5))
+  for k, name in enumerate(class_names):
+    of_class = labels == k
+    means = [top1[of_class].mean(), top5[of_class].mean()] if of_class.any() else ['', '']
+    yield [name, of_class.sum(), *means]
+
+
+def _write_rows(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+  with whole(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows(rows)

@@ -1,0 +1,186 @@
+"""What is counted, kept and written of predictions, re-derived in numpy."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from alexnet_jax import predictions
+from alexnet_jax.errors import UserError
+from alexnet_jax.predictions import Predictions
+
+NAMES = ('ant', 'bee, wild', 'cat', 'dog', 'eel', 'fox', 'gnu')
+
+
+def random_probabilities(seed, images=40, classes=7):
+  logits = np.random.default_rng(seed).standard_normal((images, classes))
+  return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def random_predictions(seed=0, classes=7):
+  labels = np.random.default_rng(100).integers(0, classes - 1, 40).astype(np.int32)  # no last one
+  return Predictions(
+    random_probabilities(2 * seed, classes=classes),
+    random_probabilities(2 * seed + 1, classes=classes),
+    labels,
+  )
+
+
+def ranks(probabilities, labels):
+  """How many classes are better than the true one."""
+  pairs = zip(probabilities, labels, strict=True)
+  return np.array([list(np.argsort(-row)).index(label) for row, label in pairs])
+
+
+def test_errors_are_numpys_for_each_reading():
+  found = random_predictions()
+  said = predictions.errors(found)
+  for name in ('centre_crop', 'ten_views'):
+    probabilities = getattr(found, name).astype(np.float64)
+    of_true = ranks(probabilities, found.labels)
+    assert said[name] == {
+      'loss': pytest.approx(-np.log(probabilities[np.arange(40), found.labels]).mean()),
+      'top1_error': np.mean(of_true >= 1),
+      'top5_error': np.mean(of_true >= 5),
+      'top1_errors': np.sum(of_true >= 1),
+      'top5_errors': np.sum(of_true >= 5),
+    }
+  assert said['centre_crop'] != said['ten_views']
+
+
+def test_ties_of_averaged_probabilities_share_the_places_left():
+  # float32 neighbours whose logarithms are the same: no tie, so counted on the probabilities.
+  low = np.float32(1.1e-3)
+  high = np.nextafter(low, np.float32(1))
+  assert np.log(low) == np.log(high)
+  even = [[0.25] * 4, [0.5, 0.5, 0, 0], [low, high, 0, 0]]
+  found = np.asarray(even, np.float32)
+  said = predictions.errors(Predictions(found, found, np.zeros(3, np.int32)))['ten_views']
+  assert said['top1_errors'] == 0.75 + 0.5 + 1
+  assert said['top5_errors'] == 0
+
+
+def test_a_true_class_of_no_probability_has_a_finite_loss():
+  found = np.asarray([[0, 1], [0.5, 0.5]], np.float32)
+  said = predictions.errors(Predictions(found, found, np.zeros(2, np.int32)))['centre_crop']
+  assert said['loss'] == pytest.approx((126 * np.log(2) + np.log(2)) / 2)  # 2**-126 is the smallest
+
+
+def test_a_weighted_sum_is_numpys_average():
+  each, shares = [random_predictions(seed) for seed in range(3)], [0.25, 0.25, 0.5]
+  total = None
+  for one, share in zip(each, shares, strict=True):
+    total = predictions.add(total, one, share)
+  for name in ('centre_crop', 'ten_views'):
+    expected = np.average([getattr(one, name) for one in each], axis=0, weights=shares)
+    np.testing.assert_allclose(getattr(total, name), expected, rtol=1e-6)
+    assert getattr(total, name).dtype == np.float32
+  np.testing.assert_array_equal(total.labels, each[0].labels)
+
+
+def test_one_network_by_itself_stays_as_it_is():
+  one = random_predictions()
+  for a, b in zip(predictions.add(None, one, 1.0), one, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_saved_is_loaded_if_it_is_of_that_identity(tmp_path):
+  path, one = tmp_path / 'evaluation' / 'predictions.npz', random_predictions()
+  assert predictions.load(path, {}) is None
+  predictions.save(path, one, {'step': 3, 'names': ('a', 'b')})
+  assert [there.name for there in path.parent.iterdir()] == ['predictions.npz']
+  found = predictions.load(path, {'step': 3, 'names': ('a', 'b')})
+  for a, b in zip(found, one, strict=True):
+    np.testing.assert_array_equal(a, b)
+    assert a.dtype == b.dtype
+  assert predictions.load(path, {'step': 4, 'names': ('a', 'b')}) is None
+
+
+@pytest.mark.parametrize('part', [0.0, 0.5, 0.999])
+def test_half_a_file_cannot_be_read(tmp_path, part):
+  path = tmp_path / 'predictions.npz'
+  predictions.save(path, random_predictions(), {})
+  whole = path.read_bytes()
+  path.write_bytes(whole[: int(part * len(whole))])
+  with pytest.raises(UserError, match='cannot be read'):
+    predictions.load(path, {})
+
+
+def test_a_file_is_whole_or_what_it_was(tmp_path):
+  path = tmp_path / 'file'
+
+  def write_half():
+    with predictions.whole(path) as temporary:
+      temporary.write_text('half')
+      raise OSError('no room')
+
+  for before in ([], ['file']):
+    with pytest.raises(OSError, match='no room'):
+      write_half()
+    assert [there.name for there in tmp_path.iterdir()] == before
+    path.write_text('whole')
+  assert path.read_text() == 'whole'
+
+
+def read_rows(path):
+  with path.open(newline='') as file:
+    return list(csv.reader(file))
+
+
+@pytest.fixture(params=[7, 3], ids=['7 classes', '3 classes'])
+def tables(request, tmp_path):
+  found, names = random_predictions(classes=request.param), NAMES[: request.param]
+  predictions.write_tables(tmp_path, found.ten_views, found.labels, names)
+  assert {path.name for path in tmp_path.iterdir()} == {
+    'images.csv',
+    'confusion.csv',
+    'per_class.csv',
+    'submission.txt',
+  }
+  return tmp_path, found.ten_views, found.labels, names
+
+
+def test_images_have_their_five_best_classes(tables):
+  path, probabilities, labels, names = tables
+  header, *rows = read_rows(path / 'images.csv')
+  count = min(5, len(names))
+  assert header[:4] == ['image', 'class', 'best_1', 'probability_1']
+  assert header[-2:] == [f'best_{count}', f'probability_{count}']
+  assert len(rows) == len(labels)
+  for i, row in enumerate(rows):
+    order = np.argsort(-probabilities[i])[:count]
+    assert row[:2] == [str(i), names[labels[i]]]
+    assert row[2::2] == [names[k] for k in order]
+    np.testing.assert_allclose(np.float64(row[3::2]), probabilities[i][order], rtol=1e-5)
+
+
+def test_the_confusion_counts_every_image_once(tables):
+  path, probabilities, labels, names = tables
+  header, *rows = read_rows(path / 'confusion.csv')
+  assert header == ['class', *names]
+  assert [row[0] for row in rows] == list(names)
+  expected = np.zeros((len(names), len(names)), int)
+  for label, taken in zip(labels, probabilities.argmax(axis=1), strict=True):
+    expected[label, taken] += 1
+  np.testing.assert_array_equal([[int(cell) for cell in row[1:]] for row in rows], expected)
+
+
+def test_each_class_has_its_errors(tables):
+  path, probabilities, labels, names = tables
+  header, *rows = read_rows(path / 'per_class.csv')
+  assert header == ['class', 'images', 'top1_error', 'top5_error']
+  of_true = ranks(probabilities, labels)
+  for k, row in enumerate(rows[:-1]):
+    mine = of_true[labels == k]
+    assert row[:2] == [names[k], str(len(mine))]
+    assert [float(cell) for cell in row[2:]] == [np.mean(mine >= 1), np.mean(mine >= 5)]
+  assert rows[-1] == [names[-1], '0', '', '']
+
+
+def test_a_submission_has_five_classes_a_line_counted_from_one(tables):
+  path, probabilities, _, names = tables
+  lines = (path / 'submission.txt').read_text().splitlines()
+  expected = np.argsort(-probabilities, axis=1)[:, :5] + 1
+  assert [line.split(' ') for line in lines] == [[str(k) for k in row] for row in expected]
+  assert expected.min() == 1
+  assert expected.max() == len(names)
