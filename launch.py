@@ -5,6 +5,7 @@
   python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
   python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
   python launch.py --workdir=runs/digits --mode=evaluate
+  python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c --workdir=runs/ensemble
   python launch.py --workdir=runs/digits --mode=figures
   python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
@@ -39,10 +40,22 @@ _MODE = flags.DEFINE_enum(
   'train',
   ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert'],
   'train: train, or go on training; prepare: shrink the images once, as training does by itself'
-  ' where it has not been done; summary: print the network as a table; evaluate: print the errors'
-  " of the workdir's best checkpoint; figures: draw into the workdir what its best checkpoint has"
-  " learned: the paper's figures 3 and 4, activations, learning curves; convert: read a network from"
-  ' --source, of this project or another, and write it to --target.',
+  ' where it has not been done; summary: print the network as a table; evaluate: the errors of the'
+  " workdir's best checkpoint, or of --members, by centre crop and by ten views; figures: draw into"
+  " the workdir what its best checkpoint has learned: the paper's figures 3 and 4, activations,"
+  ' learning curves; convert: read a network from --source, of this project or another, and write it'
+  ' to --target.',
+)
+_MEMBERS = flags.DEFINE_list(
+  'members',
+  None,
+  'With --mode=evaluate: networks to evaluate alone and together, their probabilities averaged, as'
+  ' --members=runs/a,runs/b; each a workdir (of which the best checkpoint is taken), a checkpoint or'
+  ' a .safetensors file. Results go to --workdir (default: runs/ensemble). Each has a config of its'
+  ' own; of --config, where given, data_dir, the batch size and the devices are taken.',
+)
+_MEMBER_WEIGHTS = flags.DEFINE_list(
+  'member_weights', None, "The members' weights in the average, as 1,1,2 (default: all alike)."
 )
 _LAYER = flags.DEFINE_string(
   'layer',
@@ -155,7 +168,7 @@ def _run(config: ConfigDict, path: Path) -> None:
   elif _MODE.value == 'evaluate':
     from alexnet_jax import evaluate
 
-    report.evaluation(config, path, *evaluate.evaluate_workdir(path, config))
+    report.evaluation(path, evaluate.evaluate_workdir(path, config))
   elif _MODE.value == 'figures':
     from alexnet_jax import gallery
 
@@ -188,6 +201,21 @@ def _convert() -> None:
   report.conversion(network, _TARGET.value)
 
 
+def _evaluate_members(members: Sequence[str]) -> None:
+  from alexnet_jax import compilation, evaluate, report
+  from alexnet_jax.errors import UserError
+
+  if _MODE.value != 'evaluate':
+    raise UserError(f'--members are evaluated; they need --mode=evaluate, not {_MODE.value}')
+  try:
+    weights = None if _MEMBER_WEIGHTS.value is None else [float(w) for w in _MEMBER_WEIGHTS.value]
+  except ValueError as error:
+    raise UserError(f'--member_weights must be numbers, as 1,1,2: {error}') from error
+  compilation.use_cache()
+  path = Path(_WORKDIR.value or Path('runs') / 'ensemble')
+  report.evaluation(path, evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value))
+
+
 def _leave(code: int) -> None:
   """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
   shown = b'\x1b[?25h' if os.isatty(2) else b''
@@ -205,6 +233,9 @@ def main(argv: Sequence[str]) -> int:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
     if _MODE.value == 'convert':
       _convert()
+      return 0
+    if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
+      _evaluate_members(_MEMBERS.value or [])
       return 0
     config, path = _config_and_workdir()
     if _MODE.value in ('train', 'prepare'):

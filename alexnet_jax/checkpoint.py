@@ -34,14 +34,14 @@ class DamagedError(Exception):
   """A checkpoint that cannot be read, or whose contents are not what was written."""
 
 
-def _digest(tree: Any) -> str:
+def digest(tree: Any) -> str:
   """A digest of all arrays of a tree, their names, shapes and dtypes."""
-  digest = hashlib.sha256()
+  sha = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     array = np.ascontiguousarray(leaf)
-    digest.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
-    digest.update(array.reshape(-1).view(np.uint8).data)
-  return digest.hexdigest()
+    sha.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
+    sha.update(array.reshape(-1).view(np.uint8).data)
+  return sha.hexdigest()
 
 
 def _text_digest(value: Any) -> str:
@@ -110,7 +110,7 @@ def _read(
   if not intact:
     raise DamagedError('its description differs from what was written')
   for name in abstract:
-    if _digest(found[name]) != digests[name]:
+    if digest(found[name]) != digests[name]:
       raise DamagedError(f'its {name} differ from what was written')
   return {name: found[name] for name in abstract}, description
 
@@ -176,7 +176,7 @@ class Writer:
       self._manager.wait_until_finished()
       self._manager.delete(step)
     self._keep.best_step = best_step
-    digests = {name: _digest(tree) for name, tree in trees.items()}
+    digests = {name: digest(tree) for name, tree in trees.items()}
     # As it will be read: JSON has no tuples.
     content = json.loads(json.dumps(description))
     written = {

@@ -1,6 +1,6 @@
 """What a mode of the program prints, and draws, when it is done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,32 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
   print(f'picture       {picture}')
 
 
-def evaluation(config: ConfigDict, path: Path, step: int, values: Mapping[str, float]) -> None:
-  """Prints the errors of a checkpoint.
+def evaluation(path: Path, result: Mapping[str, Any]) -> None:
+  """Prints the errors of a network, or of several and their average, and where everything lies.
 
   Args:
-    config: the run's.
-    path: the run's folder.
-    step: the checkpoint's.
-    values: 'loss', 'top1_error' and 'top5_error'.
+    path: the folder of the results.
+    result: what evaluation.json holds.
   """
+  members = result['members']
+  rows = [row for member in members for row in _views(member['path'], member)]
+  if len(members) > 1:
+    weighted = len({member['weight'] for member in members}) > 1
+    rows += _views(f'{"weighted " * weighted}average of {len(members)}', result)
   print_table(
-    f'{path}, {config.data.name}, {config.data.validation_split} images, centre crop',
-    ('step', 'top-1 error', 'top-5 error', 'loss'),
-    [(f'{step}', *_errors(values))],
+    f'{path}, {result["data"]}, {result["images"]:,} {result["split"]} images',
+    ('network', 'step', 'views', 'top-1 error', 'top-5 error', 'loss'),
+    rows,
   )
+  print(f'figures       {path / "evaluation.json"}\ntables        {path / "evaluation"}')
+
+
+def _views(name: str, of: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  step = '' if of.get('step') is None else f'{of["step"]}'
+  return [
+    (name, step, 'centre crop', *_errors(of['centre_crop'])),
+    ('', '', 'ten views', *_errors(of['ten_views'])),
+  ]
 
 
 def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np.ndarray]) -> None:

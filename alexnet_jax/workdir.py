@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,23 @@ def _flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str,
       yield prefix + name, value
 
 
-def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-  """Where two configs (as JSON has them) are different experiments: 'model.num_columns: 2, not 1'."""
+def differences(
+  config: Mapping[str, Any],
+  other: Mapping[str, Any],
+  but_for: Sequence[str] = CIRCUMSTANCES,
+) -> list[str]:
+  """Where two configs (as JSON has them) are different experiments: 'model.num_columns: 2, not 1'.
+
+  Args:
+    config: the one.
+    other: the other.
+    but_for: fields and sections that may differ.
+  """
   ours, theirs = dict(_flatten(config)), dict(_flatten(other))
   return [
     f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}'
     for field in sorted(ours.keys() | theirs.keys())
-    if not any(field == name or field.startswith(name + '.') for name in CIRCUMSTANCES)
+    if not any(field == name or field.startswith(name + '.') for name in but_for)
     and ours.get(field) != theirs.get(field)
   ]
 
@@ -59,10 +69,14 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   return config
 
 
-def check(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-  """Raises UserError where a workdir has a config that is another experiment."""
+def check(
+  workdir: str | os.PathLike[str],
+  config: Mapping[str, Any],
+  but_for: Sequence[str] = CIRCUMSTANCES,
+) -> None:
+  """Raises UserError where a workdir has a config that is another experiment, but for some fields."""
   there = read_config(workdir)
-  if there is not None and (different := differences(config, there)):
+  if there is not None and (different := differences(config, there, but_for)):
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
       f'{workdir} holds another experiment: {"; ".join(different[:3])}{more}\n'

@@ -82,6 +82,21 @@ def test_without_a_config_it_says_what_to_give():
 @pytest.mark.parametrize(
   ('args', 'words'),
   [
+    (('--members=', '--mode=evaluate'), ('there are no members', 'workdirs')),
+    (('--members=/nowhere', '--mode=evaluate'), ('there is no /nowhere',)),
+    (('--members=/nowhere',), ('--mode=evaluate',)),
+    (('--members=a,b', '--member_weights=1,x', '--mode=evaluate'), ('--member_weights', "'x'")),
+    (('--member_weights=1,1', '--mode=evaluate'), ('there are no members',)),
+  ],
+)
+def test_mistaken_members_are_named(tmp_path, args, words):
+  assert_message(launch(f'--workdir={tmp_path / "together"}', *args), 1, *words)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ('args', 'words'),
+  [
     (('--config.model.activation=relus',), ('model.activation', "'relu'", "'tanh'")),
     (('--config.mesh.column_devices=2', '--config.mesh.data_devices=0'), ('mesh.data_devices',)),
     (
@@ -155,8 +170,20 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   returncode, out, err = launch(f'--workdir={workdir}', '--mode=evaluate')
   assert returncode == 0
   assert err == ''
-  assert str(workdir) in out
-  assert 'top-5 error' in out
+  for words in (str(workdir), 'top-5 error', 'centre crop', 'ten views'):
+    assert words in out
+  for name in ('evaluation.json', 'evaluation'):
+    assert str(workdir / name) in out
+    assert (workdir / name).exists()
+
+  together = tmp_path / 'together'
+  members = f'--members={workdir},{workdir / "checkpoints" / "30"}'
+  weights = '--member_weights=1,2.5'
+  returncode, out, err = launch(members, weights, f'--workdir={together}', '--mode=evaluate')
+  assert returncode == 0
+  assert err == f'{workdir}: the predictions of its own evaluation are used\n'
+  assert 'weighted average of 2' in out
+  assert (together / 'evaluation.json').exists()
 
   returncode, out, err = launch(f'--workdir={workdir}', '--mode=figures')
   assert returncode == 0

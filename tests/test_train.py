@@ -335,17 +335,17 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, capfd, dam
 def test_evaluation_gives_the_error_of_the_best_checkpoint(tmp_path):
   config = small_config()
   result = train.train_and_evaluate(config, tmp_path)
-  step, values = evaluate.evaluate_workdir(tmp_path, config)
-  assert step == result['best_step']
-  assert values['top1_error'] == pytest.approx(result['best_error'])
+  said = evaluate.evaluate_workdir(tmp_path, config)
+  assert said['members'][0]['step'] == result['best_step']
+  assert said['centre_crop']['top1_error'] == pytest.approx(result['best_error'])
 
 
 def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(tmp_path, capfd):
   config = small_config()
   result = train.train_and_evaluate(config, tmp_path)
   flip_a_bit(data_file(tmp_path, result['best_step']))
-  step, _ = evaluate.evaluate_workdir(tmp_path, config)
-  assert step != result['best_step']
+  said = evaluate.evaluate_workdir(tmp_path, config)
+  assert said['members'][0]['step'] != result['best_step']
   assert f'checkpoint {result["best_step"]} is damaged' in capfd.readouterr().err
 
 
@@ -456,9 +456,8 @@ def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(tmp_path, monkey
     train.train_and_evaluate(small_config(), stopped)
   result = train.train_and_evaluate(small_config(), stopped)
   assert lines(stopped) == lines(whole)
-  assert evaluate.evaluate_workdir(stopped, small_config())[0] == result['best_step']
   assert train.train_and_evaluate(small_config(), stopped) == result
-  assert len(calls) == 4  # two epochs, once more, and evaluate_workdir
+  assert len(calls) == 3  # two epochs, and once more
 
 
 def test_where_no_checkpoint_can_be_read_nothing_is_touched(tmp_path):
@@ -596,7 +595,7 @@ def test_the_number_of_classes_is_that_of_the_data(tmp_path):
   # The run goes on, and is evaluated, with the number left open, or not.
   for again in (config, one_step()):
     assert train.train_and_evaluate(again, tmp_path)['step'] == 1
-    assert evaluate.evaluate_workdir(tmp_path, again)[0] == 1
+    assert evaluate.evaluate_workdir(tmp_path, again)['members'][0]['step'] == 1
 
 
 def test_the_wrong_number_of_classes_is_named(tmp_path):

@@ -1,0 +1,500 @@
+"""Ten views against a plain loop in numpy; runs, files and ensembles; what is kept and used again."""
+
+import contextlib
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import (
+  augment,
+  checkpoint,
+  dataset,
+  evaluate,
+  experiment,
+  mesh,
+  predictions,
+  trained,
+  workdir,
+)
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from configs import cifar10, imagenet
+from tests.small import small_config
+
+SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
+
+
+def random_network(config, split, seed=0):
+  """A network with random parameters, sure of itself, and the statistics of a split."""
+  rng = np.random.default_rng(seed)
+
+  def random(path, leaf):
+    layer, kind = (entry.key for entry in path)
+    spread = np.sqrt(2 / np.prod(leaf.shape[:-1])) if kind == 'kernel' else 0.1
+    return np.float32((4 if layer == 'fc8' else 1) * spread) * rng.standard_normal(
+      leaf.shape, np.float32
+    )
+
+  shapes = trained.parameter_shapes(experiment.make_network(config))
+  statistics = {
+    name: np.asarray(array, np.float32) for name, array in dataset.statistics(split).items()
+  }
+  return trained.Trained(
+    jax.tree_util.tree_map_with_path(random, shapes),
+    config,
+    augment.Statistics(**statistics),
+    split.class_names,
+    10,
+    'random',
+  )
+
+
+def predict(network, split, devices=(1, 1), batch_size=16, progress=lambda images: None):
+  config = network.config
+  net = experiment.make_network(config)
+  on = mesh.make_mesh(config.model.num_columns, *devices)
+  step = evaluate.make_view_step(net, on, experiment.augment_options(config))
+  specs = (mesh.parameter_specs(network.params), mesh.REPLICATED)
+  params, statistics = jax.device_put(
+    (network.params, network.statistics), mesh.shardings(on, specs)
+  )
+  return evaluate.predict(
+    step,
+    params,
+    statistics,
+    split,
+    batch_size=batch_size,
+    crop_size=net.input_size,
+    mesh=on,
+    progress=progress,
+  )
+
+
+def all_images(split):
+  with contextlib.closing(dataset.whole_images(split)) as batches:
+    read = list(batches)
+  return tuple(np.concatenate([batch[name] for batch in read]) for name in ('image', 'label'))
+
+
+def softmax(logits):
+  exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+  return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def plain_predictions(network, split):
+  """The centre crop's probabilities and the ten views', view by view, in float64, in the source's order."""
+  config, net = network.config, experiment.make_network(network.config)
+  apply = jax.jit(lambda pixels: net.apply({'params': network.params}, pixels)[0])
+  images, _ = all_images(split)
+  mean_image = np.asarray(network.statistics.mean_image, np.float64)
+  size, last = net.input_size, split.image_size - net.input_size
+  half = last // 2
+  offsets = [(0, 0), (0, last), (half, half), (last, 0), (last, last)]
+  found = []
+  for mirrored, (row, column) in itertools.product((False, True), offsets):
+    mean = mean_image[row : row + size, column : column + size]  # at the crop's own place
+    if config.augment.mean == 'channel':
+      mean = mean_image.mean(axis=(0, 1))
+    if mirrored and config.augment.mean == 'pixel':
+      mean = mean[:, ::-1]
+    if config.augment.mean == 'centre':
+      mean = mean_image[half : half + size, half : half + size]
+    crops = images[:, row : row + size, column : column + size]
+    pixels = config.augment.pixel_scale * ((crops[:, :, ::-1] if mirrored else crops) - mean)
+    found.append(softmax(np.asarray(apply(pixels.astype(np.float32)), np.float64)))
+  return found[2], np.mean(found, axis=0)
+
+
+def plain_errors(probabilities, labels):
+  ahead = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+  return np.mean(ahead >= 1), np.mean(ahead >= 5)
+
+
+def assert_plain(network, split, found):
+  """To the last image."""
+  centre_crop, ten_views = plain_predictions(network, split)
+  _, labels = all_images(split)
+  np.testing.assert_array_equal(found.labels, labels)
+  np.testing.assert_allclose(found.centre_crop, centre_crop, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(found.ten_views, ten_views, rtol=1e-4, atol=1e-6)
+  said = predictions.errors(found)
+  for name, probabilities in (('centre_crop', centre_crop), ('ten_views', ten_views)):
+    top1, top5 = plain_errors(probabilities, labels)
+    assert (said[name]['top1_error'], said[name]['top5_error']) == (top1, top5)
+    loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    assert said[name]['loss'] == pytest.approx(loss, rel=1e-4)
+
+
+IMAGES, SIZE, INPUT = 50, 10, 7  # offsets of 0, 1 and 3: the centre is no corner
+
+
+@pytest.fixture(scope='module')
+def split():
+  rng = np.random.default_rng(0)
+  spots = rng.integers(0, 256, (IMAGES, 5, 5, 3), dtype=np.uint8)
+  images = spots.repeat(SIZE // 5, axis=1).repeat(SIZE // 5, axis=2)
+  labels = rng.integers(0, 10, IMAGES).astype(np.int32)
+  return dataset.ArraySplit(images, labels, dataset.DIGITS)
+
+
+def network_of(split, **changes):
+  config = small_config({'model.input_size': INPUT, 'data.image_size': SIZE, **changes})
+  return random_network(config, split)
+
+
+def test_the_paper_has_ten_views_of_256_pixels():
+  views = augment.ten_views(256, 224)
+  assert views[0] == ((16, 16), False)
+  assert sorted(views) == sorted(
+    (offset, mirrored)
+    for offset in [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]
+    for mirrored in (False, True)
+  )
+
+
+@pytest.mark.parametrize('mean', augment.MEANS)
+def test_predictions_are_those_of_a_plain_loop_over_ten_crops(split, mean):
+  network = network_of(split, **{'augment.mean': mean})
+  found = predict(network, split)
+  assert_plain(network, split, found)
+  assert np.abs(found.centre_crop - found.ten_views).max() > 0.01
+
+
+@pytest.mark.parametrize('batch_size', [7, 128])
+def test_any_batch_size_counts_every_image_once(split, batch_size):
+  network, moved = network_of(split), []
+  whole = predict(network, split, batch_size=IMAGES)
+  found = predict(network, split, batch_size=batch_size, progress=moved.append)
+  assert sum(moved) == IMAGES
+  np.testing.assert_array_equal(found.labels, split.labels)
+  np.testing.assert_allclose(found.centre_crop, whole.centre_crop, rtol=1e-5)
+  np.testing.assert_allclose(found.ten_views, whole.ten_views, rtol=1e-5)
+
+
+@pytest.mark.parametrize('devices', [(2, 1), (2, 2)])
+def test_any_mesh_predicts_as_one_device_does(split, devices):
+  network = network_of(split)
+  one, many = predict(network, split), predict(network, split, devices)
+  np.testing.assert_allclose(many.centre_crop, one.centre_crop, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(many.ten_views, one.ten_views, rtol=1e-4, atol=1e-6)
+
+
+def test_mirrored_views_are_mirrored_as_in_training(split):
+  """With a coin that always falls on heads."""
+  images = split.images
+  statistics = network_of(split).statistics
+  for mean in augment.MEANS:
+    options = experiment.augment_options(small_config({'augment.mean': mean}))
+    view = augment.View((1, 2), True)
+    cut = images[:, 1 : 1 + INPUT, 2 : 2 + INPUT]
+    pixels = augment.view_pixels(images, view, INPUT, statistics, options)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(augment, 'flip', lambda key, pixels, *_: pixels[:, :, ::-1])
+      expected = augment.training_pixels(
+        jax.random.key(0),
+        cut,
+        np.full((IMAGES, 2), (1, 2), np.int32),
+        np.arange(IMAGES),
+        statistics,
+        np.float32(0),
+        options,
+      )
+    np.testing.assert_allclose(pixels, expected, rtol=1e-6, atol=1e-6)
+
+
+# Runs: workdirs with checkpoints, whose data are the digits.
+
+
+def write_run(path, config, seed, step=10, class_names=dataset.DIGITS):
+  """A workdir as training leaves it, but that the network is random."""
+  network = random_network(config, dataset.digits('validation'), seed)
+  workdir.prepare(path, experiment.resolved(config))
+  add_checkpoint(path, network, step, class_names)
+
+
+def add_checkpoint(path, network, step, class_names=dataset.DIGITS):
+  writer = checkpoint.Writer(path / 'checkpoints', 2)
+  description = {
+    'step': step,
+    'progress': {'best_step': step},
+    'config': experiment.resolved(network.config),
+    'class_names': list(class_names),
+  }
+  trees = {
+    'params': network.params,
+    'statistics': network.statistics._asdict(),
+  }
+  writer.save(step, trees, description, step)
+  writer.close()
+
+
+def run_config(**changes):
+  few_layers = {f'model.{name}.features': 0 for name in ('conv3', 'conv4', 'fc7')}
+  sizes = {'model.input_size': 6, 'augment.crop_offsets': 1, 'mesh.data_devices': 1}
+  return small_config({**few_layers, **sizes, **changes})
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  """Three runs of three kinds of nets, not evaluated."""
+  path = tmp_path_factory.mktemp('runs')
+  write_run(path / 'a', run_config(), 1)
+  write_run(path / 'b', run_config(**{'model.num_columns': 1, 'train.batch_size': 100}), 2)
+  write_run(path / 'c', run_config(**{'augment.mean': 'channel', 'model.input_size': 7}), 3)
+  return path
+
+
+@pytest.fixture
+def runs(written, tmp_path, monkeypatch):
+  """Copies, in the folder in which the test runs."""
+  shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """The paths of the networks that were made to predict."""
+  made, predict = [], evaluate._predict
+
+  def counted(network, *args):
+    made.append(Path(network.path).parents[1].name)
+    return predict(network, *args)
+
+  monkeypatch.setattr(evaluate, '_predict', counted)
+  return made
+
+
+def kept(path):
+  with np.load(Path(path) / 'evaluation' / 'predictions.npz') as arrays:
+    return {name: arrays[name] for name in arrays.files}
+
+
+def test_a_run_is_evaluated_with_all_its_files(runs):
+  said = evaluate.evaluate_workdir('a', run_config())
+  assert said == json.loads(Path('a/evaluation.json').read_text())
+  assert said['images'] == 359
+  assert (said['data'], said['split'], said['classes']) == ('digits', 'validation', 10)
+  [member] = said['members']
+  assert (member['path'], member['step']) == ('a', 10)
+  for name in ('centre_crop', 'ten_views'):
+    assert said[name] == member[name]
+
+  split = dataset.digits('validation')
+  arrays = kept('a')
+  identity = json.loads(str(arrays.pop('identity')))
+  assert identity['members'][0]['step'] == 10
+  assert identity['class_names'] == list(dataset.DIGITS)
+  found = predictions.Predictions(**arrays)
+  assert_plain(trained.read('a'), split, found)
+  lines = Path('a/evaluation/submission.txt').read_text().splitlines()
+  order = np.argsort(-found.ten_views, axis=1)[:, :5] + 1
+  assert lines == [' '.join(map(str, row)) for row in order]
+  assert {path.name for path in Path('a/evaluation').iterdir()} == {
+    'predictions.npz',
+    'images.csv',
+    'confusion.csv',
+    'per_class.csv',
+    'submission.txt',
+  }
+
+
+def test_where_and_in_what_batches_it_runs_may_change_and_nothing_else(runs):
+  first = evaluate.evaluate_workdir('a', run_config())
+  changes = {'train.batch_size': 50, 'mesh.column_devices': 1, 'model.num_classes': None}
+  again = evaluate.evaluate_workdir('a', run_config(**changes))
+  assert again['images'] == first['images'] == 359
+  for name in ('top1_errors', 'top5_errors'):
+    assert again['ten_views'][name] == first['ten_views'][name]
+  with pytest.raises(UserError, match=r"augment\.mean: 'pixel', not 'centre'"):
+    evaluate.evaluate_workdir('a', run_config(**{'augment.mean': 'centre'}))
+
+
+@pytest.mark.parametrize('weights', [None, [1, 1, 2], [0, 0.1, 0]])
+def test_an_ensemble_is_numpys_average(runs, weights):
+  said = evaluate.evaluate_ensemble(['a', 'b', 'c'], weights, 'together')
+  each = [kept(name) for name in 'abc']
+  together = kept('together')
+  for name in ('centre_crop', 'ten_views'):
+    average = np.average([one[name] for one in each], axis=0, weights=weights)
+    np.testing.assert_allclose(together[name], average, rtol=1e-5, atol=1e-7)
+    top1, top5 = plain_errors(together[name], together['labels'])
+    assert (said[name]['top1_error'], said[name]['top5_error']) == (top1, top5)
+    for one, member in zip(each, said['members'], strict=True):
+      top1, top5 = plain_errors(one[name], one['labels'])
+      assert (member[name]['top1_error'], member[name]['top5_error']) == (top1, top5)
+  np.testing.assert_array_equal(together['labels'], dataset.digits('validation').labels)
+  shares = np.array(weights or [1, 1, 1]) / sum(weights or [1, 1, 1])
+  assert [member['weight'] for member in said['members']] == pytest.approx(shares)
+  assert [member['path'] for member in said['members']] == ['a', 'b', 'c']
+
+
+def test_members_may_be_workdirs_checkpoints_and_files(runs):
+  trained.write('c.safetensors', trained.read('c'))
+  said = evaluate.evaluate_ensemble(['a', 'b/checkpoints/10', 'c.safetensors'], None, 'mixed')
+  plain = evaluate.evaluate_ensemble(['a', 'b', 'c'], None, 'plain')
+  assert said['ten_views'] == plain['ten_views']
+  alone = evaluate.evaluate_ensemble(['c.safetensors'], None, 'alone')
+  assert alone['ten_views'] == plain['members'][2]['ten_views']
+
+
+def test_what_a_members_evaluation_has_left_is_used(runs, calls, capfd):
+  evaluate.evaluate_workdir('a', run_config())
+  evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  assert calls == ['a', 'b']
+  assert capfd.readouterr().err == 'a: the predictions of its own evaluation are used\n'
+  evaluate.evaluate_ensemble(['b', 'a', 'c'], [1, 2, 3], 'bac')
+  assert calls == ['a', 'b', 'c']
+  evaluate.evaluate_workdir('a', run_config())  # by itself a run is always evaluated anew
+  assert calls == ['a', 'b', 'c', 'a']
+
+
+def test_what_is_left_of_an_older_or_another_checkpoint_is_not_used(runs, calls):
+  first = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  other = random_network(run_config(), dataset.digits('validation'), seed=5)
+  add_checkpoint(runs / 'a', other, step=11)
+  newer = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  assert calls == ['a', 'b', 'a']
+  assert newer['members'][0]['step'] == 11
+  assert newer['members'][0]['ten_views'] != first['members'][0]['ten_views']
+  assert newer['members'][1] == first['members'][1]
+  shutil.rmtree('a/checkpoints')  # another run comes to the same step
+  again = random_network(run_config(), dataset.digits('validation'), seed=6)
+  add_checkpoint(runs / 'a', again, step=11)
+  evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  assert calls == ['a', 'b', 'a', 'a']
+
+
+def test_half_a_file_of_predictions_is_made_again_aloud(runs, calls, capfd):
+  first = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  path = runs / 'a' / 'evaluation' / 'predictions.npz'
+  whole = path.read_bytes()
+  path.write_bytes(whole[: len(whole) // 2])
+  assert evaluate.evaluate_ensemble(['a', 'b'], None, 'ab') == first
+  assert calls == ['a', 'b', 'a']
+  assert 'predictions.npz cannot be read' in capfd.readouterr().err
+  assert path.read_bytes() == whole
+
+
+def test_members_run_where_the_config_given_says(runs, monkeypatch):
+  meshes, make_mesh = [], experiment.make_mesh
+
+  def watched(config):
+    meshes.append((make_mesh(config).devices.shape, config.train.batch_size))
+    return make_mesh(config)
+
+  monkeypatch.setattr(experiment, 'make_mesh', watched)
+  given = cifar10.get_config()
+  given.mesh.column_devices, given.mesh.data_devices, given.train.batch_size = 1, 3, 60
+  evaluate.evaluate_ensemble(['a', 'b'], None, 'ab', given)
+  assert meshes == [((3, 1), 60), ((3, 1), 60)]
+
+
+@pytest.mark.parametrize(
+  ('members', 'weights', 'words'),
+  [
+    ([], None, 'there are no members; give workdirs'),
+    (['a', 'b'], [1, 1, 1], r'3 weights \(1, 1, 1\) for 2 members'),
+    (['a', 'b'], [], r'0 weights \(\) for 2 members'),
+    (['a', 'b'], [1, -0.5], 'are 1, -0.5; they must be at least 0'),
+    (['a', 'b'], [0, 0], 'not all 0'),
+    (['a', 'b'], [1, float('nan')], 'are 1, nan; they must'),
+    (['a', 'b'], [1, float('inf')], 'are 1, inf; they must'),
+    (['a', 'nowhere'], None, 'there is no nowhere; give a workdir'),
+    (['a', 'ab'], None, 'has no whole checkpoint'),
+  ],
+)
+def test_members_that_cannot_be_are_named(runs, calls, members, weights, words):
+  (runs / 'ab').mkdir()
+  with pytest.raises(UserError, match=words):
+    evaluate.evaluate_ensemble(members, weights, 'together')
+  assert not calls
+  assert not Path('together').exists()
+
+
+def test_members_of_other_classes_or_data_are_named(runs, calls):
+  write_run(runs / 'd', run_config(), 4, class_names='9876543210')
+  write_run(runs / 'e', run_config(**{'data.validation_split': 'train'}), 4)
+  with pytest.raises(UserError, match='a and d have other classes, or the same in another order'):
+    evaluate.evaluate_ensemble(['a', 'b', 'd'], None, 'together')
+  with pytest.raises(UserError, match=r'a was validated on digits \(val.*\), but e on digits \(tr'):
+    evaluate.evaluate_ensemble(['a', 'e'], None, 'together')
+  assert not calls
+  with pytest.raises(UserError, match='trained on other classes than those of digits'):
+    evaluate.evaluate_ensemble(['d'], None, 'together')
+
+
+def test_members_of_other_images_are_named(runs):
+  evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  path = Path('b/evaluation/predictions.npz')
+  arrays = kept('b')
+  arrays['labels'] = arrays['labels'][::-1]
+  np.savez(path, **arrays)
+  with pytest.raises(UserError, match='a and b were not evaluated on the same images'):
+    evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+
+
+def test_results_do_not_take_the_place_of_a_runs(runs):
+  with pytest.raises(UserError, match=r'^a is a training run; give .* --workdir of its own'):
+    evaluate.evaluate_ensemble(['a', 'b'], None, 'a')
+
+
+def test_where_nothing_can_be_written_it_is_said_before_anything_is_computed(runs, calls):
+  Path('file').write_text('')
+  with pytest.raises(UserError, match='cannot write to the workdir file/together'):
+    evaluate.evaluate_ensemble(['a', 'b'], None, 'file/together')
+  assert not calls
+
+
+# On real photographs, against the plain loop.
+
+
+def open_shared(config, **changes):
+  if not (SHARED_DATA / config.data.name).is_dir():
+    pytest.skip(f'the shared {config.data.name} is not there')
+  config.data.data_dir = str(SHARED_DATA)
+  config.update_from_flattened_dict(changes)
+  with Display() as display:
+    config, builder = experiment.open_data(config, display)
+  return config, experiment.load_split(config, builder, config.data.validation_split)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mean', augment.MEANS)
+def test_cifar10_is_that_of_the_plain_loop(mean):
+  changes = {
+    'augment.mean': mean,
+    'model.input_size': 24,
+    'model.initialization': 'he',
+    'augment.pixel_scale': 1 / 64,
+    'data.validation_split': 'test[:300]',
+  }
+  config, split = open_shared(cifar10.get_config(), **changes)
+  network = random_network(config, split)
+  found = predict(network, split, batch_size=128)
+  assert len(found.labels) == 300
+  assert_plain(network, split, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mean', augment.MEANS)
+def test_the_imagenet_sample_is_that_of_the_plain_loop(tmp_path, mean):
+  narrow = {f'model.conv{i}.features': 16 for i in range(1, 6)}
+  changes = {
+    'augment.mean': mean,
+    'model.fc6.features': 64,
+    'model.fc7.features': 64,
+    'model.initialization': 'he',
+    'augment.pixel_scale': 1 / 64,
+    'data.prepared_dir': str(tmp_path),
+  }
+  config, split = open_shared(imagenet.get_config(), **narrow, **changes)
+  network = random_network(config, split)
+  found = predict(network, split, (2, 1), batch_size=32)
+  assert len(found.labels) == 100
+  assert_plain(network, split, found)
