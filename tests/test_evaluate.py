@@ -465,36 +465,32 @@ def open_shared(config, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mean', augment.MEANS)
-def test_cifar10_is_that_of_the_plain_loop(mean):
+def test_cifar10_is_that_of_the_plain_loop():
   changes = {
-    'augment.mean': mean,
     'model.input_size': 24,
-    'model.initialization': 'he',
     'augment.pixel_scale': 1 / 64,
     'data.validation_split': 'test[:300]',
   }
-  config, split = open_shared(cifar10.get_config(), **changes)
-  network = random_network(config, split)
-  found = predict(network, split, batch_size=128)
-  assert len(found.labels) == 300
-  assert_plain(network, split, found)
+  assert_plain_with_every_mean(*open_shared(cifar10.get_config(), **changes), (1, 1), 128, 300)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mean', augment.MEANS)
-def test_the_imagenet_sample_is_that_of_the_plain_loop(tmp_path, mean):
+def test_the_imagenet_sample_is_that_of_the_plain_loop(tmp_path):
   narrow = {f'model.conv{i}.features': 16 for i in range(1, 6)}
   changes = {
-    'augment.mean': mean,
     'model.fc6.features': 64,
     'model.fc7.features': 64,
-    'model.initialization': 'he',
     'augment.pixel_scale': 1 / 64,
     'data.prepared_dir': str(tmp_path),
   }
-  config, split = open_shared(imagenet.get_config(), **narrow, **changes)
-  network = random_network(config, split)
-  found = predict(network, split, (2, 1), batch_size=32)
-  assert len(found.labels) == 100
-  assert_plain(network, split, found)
+  opened = open_shared(imagenet.get_config(), **narrow, **changes)
+  assert_plain_with_every_mean(*opened, (2, 1), 32, 100)
+
+
+def assert_plain_with_every_mean(config, split, devices, batch_size, images):
+  for mean in augment.MEANS:
+    config.augment.mean = mean
+    network = random_network(config, split)
+    found = predict(network, split, devices, batch_size)
+    assert len(found.labels) == images
+    assert_plain(network, split, found)
