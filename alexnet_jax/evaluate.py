@@ -24,6 +24,7 @@ from alexnet_jax import (
   compilation,
   dataset,
   experiment,
+  files,
   metrics,
   predictions,
   trained,
@@ -496,6 +497,6 @@ def _write(path: Path, members: Sequence[_Member], found: Predictions) -> dict[s
       for one in members
     ],
   }
-  with predictions.whole(path / 'evaluation.json') as temporary:
+  with files.whole(path / 'evaluation.json') as temporary:
     temporary.write_text(json.dumps(result, indent=2) + '\n')
   return result

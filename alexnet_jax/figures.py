@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib import colormaps, figure
 from matplotlib.lines import Line2D
 
+from alexnet_jax import files
+
 _RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
 _MARKERS = 'osD^vP'
 
@@ -43,14 +45,12 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
     OSError: nothing can be written there.
   """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   written = []
   for kind, metadata in (('png', {}), ('svg', {'Date': None})):
     target = path.with_name(f'{path.name}.{kind}')
-    temporary = path.with_name(f'.{target.name}.new')
-    with matplotlib.rc_context({'svg.hashsalt': path.name}):  # the same picture, the same file
+    same = matplotlib.rc_context({'svg.hashsalt': path.name})  # the same picture, the same file
+    with files.whole(target) as temporary, same:
       picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-    temporary.replace(target)
     written.append(target)
   return written
 

@@ -1,6 +1,5 @@
 """The class probabilities of every image of a split: kept, added up, counted and written out."""
 
-import contextlib
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax import metrics
+from alexnet_jax import files, metrics
 from alexnet_jax.errors import UserError
 
 TIES = 'classes that tie share the places left among the best, as in the 2012 code'
@@ -85,22 +84,6 @@ def image_errors(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.nd
   return np.asarray(metrics.errors(jnp.asarray(probabilities), jnp.asarray(labels), k), np.float64)
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-  """A temporary path, which takes the file's name if all goes well, so that it is whole or not there.
-
-  Args:
-    path: the file; its folder is made if need be.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.new.{path.name}')
-  try:
-    yield temporary
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
 def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> None:
   """Writes predictions as .npz, in one move.
 
@@ -109,7 +92,7 @@ def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> N
     predictions: the arrays.
     identity: what they are of, fit for JSON.
   """
-  with whole(path) as temporary:
+  with files.whole(path) as temporary:
     np.savez(temporary, identity=np.asarray(json.dumps(identity)), **predictions._asdict())
 
 
@@ -173,7 +156,7 @@ def write_tables(
     ['class', 'images', 'top1_error', 'top5_error'],
     _class_rows(probabilities, labels, class_names),
   )
-  with whole(folder / 'submission.txt') as temporary:
+  with files.whole(folder / 'submission.txt') as temporary:
     temporary.write_text(''.join(' '.join(map(str, order)) + '\n' for order in best + 1))
 
 
@@ -197,7 +180,7 @@ def _class_rows(
 
 
 def _write_rows(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
-  with whole(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+  with files.whole(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(header)
     writer.writerows(rows)

@@ -1,11 +1,11 @@
 """The training images' mean image, and the principal axes of their colours (paper, 2 and 4.1)."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 
+from alexnet_jax import files
 from alexnet_jax.errors import UserError
 
 FILE_NAME = 'statistics.npz'
@@ -66,14 +66,13 @@ def color_products(image: np.ndarray) -> np.ndarray:
 
 def save(path: Path, statistics: dict[str, np.ndarray]) -> None:
   """Writes them as .npz, in one move."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.new.npz')
-  np.savez(
-    temporary,
-    mean_image=statistics['mean_image'],
-    eigenvalues=statistics['eigenvalues'],
-    eigenvectors=statistics['eigenvectors'],
-  )
-  temporary.replace(path)
+  with files.whole(path) as temporary:
+    np.savez(
+      temporary,
+      mean_image=statistics['mean_image'],
+      eigenvalues=statistics['eigenvalues'],
+      eigenvectors=statistics['eigenvectors'],
+    )
 
 
 def load(path: Path, size: int) -> dict[str, np.ndarray]:

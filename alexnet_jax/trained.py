@@ -22,7 +22,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, checkpoint, experiment
+from alexnet_jax import augment, checkpoint, experiment, files
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import DENSE, AlexNet
@@ -269,11 +269,10 @@ def write_arrays(
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
   """Writes a file in one move; raises UserError where it cannot."""
-  target = epath.Path(os.path.expanduser(os.fspath(path)))
-  temporary = target.with_name(f'.{target.name}.new')
+  target = os.path.expanduser(os.fspath(path))
   try:
-    temporary.write_bytes(content)
-    temporary.replace(target)
+    with files.whole(target) as temporary:
+      temporary.write_bytes(content)
   except OSError as error:
     raise UserError(f'cannot write {target}: {error.strerror or error}') from error
 

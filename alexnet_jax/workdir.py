@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alexnet_jax import files
 from alexnet_jax.errors import UserError
 
 # What a run is may not change in a workdir; these say where and how long it runs, and may.
@@ -105,9 +106,8 @@ def prepare(
       check(path, config)
     elif (there := read_config(path)) is not None and differences(config, there):
       (path / 'statistics.npz').unlink(missing_ok=True)
-    temporary = path / '.config.json.new'
-    temporary.write_text(json.dumps(config, indent=2) + '\n')
-    temporary.replace(path / 'config.json')
+    with files.whole(path / 'config.json') as temporary:
+      temporary.write_text(json.dumps(config, indent=2) + '\n')
   except OSError as error:
     raise UserError(
       f'cannot write to the workdir {path}: {error.strerror}; choose another with --workdir'

@@ -184,6 +184,29 @@ def test_any_mesh_predicts_as_one_device_does(split, devices):
   np.testing.assert_allclose(many.ten_views, one.ten_views, rtol=1e-4, atol=1e-6)
 
 
+def test_no_more_than_two_batches_of_a_validation_are_on_their_way(split):
+  """On two emulated devices the 32nd launch would wait for what only comes after it."""
+  network = random_network(small_config(), split)
+  net, on = experiment.make_network(network.config), mesh.make_mesh(2, 2, 1)
+  step = evaluate.make_evaluation_step(net, on, experiment.augment_options(network.config))
+  given = []
+
+  def watched(params, batch, statistics, sums):
+    assert all(leaf.is_ready() for earlier in given[:-1] for leaf in earlier.values())
+    given.append(step(params, batch, statistics, sums))
+    return given[-1]
+
+  params, statistics = jax.device_put(
+    (network.params, network.statistics),
+    mesh.shardings(on, (mesh.parameter_specs(network.params), mesh.REPLICATED)),
+  )
+  values = evaluate.evaluate(
+    watched, params, statistics, split, batch_size=2, crop_size=net.input_size, mesh=on
+  )
+  assert len(given) == split.num_examples // 2 > 4
+  assert 0 < values['top1_error'] <= 1
+
+
 def test_mirrored_views_are_mirrored_as_in_training(split):
   """With a coin that always falls on heads."""
   images = split.images

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_jax import inference, train
+from alexnet_jax import figures, inference, train
 from tests.small import small_config
 
 NOTEBOOK = Path(__file__).parents[1] / 'notebooks' / 'alexnet.ipynb'
@@ -48,12 +48,16 @@ def code(checkpoint):
 
 
 def check(values):
+  assert all({*prediction.class_names} == {'even', 'odd'} for prediction in values['fine-tune'])
   assert isinstance(values['load'], inference.Classifier)
   assert isinstance(values['classify'], inference.Prediction)
   assert values['parameters']['fc8']['bias'] == (10,)
   assert values['layers']['fc8'] == (10,)
   assert values['maps'].width == 800
   assert np.ptp(np.asarray(values['maps'])) > 100
+  assert isinstance(values['kernels'], figures.Figure)
+  assert len(values['predictions'].axes) == 16  # eight images, each with its bars
+  assert len(values['retrieval'].axes) >= 5 * 7
   assert values['export'] < 1e-5
 
 

@@ -368,7 +368,7 @@ def test_it_goes_on_where_nothing_but_the_move_is_left(
       run(source, tmp_path)
   assert prepare.find(tmp_path, source.name, SIZE) is None
   [incomplete] = tmp_path.glob('*/1.0.0.incomplete')
-  (incomplete / '.statistics.npz.12.new.npz').touch()  # as a kill can leave it
+  (incomplete / '.new.12.statistics.npz').touch()  # as a kill can leave it
   converted.clear()
   assert contents(run(source, tmp_path)) == contents(png)
   assert converted == []
