@@ -391,11 +391,7 @@ def _predict(network: trained.Trained, given: ConfigDict | None, display: Displa
   mesh = experiment.make_mesh(config)
   config, builder = experiment.open_data(config, display)
   split = experiment.load_split(config, builder, config.data.validation_split)
-  if list(split.class_names) != list(network.class_names):
-    raise UserError(
-      f'{network.path} was trained on other classes than those of {config.data.name}, or in another'
-      ' order'
-    )
+  trained.check_classes(network, config.data.name, split.class_names)
   net = experiment.make_network(config)
   specs = (mesh_lib.parameter_specs(network.params), mesh_lib.REPLICATED)
   params, statistics = jax.device_put(

@@ -82,10 +82,7 @@ def draw(
     save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
 
     validation = experiment.load_split(config, builder, config.data.validation_split)
-    if list(validation.class_names) != list(network.class_names):
-      raise UserError(
-        f'{path} was trained on other classes than those of {config.data.name}, or in another order'
-      )
+    trained.check_classes(network, config.data.name, validation.class_names)
     images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
     outputs = retrieval.make_outputs_step(net, options, names, **computing)(
       network.params, network.statistics, _centre_crops(images, net.input_size)

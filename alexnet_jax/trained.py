@@ -139,6 +139,14 @@ def _first_device(config: ConfigDict) -> Mesh:
   return mesh_lib.make_mesh(config.model.num_columns, 1, 1)
 
 
+def check_classes(network: Trained, data_name: str, class_names: Sequence[str]) -> None:
+  """Raises UserError where a data set does not have a network's classes, in its order."""
+  if list(class_names) != list(network.class_names):
+    raise UserError(
+      f'{network.path} was trained on other classes than those of {data_name}, or in another order'
+    )
+
+
 def take_layers(
   params: Any, num_columns: int, source: Trained
 ) -> tuple[Any, list[str], dict[str, str]]:
