@@ -189,8 +189,6 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   assert returncode == 0
   assert err == ''
   assert str(workdir / 'figures' / 'figure3_kernels.png') in out
-  missing = launch(f'--workdir={workdir}', '--mode=figures', '--layer=fc9')
-  assert_message(missing, 1, "no output 'fc9'", 'fc7_activation')
 
   other = launch(*args, '--config.model.num_columns=1')
   assert_message(other, 1, 'another experiment', 'model.num_columns: 2, not 1', '--workdir')

@@ -106,22 +106,6 @@ def test_half_a_file_cannot_be_read(tmp_path, part):
     predictions.load(path, {})
 
 
-def test_a_file_is_whole_or_what_it_was(tmp_path):
-  path = tmp_path / 'file'
-
-  def write_half():
-    with predictions.whole(path) as temporary:
-      temporary.write_text('half')
-      raise OSError('no room')
-
-  for before in ([], ['file']):
-    with pytest.raises(OSError, match='no room'):
-      write_half()
-    assert [there.name for there in tmp_path.iterdir()] == before
-    path.write_text('whole')
-  assert path.read_text() == 'whole'
-
-
 def read_rows(path):
   with path.open(newline='') as file:
     return list(csv.reader(file))
