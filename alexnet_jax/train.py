@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -197,14 +197,14 @@ class Progress:
     return cls(**{**value, 'plateau': optimizer.Plateau(**value['plateau'])})
 
 
-class _Signals:
+class Signals:
   """Notes SIGINT and SIGTERM for `check`; a second one ends the process at once."""
 
   def __init__(self) -> None:
     self.signum: int | None = None
     self._previous: dict[int, Any] = {}
 
-  def __enter__(self) -> '_Signals':
+  def __enter__(self) -> 'Signals':
     if threading.current_thread() is threading.main_thread():
       for signum in (signal.SIGINT, signal.SIGTERM):
         self._previous[signum] = signal.signal(signum, self._note)
@@ -228,7 +228,7 @@ class _Signals:
 
 
 def _compute_statistics(
-  split: dataset.Split, path: Path, display: Display, signals: _Signals
+  split: dataset.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
   """The training images' statistics, from the workdir if it has them, else computed and kept."""
   kept = path / statistics.FILE_NAME
@@ -360,15 +360,15 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     validation_split = experiment.load_split(config, builder, config.data.validation_split)
     stored = experiment.stored_statistics(config, builder)
     workdir.prepare(path, experiment.resolved(config), started)
-    with _Signals() as signals, contextlib.ExitStack() as closing:
-      run = _Run(
+    with Signals() as signals, contextlib.ExitStack() as closing:
+      run = Run(
         config, path, net, mesh, train_split, validation_split, stored, source, signals, display
       )
       closing.callback(run.close)
       return run.run()
 
 
-class _Run:
+class Run:
   """One run: the loop of `train_and_evaluate` and what it keeps in hand."""
 
   def __init__(
@@ -381,7 +381,7 @@ class _Run:
     validation_split: dataset.Split,
     stored: dict[str, np.ndarray] | None,
     source: trained.Trained | None,
-    signals: _Signals,
+    signals: Signals,
     display: Display,
   ):
     self.config, self.path, self.net, self.mesh = config, path, net, mesh
@@ -453,7 +453,18 @@ class _Run:
     return SummaryWriter(str(self.path), purge_step=self.first_step)
 
   def run(self) -> dict[str, Any]:
-    """The loop: at a step's end, in this order: look, log, validate, save, stop, go on."""
+    """Trains to the end; returns what `train_and_evaluate` returns."""
+    for _ in self.steps():
+      pass
+    seen = self.progress
+    assert seen.last_validation is not None
+    return {**seen.last_validation, 'best_step': seen.best_step, 'best_error': seen.best_error}
+
+  def steps(self) -> Generator[int]:
+    """The loop, which yields after each step its number.
+
+    At a step's end, in this order: look, log, validate, save, stop, go on.
+    """
     config = self.config
     move = self.display.task('training', self.total_steps, self.step)
     batches = dataset.prefetch(
@@ -491,9 +502,10 @@ class _Run:
         if stopping:
           self.signals.check()
         if finished:
-          return self.result()
+          return
         self.advance(next(batches))
         move(1, status=self.status() if self.display.live else None)
+        yield self.step
 
   def epochs_done(self, step: int) -> int:
     """Whole epochs behind a number of steps."""
@@ -684,9 +696,3 @@ class _Run:
       self.progress.best_step,
     )
     self.saved = (self.step, dataclasses.replace(self.progress))
-
-  def result(self) -> dict[str, Any]:
-    """What the run has come to."""
-    seen = self.progress
-    assert seen.last_validation is not None
-    return {**seen.last_validation, 'best_step': seen.best_step, 'best_error': seen.best_error}

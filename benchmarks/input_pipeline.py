@@ -26,7 +26,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from alexnet_jax import augment, dataset, evaluate, experiment, prepare, records, train
+from alexnet_jax import dataset, evaluate, experiment, prepare, records, train
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax import statistics as statistics_lib
 from alexnet_jax.display import Display, print_table
@@ -265,47 +265,69 @@ def resume(directory: Path, options: argparse.Namespace) -> None:
 
 
 def training(directory: Path, options: argparse.Namespace) -> None:
-  """Prints the training loop's images/s beside the step's own, fed one batch again and again."""
+  """Prints the training loop's images/s beside the step's own, fed one batch again and again.
+
+  The loop is `train.Run`'s, with its data, looks at the loss and lines of metrics.jsonl; no epoch
+  ends while it is timed.
+  """
   sys.path.append(str(ROOT))  # configs import each other
   config = runpy.run_path(options.config)['get_config']()
   config.train.batch_size = batch_size = options.train_batch
+  config.train.log_every_steps = options.train_steps
   experiment.check(config)
   mesh = experiment.make_mesh(config)
   builder = records.open_directory(directory)
   net, split = experiment.make_network(config), experiment.load_split(config, builder, 'train')
+  if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:
+    raise UserError(f'{steps} steps are more than an epoch; set --images={steps * batch_size}')
   tx, seed = experiment.make_optimizer(config, net), config.train.seed
   step = train.make_train_step(net, tx, mesh, experiment.augment_options(config), seed)
   state = train.init_state(net, tx, mesh, seed)
   stored = statistics_lib.load(directory / statistics_lib.FILE_NAME, SIZE)
-  single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
-  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
-  of_images = jax.device_put(augment.Statistics(**single), replicated)
-  read = dataset.train_batches(
-    split,
-    seed=seed,
-    batch_size=batch_size,
-    first_step=0,
-    crop_size=net.input_size,
-    crop_offsets=config.augment.crop_offsets,
-    images_per_draw=config.augment.images_per_draw,
-  )
   rates: dict[str, list[float]] = {'the training loop': [], 'the step alone': []}
-  # While the step runs alone the pipeline fills its buffers; they are full when its turn comes,
-  # and full again after it, so no batch of it is a gift.
-  with contextlib.closing(dataset.prefetch(evaluate.put_batches(read, mesh))) as batches:
-    feeds: tuple[Iterator[Any], ...] = (batches, itertools.repeat(next(batches)))
+  with contextlib.ExitStack() as stack:
+    display = stack.enter_context(Display())
+    signals = stack.enter_context(train.Signals())
+    workdir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    run = train.Run(config, workdir, net, mesh, split, split, stored, None, signals, display)
+    stack.callback(run.close)
+    loop = stack.enter_context(contextlib.closing(run.steps()))
+    read = dataset.train_batches(
+      split,
+      seed=seed,
+      batch_size=batch_size,
+      first_step=0,
+      crop_size=net.input_size,
+      crop_offsets=config.augment.crop_offsets,
+      images_per_draw=config.augment.images_per_draw,
+    )
+    with contextlib.closing(evaluate.put_batches(read, mesh)) as batches:
+      batch = next(batches)
+
+    def steps_of_the_loop() -> None:
+      for _ in itertools.islice(loop, options.train_steps):
+        pass
+      run.state.step.block_until_ready()
+
+    def steps_alone() -> None:
+      nonlocal state
+      for _ in range(options.train_steps):
+        state, _ = step(state, batch, run.statistics, jnp.float32(0.1))
+      state.step.block_until_ready()
+
+    # While the step runs alone the pipeline fills its buffers; they are full when its turn comes,
+    # and full again after it, so no batch of it is a gift.
     for number in range(-1, options.rounds):  # the first one compiles
-      for of_feed, feed in zip(rates.values(), feeds, strict=True):
+      for of_feed, turn in zip(rates.values(), (steps_of_the_loop, steps_alone), strict=True):
         start = time.perf_counter()
-        for batch in itertools.islice(feed, options.train_steps):
-          state, loss = step(state, batch, of_images, jnp.float32(0.1))
-        loss.block_until_ready()
+        turn()
         if number >= 0:
           of_feed.append(options.train_steps * batch_size / (time.perf_counter() - start))
   with_data, alone = rates.values()
   devices = f'{mesh.devices.size} {mesh.devices.flat[0].device_kind} devices'
   print_table(
-    f'{Path(options.config).name}, batches of {batch_size}, {devices}',
+    f'{Path(options.config).name}, batches of {batch_size}, {devices},'
+    f' {options.rounds} rounds of {options.train_steps} steps',
     ('', 'images/s', 'min - max', 'share of the step alone'),
     [
       ('the training loop', *_spread(with_data, 1), _ratio(with_data, alone)),

@@ -426,14 +426,14 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
 
 
 def test_a_signal_at_any_point_of_the_loop_is_saved(tmp_path, monkeypatch):
-  end_line = train._Run.end_line
+  end_line = train.Run.end_line
 
   def end_line_and_be_stopped(run):
     end_line(run)
     if run.step == 10:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(train._Run, 'end_line', end_line_and_be_stopped)
+  monkeypatch.setattr(train.Run, 'end_line', end_line_and_be_stopped)
   with pytest.raises(Stopped):
     train.train_and_evaluate(small_config(), tmp_path)
   assert checkpoint.steps(tmp_path / 'checkpoints') == [10]
