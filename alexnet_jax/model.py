@@ -173,8 +173,8 @@ class AlexNet(nn.Module):
   conv6: Layer
   fc6: Layer
   fc7: Layer
-  bottleneck: Layer
   fc8: Layer
+  bottleneck: Layer = Layer(0)  # what configs of before there was one mean
   column_devices: int = 1
   column_axis: str | None = None
 

@@ -161,3 +161,11 @@ def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   _, taken, reasons = trained.take_layers(ours, columns, trained.read(workdir[0]))
   assert reasons['fc6'] == 'inputs in the order of num_columns=1 here, 2 there'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
+
+
+def test_a_file_from_before_a_field_was_there_is_read(file):
+  expected = trained.read(file)
+  rewrite(file, lambda _, description: description['config']['model'].pop('bottleneck'))
+  read = trained.read(file)
+  jax.tree.map(np.testing.assert_array_equal, read.params, expected.params)
+  assert experiment.make_network(read.config) == experiment.make_network(expected.config)
