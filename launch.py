@@ -60,7 +60,7 @@ _MEMBER_WEIGHTS = flags.DEFINE_list(
 _LAYER = flags.DEFINE_string(
   'layer',
   None,
-  'For --mode=figures: the output by which training images are near, as fc6_activation (default:'
+  'For --mode=figures: the output by which training images are near, as fc6 or conv5_pool (default:'
   ' that of the last hidden layer, as in the paper). One that is not there is answered with all.',
 )
 _COMPARE = flags.DEFINE_list(

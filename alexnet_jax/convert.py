@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import augment, experiment, foreign, inference, trained
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import LAYERS, AlexNet
+from alexnet_jax.model import LAYERS, AlexNet, parameter_shapes
 from alexnet_jax.trained import Trained
 
 
@@ -227,7 +227,7 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
     return trained.read(path, tell=tell)
   if path.suffix not in ('.safetensors', '.jaxexport'):
     return None
-  arrays, metadata = trained.read_arrays(path)
+  metadata = trained.read_metadata(path)
   if trained.DESCRIPTION in metadata:
     return trained.read(path)
   if _STATE_DICT_DESCRIPTION not in metadata:
@@ -238,6 +238,7 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
     red, green, blue = map(float, json.loads(metadata[_MEAN_COLOR]))
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} has a {_MEAN_COLOR} that cannot be read: {error}') from error
+  arrays = trained.read_arrays(path)
   network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
   return dataclasses.replace(network, class_names=class_names, step=step)
 
@@ -251,7 +252,7 @@ def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
     case '.pth' | '.pt':
       return TORCHVISION, foreign.read_state_dict(path)
     case '.safetensors':
-      return TORCHVISION, trained.read_arrays(path)[0]
+      return TORCHVISION, trained.read_arrays(path)
   raise UserError(
     f'{path} is of no kind known here, which are workdirs, checkpoints, .safetensors, .caffemodel,'
     ' .npy and .pth'
@@ -267,7 +268,7 @@ def _network(
 ) -> Trained:
   net = experiment.make_network(config)
   check_network(net)
-  params = trained.parameter_shapes(net)
+  params = parameter_shapes(net)
   shapes = jax.eval_shape(functools.partial(encode, net=net, layout=layout), params)
   wanted = {name: shapes[name] for pair in layout.names.values() for name in pair}  # conv1 first
   arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}

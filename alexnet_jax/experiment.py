@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -27,7 +25,7 @@ from alexnet_jax import (
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import AlexNet, alexnet
+from alexnet_jax.model import AlexNet, alexnet, parameter_shapes
 
 
 def resolved(config: ConfigDict) -> dict[str, Any]:
@@ -154,12 +152,10 @@ def augment_options(config: ConfigDict) -> augment.Options:
 
 def make_optimizer(config: ConfigDict, net: AlexNet) -> optax.GradientTransformation:
   """The update rule."""
-  pixels = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
-  params = jax.eval_shape(net.init, jax.random.key(0), pixels)['params']
   return optimizer.paper_sgd(
     config.optimizer.momentum,
     optimizer.weight_decays(
-      params, config.optimizer.weight_decay, config.optimizer.decay_multipliers
+      parameter_shapes(net), config.optimizer.weight_decay, config.optimizer.decay_multipliers
     ),
   )
 

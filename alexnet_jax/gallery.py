@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import dataset, experiment, figures, retrieval, trained, workdir
+from alexnet_jax import dataset, experiment, figures, inference, retrieval, trained, workdir
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import LAYERS
@@ -33,7 +33,7 @@ def draw(
   Args:
     path: the run's folder.
     config: the run's, but for where it runs (`workdir.CIRCUMSTANCES`).
-    layer: the output by which images are near, one of `retrieval.output_names`; None: that of the
+    layer: the output by which images are near, one of `inference.layer_names`; None: that of the
       last hidden layer, before dropout, as in the paper.
     compare: workdirs of other runs, whose learning curves are drawn with this one's.
 
@@ -56,15 +56,10 @@ def draw(
     config, builder = experiment.open_data(config, display)
     workdir.check(path, experiment.resolved(config))
     net = experiment.make_network(config)
-    names = retrieval.output_names(net)
+    names = inference.output_names(config)
     hidden = [name for name in LAYERS if f'{name}_activation' in names]
     layer = layer or retrieval.last_hidden(names)
-    computing = {
-      'precision': config.train.precision,
-      'library_fusions': config.train.library_fusions,
-    }
-    options = experiment.augment_options(config)
-    features_step = retrieval.make_outputs_step(net, options, [layer], **computing)
+    features_step = inference.make_outputs_step(config, [layer])
     what = _description(config, network, runs[str(path)])
     move = display.task('figures', 4 + len(hidden))
 
@@ -84,7 +79,7 @@ def draw(
     validation = experiment.load_split(config, builder, config.data.validation_split)
     trained.check_classes(network, config.data.name, validation.class_names)
     images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
-    outputs = retrieval.make_outputs_step(net, options, names, **computing)(
+    outputs = inference.make_outputs_step(config, [*hidden, layer, 'fc8'])(
       network.params, network.statistics, _centre_crops(images, net.input_size)
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
@@ -94,7 +89,7 @@ def draw(
       figures.predictions(images, probabilities, labels, network.class_names, title),
     )
     for name in hidden:
-      maps, title = np.asarray(outputs[f'{name}_activation'][0]), f'{what}\nactivations of {name}'
+      maps, title = np.asarray(outputs[name][0]), f'{what}\nactivations of {name}'
       picture = figures.activations(maps, net.num_columns, title, images[0])
       save(f'activations_{name}', picture)
 
@@ -182,12 +177,9 @@ def read_images(split: dataset.Split, examples: np.ndarray) -> tuple[np.ndarray,
   return batch['image'], batch['label']
 
 
-def _centre_crops(images: np.ndarray, size: int) -> dict[str, np.ndarray]:
+def _centre_crops(images: np.ndarray, size: int) -> np.ndarray:
   border = (images.shape[1] - size) // 2
-  return {
-    'image': images[:, border : border + size, border : border + size],
-    'offset': np.full((len(images), 2), border, np.int32),
-  }
+  return images[:, border : border + size, border : border + size]
 
 
 def _description(

@@ -14,7 +14,7 @@ import functools
 import html
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,6 +32,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.trained import Trained
 
 Array = jax.Array
+OutputsStep = Callable[[Any, augment.Statistics, Any], dict[str, Array]]
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 """Where an exported program runs."""
@@ -76,6 +77,61 @@ def intermediates(
   net = experiment.make_network(config)
   _, outputs = net.apply({'params': params}, pixels.astype(config.train.precision))
   return dict(outputs)
+
+
+def output_names(config: ConfigDict) -> list[str]:
+  """The names of all that a network computes, its own, in the order in which it does."""
+  net, names = experiment.make_network(config), list[str]()
+
+  def run(images: Array) -> None:
+    (_, outputs), _ = net.init_with_output(jax.random.key(0), images)
+    names.extend(outputs)  # jax itself would hand them over sorted
+
+  jax.eval_shape(run, jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32))
+  return names
+
+
+def layer_names(config: ConfigDict) -> dict[str, str]:
+  """What one may ask for of a network, and its own name of each.
+
+  A layer's plain name is what its activation gives ('fc7' is that of the paper's figure 4: after
+  the ReLU, before dropout), or the logits in the case of fc8. 'fc7_linear' is what comes before the
+  activation, which the network itself calls plainly by the layer's name; 'conv1_norm', 'conv1_pool'
+  and 'fc7_dropout' are what comes after.
+  """
+  own_names, names = output_names(config), dict[str, str]()
+  for own in own_names:
+    if f'{own}_activation' in own_names:
+      names |= {own: f'{own}_activation', f'{own}_linear': own}
+    else:
+      names[own] = own
+  return names
+
+
+def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
+  """A compiled function from (params, statistics, crops) to layers by name, on one device.
+
+  Crops are [N, s, s, 3] uint8, as `intermediates` takes them; the outputs [N, ...] float32.
+
+  Args:
+    config: the network's whole config.
+    layers: of `layer_names`; nothing is computed that they do not need.
+
+  Raises:
+    UserError: there is no such layer; the message has those that there are.
+  """
+  names = layer_names(config)
+  for layer in layers:
+    if layer not in names:
+      raise UserError(f'there is no layer {layer!r}; there are {", ".join(names)}')
+
+  def step(params: Any, statistics: augment.Statistics, crops: Array) -> dict[str, Array]:
+    outputs = intermediates(config, params, statistics, crops)
+    return {layer: outputs[names[layer]].astype(jnp.float32) for layer in layers}
+
+  platform = jax.devices()[0].platform
+  options = compilation.options(platform, config.train.library_fusions)
+  return jax.jit(step, compiler_options=options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,10 +226,7 @@ class Classifier(Trained):
 
     Args:
       images: one, or many; see the class.
-      layer: one of `layers`. A layer's plain name is what its activation gives ('fc7' is that of
-        the paper's figure 4: after the ReLU, before dropout), or the logits in the case of fc8.
-        'fc7_linear' is what comes before the activation; 'conv1_norm', 'conv1_pool' and
-        'fc7_dropout' what comes after.
+      layer: one of `layers`; see `layer_names`.
 
     Returns:
       [N, ...] float32, both columns side by side in the last axis.
@@ -181,9 +234,7 @@ class Classifier(Trained):
     Raises:
       UserError: an image is none, there are none, or there is no such layer.
     """
-    if layer not in self.layers:
-      raise UserError(f'there is no layer {layer!r}; there are {", ".join(self.layers)}')
-    return self._compute(_listed(images)[0], self._own_names[layer])
+    return self._compute(_listed(images)[0], layer)
 
   def crops(self, images: Any) -> np.ndarray:
     """What the network sees of images: [N, s, s, 3] uint8, s being model.input_size."""
@@ -192,7 +243,11 @@ class Classifier(Trained):
   @functools.cached_property
   def layers(self) -> dict[str, tuple[int, ...]]:
     """What `features` can give, and its shape for one image."""
-    return {name: self._shapes[own].shape[1:] for name, own in self._own_names.items()}
+    size = self.config.model.input_size
+    crop = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    function = functools.partial(intermediates, self.config)
+    shapes = jax.eval_shape(function, self.params, self.statistics, crop)
+    return {name: shapes[own].shape[1:] for name, own in layer_names(self.config).items()}
 
   def __repr__(self) -> str:
     columns, size = self.config.model.num_columns, self.config.model.input_size
@@ -217,37 +272,14 @@ class Classifier(Trained):
     return f'<p>{about}</p><table>{"".join(lines)}{line(summary.total(rows))}</table>'
 
   @functools.cached_property
-  def _forward(self) -> Any:
-    def forward(params: Any, statistics: augment.Statistics, crops: Array, name: str) -> Array:
-      return intermediates(self.config, params, statistics, crops)[name]
+  def _steps(self) -> dict[str, OutputsStep]:
+    """By layer, those made so far."""
+    return {}
 
-    library_fusions = self.config.train.library_fusions
-    options = compilation.options(jax.devices()[0].platform, library_fusions)
-    return jax.jit(forward, static_argnames='name', compiler_options=options)
-
-  @functools.cached_property
-  def _shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-    size = self.config.model.input_size
-    crop = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-    function = functools.partial(intermediates, self.config)
-    return dict(jax.eval_shape(function, self.params, self.statistics, crop))
-
-  @functools.cached_property
-  def _own_names(self) -> dict[str, str]:
-    """The network's own name of what `features` calls by each name.
-
-    There a layer's plain name is what comes before its activation, which is seldom what is wanted.
-    """
-    names: dict[str, str] = {}
-    for own in self._shapes:
-      if f'{own}_activation' in self._shapes:
-        names |= {own: f'{own}_activation', f'{own}_linear': own}
-      else:
-        names[own] = own
-    return names
-
-  def _compute(self, given: Sequence[Any], name: str) -> np.ndarray:
-    """[N, ...] float32, one of the network's intermediates by its own name."""
+  def _compute(self, given: Sequence[Any], layer: str) -> np.ndarray:
+    """[N, ...] float32, what a layer makes of images."""
+    if layer not in self._steps:
+      self._steps[layer] = make_outputs_step(self.config, [layer])
     parts = []
     with contextlib.ExitStack() as stack:
       move = None
@@ -258,8 +290,8 @@ class Classifier(Trained):
         count = len(crops)
         padded = np.zeros((1 << (count - 1).bit_length(), *crops.shape[1:]), np.uint8)
         padded[:count] = crops
-        computed = self._forward(self.params, self.statistics, padded, name)
-        parts.append(np.asarray(computed, np.float32)[:count])
+        computed = self._steps[layer](self.params, self.statistics, padded)
+        parts.append(np.asarray(computed[layer])[:count])
         if move:
           move(count)
     return np.concatenate(parts)

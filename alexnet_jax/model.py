@@ -364,6 +364,12 @@ def _norm(norm: ResponseNorm, axes: tuple[int, ...], x: Array) -> Array:
   return layers.response_norm(x, norm.size, norm.k, alpha, norm.beta, axes)
 
 
+def parameter_shapes(net: AlexNet) -> Any:
+  """The network's parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct."""
+  image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
+  return jax.eval_shape(net.init, jax.random.key(0), image)['params']
+
+
 def alexnet(model: Mapping[str, Any]) -> AlexNet:
   """Makes the network from plain values, such as a config's `model` section, and checks them.
 

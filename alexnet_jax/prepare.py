@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import PIL
 
-from alexnet_jax import images, records, statistics
+from alexnet_jax import files, images, records, statistics
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
 from alexnet_jax.sources import Example, Source
@@ -71,15 +71,14 @@ class _Done:
     described = {
       name: getattr(self, name) for name in ('rule', 'shards', 'labels', 'unreadable')
     } | {'count': self.sums.count}
-    temporary = path.with_suffix('.new.npz')
-    np.savez(
-      temporary,
-      described=np.array(json.dumps(described)),
-      pixels=self.sums.pixels,
-      products=self.sums.products,
-    )
-    _to_disk(temporary)
-    temporary.replace(path)
+    with files.whole(path) as temporary:
+      np.savez(
+        temporary,
+        described=np.array(json.dumps(described)),
+        pixels=self.sums.pixels,
+        products=self.sums.products,
+      )
+      _to_disk(temporary)
 
   @classmethod
   def load(cls, path: Path) -> '_Done':

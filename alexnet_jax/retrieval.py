@@ -1,19 +1,13 @@
 """The images nearest to others by what a layer makes of them (paper, section 6.1)."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax import augment, compilation, dataset
+from alexnet_jax import augment, dataset, inference
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import AlexNet
-
-Array = jax.Array
-OutputsStep = Callable[[Any, augment.Statistics, Mapping[str, Any]], dict[str, Array]]
 
 _ROWS = 256  # of features compared at a time: 8 MB in float64, where they have 4,096 elements
 
@@ -63,64 +57,21 @@ def nearest(
   return order, np.take_along_axis(distances, order, axis=1)
 
 
-def output_names(net: AlexNet) -> list[str]:
-  """The names of the arrays that a network returns, in the order in which it makes them."""
-  names: list[str] = []
-
-  def run(images: Array) -> None:
-    (_, outputs), _ = net.init_with_output(jax.random.key(0), images)
-    names.extend(outputs)  # jax itself would hand them over sorted
-
-  jax.eval_shape(run, jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32))
-  return names
-
-
 def last_hidden(names: Sequence[str]) -> str:
-  """Of a network's outputs the last before fc8 and dropout: 'fc7_activation' of the paper's."""
-  return [name for name in names if name != 'fc8' and not name.endswith('_dropout')][-1]
-
-
-def make_outputs_step(
-  net: AlexNet,
-  options: augment.Options,
-  names: Sequence[str],
-  *,
-  precision: str = 'float32',
-  library_fusions: bool = True,
-) -> OutputsStep:
-  """A compiled function from (params, statistics, batch) to outputs by name, on one device.
-
-  Of the batch it reads 'image' [N, s, s, 3] uint8 and 'offset' [N, 2] int32; the outputs are
-  [N, ...] float32.
+  """The last layer before fc8 and dropout: 'fc7' of the paper's network.
 
   Args:
-    net: the global network.
-    options: how pixels are prepared.
-    names: which of `output_names`; nothing is computed that they do not need.
-    precision: what the network computes in.
-    library_fusions: see `compilation.options`.
+    names: `inference.output_names` of the network.
 
-  Raises:
-    UserError: the network has no such output; the message has those that there are.
+  Returns:
+    Its name as `inference.layer_names` has it.
   """
-  there = output_names(net)
-  for name in names:
-    if name not in there:
-      raise UserError(f'the network has no output {name!r}; it has {", ".join(there)}')
-
-  def step(
-    params: Any, statistics: augment.Statistics, batch: Mapping[str, Array]
-  ) -> dict[str, Array]:
-    pixels = augment.evaluation_pixels(batch['image'], batch['offset'], statistics, options)
-    _, outputs = net.apply({'params': params}, pixels.astype(precision))
-    return {name: outputs[name].astype(jnp.float32) for name in names}
-
-  platform = jax.devices()[0].platform
-  return jax.jit(step, compiler_options=compilation.options(platform, library_fusions))
+  hidden = [name for name in names if name != 'fc8' and not name.endswith('_dropout')]
+  return hidden[-1].removesuffix('_activation')
 
 
 def split_features(
-  step: OutputsStep,
+  step: inference.OutputsStep,
   params: Any,
   statistics: augment.Statistics,
   split: dataset.Split,
@@ -132,7 +83,7 @@ def split_features(
   """A layer's output for the centre crop of every image of a split, in order.
 
   Args:
-    step: from `make_outputs_step`, of one name.
+    step: from `inference.make_outputs_step`, of one layer.
     params: the network's, on the first device.
     statistics: of the training images.
     split: the images.
@@ -146,7 +97,7 @@ def split_features(
   read = dataset.evaluation_batches(split, batch_size, crop_size)
   with contextlib.closing(dataset.prefetch(read)) as batches:
     for batch in batches:
-      (output,) = step(params, statistics, {k: batch[k] for k in ('image', 'offset')}).values()
+      (output,) = step(params, statistics, batch['image']).values()
       features = np.asarray(output)[batch['mask']]
       progress(len(features))
       yield features.reshape(len(features), -1)

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import augment, checkpoint, experiment, files
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import DENSE, AlexNet
+from alexnet_jax.model import DENSE, AlexNet, parameter_shapes
 
 FORMAT = 1
 """Version of the files that `write` writes."""
@@ -183,12 +183,6 @@ def _shape(layer: Mapping[str, Any]) -> str:
   return 'x'.join(map(str, layer['kernel'].shape))
 
 
-def parameter_shapes(net: AlexNet) -> Any:
-  """The network's parameters as jax.ShapeDtypeStruct."""
-  image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
-  return jax.eval_shape(net.init, jax.random.key(0), image)['params']
-
-
 def abstract(net: AlexNet, image_size: int, mesh: Mesh) -> dict[str, Any]:
   """The parameters and statistics of a checkpoint for `checkpoint.read`, where they belong."""
   params = parameter_shapes(net)
@@ -285,22 +279,33 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     raise UserError(f'cannot write {target}: {error.strerror or error}') from error
 
 
-def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """The arrays of a safetensors file, and its metadata.
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """The arrays of a safetensors file.
 
   Raises:
     UserError: it is no such file, or not a whole one.
   """
+  with _opened(path) as file:
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+  """The metadata of a safetensors file, without its arrays; raises as `read_arrays`."""
+  with _opened(path) as file:
+    return file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
-      names = list(file.keys())
-      return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+      yield file
   except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
     raise UserError(f'{path} is no safetensors file, or not a whole one: {error}') from error
 
 
 def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
-  arrays, metadata = read_arrays(path)
+  metadata = read_metadata(path)
   if DESCRIPTION not in metadata:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
   config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
@@ -308,6 +313,7 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
     experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
   )
   wanted = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
+  arrays = read_arrays(path)
   check_arrays(str(path), arrays, wanted)
   placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()}
   params, statistics = unflatten(placed)

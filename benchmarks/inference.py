@@ -49,12 +49,13 @@ def _write(config_file: str, folder: Path) -> list[Path]:
   import numpy as np
 
   from alexnet_jax import augment, checkpoint, experiment, inference, trained
+  from alexnet_jax.model import parameter_shapes
 
   config = runpy.run_path(config_file)['get_config']()
   net = experiment.make_network(config)
   rng = np.random.default_rng(0)
   params = jax.tree.map(
-    lambda leaf: 0.01 * rng.standard_normal(leaf.shape, np.float32), trained.parameter_shapes(net)
+    lambda leaf: 0.01 * rng.standard_normal(leaf.shape, np.float32), parameter_shapes(net)
   )
   mean = np.full((config.data.image_size, config.data.image_size, 3), 120, np.float32)
   found = augment.Statistics(mean, np.ones(3, np.float32), np.eye(3, dtype=np.float32))

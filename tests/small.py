@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import trained
-from alexnet_jax.model import AlexNet
+from alexnet_jax.model import AlexNet, parameter_shapes
 from configs import digits
 
 
@@ -42,5 +41,5 @@ def random_params(net: AlexNet) -> Any:
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda leaf: (0.1 * rng.normal(size=leaf.shape)).astype(np.float32),
-    trained.parameter_shapes(net),
+    parameter_shapes(net),
   )

@@ -19,6 +19,7 @@ from jax import lax
 
 from alexnet_jax import augment, convert, experiment, trained
 from alexnet_jax.errors import UserError
+from alexnet_jax.model import parameter_shapes
 from configs import imagenet, imagenet_caffe, imagenet_torchvision
 from tests import caffe_files
 from tests.reference import QUICK_TO_COMPILE
@@ -413,7 +414,7 @@ def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
   monkeypatch.setitem(sys.modules, 'torch', None)  # importing it would fail
   network = convert.read(source, torchvision_config())
   convert.write(tmp_path / 'x.torch.safetensors', network)
-  back, _ = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  back = trained.read_arrays(tmp_path / 'x.torch.safetensors')
   assert back.keys() == state_dict().keys()
   for name, array in state_dict().items():
     np.testing.assert_array_equal(back[name], array.astype(dtype).astype(np.float32))
@@ -421,7 +422,7 @@ def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
 
 def random_network(config, mean_image=None):
   """A network of ours with random parameters."""
-  shapes = trained.parameter_shapes(experiment.make_network(config))
+  shapes = parameter_shapes(experiment.make_network(config))
   rng = np.random.default_rng(4)
   draw = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
   size = config.data.image_size
@@ -471,7 +472,10 @@ def test_decoding_undoes_encoding(layout, make_config):
 
 def test_a_state_dict_has_torchvision_s_names_and_groups_for_columns(tmp_path):
   convert.write(tmp_path / 'x.torch.safetensors', random_network(caffe_config()))
-  arrays, metadata = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  arrays, metadata = (
+    trained.read_arrays(tmp_path / 'x.torch.safetensors'),
+    trained.read_metadata(tmp_path / 'x.torch.safetensors'),
+  )
   expected = dict(
     zip(state_dict(), (a.shape for p in caffe_blobs().values() for a in p), strict=True)
   )
@@ -514,7 +518,7 @@ FULL = {  # weights, by Caffe's deploy.prototxt and torchvision's alexnet.py
 )
 def test_the_full_networks_have_the_published_shapes(config, layout, name):
   net = experiment.make_network(config.get_config())
-  shapes = trained.parameter_shapes(net)
+  shapes = parameter_shapes(net)
   theirs = jax.eval_shape(functools.partial(convert.encode, net=net, layout=layout), shapes)
   expected = [part for shape in FULL[name] for part in (shape, shape[:1])]
   assert [theirs[part].shape for pair in layout.names.values() for part in pair] == expected
@@ -751,7 +755,10 @@ def test_a_network_that_no_state_dict_can_hold_is_refused(tmp_path, updates, wor
 def test_a_damaged_mean_color_is_named(tmp_path, text):
   network = random_network(small_config())
   convert.write(tmp_path / 'x.torch.safetensors', network)
-  arrays, metadata = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  arrays, metadata = (
+    trained.read_arrays(tmp_path / 'x.torch.safetensors'),
+    trained.read_metadata(tmp_path / 'x.torch.safetensors'),
+  )
   trained.write_arrays(tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text})
   with pytest.raises(UserError, match='has a mean_color that cannot be read'):
     convert.read(tmp_path / 'x.torch.safetensors')

@@ -23,6 +23,7 @@ from alexnet_jax import (
 )
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
+from alexnet_jax.model import parameter_shapes
 from configs import cifar10, imagenet
 from tests.small import small_config
 
@@ -40,7 +41,7 @@ def random_network(config, split, seed=0):
       leaf.shape, np.float32
     )
 
-  shapes = trained.parameter_shapes(experiment.make_network(config))
+  shapes = parameter_shapes(experiment.make_network(config))
   statistics = {
     name: np.asarray(array, np.float32) for name, array in dataset.statistics(split).items()
   }

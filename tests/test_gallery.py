@@ -116,7 +116,7 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
 
   title = shown['figure4_retrieval'].get_suptitle()
   assert title.startswith('digits, 2 columns, step 7, top-1 error 87.5%\n')
-  assert title.endswith('nearest by fc7_activation')
+  assert title.endswith('nearest by fc7')
   validation, training = dataset.digits('validation'), dataset.digits('train')
   axes = shown['figure4_predictions'].axes
   labels = [int(one.get_xlabel()) for one in axes[::2]]
@@ -180,7 +180,7 @@ def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
 
 
 def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
-  with pytest.raises(UserError, match=r"no output 'fc9'; it has conv1, .*fc8"):
+  with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc8"):
     gallery.draw(run, small_config(), 'fc9')
   with pytest.raises(UserError, match=r'nowhere has no metrics.jsonl'):
     gallery.draw(run, small_config(), compare=[str(tmp_path / 'nowhere')])

@@ -16,6 +16,7 @@ import alexnet_jax
 from alexnet_jax import augment, checkpoint, dataset, experiment, inference, train, trained
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.errors import UserError
+from alexnet_jax.model import parameter_shapes
 from tests.small import small_config
 from tests.test_cli import launch
 
@@ -205,7 +206,7 @@ def test_images_count_for_themselves_whatever_their_number_in_few_programs(workd
   each = np.concatenate([classifier.logits(image) for image in digits[:7]])
   for count in range(1, 8):
     np.testing.assert_allclose(classifier.logits(digits[:count]), each[:count], atol=1e-5)
-  assert classifier._forward._cache_size() == 4  # 1, 2, 4 and 8 images
+  assert classifier._steps['fc8']._cache_size() == 4  # 1, 2, 4 and 8 images
   many = classifier.logits(digits[:300])
   assert many.shape == (300, 10)
   np.testing.assert_allclose(many[:7], each, atol=1e-5)
@@ -381,11 +382,11 @@ def test_every_kind_of_network_is_exported(classifier, digits, overrides, tmp_pa
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
-    trained.parameter_shapes(experiment.make_network(config)),
+    parameter_shapes(experiment.make_network(config)),
   )
   network = trained.Trained(params, config, classifier.statistics, list('0123456789'), None, '')
   inference.export(network, tmp_path / 'net')
-  arrays, _ = trained.read_arrays(tmp_path / 'net')
+  arrays = trained.read_arrays(tmp_path / 'net')
   program = jax.export.deserialize(bytearray(arrays.pop('program')))
   loaded = alexnet_jax.load(tmp_path / 'net')
   np.testing.assert_allclose(

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import dataset, experiment, retrieval
+from alexnet_jax import dataset, experiment, inference, retrieval
 from alexnet_jax.augment import Statistics
 from alexnet_jax.errors import UserError
 from configs import cifar10, imagenet
@@ -73,15 +73,15 @@ def test_what_cannot_be_looked_for_is_named(features, k, words):
 @pytest.mark.parametrize(
   ('config', 'overrides', 'last'),
   [
-    (imagenet, {}, 'fc7_activation'),
-    (imagenet, {'model.fc7.features': 0}, 'fc6_activation'),
+    (imagenet, {}, 'fc7'),
+    (imagenet, {'model.fc7.features': 0}, 'fc6'),
     (cifar10, {}, 'conv3_pool'),
   ],
 )
 def test_the_last_hidden_layer_is_what_the_classifier_reads_before_dropout(config, overrides, last):
   config = config.get_config()
   config.update_from_flattened_dict(overrides)
-  names = retrieval.output_names(experiment.make_network(config))
+  names = inference.output_names(config)
   assert names[:2] == ['conv1', 'conv1_activation']
   assert names[-1] == 'fc8'
   assert retrieval.last_hidden(names) == last
@@ -89,19 +89,19 @@ def test_the_last_hidden_layer_is_what_the_classifier_reads_before_dropout(confi
 
 @pytest.fixture(scope='module')
 def small():
-  """A small network, its parameters, statistics and options, and digits that do not fill batches."""
+  """A small network, its config, parameters and statistics, and digits that do not fill batches."""
   config = small_config()
   net = experiment.make_network(config)
   params = random_params(net)
   statistics = Statistics(np.full((8, 8, 3), 70, np.float32), np.ones(3), np.eye(3))
   whole = dataset.digits('validation')
   split = dataset.ArraySplit(whole.images[:21], whole.labels[:21], whole.class_names)
-  return net, params, statistics, experiment.augment_options(config), split
+  return net, config, params, statistics, split
 
 
 def test_features_are_the_networks_output_for_every_centre_crop(small):
-  net, params, statistics, options, split = small
-  step = retrieval.make_outputs_step(net, options, ['conv5_pool'])
+  net, config, params, statistics, split = small
+  step = inference.make_outputs_step(config, ['conv5_pool'])
   moved = []
   parts = retrieval.split_features(
     step, params, statistics, split, batch_size=8, crop_size=7, progress=moved.append
@@ -116,6 +116,6 @@ def test_features_are_the_networks_output_for_every_centre_crop(small):
 
 
 def test_an_output_that_is_not_there_is_answered_with_those_that_are(small):
-  net, _, _, options, _ = small
-  with pytest.raises(UserError, match=r"no output 'fc9'; it has conv1, .*fc7_activation, .*fc8"):
-    retrieval.make_outputs_step(net, options, ['fc9'])
+  _, config, *_ = small
+  with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc7_linear, .*fc8"):
+    inference.make_outputs_step(config, ['fc9'])

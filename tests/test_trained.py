@@ -69,7 +69,7 @@ def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
 
 
 def rewrite(file, change):
-  arrays, metadata = trained.read_arrays(file)
+  arrays, metadata = trained.read_arrays(file), trained.read_metadata(file)
   description = json.loads(metadata['alexnet_jax'])
   change(arrays, description)
   trained.write_arrays(file, arrays, {'alexnet_jax': json.dumps(description)})
