@@ -97,9 +97,10 @@ def _read(
         args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonRestore()}, **items),
       )
     written = found[_DESCRIPTION]
-    version = int(written['format'])
+    version = int(written.get('format', 0))  # 0: from before there were versions
     description, digests = written['content'], written['digests']
-    intact = written['digest'] == _text_digest([version, description, digests])
+    versioned = [version] if version else []
+    intact = written['digest'] == _text_digest([*versioned, description, digests])
   except Exception as error:  # Orbax and tensorstore raise many kinds
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise DamagedError(f'cannot be read: {first[:80]}') from error

@@ -1,6 +1,7 @@
 """Checkpoints come back as they were written, on any devices, or are known to be damaged."""
 
 import gc
+import hashlib
 import json
 import shutil
 
@@ -177,6 +178,25 @@ def test_a_changed_description_is_noticed(tmp_path, whole):
   path.write_text(text.replace('79.5', '79.0'))
   with pytest.raises(checkpoint.DamagedError, match='description differs'):
     checkpoint.read(directory, 1, abstract(make_trees()))
+
+
+@pytest.mark.parametrize('change', [{}, {'content': {}}], ids=['as it was', 'changed'])
+def test_a_checkpoint_from_before_formats_is_read_and_its_changes_noticed(tmp_path, whole, change):
+  directory = tmp_path / 'checkpoints'
+  shutil.copytree(whole, directory)
+  path = directory / '1' / 'description' / 'metadata'
+  written = json.loads(path.read_text())
+  del written['format']
+  signed = json.dumps([written['content'], written['digests']], sort_keys=True)
+  written['digest'] = hashlib.sha256(signed.encode()).hexdigest()
+  path.write_text(json.dumps(written | change))
+  if change:
+    with pytest.raises(checkpoint.DamagedError, match='description differs'):
+      checkpoint.read(directory, 1, abstract(make_trees()))
+  else:
+    found, description = checkpoint.read(directory, 1, abstract(make_trees()))
+    assert_same(found, make_trees())
+    assert description == written['content']
 
 
 def test_trees_that_are_another_checkpoints_are_noticed(tmp_path):
