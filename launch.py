@@ -1,4 +1,4 @@
-"""Trains, evaluates, draws, describes or converts an AlexNet, or prepares its data.
+"""Trains, evaluates, draws, describes, converts or sweeps an AlexNet, or prepares its data.
 
   python launch.py --config=configs/digits.py
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
@@ -7,6 +7,7 @@
   python launch.py --workdir=runs/digits --mode=evaluate
   python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c --workdir=runs/ensemble
   python launch.py --workdir=runs/digits --mode=figures
+  python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
   python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM saves and
@@ -17,9 +18,10 @@ import difflib
 import functools
 import os
 import runpy
+import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -38,13 +40,14 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert'],
+  ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert', 'sweep'],
   'train: train, or go on training; prepare: shrink the images once, as training does by itself'
   ' where it has not been done; summary: print the network as a table; evaluate: the errors of the'
   " workdir's best checkpoint, or of --members, by centre crop and by ten views; figures: draw into"
   " the workdir what its best checkpoint has learned: the paper's figures 3 and 4, activations,"
-  ' learning curves; convert: read a network from --source, of this project or another, and write it'
-  ' to --target.',
+  " learning curves; or, of a sweep's folder, its tables and pictures; convert: read a network from"
+  ' --source, of this project or another, and write it to --target; sweep: run what is missing of'
+  ' --sweep, and draw up its table.',
 )
 _MEMBERS = flags.DEFINE_list(
   'members',
@@ -92,20 +95,36 @@ _CLASS_NAMES = flags.DEFINE_string(
   None,
   "For --mode=convert: a text file with a class's name a line, in the order of the labels.",
 )
+_SWEEP = flags.DEFINE_string(
+  'sweep',
+  None,
+  'For --mode=sweep: a file of configs/sweeps/, whose variants of --config are run, each in a folder of'
+  ' its own: --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py. The same'
+  ' command goes on where it was stopped.',
+)
+_JOBS = flags.DEFINE_integer(
+  'jobs', 1, 'For --mode=sweep: how many runs at a time; the cores are dealt out.', lower_bound=1
+)
+_SEEDS = flags.DEFINE_list(
+  'seeds', None, "For --mode=sweep: seeds in place of the sweep's own, as --seeds=0,1,2."
+)
+_ONLY = flags.DEFINE_list(
+  'only', None, 'For --mode=sweep: the base and these variants alone: --only=no_dropout,one_column.'
+)
+_LIST = flags.DEFINE_bool(
+  'list',
+  False,
+  'With --mode=sweep: run nothing, but print the command line of each run that is missing; any'
+  ' machine may take it. --mode=figures then gathers the table.',
+)
 
 EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
 
 
-def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      yield from _fields(value, f'{prefix}{name}.')
-    else:
-      yield prefix + name
-
-
 def _config_mistake(argv: Sequence[str]) -> str | None:
   """A message where --config names no file, or an override a field that the config does not have."""
+  from alexnet_jax import workdir
+
   given = [arg.lstrip('-').split('=', 1)[0] for arg in argv]
   if 'config' not in given:
     return None
@@ -115,7 +134,7 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   if not path.is_file():
     return f'there is no file {path} (--config); those of this project are in configs/'
   try:
-    known = list(_fields(runpy.run_path(str(path))['get_config']()))
+    known = dict(workdir.flatten(runpy.run_path(str(path))['get_config']().to_dict()))
   except (SyntaxError, KeyError, ValueError) as error:
     return f'{path} is no config, a Python file with get_config(): {error}'
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
@@ -216,6 +235,39 @@ def _evaluate_members(members: Sequence[str]) -> None:
   report.evaluation(path, evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value))
 
 
+def _sweep(config: ConfigDict) -> int:
+  """Runs what is missing and draws up the table; returns the exit code."""
+  from alexnet_jax import report, sweep, sweep_report, sweep_runner
+  from alexnet_jax.errors import UserError
+
+  if _SWEEP.value is None or _CONFIG.value is None:
+    raise UserError(
+      'which sweep, of what? Give --sweep=configs/sweeps/ablations.py and --config=configs/digits.py'
+    )
+  flag = flags.FLAGS['config']
+  config_file = config_flags.get_config_filename(flag)
+  name = Path(_SWEEP.value).stem
+  plan = sweep.plan(
+    name,
+    sweep.chosen(sweep.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
+    config,
+    Path(_WORKDIR.value or Path('runs') / f'{name}_{Path(config_file).stem}'),
+    config_file=config_file,
+    overrides=config_flags.get_override_values(flag),
+  )
+  runs = sweep_runner.missing(plan)
+  sweep.write(plan)
+  if _LIST.value:
+    for run in runs:
+      print(shlex.join(['python', 'launch.py', *run.command]))
+    return 0
+  failures = sweep_runner.run_all(runs, _JOBS.value, __file__)
+  report.sweep(*sweep_report.write(plan.path))
+  for failed, reason in failures.items():
+    print(f'launch.py: {failed} failed: {reason}', file=sys.stderr)
+  return 1 if failures else 0
+
+
 def _leave(code: int) -> None:
   """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
   shown = b'\x1b[?25h' if os.isatty(2) else b''
@@ -234,9 +286,16 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value == 'convert':
       _convert()
       return 0
+    if _MODE.value == 'figures' and _WORKDIR.value and Path(_WORKDIR.value, 'sweep.json').exists():
+      from alexnet_jax import report, sweep_report
+
+      report.sweep(*sweep_report.write(_WORKDIR.value))
+      return 0
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
       _evaluate_members(_MEMBERS.value or [])
       return 0
+    if _MODE.value == 'sweep':
+      return _sweep(_CONFIG.value)
     config, path = _config_and_workdir()
     if _MODE.value in ('train', 'prepare'):
       # Until the loop, which saves, takes the signals itself, there is nothing to save.

@@ -1,9 +1,10 @@
 """Pictures: arrays in, matplotlib figures out, readable in black and white.
 
-Figures 3 and 4 of the paper, as the 2012 source's `shownet.py` draws them, learning curves and
-activations. Names and titles are drawn as they are, '$' included.
+Figures 1, 3 and 4 of the paper, the latter as the 2012 source's `shownet.py` draws them, learning
+curves, activations and the bars of a sweep. Names and titles are drawn as they are, '$' included.
 """
 
+import dataclasses
 import io
 import math
 import os
@@ -15,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib import colormaps, figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from alexnet_jax import files
 
@@ -316,4 +318,180 @@ def retrieval(
       _show(axes, neighbours[row][i])
       style: Any = {} if other == name else {'color': 'firebrick', 'style': 'italic'}
       axes.set_xlabel(f'{_short(other, 16)}\n{distances[row][i]:.3g}', fontsize='small', **style)
+  return picture
+
+
+def epochs_to(records: Sequence[Mapping[str, Any]], error: float) -> float | None:
+  """After how many epochs the training error first was at most so much; None where it never was.
+
+  Args:
+    records: lines of metrics.jsonl; a training line is the mean since the one before.
+    error: a fraction.
+  """
+  for record in records:
+    if record['split'] == 'train' and record['top1_error'] <= error:
+      return float(record['epoch'])
+  return None
+
+
+def figure1(
+  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], title: str
+) -> tuple[Figure, str]:
+  """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
+
+  Args:
+    relu, tanh: lines of metrics.jsonl.
+    title: what stands above.
+
+  Returns:
+    The figure, and its caption: after how many epochs each reached 25 %, and the ratio.
+  """
+  threshold = 0.25
+  picture = Figure(figsize=(6, 4.6), layout='constrained')
+  picture.suptitle(_plain(title))
+  axes = picture.add_subplot()
+  reached = {}
+  for name, records, line, color in (
+    ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
+  ):  # fmt: skip
+    of_split = [record for record in records if record['split'] == 'train']
+    epochs = [record['epoch'] for record in of_split]
+    errors = [record['top1_error'] for record in of_split]
+    axes.plot(epochs, errors, line, color=color, label=name)
+    reached[name] = epochs_to(records, threshold)
+    if reached[name] is not None:
+      axes.plot([reached[name]], [threshold], 'o', color=color, markersize=5)
+  axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
+  axes.text(0.995, threshold, '25 %', transform=axes.get_yaxis_transform(), ha='right', va='bottom')
+  axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
+  axes.grid(color='0.92')
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.legend(frameon=False)
+
+  def said(name: str, records: Sequence[Mapping[str, Any]]) -> str:
+    at = reached[name]
+    if at is None:
+      return f'{name} does not in {records[-1]["epoch"]:.1f} epochs'
+    return f'{name} after {at:.1f} epochs'
+
+  caption = f'25 % training error: {said("ReLU", relu)}, {said("tanh", tanh)}'
+  if reached['ReLU'] is not None:
+    if reached['tanh'] is not None:
+      caption += f', {reached["tanh"] / reached["ReLU"]:.1f} times as many'
+    else:
+      caption += f', more than {tanh[-1]["epoch"] / reached["ReLU"]:.1f} times as many'
+  return picture, caption + '. In the paper: six times.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+  """A bar of `differences`: numbers in percentage points, NaN where there is none.
+
+  Attributes:
+    name: what stands beside it.
+    difference: its length.
+    deviation: of the difference; drawn as a line.
+    paper, source: marks.
+    certain: whether it is more than noise; others are drawn pale.
+  """
+
+  name: str
+  difference: float
+  deviation: float
+  paper: float
+  source: float
+  certain: bool
+
+
+def differences(bars: Sequence[Bar], title: str) -> Figure:
+  """How much worse each variant is than the base, with the paper's and the source's differences.
+
+  Args:
+    bars: from top to bottom.
+    title: what stands above.
+
+  Returns:
+    A figure of one panel.
+  """
+  picture = Figure(figsize=(8, 1.6 + 0.32 * len(bars)), layout='constrained')
+  picture.suptitle(_plain(title))
+  axes = picture.add_subplot()
+  places = np.arange(len(bars))
+  values = np.array([bar.difference for bar in bars])
+  deviations = np.array([bar.deviation for bar in bars])
+  colors = ['0.45' if bar.certain else '0.85' for bar in bars]
+  axes.barh(places, values, color=colors, edgecolor='0.45', height=0.7)
+  # A symmetric logarithm where one variant fails altogether: the others stay readable.
+  largest = np.nanmax(np.abs(values), initial=0.0)
+  if largest > 20:
+    axes.set_xscale('symlog', linthresh=5.0, linscale=2.0)
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.set_xticks([x for x in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(x) <= largest])
+  axes.errorbar(values, places, xerr=deviations, fmt='none', ecolor='black', capsize=2, lw=1)
+  handles: list[Any] = [
+    Patch(facecolor='0.45', edgecolor='0.45', label='more than noise'),
+    Patch(facecolor='0.85', edgecolor='0.45', label='within noise, or one seed'),
+  ]
+  for by, marker, color in (('paper', 'D', 'tab:red'), ('source', 'x', 'tab:blue')):
+    marks = np.array([getattr(bar, by) for bar in bars])
+    if not np.isnan(marks).all():
+      look: dict[str, Any] = {
+        'marker': marker,
+        'linestyle': 'none',
+        'color': color,
+        'markersize': 6,
+      }
+      axes.plot(marks, places, **look, zorder=3)
+      handles.append(Line2D([], [], **look, label=f'the {by}, on ImageNet'))
+  axes.axvline(0, color='black', linewidth=0.8)
+  axes.set_yticks(places, [_plain(bar.name) for bar in bars])
+  axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error less that of the base, points')
+  axes.grid(axis='x', color='0.9')
+  axes.set_axisbelow(True)
+  axes.spines[['top', 'right']].set_visible(False)
+  picture.legend(handles=handles, loc='outside lower center', ncols=2, frameon=False)
+  return picture
+
+
+def curves_beside_base(
+  base: Sequence[Sequence[Mapping[str, Any]]],
+  variants: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+  title: str,
+) -> Figure:
+  """Each variant's validation error over its epochs, a panel each, the base's in grey behind.
+
+  Args:
+    base: lines of metrics.jsonl, for each seed.
+    variants: the same, by name.
+    title: what stands above.
+
+  Returns:
+    A figure with a panel for each variant.
+  """
+  per_row = min(4, max(1, len(variants)))
+  rows = -(-len(variants) // per_row)
+  picture = Figure(figsize=(2.4 * per_row + 0.6, 2.0 * rows + 0.8), layout='constrained')
+  picture.suptitle(_plain(title))
+  panels = picture.subplots(rows, per_row, sharex=True, sharey=True, squeeze=False)
+  for i, (name, runs) in enumerate(variants.items()):
+    panel = panels.flat[i]
+    for several, look in (
+      (base, {'color': '0.7', 'linewidth': 2}), (runs, {'color': 'black', 'linewidth': 1})
+    ):  # fmt: skip
+      for records in several:
+        of_split = [record for record in records if record['split'] == 'validation']
+        panel.plot(
+          [record['epoch'] for record in of_split],
+          [100 * record['top1_error'] for record in of_split],
+          **look,
+        )
+    panel.set_title(_plain(name), fontsize='small')
+    panel.grid(color='0.92')
+    panel.spines[['top', 'right']].set_visible(False)
+  for panel in panels.flat[len(variants) :]:
+    panel.set_axis_off()
+  for panel in panels[:, 0]:
+    panel.set_ylabel('top-1 error, %')
+  for panel in panels[-1]:
+    panel.set_xlabel('epochs')
   return picture

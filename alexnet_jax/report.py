@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import experiment, prepare, records, summary, trained, workdir
+from alexnet_jax import experiment, prepare, records, summary, sweep_results, trained, workdir
 from alexnet_jax.display import Display, print_table
 
 
@@ -88,6 +88,27 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
     if file.suffix == '.png':
       print(f'picture       {file}')
   print('each as .svg too')
+
+
+def sweep(results: sweep_results.Results, written: Sequence[Path]) -> None:
+  """Prints a sweep's table, what must stand below it, and which files were written.
+
+  Args:
+    results: what `sweep_results.gather` returned.
+    written: the files.
+  """
+  kept = [i for i, name in enumerate(sweep_results.HEADINGS) if name != 'what it is']
+  rows = [sweep_results.cells(row) for row in results.rows]
+  print_table(
+    f'{results.path}, {results.description["title"]}',
+    [sweep_results.HEADINGS[i] for i in kept],
+    [[row[i] for i in kept] for row in rows],
+  )
+  for note in sweep_results.notes(results):
+    print(note)
+  for file in written:
+    if file.suffix != '.svg':
+      print(f'{file.suffix[1:]:14}{file}')
 
 
 def preparation(config: ConfigDict) -> None:

@@ -23,10 +23,11 @@ CIRCUMSTANCES = (
 )
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Fields and values of a config, as ('model.num_columns', 2)."""
   for name, value in config.items():
     if isinstance(value, Mapping):
-      yield from _flatten(value, f'{prefix}{name}.')
+      yield from flatten(value, f'{prefix}{name}.')
     else:
       yield prefix + name, value
 
@@ -43,7 +44,7 @@ def differences(
     other: the other.
     but_for: fields and sections that may differ.
   """
-  ours, theirs = dict(_flatten(config)), dict(_flatten(other))
+  ours, theirs = dict(flatten(config)), dict(flatten(other))
   return [
     f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}'
     for field in sorted(ours.keys() | theirs.keys())

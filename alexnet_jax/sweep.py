@@ -1,0 +1,385 @@
+"""Sweeps: a base and named variants of it, each a run of its own; which there are, and how far.
+
+A sweep file (`configs/sweeps/*.py`) has `get_sweep(config)`, which returns a `Sweep` for the config
+it is given. A run's folder is `<workdir>/<variant>/seed<seed>`, and all that is asked of a run is
+answered from its config.json and metrics.jsonl.
+"""
+
+import collections
+import dataclasses
+import difflib
+import functools
+import json
+import operator
+import os
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from alexnet_jax import experiment, files, workdir
+from alexnet_jax.errors import UserError
+
+BASE = 'base'
+FILE_NAME = 'sweep.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+  """A difference that somebody reported: a variant's error less its base's, in percentage points.
+
+  Attributes:
+    top1, top5: of the top-1 and top-5 error; top5 None where it is not given.
+    roughly: what stands before the number in the source, as 'about' or 'over'.
+    where: the data and views it was measured with, as 'ILSVRC-2012 validation'.
+  """
+
+  top1: float
+  top5: float | None = None
+  roughly: str = ''
+  where: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One thing that is done otherwise.
+
+  Attributes:
+    name: of its folder and its row: letters, digits and _ . + - =.
+    overrides: values by field, as {'model.pool.window': 2}; of the fields' own types.
+    sentence: what it is.
+    paper: the difference that the paper reports, if it does.
+    source: the difference that the logs of the 2012 source show, if there are any.
+  """
+
+  name: str
+  overrides: Mapping[str, Any]
+  sentence: str
+  paper: Reported | None = None
+  source: Reported | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """What a sweep file returns.
+
+  Attributes:
+    title: what stands above its tables.
+    variants: those to compare with the base, each once.
+    seeds: `train.seed` of each run of the base and of every variant.
+    base: overrides that all runs have, where the command line does not say otherwise.
+  """
+
+  title: str
+  variants: Sequence[Variant]
+  seeds: Sequence[int] = (0,)
+  base: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run of a sweep.
+
+  Attributes:
+    variant: the variant's name.
+    seed: its `train.seed`.
+    config: what it runs.
+    path: its workdir.
+    command: arguments of launch.py that run it alone.
+  """
+
+  variant: str
+  seed: int
+  config: ConfigDict
+  path: Path
+  command: tuple[str, ...]
+
+  @property
+  def name(self) -> str:
+    """As 'no_dropout/seed0'."""
+    return f'{self.path.parent.name}/{self.path.name}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The runs of a sweep with one config.
+
+  Attributes:
+    name: the sweep's: its file's.
+    sweep: what the file returned, without the variants that do not apply.
+    not_applying: names of variants that change nothing of this base.
+    config_file: of the base.
+    overrides: of the base's fields, from the command line.
+    path: the sweep's folder.
+    runs: every seed of the base and all variants, then the next seed.
+  """
+
+  name: str
+  sweep: Sweep
+  not_applying: tuple[str, ...]
+  config_file: str
+  overrides: Mapping[str, Any]
+  path: Path
+  runs: tuple[Run, ...]
+
+
+def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
+  """What a sweep file returns for a config.
+
+  Raises:
+    UserError: it is not there, or is no sweep file.
+  """
+  if not Path(path).is_file():
+    raise UserError(
+      f'there is no file {path} (--sweep); those of this project are in configs/sweeps/'
+    )
+  try:
+    sweep = runpy.run_path(str(path))['get_sweep'](config.copy_and_resolve_references())
+  except (SyntaxError, KeyError, AttributeError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{path} is no sweep, a Python file with get_sweep(config): {type(error).__name__}: {error}'
+    ) from error
+  if not isinstance(sweep, Sweep):
+    raise UserError(f'{path}: get_sweep(config) must return a Sweep, not {type(sweep).__name__}')
+  return sweep
+
+
+def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None) -> Sweep:
+  """A sweep with some of its variants, and with other seeds.
+
+  Args:
+    sweep: the sweep.
+    only: names of variants to keep; None: all.
+    seeds: as a command line has them; None: its own.
+
+  Raises:
+    UserError: it has no such variant, or a seed is no number.
+  """
+  names = [variant.name for variant in sweep.variants]
+  if only is not None:
+    if unknown := [name for name in only if name not in (*names, BASE)]:
+      raise UserError(
+        f'the sweep has no variant {unknown[0]!r} (--only); it has {", ".join(names)}'
+      )
+    kept = [variant for variant in sweep.variants if variant.name in only]
+    sweep = dataclasses.replace(sweep, variants=kept)
+  if seeds is not None:
+    try:
+      sweep = dataclasses.replace(sweep, seeds=[int(seed) for seed in seeds])
+    except ValueError as error:
+      raise UserError(f'--seeds must be numbers, as 0,1,2: {error}') from error
+  return sweep
+
+
+def plan(
+  name: str,
+  sweep: Sweep,
+  config: ConfigDict,
+  path: str | os.PathLike[str],
+  *,
+  config_file: str,
+  overrides: Mapping[str, Any],
+) -> Plan:
+  """The runs of a sweep, every override tried, so that nothing runs where one is mistaken.
+
+  Args:
+    name: the sweep's.
+    sweep: what its file returned.
+    config: the base's, its overrides from the command line applied.
+    path: the sweep's folder.
+    config_file: the base's file, for the runs' command lines.
+    overrides: those from the command line, for the same.
+
+  Raises:
+    UserError: two variants have one name, a name is not fit for a folder, or a variant sets a field
+      that there is not, or to a value that it cannot have; all of them are listed.
+  """
+  mistakes = _mistaken_names(sweep)
+  common = {**sweep.base, **overrides}  # the user's word counts for more than the file's
+  base = _changed(config, common, 'all runs', mistakes)
+  variants, not_applying = [], []
+  configs = {BASE: base}
+  for variant in sweep.variants:
+    changed = _changed(base, variant.overrides, variant.name, mistakes)
+    if experiment.resolved(changed) == experiment.resolved(base):
+      not_applying.append(variant.name)
+    else:
+      variants.append(variant)
+      configs[variant.name] = changed
+  if not sweep.seeds or any(not isinstance(seed, int) or seed < 0 for seed in sweep.seeds):
+    mistakes.append(f'seeds are {sweep.seeds!r}; there must be some, whole numbers from 0')
+  elif len(set(sweep.seeds)) < len(sweep.seeds):
+    mistakes.append(f'seeds are {sweep.seeds!r}; each may be there once')
+  if mistakes:
+    raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
+  path = Path(path)
+  of_variant = {BASE: {}} | {variant.name: variant.overrides for variant in variants}
+  runs = []
+  for seed in sweep.seeds:
+    for variant_name, changed in configs.items():
+      run_config = changed.copy_and_resolve_references()
+      run_config.train.seed = seed
+      fields = {**common, **of_variant[variant_name], 'train.seed': seed}
+      folder = run_path(path, variant_name, seed)
+      command = (
+        f'--config={config_file}',
+        *(f'--config.{field}={value}' for field, value in fields.items()),
+        f'--workdir={folder}',
+      )
+      runs.append(Run(variant_name, seed, run_config, folder, command))
+  return Plan(
+    name,
+    dataclasses.replace(sweep, variants=tuple(variants)),
+    tuple(not_applying),
+    config_file,
+    dict(overrides),
+    path,
+    tuple(runs),
+  )
+
+
+def run_path(path: Path, variant: str, seed: int) -> Path:
+  """A run's folder in its sweep's."""
+  return path / variant / f'seed{seed}'
+
+
+def _mistaken_names(sweep: Sweep) -> list[str]:
+  counts = collections.Counter(variant.name for variant in sweep.variants)
+  mistakes = [
+    f'{count} variants have the name {name!r}; each needs its own'
+    for name, count in counts.items()
+    if count > 1
+  ]
+  for name in counts:
+    if name == BASE:
+      mistakes.append(f'a variant has the name {BASE!r}, which is that of the runs without any')
+    elif not re.fullmatch(r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*', name):
+      mistakes.append(
+        f'the name {name!r} is not fit for a folder; letters, digits and _ . + - = are'
+      )
+  return mistakes
+
+
+def _changed(
+  config: ConfigDict, overrides: Mapping[str, Any], name: str, mistakes: list[str]
+) -> ConfigDict:
+  """A copy with overrides applied; what cannot be is added to the mistakes."""
+  changed = config.copy_and_resolve_references()
+  found = len(mistakes)
+  for field, value in overrides.items():
+    if field not in (known := dict(workdir.flatten(changed.to_dict()))):
+      near = difflib.get_close_matches(field, known, 1)
+      hint = f'; did you mean {near[0]}?' if near else ''
+      mistakes.append(f'{name}: the config has no field {field!r}{hint}')
+      continue
+    if value is None:
+      mistakes.append(f'{name}: {field} is None, which a command line cannot say')
+      continue
+    try:
+      changed.update_from_flattened_dict({field: value})
+    except (TypeError, ValueError):
+      section, _, last = field.rpartition('.')
+      kind = functools.reduce(operator.getitem, section.split('.'), changed).get_type(last)
+      mistakes.append(f'{name}: {field} is {value!r}; it must be of type {kind.__name__}')
+  if len(mistakes) == found:
+    try:
+      experiment.check(changed)
+    except UserError as error:
+      mistakes.append(f'{name}: {error}')
+  return changed
+
+
+def write(plan: Plan) -> None:
+  """Makes the sweep's folder and writes sweep.json: all that its tables need beside the runs.
+
+  Raises:
+    UserError: the folder is of another sweep or of a run, or nothing can be written there.
+  """
+  there = read_written(plan.path)
+  if there is not None and there['sweep'] != plan.name:
+    raise UserError(
+      f'{plan.path} holds another sweep, {there["sweep"]!r}, not {plan.name!r}; give this one a'
+      ' --workdir of its own'
+    )
+  if there is None and (plan.path / 'config.json').exists():
+    raise UserError(f'{plan.path} holds a run; give the sweep a --workdir of its own')
+  try:
+    with files.whole(plan.path / FILE_NAME) as temporary:
+      temporary.write_text(json.dumps(_description(plan), indent=2) + '\n')
+  except OSError as error:
+    raise UserError(
+      f'cannot write to {plan.path}: {error.strerror}; choose another with --workdir'
+    ) from error
+
+
+def _description(plan: Plan) -> dict[str, Any]:
+  return {
+    'sweep': plan.name,
+    'config': plan.config_file,
+    'overrides': dict(plan.overrides),
+    **dataclasses.asdict(plan.sweep),
+    'not_applying': plan.not_applying,
+    'runs': [
+      {
+        'variant': run.variant,
+        'seed': run.seed,
+        'num_epochs': run.config.train.num_epochs,
+        'num_steps': run.config.train.num_steps,
+        'command': run.command,
+      }
+      for run in plan.runs
+    ],
+  }
+
+
+def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """A sweep's folder's sweep.json; None where there is none.
+
+  Raises:
+    UserError: it cannot be understood.
+  """
+  file = Path(path) / FILE_NAME
+  if not file.exists():
+    return None
+  try:
+    description = json.loads(file.read_text())
+    if not isinstance(description['runs'], list) or not isinstance(description['sweep'], str):
+      raise TypeError('runs')
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f'{file} is not the description of a sweep; run the sweep again') from error
+  return dict(description)
+
+
+def final_record(
+  records: Sequence[Mapping[str, Any]], num_epochs: float, num_steps: int | None
+) -> Mapping[str, Any] | None:
+  """The validation at the end of a run of a stated length; None where it was not reached.
+
+  Args:
+    records: lines of metrics.jsonl, of a run that may have gone on for longer.
+    num_epochs, num_steps: `train.num_epochs` and `train.num_steps`.
+  """
+  for record in records:
+    if record['split'] == 'validation' and (
+      record['epoch'] >= num_epochs or (num_steps is not None and record['step'] >= num_steps)
+    ):
+      return record
+  return None
+
+
+def is_finished(run: Run) -> bool:
+  """Whether a run's metrics.jsonl has its last validation.
+
+  Raises:
+    UserError: the folder holds a run of another config.
+  """
+  there = workdir.read_config(run.path)
+  if there is None:
+    return False
+  open_fields = ('model.num_classes',) if run.config.model.num_classes is None else ()
+  workdir.check(run.path, experiment.resolved(run.config), (*workdir.CIRCUMSTANCES, *open_fields))
+  length = run.config.train.num_epochs, run.config.train.num_steps
+  return final_record(workdir.read_metrics(run.path), *length) is not None

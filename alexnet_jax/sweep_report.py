@@ -1,0 +1,184 @@
+"""A sweep's results as files: Markdown, CSV, pictures, and one page that needs nothing else."""
+
+import base64
+import dataclasses
+import importlib.resources
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from alexnet_jax import figures, files, sweep, sweep_results
+from alexnet_jax.sweep_results import Results, RunResult
+
+# What two runs of figure 1 may differ in, beside their length.
+_FIGURE1 = {'model.activation', 'optimizer.learning_rate', 'train.num_epochs'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """A picture of a report.
+
+  Attributes:
+    title, caption: what stands above and below it.
+    paths: its files, PNG and SVG.
+  """
+
+  title: str
+  caption: str
+  paths: Sequence[Path]
+
+  @property
+  def source(self) -> str:
+    """The SVG as a data: address, so that the page that shows it needs no file."""
+    svg = next(path for path in self.paths if path.suffix == '.svg')
+    return 'data:image/svg+xml;base64,' + base64.b64encode(svg.read_bytes()).decode()
+
+
+def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
+  """Writes what a sweep's runs have given so far into its folder.
+
+  results.md, results.csv, runs.csv, report.html, and in `figures` the differences, the curves and,
+  where runs differ in nothing but activation and rate, figure 1.
+
+  Args:
+    path: the sweep's folder.
+
+  Returns:
+    The results, and the files.
+
+  Raises:
+    UserError: as `sweep_results.gather`.
+  """
+  path = Path(path)
+  results = sweep_results.gather(path)
+  pictures = _pictures(results)
+  written = [file for picture in pictures for file in picture.paths]
+  for name, text in (
+    ('results.md', _markdown(results, pictures)),
+    ('results.csv', sweep_results.table_csv(results)),
+    ('runs.csv', sweep_results.runs_csv(results)),
+    ('report.html', html(results, pictures)),
+  ):
+    with files.whole(path / name) as temporary:
+      temporary.write_text(text)
+    written.append(path / name)
+  return results, written
+
+
+def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
+  lines = [sweep_results.markdown(results)]
+  for picture in pictures:
+    name = next(file.name for file in picture.paths if file.suffix == '.png')
+    lines.append(f'![{picture.title}](figures/{name})\n\n{picture.caption}\n')
+  return '\n'.join(lines)
+
+
+def _pictures(results: Results) -> list[Picture]:
+  title, folder = results.description['title'], results.path / 'figures'
+  pictures = []
+  if found := _figure1_runs(results):
+    relu, tanh = found
+    picture, caption = figures.figure1(relu.records, tanh.records, title)
+    rates = [run.config['optimizer']['learning_rate'] for run in found]
+    caption += f' Learning rates: ReLU {rates[0]:g}, tanh {rates[1]:g}.'
+    pictures.append(Picture('Figure 1', caption, figures.save(picture, folder / 'figure1')))
+  rows = [row for row in results.rows[1:] if not math.isnan(row.difference)]
+  if rows:
+    bars = [
+      figures.Bar(
+        row.name,
+        row.difference,
+        row.difference_deviation,
+        row.paper.top1 if row.paper else math.nan,
+        row.source.top1 if row.source else math.nan,
+        row.noise == 'more than noise',
+      )
+      for row in rows
+    ]
+    pictures.append(
+      Picture(
+        'Differences to the base',
+        'Positive: more errors than the base. Lines are standard deviations over seeds.',
+        figures.save(figures.differences(bars, title), folder / 'differences'),
+      )
+    )
+  curves = {
+    row.name: [run.records for run in results.runs if run.variant == row.name and run.records]
+    for row in results.rows
+  }
+  base = curves.pop(sweep.BASE)
+  if curves := {name: runs for name, runs in curves.items() if runs}:
+    pictures.append(
+      Picture(
+        'Validation error',
+        'Black: the variant, a line for each seed; grey: the base.',
+        figures.save(figures.curves_beside_base(base, curves, title), folder / 'learning_curves'),
+      )
+    )
+  return pictures
+
+
+def _figure1_runs(results: Results) -> tuple[RunResult, RunResult] | None:
+  """Of the finished runs with ReLU, and with tanh, that which is soonest at 25 % training error.
+
+  Only those that differ from the base in nothing but activation and rate; where none gets there,
+  that with the lowest error.
+  """
+  only = {sweep.BASE} | {
+    variant['name']
+    for variant in results.description['variants']
+    if set(variant['overrides']) <= _FIGURE1
+  }
+
+  def order(run: RunResult) -> tuple[float, float]:
+    reached = figures.epochs_to(run.records, 0.25)
+    errors = [record['top1_error'] for record in run.records if record['split'] == 'train']
+    return (math.inf if reached is None else reached, min(errors, default=math.inf))
+
+  best = []
+  for activation in ('relu', 'tanh'):
+    runs = [
+      run
+      for run in results.runs
+      if run.final and run.variant in only and run.config['model']['activation'] == activation
+    ]
+    if not runs:
+      return None
+    best.append(min(runs, key=order))
+  return best[0], best[1]
+
+
+def html(results: Results, pictures: Sequence[Picture]) -> str:
+  """The report: one page without scripts, which asks nothing of any network."""
+  template = importlib.resources.files('alexnet_jax') / 'templates' / 'report.html'
+  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+  return environment.from_string(template.read_text()).render(
+    title=results.description['title'],
+    headings=sweep_results.HEADINGS,
+    words=('what it is', 'sign', 'noise'),
+    rows=[sweep_results.cells(row) for row in results.rows],
+    notes=sweep_results.notes(results),
+    pictures=pictures,
+    run_headings=('variant', 'seed', 'epochs', 'top-1 error', 'top-5 error', 'loss', 'seconds'),
+    runs=[_run_cells(run) for run in results.runs],
+    commands=[' '.join(['python launch.py', *run.command]) for run in results.runs],
+  )
+
+
+def _run_cells(run: RunResult) -> tuple[str, ...]:
+  if run.final is None:
+    return (run.variant, f'{run.seed}', run.state, '', '', '', '')
+  final: Mapping[str, Any] = run.final
+  return (
+    run.variant,
+    f'{run.seed}',
+    f'{final["epoch"]:.4g}',
+    f'{final["top1_error"]:.2%}',
+    f'{final["top5_error"]:.2%}',
+    f'{final["loss"]:.4f}',
+    f'{run.seconds:,.0f}',
+  )
