@@ -340,7 +340,8 @@ def figure1(
   """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
 
   Args:
-    relu, tanh: lines of metrics.jsonl.
+    relu: lines of metrics.jsonl.
+    tanh: the same.
     title: what stands above.
 
   Returns:
@@ -358,9 +359,9 @@ def figure1(
     epochs = [record['epoch'] for record in of_split]
     errors = [record['top1_error'] for record in of_split]
     axes.plot(epochs, errors, line, color=color, label=name)
-    reached[name] = epochs_to(records, threshold)
-    if reached[name] is not None:
-      axes.plot([reached[name]], [threshold], 'o', color=color, markersize=5)
+    reached[name] = at = epochs_to(records, threshold)
+    if at is not None:
+      axes.plot([at], [threshold], 'o', color=color, markersize=5)
   axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
   axes.text(0.995, threshold, '25 %', transform=axes.get_yaxis_transform(), ha='right', va='bottom')
   axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))

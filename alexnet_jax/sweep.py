@@ -216,7 +216,9 @@ def plan(
   if mistakes:
     raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
   path = Path(path)
-  of_variant = {BASE: {}} | {variant.name: variant.overrides for variant in variants}
+  of_variant: dict[str, Mapping[str, Any]] = {BASE: {}} | {
+    variant.name: variant.overrides for variant in variants
+  }
   runs = []
   for seed in sweep.seeds:
     for variant_name, changed in configs.items():
@@ -360,7 +362,8 @@ def final_record(
 
   Args:
     records: lines of metrics.jsonl, of a run that may have gone on for longer.
-    num_epochs, num_steps: `train.num_epochs` and `train.num_steps`.
+    num_epochs: its `train.num_epochs`.
+    num_steps: its `train.num_steps`.
   """
   for record in records:
     if record['split'] == 'validation' and (
