@@ -237,7 +237,7 @@ def _evaluate_members(members: Sequence[str]) -> None:
 
 def _sweep(config: ConfigDict) -> int:
   """Runs what is missing and draws up the table; returns the exit code."""
-  from alexnet_jax import report, sweep, sweep_report, sweep_runner
+  from alexnet_jax import report, sweep, sweep_report, sweep_runner, workdir
   from alexnet_jax.errors import UserError
 
   if _SWEEP.value is None or _CONFIG.value is None:
@@ -261,7 +261,8 @@ def _sweep(config: ConfigDict) -> int:
     for run in runs:
       print(shlex.join(['python', 'launch.py', *run.command]))
     return 0
-  failures = sweep_runner.run_all(runs, _JOBS.value, __file__)
+  with workdir.alone(plan.path):
+    failures = sweep_runner.run_all(runs, _JOBS.value, __file__)
   report.sweep(*sweep_report.write(plan.path))
   for failed, reason in failures.items():
     print(f'launch.py: {failed} failed: {reason}', file=sys.stderr)

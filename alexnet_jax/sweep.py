@@ -138,7 +138,7 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
     )
   try:
     sweep = runpy.run_path(str(path))['get_sweep'](config.copy_and_resolve_references())
-  except (SyntaxError, KeyError, AttributeError, TypeError, ValueError) as error:
+  except Exception as error:  # whatever a user's file may do
     raise UserError(
       f'{path} is no sweep, a Python file with get_sweep(config): {type(error).__name__}: {error}'
     ) from error

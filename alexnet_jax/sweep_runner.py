@@ -103,12 +103,24 @@ def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str
   free = collections.deque(shares(jobs, cores, os.environ))
   waiting = collections.deque(runs)
   failures: dict[str, str] = {}
+  told: set[str] = set()
   with Display() as display, _Signals() as signals:
     move = display.task('runs', len(runs))
     running: list[_Job] = []
     while waiting or running:
-      while waiting and free and signals.signum is None:
-        running.append(_start(waiting.popleft(), free.popleft(), program, display))
+      for run in list(waiting):
+        if not free or signals.signum is not None:
+          break
+        if workdir.is_taken(run.path):  # by one that a killed sweep left, or on another machine
+          if run.name not in told:
+            display.line(f'{run.name}  another process is at work there; waiting for it')
+            told.add(run.name)
+          continue
+        waiting.remove(run)
+        if sweep.is_finished(run):
+          move(1)
+        else:
+          running.append(_start(run, free.popleft(), program, display))
       if signals.signum is not None and not signals.passed_on:
         display.line('stopping: each run saves first')
         for job in running:

@@ -359,8 +359,8 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     train_split = experiment.load_split(config, builder, config.data.train_split)
     validation_split = experiment.load_split(config, builder, config.data.validation_split)
     stored = experiment.stored_statistics(config, builder)
-    workdir.prepare(path, experiment.resolved(config), started)
-    with Signals() as signals, contextlib.ExitStack() as closing:
+    with workdir.alone(path), Signals() as signals, contextlib.ExitStack() as closing:
+      workdir.prepare(path, experiment.resolved(config), started)
       run = Run(
         config, path, net, mesh, train_split, validation_split, stored, source, signals, display
       )

@@ -1,5 +1,7 @@
 """What a run leaves beside its checkpoints: config.json and metrics.jsonl."""
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,8 @@ CIRCUMSTANCES = (
   'train.log_every_steps',
   'train.library_fusions',
 )
+
+_LOCK = '.lock'
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -86,6 +90,46 @@ def check(
     )
 
 
+@contextlib.contextmanager
+def alone(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Keeps a folder, made if need be, to this process; the system ends that with the process.
+
+  Raises:
+    UserError: another process has it, or nothing can be written there.
+  """
+  path = Path(workdir)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / _LOCK).open('a')
+  except OSError as error:
+    raise _cannot_write(path, error) from error
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(
+        f'another process is at work in {path}; wait for it, or give this one a --workdir of its own'
+      ) from error
+    yield
+
+
+def is_taken(workdir: str | os.PathLike[str]) -> bool:
+  """Whether a process keeps a folder to itself."""
+  if not (Path(workdir) / _LOCK).exists():
+    return False
+  try:
+    with alone(workdir):
+      return False
+  except UserError:
+    return True
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+  return UserError(
+    f'cannot write to the workdir {path}: {error.strerror}; choose another with --workdir'
+  )
+
+
 def prepare(
   workdir: str | os.PathLike[str], config: Mapping[str, Any], started: bool = True
 ) -> None:
@@ -110,9 +154,7 @@ def prepare(
     with files.whole(path / 'config.json') as temporary:
       temporary.write_text(json.dumps(config, indent=2) + '\n')
   except OSError as error:
-    raise UserError(
-      f'cannot write to the workdir {path}: {error.strerror}; choose another with --workdir'
-    ) from error
+    raise _cannot_write(path, error) from error
 
 
 class MetricsLog:

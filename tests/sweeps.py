@@ -1,0 +1,63 @@
+"""Made-up sweeps: their folders as a finished sweep leaves them, without any training."""
+
+import json
+
+from alexnet_jax import experiment, sweep
+from alexnet_jax.sweep import Reported, Sweep, Variant
+from tests.small import small_config
+
+SWEEP = Sweep(
+  'A made-up sweep',
+  (
+    Variant('no_overlap', {'model.pool.window': 2}, 'pools apart', Reported(0.4, 0.3)),
+    Variant('tanh', {'model.activation': 'tanh'}, 'tanh | <b>not</b> ReLU'),
+    Variant('same', {'model.num_columns': 2}, 'changes nothing'),
+  ),
+  seeds=(0, 1),
+)
+EPOCHS = 4
+
+
+def plan(path, sweep_of=SWEEP, overrides=None, name='made_up'):
+  """The plan of a sweep over `small_config`."""
+  overrides = {'train.num_epochs': EPOCHS, **(overrides or {})}
+  return sweep.plan(
+    name,
+    sweep_of,
+    small_config(overrides),
+    path,
+    config_file='configs/digits.py',
+    overrides=overrides,
+  )
+
+
+def lines(errors, training_errors=None):
+  """Lines of metrics.jsonl: validations with these errors, an epoch each, of ten steps."""
+  records = []
+  for epoch, error in enumerate(errors, 1):
+    common = {'step': 10 * epoch, 'epoch': float(epoch), 'loss': 2 * error, 'top5_error': error / 2}
+    trained = (training_errors or errors)[epoch - 1]
+    speed = {'images_per_second': 320.0, 'learning_rate': 0.01}
+    records.append({**common, 'split': 'train', 'top1_error': trained, **speed})
+    records.append({**common, 'split': 'validation', 'top1_error': error})
+  return records
+
+
+def write_run(run, records, config=None):
+  """A run's folder with config.json and metrics.jsonl."""
+  run.path.mkdir(parents=True, exist_ok=True)
+  resolved = experiment.resolved(run.config if config is None else config)
+  (run.path / 'config.json').write_text(json.dumps(resolved))
+  (run.path / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in records))
+
+
+def write_sweep(path, finals):
+  """A sweep's folder whose runs end with these errors, by variant, one for each seed."""
+  planned = plan(path)
+  sweep.write(planned)
+  for run in planned.runs:
+    if run.seed < len(finals.get(run.variant, ())):
+      final = finals[run.variant][run.seed]
+      falling = [min(1.0, final * factor) for factor in (4, 3, 2)]
+      write_run(run, lines([*falling, final]))
+  return planned

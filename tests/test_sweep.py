@@ -1,0 +1,360 @@
+"""What a sweep is: its files, its plan and its mistakes, and which of its runs are finished."""
+
+import dataclasses
+import importlib
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from alexnet_jax import augment, experiment, mesh, sweep, train, workdir
+from alexnet_jax.errors import UserError
+from alexnet_jax.sweep import Sweep, Variant
+from configs import cifar10, cifar10_11pct, cifar10_13pct, cifar10_alexnet, digits, imagenet
+from configs.sweeps import ablations, lrn_cifar, relu_vs_tanh
+from tests import sweeps
+from tests.small import small_config
+
+ROOT = Path(__file__).parents[1]
+SWEEPS = sorted(path for path in (ROOT / 'configs' / 'sweeps').glob('*.py') if path.stem[0] != '_')
+BASES = (imagenet, cifar10, cifar10_alexnet, digits)
+
+
+def plan_of(file, config, config_file, path):
+  return sweep.plan(
+    file.stem, sweep.read(file, config), config, path, config_file=config_file, overrides={}
+  )
+
+
+@pytest.mark.parametrize('base', BASES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize('file', SWEEPS, ids=lambda file: file.stem)
+def test_every_sweep_is_valid_for_every_base(file, base, tmp_path):
+  if file.stem == 'lrn_cifar' and base in (imagenet, digits, cifar10_alexnet):
+    pytest.skip('it is of the nets of 11 and 13 %')
+  planned = plan_of(file, base.get_config(), f'{base.__name__}.py', tmp_path)
+  assert len(planned.runs) == len(planned.sweep.seeds) * (1 + len(planned.sweep.variants))
+  assert all(variant.sentence for variant in planned.sweep.variants)
+  for run in planned.runs:
+    experiment.make_network(run.config)
+
+
+@pytest.mark.parametrize('file', SWEEPS, ids=lambda file: file.stem)
+def test_a_sweep_file_says_how_it_is_run(file):
+  module = importlib.import_module(f'configs.sweeps.{file.stem}')
+  assert f'--sweep=configs/sweeps/{file.name}' in module.__doc__
+
+
+@pytest.mark.filterwarnings('ignore:the load_module')  # ml_collections loads the config with it
+@pytest.mark.parametrize('base', BASES, ids=lambda module: module.__name__)
+def test_a_runs_command_line_gives_its_config(base, tmp_path, monkeypatch):
+  file = f'configs/{base.__name__.split(".")[-1]}.py'
+  planned = plan_of(ROOT / 'configs/sweeps/ablations.py', base.get_config(), file, tmp_path)
+  for run in planned.runs:
+    argv = ['launch.py', *shlex.split(shlex.join(run.command))]
+    monkeypatch.setattr(sys, 'argv', argv)  # config_flags looks for overrides there
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values)
+    flags.DEFINE_string('workdir', None, '', flag_values=values)
+    values(argv)
+    assert experiment.resolved(values.config) == experiment.resolved(run.config)
+    assert Path(values.workdir) == run.path == tmp_path / run.variant / f'seed{run.seed}'
+
+
+def test_the_ablations_of_the_papers_network_are_all_there():
+  names = [variant.name for variant in ablations.get_sweep(imagenet.get_config()).variants]
+  assert names == [
+    'no_response_norm', 'within_channel_norm', 'norm_over_all_channels', 'no_overlap',
+    'average_pooling', 'one_column', 'columns_never_talk', 'no_dropout', 'tanh', 'no_flips',
+    'no_crops', 'no_lighting', 'no_conv2', 'no_conv3', 'no_conv4', 'no_conv5', 'no_weight_decay',
+    'paper_initialization', 'source_initialization', 'caffe_initialization', 'he_initialization',
+  ]  # fmt: skip
+
+
+def test_the_papers_and_the_sources_differences_are_as_reported():
+  reported = {
+    variant.name: tuple(
+      difference and (difference.top1, difference.top5)
+      for difference in (variant.paper, variant.source)
+    )
+    for variant in ablations.get_sweep(imagenet.get_config()).variants
+    if variant.paper or variant.source
+  }
+  assert reported == {  # paper, sections 3.2 to 3.4, 4.1 and 7; the source's logs
+    'no_response_norm': ((1.4, 1.2), (1.37, 1.15)),
+    'no_overlap': ((0.4, 0.3), (0.39, 0.30)),
+    'one_column': ((1.7, 1.2), (1.70, 1.23)),
+    'columns_never_talk': (None, (1.16, 1.12)),
+    'no_lighting': ((1.0, None), None),
+    'no_conv3': ((2.0, None), None),
+    'no_conv4': ((2.0, None), None),
+  }
+
+
+def test_what_changes_nothing_of_the_base_is_left_out(tmp_path):
+  planned = plan_of(ROOT / 'configs/sweeps/ablations.py', digits.get_config(), 'x.py', tmp_path)
+  assert planned.not_applying == ('no_flips', 'no_crops', 'no_lighting', 'he_initialization')
+  assert {run.variant for run in planned.runs}.isdisjoint(planned.not_applying)
+
+
+def test_the_norms_of_the_net_of_11_percent_make_it_of_the_net_of_13(tmp_path):
+  planned = plan_of(
+    ROOT / 'configs/sweeps/lrn_cifar.py', cifar10_13pct.get_config(), 'x.py', tmp_path
+  )
+  configs = {run.variant: experiment.resolved(run.config) for run in planned.runs if not run.seed}
+  eleven = experiment.resolved(cifar10_11pct.get_config())
+  assert configs['response_norm_and_wider_conv3'] == eleven
+  assert configs['base'] == experiment.resolved(cifar10_13pct.get_config())
+  assert {d.split(':')[0] for d in workdir.differences(configs['response_norm'], eleven)} == {
+    'model.conv3.features', 'optimizer.decay_multipliers.fc8'
+  }  # fmt: skip
+  assert lrn_cifar.get_sweep(cifar10.get_config()).seeds == (0, 1, 2)
+
+
+def test_figure_1_has_no_regularization_and_a_rate_for_each(tmp_path):
+  planned = plan_of(
+    ROOT / 'configs/sweeps/relu_vs_tanh.py', cifar10.get_config(), 'configs/cifar10.py', tmp_path
+  )
+  configs = {run.variant: run.config for run in planned.runs}
+  rates = {
+    activation: {
+      config.optimizer.learning_rate
+      for config in configs.values()
+      if config.model.activation == activation
+    }
+    for activation in ('relu', 'tanh')
+  }
+  for activation, multiples in relu_vs_tanh.GRID.items():
+    assert rates[activation] == {0.001 * multiple for multiple in multiples}
+  for config in configs.values():
+    assert config.optimizer.weight_decay == 0
+    assert config.model.dropout.rate == 0
+    assert (config.model.within_norm.layers, config.model.response_norm.layers) == ((), ())
+    assert (config.augment.flip, config.augment.crop_offsets) == (False, 1)
+    assert (config.optimizer.cut_epochs, config.optimizer.max_cuts) == ((), 0)
+
+
+def test_seeds_come_one_after_the_other_the_base_first(tmp_path):
+  assert [run.name for run in sweeps.plan(tmp_path).runs] == [
+    'base/seed0', 'no_overlap/seed0', 'tanh/seed0',
+    'base/seed1', 'no_overlap/seed1', 'tanh/seed1',
+  ]  # fmt: skip
+
+
+def test_the_command_line_counts_for_more_than_the_sweeps_base(tmp_path):
+  of = dataclasses.replace(sweeps.SWEEP, base={'train.num_epochs': 9, 'train.batch_size': 16})
+  run = sweeps.plan(tmp_path, of).runs[0]
+  assert (run.config.train.num_epochs, run.config.train.batch_size) == (sweeps.EPOCHS, 16)
+  assert f'--config.train.num_epochs={sweeps.EPOCHS}' in run.command
+  assert '--config.train.batch_size=16' in run.command
+
+
+def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
+  mistaken = Sweep(
+    '',
+    [
+      Variant('twice', {'model.pool.window': 2}, ''),
+      Variant('twice', {'model.pool.window': 3}, ''),
+      Variant('base', {}, ''),
+      Variant('up/../down', {'train.seed': 1}, ''),
+      Variant('unknown', {'model.pol.window': 2}, ''),
+      Variant('wrong_type', {'model.pool.window': 'two'}, ''),
+      Variant('unset', {'train.num_steps': None}, ''),
+      Variant('wrong_value', {'model.activation': 'relus'}, ''),
+      Variant('wrong_size', {'model.input_size': 40}, ''),
+    ],
+    seeds=(0, 0),
+  )
+  with pytest.raises(UserError) as error:
+    sweeps.plan(tmp_path / 'sweep', mistaken)
+  message = str(error.value)
+  for words in (
+    "nothing was run, for in the sweep 'made_up'",
+    "2 variants have the name 'twice'",
+    "a variant has the name 'base'",
+    "the name 'up/../down' is not fit",
+    "unknown: the config has no field 'model.pol.window'; did you mean model.pool.window?",
+    "wrong_type: model.pool.window is 'two'; it must be of type int",
+    'unset: train.num_steps is None',
+    "wrong_value: model.activation is 'relus'; it may be 'relu', 'tanh', 'logistic'",
+    'wrong_size: augment.crop_offsets is 2',
+    'seeds are (0, 0); each may be there once',
+  ):
+    assert words in message
+  assert not (tmp_path / 'sweep').exists()
+
+
+@pytest.mark.parametrize('seeds', [(), (-1,), ('0',)])
+def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
+  with pytest.raises(UserError, match='there must be some, whole numbers from 0'):
+    sweeps.plan(tmp_path, dataclasses.replace(sweeps.SWEEP, seeds=seeds))
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    ('x = 1', "KeyError: 'get_sweep'"),
+    ('def get_sweep(config):\n  return config.modle', 'modle'),
+    ('def get_sweep(config):\n  return 3', 'must return a Sweep, not int'),
+    ('def get_sweep(config:', 'SyntaxError'),
+    ('import nothing_like_it', 'nothing_like_it'),
+  ],
+)
+def test_a_file_that_is_no_sweep_is_named(text, words, tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text(text)
+  with pytest.raises(UserError, match='mine.py') as error:
+    sweep.read(file, digits.get_config())
+  assert words in str(error.value)
+
+
+def test_a_sweep_file_that_is_not_there_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'there is no file .*none.py \(--sweep\)'):
+    sweep.read(tmp_path / 'none.py', digits.get_config())
+
+
+def test_a_sweep_file_cannot_change_the_config_it_is_given(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text(
+    'from alexnet_jax.sweep import Sweep\n'
+    'def get_sweep(config):\n  config.train.batch_size = 1\n  return Sweep("", [])\n'
+  )
+  config = small_config()
+  sweep.read(file, config)
+  assert config.train.batch_size != 1
+
+
+def test_some_variants_and_other_seeds_are_chosen():
+  some = sweep.chosen(sweeps.SWEEP, ['tanh', 'base'], ['3', '4'])
+  assert [variant.name for variant in some.variants] == ['tanh']
+  assert some.seeds == [3, 4]
+  assert sweep.chosen(sweeps.SWEEP, None, None) == sweeps.SWEEP
+  with pytest.raises(
+    UserError, match=r"no variant 'tan' \(--only\); it has no_overlap, tanh, same"
+  ):
+    sweep.chosen(sweeps.SWEEP, ['tan'], None)
+  with pytest.raises(UserError, match='--seeds must be numbers'):
+    sweep.chosen(sweeps.SWEEP, None, ['one'])
+
+
+def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
+  sweep.write(sweeps.plan(tmp_path / 'a'))
+  before = (tmp_path / 'a' / 'sweep.json').read_bytes()
+  with pytest.raises(UserError, match="holds another sweep, 'made_up', not 'other'"):
+    sweep.write(sweeps.plan(tmp_path / 'a', name='other'))
+  assert (tmp_path / 'a' / 'sweep.json').read_bytes() == before
+  (tmp_path / 'b').mkdir()
+  (tmp_path / 'b' / 'config.json').write_text('{}')
+  with pytest.raises(UserError, match='holds a run; give the sweep'):
+    sweep.write(sweeps.plan(tmp_path / 'b'))
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"sweep": "x"}', '{"sweep": 1, "runs": []}'])
+def test_a_broken_description_is_named(text, tmp_path):
+  (tmp_path / 'sweep.json').write_text(text)
+  with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep'):
+    sweep.read_written(tmp_path)
+
+
+def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot write to .*; choose another with --workdir'):
+    sweep.write(sweeps.plan(tmp_path / 'file'))
+
+
+def test_the_description_has_all_that_the_tables_need(tmp_path):
+  planned = sweeps.plan(tmp_path)
+  sweep.write(planned)
+  written = sweep.read_written(tmp_path)
+  assert written['sweep'] == 'made_up'
+  assert written['not_applying'] == ['same']
+  assert written['variants'][0]['paper'] == {
+    'top1': 0.4, 'top5': 0.3, 'roughly': '', 'where': ''
+  }  # fmt: skip
+  assert [tuple(run['command']) for run in written['runs']] == [run.command for run in planned.runs]
+  assert json.loads((tmp_path / 'sweep.json').read_text()) == written
+
+
+def test_the_final_record_is_that_of_the_stated_length():
+  records = sweeps.lines([0.9, 0.8, 0.7])
+  assert sweep.final_record(records, 2, None)['top1_error'] == 0.8
+  assert sweep.final_record(records, 3, None)['top1_error'] == 0.7
+  assert sweep.final_record(records, 4, None) is None
+  assert sweep.final_record(records, 4, 30)['top1_error'] == 0.7
+  assert sweep.final_record(records[:-1], 3, None) is None  # trained, but not validated
+  assert sweep.final_record([], 1, None) is None
+
+
+def test_a_run_is_finished_when_its_last_validation_is_there(tmp_path):
+  run = sweeps.plan(tmp_path).runs[0]
+  assert not sweep.is_finished(run)
+  sweeps.write_run(run, sweeps.lines([0.9, 0.8]))
+  assert not sweep.is_finished(run)
+  sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6]))
+  assert sweep.is_finished(run)
+
+
+def test_where_and_how_long_it_ran_may_differ_what_it_is_may_not(tmp_path):
+  run = sweeps.plan(tmp_path).runs[0]
+  longer = small_config({'train.num_epochs': 9, 'mesh.column_devices': 1})
+  sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6, 0.5]), longer)
+  assert sweep.is_finished(run)
+  sweeps.write_run(run, sweeps.lines([0.9]), small_config({'model.num_columns': 1}))
+  with pytest.raises(UserError, match=r'model\.num_columns: 1, not 2'):
+    sweep.is_finished(run)
+
+
+def test_classes_that_the_data_decide_are_no_difference(tmp_path):
+  overrides = {'train.num_epochs': sweeps.EPOCHS}
+  config = small_config(overrides)
+  with config.unlocked():
+    config.model.num_classes = None
+  planned = sweep.plan(
+    'x', Sweep('', []), config, tmp_path, config_file='x.py', overrides=overrides
+  )
+  sweeps.write_run(planned.runs[0], sweeps.lines([0.5] * 4), small_config(overrides))
+  assert sweep.is_finished(planned.runs[0])
+
+
+ABLATIONS = [
+  sweep.BASE, *(variant.name for variant in ablations.get_sweep(imagenet.get_config()).variants)
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ABLATIONS)
+def test_every_ablation_takes_two_steps_of_the_papers_network(name, tmp_path):
+  config = imagenet.get_config()
+  planned = plan_of(ROOT / 'configs/sweeps/ablations.py', config, 'x.py', tmp_path)
+  variants = {run.variant: run.config for run in planned.runs}
+  if name not in variants:  # the paper's initialisation is the base's
+    assert name in planned.not_applying == ('paper_initialization',)
+    return
+  config = variants[name]
+  net = experiment.make_network(config)
+  devices = mesh.make_mesh(config.model.num_columns, 1, 1)
+  tx = experiment.make_optimizer(config, net)
+  step = train.make_train_step(net, tx, devices, experiment.augment_options(config), seed=0)
+  state = train.init_state(net, tx, devices, seed=0)
+  rng = np.random.default_rng(0)
+  batch = {
+    'image': rng.integers(0, 256, (2, 224, 224, 3), dtype=np.uint8),
+    'offset': np.zeros((2, 2), np.int32),
+    'label': np.array([3, 997], np.int32),
+  }
+  found = augment.Statistics(
+    mean_image=np.full((256, 256, 3), 120, np.float32),
+    eigenvalues=np.array([0.2, 0.02, 0.005], np.float32),
+    eigenvectors=np.eye(3, dtype=np.float32),
+  )
+  before = jax.tree.map(np.asarray, state.params)
+  for _ in range(2):
+    state, loss = step(state, batch, found, np.float32(0.1))
+    assert np.isfinite(float(loss))
+  assert int(state.step) == 2
+  assert not np.array_equal(state.params['fc8']['bias'], before['fc8']['bias'])
