@@ -200,9 +200,11 @@ def _noise(errors: Sequence[float], base: Sequence[float]) -> str:
   """Welch's test of two means, on the runs' errors."""
   if min(len(errors), len(base)) < 2:
     return ''
-  if len({*errors}) == len({*base}) == 1:  # without any spread the test has no answer
+  of_each = [(_mean(some), _deviation(some), len(some)) for some in (errors, base)]
+  if not any(deviation for _, deviation, _ in of_each):  # without any spread there is no test
     return 'within noise' if errors[0] == base[0] else 'more than noise'
-  chance = float(stats.ttest_ind(errors, base, equal_var=False).pvalue)
+  (mean, deviation, count), of_base = of_each
+  chance = stats.ttest_ind_from_stats(mean, deviation, count, *of_base, equal_var=False).pvalue
   return 'more than noise' if chance < NOISE_LEVEL else 'within noise'
 
 

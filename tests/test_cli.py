@@ -55,7 +55,7 @@ def assert_message(result, code, *words):
     ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
     ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
     ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
-    ('--mode=training', ('mode', 'train|prepare|summary|evaluate|figures|convert')),
+    ('--mode=training', ('mode', 'train|prepare|summary|evaluate|figures|convert|sweep')),
   ],
 )
 def test_a_mistaken_flag_is_named_with_its_mending(override, words):
@@ -211,3 +211,57 @@ def test_a_signal_saves_and_exits_with_its_code(tmp_path, signum, code):
   assert 'Traceback' not in err
   steps = [int(path.name) for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()]
   assert max(steps) > 0
+
+
+ABLATIONS = '--sweep=configs/sweeps/ablations.py'
+
+
+@pytest.mark.parametrize(
+  ('args', 'words'),
+  [
+    ((), ('which sweep, of what?', '--sweep=', '--config=')),
+    (('--config=configs/digits.py',), ('which sweep, of what?',)),
+    ((ABLATIONS,), ('which sweep, of what?',)),
+    (('--config=configs/digits.py', '--sweep=configs/none.py'), ('configs/none.py', '--sweep')),
+    (('--config=configs/digits.py', ABLATIONS, '--only=nothing'), ("'nothing'", 'no_dropout')),
+    (('--config=configs/digits.py', ABLATIONS, '--seeds=a'), ('--seeds', '0,1,2')),
+  ],
+)
+def test_a_mistaken_sweep_is_named_before_anything_is_made(tmp_path, args, words):
+  assert_message(launch('--mode=sweep', f'--workdir={tmp_path / "sweep"}', *args), 1, *words)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweeps_commands_are_listed_one_a_line(tmp_path):
+  returncode, out, err = launch(
+    '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--config.train.num_epochs=1',
+    '--list', '--only=no_dropout', '--seeds=0,1', f'--workdir={tmp_path}',
+  )  # fmt: skip
+  assert (returncode, err) == (0, '')
+  lines = out.splitlines()
+  assert len(lines) == 4
+  assert lines[1] == (
+    'python launch.py --config=configs/digits.py --config.train.num_epochs=1'
+    f' --config.model.dropout.rate=0.0 --config.train.seed=0 --workdir={tmp_path}/no_dropout/seed0'
+  )
+  assert [path.name for path in tmp_path.iterdir()] == ['sweep.json']
+
+
+def test_a_sweep_without_a_finished_run_says_so(tmp_path):
+  launch('--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--list', f'--workdir={tmp_path}')
+  result = launch('--mode=figures', f'--workdir={tmp_path}')
+  assert_message(result, 1, 'no run of the sweep', '--mode=sweep')
+
+
+def test_a_sweep_whose_runs_fail_says_which_and_why(tmp_path):
+  # A folder without images is found out only by the run.
+  (tmp_path / 'data').mkdir()
+  result = launch(
+    '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--config.data.name=folder',
+    f'--config.data.data_dir={tmp_path / "data"}', '--only=base', f'--workdir={tmp_path / "s"}',
+  )  # fmt: skip
+  returncode, _, err = result
+  assert returncode == 1
+  assert 'base/seed0  failed: ' in err
+  assert 'Traceback' not in err
+  assert err.strip().splitlines()[-1].startswith('launch.py: no run of the sweep')

@@ -1,5 +1,6 @@
 """Figures show what they are given: heights, colours, places and names."""
 
+import math
 from xml.etree import ElementTree
 
 import numpy as np
@@ -231,3 +232,83 @@ def test_photographs_do_not_make_heavy_files(tmp_path):
   neighbours = [np.repeat(photographs, 3, axis=0)] * 2
   figure = figures.retrieval(photographs, 'ab', neighbours, ['aaabbb'] * 2, np.ones((2, 6)), '')
   assert all(path.stat().st_size < 3_000_000 for path in figures.save(figure, tmp_path / 'heavy'))
+
+
+def trained(errors, every=0.5):
+  """Training lines of metrics.jsonl, so many epochs apart."""
+  return [
+    {'split': 'train', 'epoch': every * (i + 1), 'top1_error': error, 'loss': error}
+    for i, error in enumerate(errors)
+  ]
+
+
+def test_epochs_are_counted_to_the_first_line_at_most_so_wrong():
+  records = trained([0.9, 0.5, 0.25, 0.3, 0.1])
+  validation = {'split': 'validation', 'epoch': 0.1, 'top1_error': 0.0, 'loss': 0}
+  assert figures.epochs_to([validation, *records], 0.25) == 1.5
+  assert figures.epochs_to(records, 0.05) is None
+  assert figures.epochs_to([], 0.25) is None
+
+
+def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent():
+  relu, tanh = trained([0.6, 0.25, 0.2]), trained([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
+  picture, caption = figures.figure1(relu, tanh, 'CIFAR-10')
+  (axes,) = picture.axes
+  lines = {line.get_label(): line for line in axes.lines if line.get_label()[0] != '_'}
+  assert lines['ReLU'].get_linestyle() == '-'
+  assert lines['tanh'].get_linestyle() == '--'
+  assert list(lines['tanh'].get_ydata()) == [0.9, 0.8, 0.7, 0.5, 0.3, 0.2]
+  assert any(list(line.get_ydata()) == [0.25, 0.25] for line in axes.lines)
+  assert caption == (
+    '25 % training error: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
+    ' paper: six times.'
+  )
+
+
+def test_figure_1_does_not_claim_what_was_not_reached():
+  relu, tanh = trained([0.6, 0.2]), trained([0.9, 0.8, 0.7, 0.6])
+  assert (
+    'tanh does not in 2.0 epochs, more than 2.0 times as many'
+    in (figures.figure1(relu, tanh, '')[1])
+  )
+  assert figures.figure1(tanh, tanh, '')[1] == (
+    '25 % training error: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
+    ' six times.'
+  )
+
+
+def bars(*differences):
+  return [
+    figures.Bar(f'variant {i}', value, 0.5, 1.4 if i else math.nan, math.nan, bool(i))
+    for i, value in enumerate(differences)
+  ]
+
+
+def test_a_bar_for_each_variant_with_what_the_paper_reports():
+  picture = figures.differences(bars(-0.5, 2.0), 'ablations')
+  (axes,) = picture.axes
+  assert [patch.get_width() for patch in axes.patches] == [-0.5, 2.0]
+  assert [label.get_text() for label in axes.get_yticklabels()] == ['variant 0', 'variant 1']
+  pale, dark = (patch.get_facecolor()[0] for patch in axes.patches)
+  assert pale > dark  # within noise, more than noise
+  marks = next(line for line in axes.lines if line.get_marker() == 'D')
+  np.testing.assert_array_equal(marks.get_xdata(), [math.nan, 1.4])
+  assert not any(line.get_marker() == 'x' for line in axes.lines)  # nobody reports from the source
+  assert axes.get_xscale() == 'linear'
+
+
+def test_one_variant_that_fails_altogether_does_not_hide_the_others():
+  assert figures.differences(bars(-0.5, 60.0), '').axes[0].get_xscale() == 'symlog'
+
+
+def test_each_variant_has_a_panel_with_the_base_behind_it():
+  validation = [
+    {'split': 'validation', 'epoch': epoch, 'top1_error': 1 / epoch, 'loss': 1} for epoch in (1, 2)
+  ]
+  variants = {f'variant {i}': [validation, validation] for i in range(5)}
+  picture = figures.curves_beside_base([validation], variants, 'curves')
+  drawn = [panel for panel in picture.axes if panel.lines]
+  assert [panel.get_title() for panel in drawn] == list(variants)
+  for panel in drawn:
+    assert [line.get_color() for line in panel.lines] == ['0.7', 'black', 'black']
+    assert list(panel.lines[0].get_ydata()) == [100, 50]

@@ -208,7 +208,7 @@ def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
 def test_a_file_that_is_no_sweep_is_named(text, words, tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(text)
-  with pytest.raises(UserError, match='mine.py') as error:
+  with pytest.raises(UserError, match=r'mine\.py') as error:
     sweep.read(file, digits.get_config())
   assert words in str(error.value)
 
@@ -263,7 +263,7 @@ def test_a_broken_description_is_named(text, tmp_path):
 
 def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot write to .*; choose another with --workdir'):
+  with pytest.raises(UserError, match=r'cannot write to .*; choose another with --workdir'):
     sweep.write(sweeps.plan(tmp_path / 'file'))
 
 

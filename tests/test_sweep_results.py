@@ -1,0 +1,218 @@
+"""The tables of a sweep: means, deviations, differences, signs, noise, and what is missing."""
+
+import csv
+import io
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from alexnet_jax import sweep, sweep_report, sweep_results, workdir
+from alexnet_jax.errors import UserError
+from alexnet_jax.sweep import Reported
+from tests import sweeps
+
+FINALS = {'base': (0.20, 0.22), 'no_overlap': (0.30, 0.33), 'tanh': (0.20, 0.21)}
+
+
+def rows(path, finals=None):
+  sweeps.write_sweep(path, finals or FINALS)
+  return {row.name: row for row in sweep_results.gather(path).rows}
+
+
+def test_errors_differences_and_deviations_are_those_of_the_seeds(tmp_path):
+  found = rows(tmp_path)
+  base, other = found['base'], found['no_overlap']
+  assert base.errors == pytest.approx([20, 22])
+  assert (base.top1, base.top5) == pytest.approx((21, 10.5))
+  assert base.deviation == pytest.approx(math.sqrt(2))  # n - 1
+  assert math.isnan(base.difference)
+  assert (other.top1, other.difference, other.difference_top5) == pytest.approx((31.5, 10.5, 5.25))
+  assert other.difference_deviation == pytest.approx(math.sqrt(2 + 4.5))
+
+
+def test_signs_are_compared_with_the_reported_ones(tmp_path):
+  found = rows(tmp_path)
+  assert found['no_overlap'].paper == Reported(0.4, 0.3)
+  assert found['no_overlap'].agrees(Reported(0.4)) == 'same sign'
+  assert found['no_overlap'].agrees(Reported(-0.4)) == 'other sign'
+  assert found['no_overlap'].agrees(None) == ''
+  assert found['base'].agrees(Reported(0.4)) == ''
+
+
+def test_noise_is_told_from_more_by_the_seeds(tmp_path):
+  found = rows(tmp_path)
+  assert found['base'].noise == ''
+  assert found['tanh'].noise == 'within noise'  # 20, 21 beside 20, 22
+  far = {'base': (0.200, 0.201), 'no_overlap': (0.300, 0.301), 'tanh': (0.2, 0.2)}
+  assert rows(tmp_path / 'far', far)['no_overlap'].noise == 'more than noise'
+
+
+@pytest.mark.parametrize(
+  ('other', 'noise'), [((0.2, 0.2), 'within noise'), ((0.3, 0.3), 'more than noise')]
+)
+def test_seeds_that_agree_exactly_leave_no_noise(other, noise, tmp_path):
+  found = rows(tmp_path, {'base': (0.2, 0.2), 'no_overlap': other})
+  assert found['no_overlap'].noise == noise
+
+
+def test_one_seed_says_nothing_of_noise(tmp_path):
+  found = rows(tmp_path, {'base': (0.2, 0.2), 'no_overlap': (0.3,)})
+  row = found['no_overlap']
+  assert row.noise == ''
+  assert math.isnan(row.deviation)
+  assert row.difference == pytest.approx(10)
+  assert sweep_results.cells(row)[1:4] == ('1 of 2', '30.00', '+10.00')
+
+
+def test_the_table_in_markdown(tmp_path):
+  sweeps.write_sweep(tmp_path, FINALS)
+  text = sweep_results.markdown(sweep_results.gather(tmp_path))
+  lines = text.splitlines()
+  assert lines[0] == '# A made-up sweep'
+  assert lines[5] == (
+    '| no_overlap | 2 | 31.50 ± 2.12 | +10.50 ± 2.55 | +0.4 |  | same sign | more than noise |'
+    ' pools apart |'
+  )
+  assert lines[6].endswith(r'| within noise | tanh \| <b>not</b> ReLU |')
+  assert 'Error of the last epoch, centre crop, on digits, train[-20%:]' in text or 'digits' in text
+  assert 'no_overlap, paper: top-1 +0.4, top-5 +0.3.' in text
+  assert 'Not applying to this config: same.' in text
+  assert f'--config.train.num_epochs={sweeps.EPOCHS}' in text
+
+
+def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
+  sweeps.write_sweep(tmp_path, FINALS)
+  results = sweep_results.gather(tmp_path)
+  table = {
+    row['variant']: row for row in csv.DictReader(io.StringIO(sweep_results.table_csv(results)))
+  }
+  assert float(table['no_overlap']['top1_error']) == results.rows[1].top1
+  assert table['no_overlap']['paper_difference_top5'] == '0.3'
+  assert table['no_overlap']['source_difference'] == ''
+  assert table['base']['difference'] == ''
+  assert table['tanh']['what'] == 'tanh | <b>not</b> ReLU'
+
+
+def test_every_run_is_in_runs_csv(tmp_path):
+  sweeps.write_sweep(tmp_path, {'base': (0.2,), 'tanh': (0.3,)})
+  results = sweep_results.gather(tmp_path)
+  runs = list(csv.DictReader(io.StringIO(sweep_results.runs_csv(results))))
+  assert [(run['variant'], run['seed'], run['state'], run['top1_error']) for run in runs[:3]] == [
+    ('base', '0', 'finished', '0.2'),
+    ('no_overlap', '0', 'not run yet', ''),
+    ('tanh', '0', 'finished', '0.3'),
+  ]
+  assert runs[0]['command'].startswith('python launch.py --config=configs/digits.py ')
+
+
+def test_runs_that_are_not_finished_say_why(tmp_path):
+  planned = sweeps.write_sweep(tmp_path, {'base': (0.2,)})
+  failed, cut = planned.runs[1], planned.runs[2]
+  failed.path.mkdir(parents=True)
+  (failed.path / 'failure.txt').write_text('the loss is nan\n')
+  sweeps.write_run(cut, sweeps.lines([0.9, 0.8]))
+  results = sweep_results.gather(tmp_path)
+  notes = sweep_results.notes(results)
+  assert 'no_overlap, seed 0: failed: the loss is nan.' in notes
+  assert 'tanh, seed 0: at epoch 2 of 4.' in notes
+  assert 'base, seed 1: not run yet.' in notes
+  assert sweep_results.cells(results.rows[1])[1:4] == ('0 of 2', '', '')
+
+
+def test_a_run_that_went_on_for_longer_counts_where_it_should_have_ended(tmp_path):
+  planned = sweeps.write_sweep(tmp_path, FINALS)
+  sweeps.write_run(planned.runs[0], sweeps.lines([0.9, 0.8, 0.7, 0.25, 0.1]))
+  results = sweep_results.gather(tmp_path)
+  assert results.rows[0].errors[0] == pytest.approx(25)
+  assert results.runs[0].records[-1]['epoch'] == 4
+
+
+def test_seconds_are_those_of_the_training_lines(tmp_path):
+  sweeps.write_sweep(tmp_path, FINALS)
+  run = sweep_results.gather(tmp_path).runs[0]
+  assert run.seconds == pytest.approx(40 * run.config['train']['batch_size'] / 320)
+
+
+def test_what_is_no_sweep_and_what_has_no_finished_run_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'has no sweep\.json; it is not the folder of a sweep'):
+    sweep_results.gather(tmp_path)
+  sweep.write(sweeps.plan(tmp_path))
+  with pytest.raises(UserError, match=r'no run of the sweep in .* is finished yet; --mode=sweep'):
+    sweep_report.write(tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['sweep.json']
+
+
+def test_a_variant_is_shown_before_the_base_is_there(tmp_path):
+  found = rows(tmp_path, {'tanh': (0.3, 0.3)})
+  assert found['tanh'].top1 == pytest.approx(30)
+  assert math.isnan(found['tanh'].difference)
+  assert (tmp_path / 'sweep.json').exists()
+  sweep_report.write(tmp_path)
+
+
+def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
+  sweeps.write_sweep(tmp_path, FINALS)
+  _, written = sweep_report.write(tmp_path)
+  assert [file.relative_to(tmp_path).as_posix() for file in written] == [
+    'figures/figure1.png', 'figures/figure1.svg',
+    'figures/differences.png', 'figures/differences.svg',
+    'figures/learning_curves.png', 'figures/learning_curves.svg',
+    'results.md', 'results.csv', 'runs.csv', 'report.html',
+  ]  # fmt: skip
+  contents = [file.read_bytes() for file in written]
+  sweep_report.write(tmp_path)
+  assert [file.read_bytes() for file in written] == contents
+
+
+def test_metrics_alone_make_the_tables_again(tmp_path):
+  """As docs/results keeps them: no checkpoints."""
+  sweeps.write_sweep(tmp_path / 'a', FINALS)
+  sweep_report.write(tmp_path / 'a')
+  for file in (tmp_path / 'a').rglob('*'):
+    if file.name in ('sweep.json', 'config.json', 'metrics.jsonl'):
+      target = tmp_path / 'b' / file.relative_to(tmp_path / 'a')
+      target.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copy(file, target)
+  sweep_report.write(tmp_path / 'b')
+  for name in ('results.csv', 'results.md'):
+    assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
+
+
+def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_path):
+  overrides = {'model.activation': 'tanh', 'optimizer.learning_rate': 0.5}
+  of = sweep.Sweep(
+    'Figure 1',
+    (
+      sweep.Variant('relu_fast', {'optimizer.learning_rate': 0.25}, ''),
+      sweep.Variant('tanh_slow', {'model.activation': 'tanh'}, ''),
+      sweep.Variant('tanh', overrides, ''),
+      sweep.Variant('tanh_narrow', {**overrides, 'model.fc6.features': 32}, ''),
+    ),
+  )
+  planned = sweeps.plan(tmp_path, of)
+  sweep.write(planned)
+  errors = {
+    'base': [0.8, 0.5, 0.3, 0.2],
+    'relu_fast': [0.7, 0.2, 0.2, 0.2],
+    'tanh_slow': [0.9, 0.8, 0.7, 0.6],
+    'tanh': [0.9, 0.8, 0.5, 0.25],
+    'tanh_narrow': [0.1, 0.1, 0.1, 0.1],  # another network: not its business
+  }
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines(errors[run.variant]))
+  sweep_report.write(tmp_path)
+  assert (
+    '25 % training error: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as many. In the'
+    ' paper: six times. Learning rates: ReLU 0.25, tanh 0.5.'
+  ) in (tmp_path / 'results.md').read_text()
+
+
+def test_no_number_is_not_a_number_in_the_files(tmp_path):
+  sweeps.write_sweep(tmp_path, {'base': (0.2,)})
+  _, written = sweep_report.write(tmp_path)
+  for file in written:
+    if file.suffix in ('.md', '.csv'):
+      assert 'nan' not in file.read_text()
+  assert np.isfinite(workdir.read_metrics(tmp_path / 'base' / 'seed0')[-1]['loss'])
