@@ -262,6 +262,8 @@ def _sweep(config: ConfigDict) -> int:
       print(shlex.join(['python', 'launch.py', *run.command]))
     return 0
   with workdir.alone(plan.path):
+    if _JOBS.value > 1:
+      sweep_runner.prepare_data(runs, __file__)
     failures = sweep_runner.run_all(runs, _JOBS.value, __file__)
   report.sweep(*sweep_report.write(plan.path))
   for failed, reason in failures.items():
@@ -295,6 +297,8 @@ def main(argv: Sequence[str]) -> int:
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
       _evaluate_members(_MEMBERS.value or [])
       return 0
+    if _SWEEP.value is not None and _MODE.value != 'sweep':
+      raise UserError(f'--sweep needs --mode=sweep, not {_MODE.value}')
     if _MODE.value == 'sweep':
       return _sweep(_CONFIG.value)
     config, path = _config_and_workdir()

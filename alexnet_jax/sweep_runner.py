@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax import files, sweep, workdir
+from alexnet_jax import experiment, files, sweep, workdir
 from alexnet_jax.display import Display
 from alexnet_jax.errors import Stopped, UserError
 
@@ -65,6 +66,25 @@ def shares(jobs: int, cores: Sequence[int], environment: Mapping[str, str]) -> l
     )
     for i in range(jobs)
   ]
+
+
+def prepare_data(runs: Sequence[sweep.Run], program: str) -> None:
+  """Prepares the data of runs, so that several that start together do not do it at once.
+
+  Args:
+    runs: those that will run.
+    program: path of launch.py.
+
+  Raises:
+    UserError: it failed; the program has said why on stderr.
+  """
+  of_data = {json.dumps(experiment.resolved(run.config)['data']): run for run in runs}
+  for run in of_data.values():
+    if run.config.data.name == 'digits':  # part of scikit-learn
+      continue
+    command = [sys.executable, program, '--mode=prepare', *run.command]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+      raise UserError(f'the data of {run.name} could not be prepared; nothing was run')
 
 
 @dataclasses.dataclass(frozen=True)

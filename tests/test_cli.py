@@ -232,6 +232,12 @@ def test_a_mistaken_sweep_is_named_before_anything_is_made(tmp_path, args, words
   assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sweep_is_not_taken_for_a_run(tmp_path):
+  result = launch(ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path / "run"}')
+  assert_message(result, 1, '--sweep needs --mode=sweep')
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sweeps_commands_are_listed_one_a_line(tmp_path):
   returncode, out, err = launch(
     '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--config.train.num_epochs=1',

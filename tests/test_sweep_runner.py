@@ -131,6 +131,35 @@ def test_runs_of_another_config_are_all_listed(tmp_path):
   assert 'Remove their folders' in message
 
 
+PREPARE = """
+import sys
+from pathlib import Path
+with Path(sys.argv[0]).with_name('prepared').open('a') as file:
+  file.write(' '.join(sys.argv[1:]) + '\\n')
+sys.exit(Path(sys.argv[0]).with_name('broken').exists())
+"""
+
+
+def test_data_are_prepared_once_for_all_runs_that_share_them(tmp_path):
+  program = tmp_path / 'program.py'
+  program.write_text(PREPARE)
+  other = sweep.Variant('smaller', {'data.image_size': 9}, '')
+  of = sweep.Sweep('', [*sweeps.SWEEP.variants, other])
+  sweep_runner.prepare_data(sweeps.plan(tmp_path, of).runs, str(program))
+  assert not (tmp_path / 'prepared').exists()  # digits need none
+  planned = sweeps.plan(tmp_path, of, {'data.name': 'folder'})
+  sweep_runner.prepare_data(planned.runs, str(program))
+  lines = (tmp_path / 'prepared').read_text().splitlines()
+  assert len(lines) == 2
+  assert all(line.startswith('--mode=prepare --config=configs/digits.py') for line in lines)
+  assert '--config.data.image_size=9' in lines[1]
+  (tmp_path / 'broken').touch()
+  with pytest.raises(
+    UserError, match=r'the data of .*/seed0 could not be prepared; nothing was run'
+  ):
+    sweep_runner.prepare_data(planned.runs, str(program))
+
+
 def test_cores_and_gpus_are_dealt_out():
   shares = sweep_runner.shares(2, [0, 1, 2, 3, 4], {'CUDA_VISIBLE_DEVICES': '4,5,6,7'})
   assert [share.cores for share in shares] == [{0, 2, 4}, {1, 3}]
