@@ -1,6 +1,5 @@
 """Runs what is missing of a sweep, each run a process of its own, some at a time on one machine."""
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -16,7 +15,8 @@ from typing import Any
 
 from alexnet_jax import experiment, files, sweep, workdir
 from alexnet_jax.display import Display
-from alexnet_jax.errors import Stopped, UserError
+from alexnet_jax.errors import UserError
+from alexnet_jax.signals import Signals
 
 FAILURE = 'failure.txt'  # in a run's folder: why it last failed
 _LOG = 'log.txt'  # in a run's folder: what it printed
@@ -97,12 +97,20 @@ class Share:
 
 @dataclasses.dataclass
 class _Job:
+  """A run that is under way."""
+
   run: sweep.Run
   process: subprocess.Popen[bytes]
   share: Share
   started: float
-  epoch: int
   move: Callable[..., None]
+  epoch: int = 0  # to which the bar has moved
+
+  def show_epochs(self) -> None:
+    """Moves the bar to where the run is."""
+    epoch = int(workdir.last_epoch(self.run.path))
+    self.move(epoch - self.epoch)
+    self.epoch = epoch
 
 
 def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str]:
@@ -120,72 +128,46 @@ def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str
     Stopped: SIGINT or SIGTERM came; the runs have saved, and the same sweep goes on from there.
   """
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
-  free = collections.deque(shares(jobs, cores, os.environ))
-  waiting = collections.deque(runs)
+  free = shares(jobs, cores, os.environ)
+  waiting, running = list(runs), list[_Job]()
   failures: dict[str, str] = {}
   told: set[str] = set()
-  with Display() as display, _Signals() as signals:
+  with Display() as display, Signals('stopping, when each run has saved') as signals:
     move = display.task('runs', len(runs))
-    running: list[_Job] = []
-    while waiting or running:
-      for run in list(waiting):
-        if not free or signals.signum is not None:
+    try:
+      while waiting or running:
+        taken = [run for run in waiting if free and workdir.is_taken(run.path)]
+        for run in [run for run in taken if run.name not in told]:
+          display.line(f'{run.name}  another process is at work there; it is left for later')
+          told.add(run.name)
+        for run in [run for run in waiting if run not in taken][: len(free)]:
+          waiting.remove(run)
+          if sweep.is_finished(run):  # by another process, meanwhile
+            move(1)
+          else:
+            running.append(_start(run, free.pop(0), program, display))
+        time.sleep(0.2)
+        if signals.signum is not None:
           break
-        if workdir.is_taken(run.path):  # by one that a killed sweep left, or on another machine
-          if run.name not in told:
-            display.line(f'{run.name}  another process is at work there; waiting for it')
-            told.add(run.name)
-          continue
-        waiting.remove(run)
-        if sweep.is_finished(run):
-          move(1)
-        else:
-          running.append(_start(run, free.popleft(), program, display))
-      if signals.signum is not None and not signals.passed_on:
-        display.line('stopping: each run saves first')
-        for job in running:
-          job.process.send_signal(signal.SIGTERM)
-        signals.passed_on = True
-        waiting.clear()
-      time.sleep(0.2)
-      for job in list(running):
-        if (code := job.process.poll()) is None:
-          _show_epochs(job)
-          continue
-        running.remove(job)
-        free.append(job.share)
-        job.move(done=True)
-        if not signals.passed_on:
-          text, failure = _ended(job, code)
-          display.line(text)
+        for job in list(running):
+          if job.process.poll() is None:
+            job.show_epochs()
+            continue
+          running.remove(job)
+          free.append(job.share)
+          text, failure = _ended(job)
           if failure:
             failures[job.run.name] = failure
+          display.line(text)
+          job.move(done=True)
           move(1)
-  if signals.signum is not None:
-    raise Stopped(signals.signum)
+    finally:
+      for job in running:
+        job.process.terminate()  # it saves first
+      for job in running:
+        job.process.wait()
+    signals.check()
   return failures
-
-
-class _Signals:
-  """Notes SIGINT and SIGTERM, which the runs do not get from the terminal themselves."""
-
-  def __init__(self) -> None:
-    self.signum: int | None = None
-    self.passed_on = False
-    self._previous: dict[int, Any] = {}
-
-  def __enter__(self) -> '_Signals':
-    for signum in (signal.SIGINT, signal.SIGTERM):
-      self._previous[signum] = signal.signal(signum, self._note)
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    for signum, previous in self._previous.items():
-      signal.signal(signum, previous)
-
-  def _note(self, signum: int, frame: Any) -> None:
-    del frame
-    self.signum = signum
 
 
 def _start(run: sweep.Run, share: Share, program: str, display: Display) -> _Job:
@@ -206,21 +188,14 @@ def _start(run: sweep.Run, share: Share, program: str, display: Display) -> _Job
   if share.cores:
     with contextlib.suppress(ProcessLookupError):  # long before the run counts its cores
       os.sched_setaffinity(process.pid, share.cores)
-  epochs = run.config.train.num_epochs
-  return _Job(run, process, share, time.perf_counter(), 0, display.task(run.name, epochs))
+  return _Job(
+    run, process, share, time.perf_counter(), display.task(run.name, run.config.train.num_epochs)
+  )
 
 
-def _show_epochs(job: _Job) -> None:
-  with contextlib.suppress(OSError, ValueError):
-    records = workdir.read_metrics(job.run.path)
-    if records and (epoch := int(records[-1]['epoch'])) > job.epoch:
-      job.move(epoch - job.epoch)
-      job.epoch = epoch
-
-
-def _ended(job: _Job, code: int) -> tuple[str, str]:
+def _ended(job: _Job) -> tuple[str, str]:
   """A line for the user, and why the run failed, if it did."""
-  run, seconds = job.run, time.perf_counter() - job.started
+  run, code, seconds = job.run, job.process.returncode, time.perf_counter() - job.started
   length = run.config.train.num_epochs, run.config.train.num_steps
   final = sweep.final_record(workdir.read_metrics(run.path), *length)
   if code == 0 and final is not None:

@@ -4,12 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +34,7 @@ from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
 from alexnet_jax.errors import Stopped, UserError
 from alexnet_jax.model import AlexNet
+from alexnet_jax.signals import Signals
 
 Array = jax.Array
 
@@ -197,36 +195,6 @@ class Progress:
     return cls(**{**value, 'plateau': optimizer.Plateau(**value['plateau'])})
 
 
-class Signals:
-  """Notes SIGINT and SIGTERM for `check`; a second one ends the process at once."""
-
-  def __init__(self) -> None:
-    self.signum: int | None = None
-    self._previous: dict[int, Any] = {}
-
-  def __enter__(self) -> 'Signals':
-    if threading.current_thread() is threading.main_thread():
-      for signum in (signal.SIGINT, signal.SIGTERM):
-        self._previous[signum] = signal.signal(signum, self._note)
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    for signum, previous in self._previous.items():
-      signal.signal(signum, previous)
-
-  def _note(self, signum: int, frame: FrameType | None) -> None:
-    del frame
-    self.signum = signum
-    for again in self._previous:  # the system ends the process, whatever it is busy with
-      signal.signal(again, signal.SIG_DFL)
-    os.write(2, b'\nstopping after this step; once more to stop at once\n')
-
-  def check(self) -> None:
-    """Raises Stopped if a signal has come."""
-    if self.signum is not None:
-      raise Stopped(self.signum)
-
-
 def _compute_statistics(
   split: dataset.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
@@ -359,7 +327,11 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     train_split = experiment.load_split(config, builder, config.data.train_split)
     validation_split = experiment.load_split(config, builder, config.data.validation_split)
     stored = experiment.stored_statistics(config, builder)
-    with workdir.alone(path), Signals() as signals, contextlib.ExitStack() as closing:
+    with (
+      workdir.alone(path),
+      Signals('stopping after this step') as signals,
+      contextlib.ExitStack() as closing,
+    ):
       workdir.prepare(path, experiment.resolved(config), started)
       run = Run(
         config, path, net, mesh, train_split, validation_split, stored, source, signals, display

@@ -189,3 +189,15 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   path = Path(workdir) / 'metrics.jsonl'
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
   return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def last_epoch(workdir: str | os.PathLike[str]) -> float:
+  """The epoch of the last whole line of a workdir's metrics.jsonl, read from its end; 0 for none."""
+  path = Path(workdir) / 'metrics.jsonl'
+  if not path.exists():
+    return 0.0
+  with path.open('rb') as file:
+    file.seek(max(0, path.stat().st_size - 4096))  # a line has some 200 bytes
+    end = file.read()
+  lines = end[: end.rfind(b'\n') + 1].splitlines()
+  return float(json.loads(lines[-1])['epoch']) if lines else 0.0

@@ -42,6 +42,7 @@ from alexnet_jax import mesh as mesh_lib
 from alexnet_jax import statistics as statistics_lib
 from alexnet_jax.display import Display, print_table
 from alexnet_jax.errors import UserError
+from alexnet_jax.signals import Signals
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ('originals', 'jpeg', 'raw', 'cifar10', 'resume', 'torch', 'training')
@@ -287,7 +288,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   rates: dict[str, list[float]] = {'the training loop': [], 'the step alone': []}
   with contextlib.ExitStack() as stack:
     display = stack.enter_context(Display())
-    signals = stack.enter_context(train.Signals())
+    signals = stack.enter_context(Signals('stopping after this step'))
     workdir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     run = train.Run(config, workdir, net, mesh, split, split, stored, None, signals, display)
     stack.callback(run.close)

@@ -7,13 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import augment, experiment, mesh, sweep, train, workdir
+from alexnet_jax import experiment, sweep, workdir
 from alexnet_jax.errors import UserError
 from alexnet_jax.sweep import Sweep, Variant
 from configs import cifar10, cifar10_11pct, cifar10_13pct, cifar10_alexnet, digits, imagenet
@@ -319,42 +317,3 @@ def test_classes_that_the_data_decide_are_no_difference(tmp_path):
   )
   sweeps.write_run(planned.runs[0], sweeps.lines([0.5] * 4), small_config(overrides))
   assert sweep.is_finished(planned.runs[0])
-
-
-ABLATIONS = [
-  sweep.BASE, *(variant.name for variant in ablations.get_sweep(imagenet.get_config()).variants)
-]  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ABLATIONS)
-def test_every_ablation_takes_two_steps_of_the_papers_network(name, tmp_path):
-  config = imagenet.get_config()
-  planned = plan_of(ROOT / 'configs/sweeps/ablations.py', config, 'x.py', tmp_path)
-  variants = {run.variant: run.config for run in planned.runs}
-  if name not in variants:  # the paper's initialisation is the base's
-    assert name in planned.not_applying == ('paper_initialization',)
-    return
-  config = variants[name]
-  net = experiment.make_network(config)
-  devices = mesh.make_mesh(config.model.num_columns, 1, 1)
-  tx = experiment.make_optimizer(config, net)
-  step = train.make_train_step(net, tx, devices, experiment.augment_options(config), seed=0)
-  state = train.init_state(net, tx, devices, seed=0)
-  rng = np.random.default_rng(0)
-  batch = {
-    'image': rng.integers(0, 256, (2, 224, 224, 3), dtype=np.uint8),
-    'offset': np.zeros((2, 2), np.int32),
-    'label': np.array([3, 997], np.int32),
-  }
-  found = augment.Statistics(
-    mean_image=np.full((256, 256, 3), 120, np.float32),
-    eigenvalues=np.array([0.2, 0.02, 0.005], np.float32),
-    eigenvectors=np.eye(3, dtype=np.float32),
-  )
-  before = jax.tree.map(np.asarray, state.params)
-  for _ in range(2):
-    state, loss = step(state, batch, found, np.float32(0.1))
-    assert np.isfinite(float(loss))
-  assert int(state.step) == 2
-  assert not np.array_equal(state.params['fc8']['bias'], before['fc8']['bias'])

@@ -208,3 +208,41 @@ def test_read_metrics_leaves_a_half_written_line_out(tmp_path):
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 4')
   assert workdir.read_metrics(tmp_path) == RECORDS
+
+
+def test_a_folder_is_one_process_at_a_time(tmp_path):
+  path = tmp_path / 'run'
+  assert not workdir.is_taken(path)
+  with workdir.alone(path):
+    assert workdir.is_taken(path)
+    with pytest.raises(UserError, match=r'another process is at work in .*run; wait for it, or'):  # noqa: SIM117
+      with workdir.alone(path):
+        pass
+  assert not workdir.is_taken(path)
+  with workdir.alone(path):
+    pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with (
+    pytest.raises(UserError, match='cannot write to the workdir'),
+    workdir.alone(tmp_path / 'file'),
+  ):
+    pass
+
+
+@pytest.mark.parametrize(
+  ('text', 'epoch'),
+  [
+    ('', 0),
+    ('{"epoch": 1.5}\n', 1.5),
+    ('{"epoch": 1.5}\n{"epoch": 2.25}\n{"epo', 2.25),
+    ('{"epoch": 0.5, "x": 1}\n' * 1000 + '{"epoch": 7}\n', 7),
+    ('{"epo', 0),
+  ],
+)
+def test_the_last_epoch_is_that_of_the_last_whole_line(text, epoch, tmp_path):
+  assert workdir.last_epoch(tmp_path) == 0
+  (tmp_path / 'metrics.jsonl').write_text(text)
+  assert workdir.last_epoch(tmp_path) == epoch

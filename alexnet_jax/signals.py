@@ -1,0 +1,45 @@
+"""Being asked to stop: SIGINT (Ctrl-C) and SIGTERM."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from alexnet_jax.errors import Stopped
+
+
+class Signals:
+  """Notes SIGINT and SIGTERM for `check`; a second one ends the process at once. Use it in a `with`.
+
+  Attributes:
+    signum: the signal that came; None for none.
+  """
+
+  def __init__(self, answer: str):
+    """Says `answer` on stderr when a signal comes."""
+    self.signum: int | None = None
+    self._answer = answer
+    self._previous: dict[int, Any] = {}
+
+  def __enter__(self) -> 'Signals':
+    if threading.current_thread() is threading.main_thread():
+      for signum in (signal.SIGINT, signal.SIGTERM):
+        self._previous[signum] = signal.signal(signum, self._note)
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for signum, previous in self._previous.items():
+      signal.signal(signum, previous)
+
+  def _note(self, signum: int, frame: FrameType | None) -> None:
+    del frame
+    self.signum = signum
+    for again in self._previous:  # the system ends the process, whatever it is busy with
+      signal.signal(again, signal.SIG_DFL)
+    os.write(2, f'\n{self._answer}; once more to stop at once\n'.encode())
+
+  def check(self) -> None:
+    """Raises Stopped if a signal has come."""
+    if self.signum is not None:
+      raise Stopped(self.signum)
