@@ -443,7 +443,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
         'markersize': 6,
       }
       axes.plot(marks, places, **look, zorder=3)
-      handles.append(Line2D([], [], **look, label=f'the {by}, on ImageNet'))
+      handles.append(Line2D([], [], **look, label=f'the {by}'))
   axes.axvline(0, color='black', linewidth=0.8)
   axes.set_yticks(places, [_plain(bar.name) for bar in bars])
   axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error less that of the base, points')

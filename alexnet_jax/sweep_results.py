@@ -257,9 +257,6 @@ def notes(results: Results) -> list[str]:
     'Differences are of the error to the base, in percentage points: positive where the variant is'
     ' worse. ± is the standard deviation over seeds, of a difference the root of both variances.'
     f" More than noise: Welch's test, p < {NOISE_LEVEL}.",
-    'The paper and the source measured on ImageNet, with ten views.'
-    if any(row.paper or row.source for row in results.rows)
-    else '',
   ]
   for row in results.rows:
     for by, difference in (('paper', row.paper), ('source', row.source)):
@@ -272,7 +269,7 @@ def notes(results: Results) -> list[str]:
   for run in results.runs:
     if run.final is None:
       written.append(f'{run.variant}, seed {run.seed}: {run.state}.')
-  return [line for line in written if line]
+  return written
 
 
 def markdown(results: Results) -> str:

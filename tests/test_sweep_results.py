@@ -76,7 +76,7 @@ def test_the_table_in_markdown(tmp_path):
     ' pools apart |'
   )
   assert lines[6].endswith(r'| within noise | tanh \| <b>not</b> ReLU |')
-  assert 'Error of the last epoch, centre crop, on digits, train[-20%:]' in text or 'digits' in text
+  assert 'Error of the last epoch, centre crop, on digits, validation images; 4 epochs;' in text
   assert 'no_overlap, paper: top-1 +0.4, top-5 +0.3.' in text
   assert 'Not applying to this config: same.' in text
   assert f'--config.train.num_epochs={sweeps.EPOCHS}' in text

@@ -28,7 +28,7 @@ def _norms(config: ConfigDict) -> list[Variant]:
       'no_response_norm',
       none,
       'no response normalisation (3.3)',
-      paper=Reported(1.4, 1.2),
+      paper=Reported(1.4, 1.2, where='ImageNet'),
       source=Reported(1.37, 1.15, where='ILSVRC-2012 validation'),
     ),
     Variant(
@@ -56,7 +56,7 @@ def _pools(config: ConfigDict) -> list[Variant]:
       'no_overlap',
       {'model.pool.window': pool.stride},
       'pools that do not overlap (3.4)',
-      paper=Reported(0.4, 0.3),
+      paper=Reported(0.4, 0.3, where='ImageNet'),
       source=Reported(0.39, 0.30, where='ILSVRC-2012 validation'),
     ),
     Variant(
@@ -74,7 +74,7 @@ def _columns(config: ConfigDict) -> list[Variant]:
       'one_column',
       {'model.num_columns': 1},
       'one column with half the kernels in conv1 to conv4 (3.2)',
-      paper=Reported(1.7, 1.2),
+      paper=Reported(1.7, 1.2, where='ImageNet'),
       source=Reported(1.70, 1.23, where='ILSVRC-2010 test'),
     ),
     Variant(
@@ -101,7 +101,7 @@ def _rest(config: ConfigDict) -> list[Variant]:
       'no_lighting',
       {'augment.lighting.std': ()},
       'no PCA lighting (4.1)',
-      paper=Reported(1.0, roughly='over'),
+      paper=Reported(1.0, roughly='over', where='ImageNet'),
     ),
   ]
   for layer in ('conv2', 'conv3', 'conv4', 'conv5'):
@@ -111,7 +111,9 @@ def _rest(config: ConfigDict) -> list[Variant]:
         f'no_{layer}',
         {f'model.{layer}.features': 0},
         f'{layer} left out (7)',
-        paper=Reported(2.0, roughly='about', where='any of the middle layers') if middle else None,
+        paper=Reported(2.0, roughly='about', where='ImageNet, any of the middle layers')
+        if middle
+        else None,
       )
     )
   variants.append(
