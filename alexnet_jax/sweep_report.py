@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from alexnet_jax import figures, files, sweep, sweep_results
-from alexnet_jax.sweep_results import Results, RunResult
+from alexnet_jax.sweep_results import Results, Row, RunResult
 
 # What two runs of figure 1 may differ in, beside their length.
 _FIGURE1 = {'model.activation', 'optimizer.learning_rate', 'train.num_epochs'}
@@ -158,27 +158,35 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   return environment.from_string(template.read_text()).render(
     title=results.description['title'],
-    headings=sweep_results.HEADINGS,
-    words=('what it is', 'sign', 'noise'),
-    rows=[sweep_results.cells(row) for row in results.rows],
+    headings=[_UNITS.get(heading, heading) for heading in sweep_results.HEADINGS[:-1]],
+    rows=[_row_cells(row) for row in results.rows],
     notes=sweep_results.notes(results),
     pictures=pictures,
-    run_headings=('variant', 'seed', 'epochs', 'top-1 error', 'top-5 error', 'loss', 'seconds'),
-    runs=[_run_cells(run) for run in results.runs],
-    commands=[' '.join(['python launch.py', *run.command]) for run in results.runs],
-  )
+    run_headings=(
+      'variant', 'seed', 'epochs', 'top-1 error, %', 'top-5 error, %', 'loss', 'seconds'
+    ),
+    runs=[(run, _run_cells(run)) for run in results.runs],
+  )  # fmt: skip
 
 
-def _run_cells(run: RunResult) -> tuple[str, ...]:
+_UNITS = {by: f'{by}, points' for by in ('difference', 'paper', 'source')}
+
+
+def _row_cells(row: Row) -> tuple[str, str, list[str]]:
+  """A row's name, its sentence, and what is between them."""
+  name, *numbers, sentence = sweep_results.cells(row)
+  return name, sentence, [cell.replace('-', '\N{MINUS SIGN}') for cell in numbers]
+
+
+def _run_cells(run: RunResult) -> list[str]:
+  """A run's numbers; none where it is not finished."""
   if run.final is None:
-    return (run.variant, f'{run.seed}', run.state, '', '', '', '')
+    return []
   final: Mapping[str, Any] = run.final
-  return (
-    run.variant,
-    f'{run.seed}',
+  return [
     f'{final["epoch"]:.4g}',
-    f'{final["top1_error"]:.2%}',
-    f'{final["top5_error"]:.2%}',
+    f'{100 * final["top1_error"]:.2f}',
+    f'{100 * final["top5_error"]:.2f}',
     f'{final["loss"]:.4f}',
     f'{run.seconds:,.0f}',
-  )
+  ]
