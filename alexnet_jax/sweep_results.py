@@ -266,9 +266,9 @@ def notes(results: Results) -> list[str]:
         written.append(f'{row.name}, {by}: top-1 {reported(difference)}{top5}{where}.')
   if description['not_applying']:
     written.append(f'Not applying to this config: {", ".join(description["not_applying"])}.')
-  for run in results.runs:
-    if run.final is None:
-      written.append(f'{run.variant}, seed {run.seed}: {run.state}.')
+  if unfinished := [run for run in results.runs if run.final is None]:
+    listed = '; '.join(f'{run.variant}, seed {run.seed}: {run.state}' for run in unfinished)
+    written.append(f'Not finished: {listed}.')
   return written
 
 

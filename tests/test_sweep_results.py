@@ -114,10 +114,10 @@ def test_runs_that_are_not_finished_say_why(tmp_path):
   (failed.path / 'failure.txt').write_text('the loss is nan\n')
   sweeps.write_run(cut, sweeps.lines([0.9, 0.8]))
   results = sweep_results.gather(tmp_path)
-  notes = sweep_results.notes(results)
-  assert 'no_overlap, seed 0: failed: the loss is nan.' in notes
-  assert 'tanh, seed 0: at epoch 2 of 4.' in notes
-  assert 'base, seed 1: not run yet.' in notes
+  assert sweep_results.notes(results)[-1] == (
+    'Not finished: no_overlap, seed 0: failed: the loss is nan; tanh, seed 0: at epoch 2 of 4;'
+    ' base, seed 1: not run yet; no_overlap, seed 1: not run yet; tanh, seed 1: not run yet.'
+  )
   assert sweep_results.cells(results.rows[1])[1:4] == ('0 of 2', '', '')
 
 
