@@ -66,7 +66,7 @@ class Row:
     errors: top-1 error of each finished run.
     top1, top5: their means; NaN where there is none.
     deviation: standard deviation of the top-1 errors (n - 1); NaN below two.
-    difference, difference_top5: mean error less the base's.
+    difference, difference_top5: mean error less the base's with the same seeds.
     difference_deviation: of a run's difference: the root of both variances' sum.
     paper, source: what they report.
     noise: 'more than noise', 'within noise', or '' where there are too few runs to tell.
@@ -164,8 +164,10 @@ def _row(
   source: sweep.Reported | None = None,
 ) -> Row:
   top1, top5 = _errors(runs, 'top1_error'), _errors(runs, 'top5_error')
-  base_top1, base_top5 = _errors(base, 'top1_error'), _errors(base, 'top5_error')
   is_base = runs is base
+  seeds = {run.seed for run in runs if run.final}
+  base = [run for run in base if run.seed in seeds]  # like is compared with like
+  base_top1, base_top5 = _errors(base, 'top1_error'), _errors(base, 'top5_error')
   variance = _deviation(top1) ** 2 + _deviation(base_top1) ** 2
   return Row(
     name=name,
