@@ -100,7 +100,7 @@ def sweep(results: sweep_results.Results, written: Sequence[Path]) -> None:
   kept = [i for i, name in enumerate(sweep_results.HEADINGS) if name != 'what it is']
   rows = [sweep_results.cells(row) for row in results.rows]
   print_table(
-    f'{results.path}, {results.description["title"]}',
+    f'{results.path}: {results.title}',
     [sweep_results.HEADINGS[i] for i in kept],
     [[row[i] for i in kept] for row in rows],
   )

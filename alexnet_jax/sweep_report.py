@@ -78,7 +78,7 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
 
 
 def _pictures(results: Results) -> list[Picture]:
-  title, folder = results.description['title'], results.path / 'figures'
+  title, folder = results.title, results.path / 'figures'
   pictures = []
   if found := _figure1_runs(results):
     relu, tanh = found
@@ -157,7 +157,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   template = importlib.resources.files('alexnet_jax') / 'templates' / 'report.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   return environment.from_string(template.read_text()).render(
-    title=results.description['title'],
+    title=results.title,
     headings=[_UNITS.get(heading, heading) for heading in sweep_results.HEADINGS[:-1]],
     rows=[_row_cells(row) for row in results.rows],
     notes=sweep_results.notes(results),

@@ -110,6 +110,11 @@ class Results:
   runs: Sequence[RunResult]
   rows: Sequence[Row]
 
+  @property
+  def title(self) -> str:
+    """The sweep's title and its config's name."""
+    return f'{self.description["title"]}, {Path(self.description["config"]).stem}'
+
 
 def gather(path: str | os.PathLike[str]) -> Results:
   """Reads a sweep's folder.
@@ -276,7 +281,7 @@ def notes(results: Results) -> list[str]:
 
 def markdown(results: Results) -> str:
   """The table as results.md has it."""
-  lines = [f'# {results.description["title"]}', '']
+  lines = [f'# {results.title}', '']
   lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 5 + '---|' * 3]
   lines += [_markdown_row(cells(row)) for row in results.rows]
   lines += ['', *(f'{note}\n' for note in notes(results))]

@@ -293,7 +293,7 @@ def test_a_bar_for_each_variant_with_what_the_paper_reports():
   assert pale > dark  # within noise, more than noise
   marks = next(line for line in axes.lines if line.get_marker() == 'D')
   np.testing.assert_array_equal(marks.get_xdata(), [math.nan, 1.4])
-  assert not any(line.get_marker() == 'x' for line in axes.lines)  # nobody reports from the source
+  assert not any(line.get_marker() == 'X' for line in axes.lines)  # nobody reports from the source
   assert axes.get_xscale() == 'linear'
 
 

@@ -70,7 +70,7 @@ def test_the_table_in_markdown(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   text = sweep_results.markdown(sweep_results.gather(tmp_path))
   lines = text.splitlines()
-  assert lines[0] == '# A made-up sweep'
+  assert lines[0] == '# A made-up sweep, digits'
   assert lines[5] == (
     '| no_overlap | 2 | 31.50 ± 2.12 | +10.50 ± 2.55 | +0.4 |  | same sign | more than noise |'
     ' pools apart |'
