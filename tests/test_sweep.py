@@ -127,8 +127,12 @@ def test_figure_1_has_no_regularization_and_a_rate_for_each(tmp_path):
     }
     for activation in ('relu', 'tanh')
   }
-  for activation, multiples in relu_vs_tanh.GRID.items():
+  for activation, multiples in (('relu', relu_vs_tanh.RELU), ('tanh', relu_vs_tanh.TANH)):
     assert rates[activation] == {0.001 * multiple for multiple in multiples}
+    assert len(rates[activation]) > 4
+  assert (configs['base'].model.activation, configs['base'].optimizer.learning_rate) == (
+    'relu', 0.004
+  )  # fmt: skip
   for config in configs.values():
     assert config.optimizer.weight_decay == 0
     assert config.model.dropout.rate == 0

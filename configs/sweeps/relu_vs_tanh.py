@@ -1,52 +1,37 @@
 """Figure 1 of the paper: how much sooner ReLU than tanh reaches 25 % training error.
 
 Section 3.1: a four-layer convolutional network on CIFAR-10, without regularisation, each activation
-with the learning rate at which it is fastest. The paper says six times. Rates were chosen on the grid
-below, two epochs each, by their training error; the two chosen ones go on. They are multiples of the
-config's own rate, so that another net needs other constants here.
+at the learning rate with which it is fastest; the paper says six times. Rates are tried for two epochs
+each, tanh's four fastest for six, for its order still changes; the one that gets on best goes on. They
+are multiples of the config's own rate, and were found with configs/cifar10.py: another net needs
+other numbers here.
 
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/relu_vs_tanh.py --jobs=2
               --config=configs/cifar10.py --config.data.data_dir=TFDS_FOLDER
+Cost:     87 epochs in all, 51 s each on one core.
 """
 
 from ml_collections import ConfigDict
 
 from alexnet_jax.sweep import Sweep, Variant
 
-GRID = {'relu': (1, 2, 4, 8, 16), 'tanh': (1, 2, 4, 8, 16, 32, 64)}
-CHOSEN = {'relu': 4, 'tanh': 32}
-EPOCHS = {'relu': 10, 'tanh': 40}
-GRID_EPOCHS = 2
+# Epochs by multiple of the rate.
+RELU = {1: 2, 2: 2, 4: 10, 8: 2, 16: 2}
+TANH = {1: 2, 2: 2, 4: 6, 8: 45, 16: 6, 32: 6, 64: 2}
 
 
 def get_sweep(config: ConfigDict) -> Sweep:
   """Returns the sweep over a base."""
   rate = config.optimizer.learning_rate
-
-  def overrides(activation: str, multiple: int, epochs: int) -> dict[str, object]:
-    return {
+  runs = {
+    f'{activation}_rate_x{multiple}': {
       'model.activation': activation,
       'optimizer.learning_rate': rate * multiple,
       'train.num_epochs': epochs,
     }
-
-  variants = [
-    Variant(
-      'tanh',
-      overrides('tanh', CHOSEN['tanh'], EPOCHS['tanh']),
-      f'tanh at its fastest rate, {EPOCHS["tanh"]} epochs',
-    )
-  ]
-  for activation, multiples in GRID.items():
-    for multiple in multiples:
-      if multiple != CHOSEN[activation]:
-        variants.append(
-          Variant(
-            f'{activation}_rate_x{multiple}',
-            overrides(activation, multiple, GRID_EPOCHS),
-            f'{activation}, {multiple} times the rate, {GRID_EPOCHS} epochs',
-          )
-        )
+    for activation, of_activation in (('relu', RELU), ('tanh', TANH))
+    for multiple, epochs in of_activation.items()
+  }
   no_regularization = {
     'model.response_norm.layers': (),
     'model.within_norm.layers': (),
@@ -58,5 +43,14 @@ def get_sweep(config: ConfigDict) -> Sweep:
     'optimizer.cut_epochs': (),
     'optimizer.max_cuts': 0,
   }
-  base = overrides('relu', CHOSEN['relu'], EPOCHS['relu'])
-  return Sweep('Figure 1: ReLU and tanh', variants, base={**no_regularization, **base})
+  base = {**no_regularization, **runs.pop('relu_rate_x4')}
+  variants = [
+    Variant(
+      name,
+      overrides,
+      f'{overrides["model.activation"]} at a rate of {overrides["optimizer.learning_rate"]:g},'
+      f' {overrides["train.num_epochs"]} epochs',
+    )
+    for name, overrides in runs.items()
+  ]
+  return Sweep('Figure 1: ReLU and tanh', variants, base=base)
