@@ -255,6 +255,7 @@ def _sweep(config: ConfigDict) -> int:
     config_file=config_file,
     overrides=config_flags.get_override_values(flag),
   )
+  sweep.check_folder(plan)
   runs = sweep_runner.missing(plan)
   sweep.write(plan)
   if _LIST.value:

@@ -197,22 +197,20 @@ def plan(
     UserError: two variants have one name, a name is not fit for a folder, or a variant sets a field
       that there is not, or to a value that it cannot have; all of them are listed.
   """
-  mistakes = _mistaken_names(sweep)
+  mistakes = [*_mistaken_names(sweep), *_mistaken_seeds(sweep)]
   common = {**sweep.base, **overrides}  # the user's word counts for more than the file's
+  before = len(mistakes)
   base = _changed(config, common, 'all runs', mistakes)
+  base_is_sound = len(mistakes) == before  # else every variant would repeat what is wrong with it
   variants, not_applying = [], []
   configs = {BASE: base}
-  for variant in sweep.variants:
+  for variant in sweep.variants if base_is_sound else ():
     changed = _changed(base, variant.overrides, variant.name, mistakes)
     if experiment.resolved(changed) == experiment.resolved(base):
       not_applying.append(variant.name)
     else:
       variants.append(variant)
       configs[variant.name] = changed
-  if not sweep.seeds or any(not isinstance(seed, int) or seed < 0 for seed in sweep.seeds):
-    mistakes.append(f'seeds are {sweep.seeds!r}; there must be some, whole numbers from 0')
-  elif len(set(sweep.seeds)) < len(sweep.seeds):
-    mistakes.append(f'seeds are {sweep.seeds!r}; each may be there once')
   if mistakes:
     raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
   path = Path(path)
@@ -265,6 +263,14 @@ def _mistaken_names(sweep: Sweep) -> list[str]:
   return mistakes
 
 
+def _mistaken_seeds(sweep: Sweep) -> list[str]:
+  if not sweep.seeds or any(not isinstance(seed, int) or seed < 0 for seed in sweep.seeds):
+    return [f'seeds are {sweep.seeds!r}; there must be some, whole numbers from 0']
+  if len(set(sweep.seeds)) < len(sweep.seeds):
+    return [f'seeds are {sweep.seeds!r}; each may be there once']
+  return []
+
+
 def _changed(
   config: ConfigDict, overrides: Mapping[str, Any], name: str, mistakes: list[str]
 ) -> ConfigDict:
@@ -294,12 +300,8 @@ def _changed(
   return changed
 
 
-def write(plan: Plan) -> None:
-  """Makes the sweep's folder and writes sweep.json: all that its tables need beside the runs.
-
-  Raises:
-    UserError: the folder is of another sweep or of a run, or nothing can be written there.
-  """
+def check_folder(plan: Plan) -> None:
+  """Raises UserError where the sweep's folder is of another sweep, or of a run."""
   there = read_written(plan.path)
   if there is not None and there['sweep'] != plan.name:
     raise UserError(
@@ -308,6 +310,14 @@ def write(plan: Plan) -> None:
     )
   if there is None and (plan.path / 'config.json').exists():
     raise UserError(f'{plan.path} holds a run; give the sweep a --workdir of its own')
+
+
+def write(plan: Plan) -> None:
+  """Makes the sweep's folder and writes sweep.json: all that its tables need beside the runs.
+
+  Raises:
+    UserError: nothing can be written there.
+  """
   try:
     with files.whole(plan.path / FILE_NAME) as temporary:
       temporary.write_text(json.dumps(_description(plan), indent=2) + '\n')

@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests import sweeps
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -271,3 +273,25 @@ def test_a_sweep_whose_runs_fail_says_which_and_why(tmp_path):
   assert 'base/seed0  failed: ' in err
   assert 'Traceback' not in err
   assert err.strip().splitlines()[-1].startswith('launch.py: no run of the sweep')
+
+
+def test_the_folder_of_another_sweep_is_named_and_stays(tmp_path):
+  sweeps.write_sweep(tmp_path, {'base': (0.5,)})
+  before = (tmp_path / 'sweep.json').read_bytes()
+  arguments = ('--mode=sweep', '--config=configs/digits.py', f'--workdir={tmp_path}')
+  assert_message(launch(*arguments, ABLATIONS), 1, "another sweep, 'made_up', not 'ablations'")
+  assert (tmp_path / 'sweep.json').read_bytes() == before
+
+
+def test_a_config_changed_since_a_run_is_noticed_before_anything_runs(tmp_path):
+  arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
+  launch(*arguments, '--list')
+  before = (tmp_path / 'sweep.json').read_bytes()
+  run = next(iter(sweeps.plan(tmp_path).runs))  # of another net than configs/digits.py
+  sweeps.write_run(run, sweeps.lines([0.5] * 4))
+  returncode, _, err = launch(*arguments)
+  assert returncode == 1
+  assert 'the config has changed since these were run' in err
+  assert f'{run.path} holds another experiment' in err
+  assert 'Remove their folders' in err
+  assert (tmp_path / 'sweep.json').read_bytes() == before

@@ -191,6 +191,14 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
   assert not (tmp_path / 'sweep').exists()
 
 
+def test_what_is_wrong_with_the_base_is_told_once(tmp_path):
+  mistaken = dataclasses.replace(sweeps.SWEEP, base={'model.activation': 'relus'})
+  with pytest.raises(UserError) as error:
+    sweeps.plan(tmp_path, mistaken)
+  assert str(error.value).count("'relus'") == 1
+  assert "all runs: model.activation is 'relus'" in str(error.value)
+
+
 @pytest.mark.parametrize('seeds', [(), (-1,), ('0',)])
 def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
   with pytest.raises(UserError, match='there must be some, whole numbers from 0'):
@@ -246,14 +254,14 @@ def test_some_variants_and_other_seeds_are_chosen():
 
 def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
   sweep.write(sweeps.plan(tmp_path / 'a'))
-  before = (tmp_path / 'a' / 'sweep.json').read_bytes()
   with pytest.raises(UserError, match="holds another sweep, 'made_up', not 'other'"):
-    sweep.write(sweeps.plan(tmp_path / 'a', name='other'))
-  assert (tmp_path / 'a' / 'sweep.json').read_bytes() == before
+    sweep.check_folder(sweeps.plan(tmp_path / 'a', name='other'))
+  sweep.check_folder(sweeps.plan(tmp_path / 'a'))
   (tmp_path / 'b').mkdir()
   (tmp_path / 'b' / 'config.json').write_text('{}')
   with pytest.raises(UserError, match='holds a run; give the sweep'):
-    sweep.write(sweeps.plan(tmp_path / 'b'))
+    sweep.check_folder(sweeps.plan(tmp_path / 'b'))
+  sweep.check_folder(sweeps.plan(tmp_path / 'new'))
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"sweep": "x"}', '{"sweep": 1, "runs": []}'])
