@@ -80,11 +80,16 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
 def _pictures(results: Results) -> list[Picture]:
   title, folder = results.title, results.path / 'figures'
   pictures = []
-  if found := _figure1_runs(results):
-    relu, tanh = found
-    picture, caption = figures.figure1(relu.records, tanh.records, title)
-    rates = [run.config['optimizer']['learning_rate'] for run in found]
-    caption += f' Learning rates: ReLU {rates[0]:g}, tanh {rates[1]:g}.'
+  if (relu := _by_rate(results, 'relu')) and (tanh := _by_rate(results, 'tanh')):
+    best = [min(runs.values(), key=_soonest) for runs in (relu, tanh)]
+    picture, caption = figures.figure1(best[0].records, best[1].records, title)
+    for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
+      caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
+      caption += ', '.join(
+        f'{rate:g}: {_training_error(run):.1%} ({run.length[0]:g} epochs)'
+        for rate, run in sorted(runs.items())
+      )
+      caption += '.'
     pictures.append(Picture('Figure 1', caption, figures.save(picture, folder / 'figure1')))
   rows = [row for row in results.rows[1:] if not math.isnan(row.difference)]
   if rows:
@@ -122,34 +127,38 @@ def _pictures(results: Results) -> list[Picture]:
   return pictures
 
 
-def _figure1_runs(results: Results) -> tuple[RunResult, RunResult] | None:
-  """Of the finished runs with ReLU, and with tanh, that which is soonest at 25 % training error.
+def _by_rate(results: Results, activation: str) -> dict[float, RunResult]:
+  """Finished runs of an activation by their learning rate, of each the one with the first seed.
 
-  Only those that differ from the base in nothing but activation and rate; where none gets there,
-  that with the lowest error.
+  Only those that differ from the base in nothing else but their length.
   """
   only = {sweep.BASE} | {
     variant['name']
     for variant in results.description['variants']
     if set(variant['overrides']) <= _FIGURE1
   }
+  runs: dict[float, RunResult] = {}
+  for run in results.runs:
+    if run.final and run.variant in only and run.config['model']['activation'] == activation:
+      runs.setdefault(_rate(run), run)
+  return runs
 
-  def order(run: RunResult) -> tuple[float, float]:
-    reached = figures.epochs_to(run.records, 0.25)
-    errors = [record['top1_error'] for record in run.records if record['split'] == 'train']
-    return (math.inf if reached is None else reached, min(errors, default=math.inf))
 
-  best = []
-  for activation in ('relu', 'tanh'):
-    runs = [
-      run
-      for run in results.runs
-      if run.final and run.variant in only and run.config['model']['activation'] == activation
-    ]
-    if not runs:
-      return None
-    best.append(min(runs, key=order))
-  return best[0], best[1]
+def _rate(run: RunResult) -> float:
+  return float(run.config['optimizer']['learning_rate'])
+
+
+def _soonest(run: RunResult) -> tuple[float, float]:
+  """Orders runs by when they reach 25 % training error; those that do not, by the error they reach."""
+  reached = figures.epochs_to(run.records, 0.25)
+  return (math.inf if reached is None else reached, _training_error(run))
+
+
+def _training_error(run: RunResult) -> float:
+  """Of the last epoch."""
+  last = run.records[-1]['epoch'] - 1
+  errors = [r['top1_error'] for r in run.records if r['split'] == 'train' and r['epoch'] > last]
+  return sum(errors) / len(errors) if errors else math.nan
 
 
 def html(results: Results, pictures: Sequence[Picture]) -> str:

@@ -29,6 +29,7 @@ class RunResult:
 
   Attributes:
     variant, seed: which.
+    length: its `train.num_epochs` and `train.num_steps`.
     command: arguments of launch.py that run it.
     config: its config.json, {} where there is none yet.
     records: lines of its metrics.jsonl up to its end.
@@ -38,6 +39,7 @@ class RunResult:
 
   variant: str
   seed: int
+  length: tuple[float, int | None]
   command: Sequence[str]
   config: Mapping[str, Any]
   records: Sequence[Mapping[str, Any]]
@@ -66,7 +68,8 @@ class Row:
     errors: top-1 error of each finished run.
     top1, top5: their means; NaN where there is none.
     deviation: standard deviation of the top-1 errors (n - 1); NaN below two.
-    difference, difference_top5: mean error less the base's with the same seeds.
+    difference, difference_top5: mean error less that of the base's runs of the same seeds and
+      length; NaN where there are none.
     difference_deviation: of a run's difference: the root of both variances' sum.
     paper, source: what they report.
     noise: 'more than noise', 'within noise', or '' where there are too few runs to tell.
@@ -147,7 +150,8 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
   folder = sweep.run_path(path, run['variant'], run['seed'])
   config = workdir.read_config(folder) or {}
   records = workdir.read_metrics(folder)
-  final = sweep.final_record(records, run['num_epochs'], run['num_steps'])
+  length = run['num_epochs'], run['num_steps']
+  final = sweep.final_record(records, *length)
   if final is not None:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]
@@ -157,7 +161,9 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
     state = f'at epoch {records[-1]["epoch"]:.2g} of {run["num_epochs"]}'
   else:
     state = 'not run yet'
-  return RunResult(run['variant'], run['seed'], run['command'], config, records, final, state)
+  return RunResult(
+    run['variant'], run['seed'], length, run['command'], config, records, final, state
+  )
 
 
 def _row(
@@ -170,8 +176,8 @@ def _row(
 ) -> Row:
   top1, top5 = _errors(runs, 'top1_error'), _errors(runs, 'top5_error')
   is_base = runs is base
-  seeds = {run.seed for run in runs if run.final}
-  base = [run for run in base if run.seed in seeds]  # like is compared with like
+  like = {(run.seed, run.length) for run in runs if run.final}
+  base = [run for run in base if (run.seed, run.length) in like]
   base_top1, base_top5 = _errors(base, 'top1_error'), _errors(base, 'top5_error')
   variance = _deviation(top1) ** 2 + _deviation(base_top1) ** 2
   return Row(
@@ -261,7 +267,7 @@ def notes(results: Results) -> list[str]:
     f' {description["config"]}'
     + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())
     + '.',
-    'Differences are of the error to the base, in percentage points: positive where the variant is'
+    'Differences are of the error to the base at the same length and seeds, in percentage points: positive where the variant is'
     ' worse. ± is the standard deviation over seeds, of a difference the root of both variances.'
     f" More than noise: Welch's test, p < {NOISE_LEVEL}.",
   ]

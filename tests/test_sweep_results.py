@@ -129,6 +129,17 @@ def test_a_run_that_went_on_for_longer_counts_where_it_should_have_ended(tmp_pat
   assert results.runs[0].records[-1]['epoch'] == 4
 
 
+def test_runs_of_another_length_than_the_bases_are_not_compared_with_it(tmp_path):
+  longer = sweep.Variant('longer', {'train.num_epochs': 5, 'model.pool.window': 2}, '')
+  planned = sweeps.plan(tmp_path, sweep.Sweep('', (longer,)))
+  sweep.write(planned)
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2, 0.1]))
+  base, row = sweep_results.gather(tmp_path).rows
+  assert (base.top1, row.top1) == pytest.approx((20, 10))
+  assert math.isnan(row.difference)
+
+
 def test_seconds_are_those_of_the_training_lines(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   run = sweep_results.gather(tmp_path).runs[0]
@@ -205,7 +216,9 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
   sweep_report.write(tmp_path)
   assert (
     '25 % training error: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as many. In the'
-    ' paper: six times. Learning rates: ReLU 0.25, tanh 0.5.'
+    ' paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
+    ' epochs), 0.25: 20.0% (4 epochs). tanh at a learning rate of 0.5; training error by rate:'
+    ' 0.02: 60.0% (4 epochs), 0.5: 25.0% (4 epochs).'
   ) in (tmp_path / 'results.md').read_text()
 
 
