@@ -321,16 +321,42 @@ def retrieval(
   return picture
 
 
+def training_errors(records: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+  """The training error over the epochs, from lines of like numbers of images.
+
+  An epoch's end cuts a line short; one of less than half the longest's steps is merged into the
+  next, or at the very end left out: it would be noise.
+
+  Args:
+    records: lines of metrics.jsonl; a training line is the mean since the one before.
+
+  Returns:
+    Epochs, and the error (a fraction) of what was trained up to there.
+  """
+  lines = [record for record in records if record['split'] == 'train']
+  steps = np.diff([line['step'] for line in lines], prepend=0).tolist()
+  epochs, errors = [], []
+  count, wrong = 0, 0.0
+  for line, of_line in zip(lines, steps, strict=True):
+    count += of_line
+    wrong += of_line * line['top1_error']
+    if 2 * count >= max(steps):
+      epochs.append(float(line['epoch']))
+      errors.append(wrong / count)
+      count, wrong = 0, 0.0
+  return epochs, errors
+
+
 def epochs_to(records: Sequence[Mapping[str, Any]], error: float) -> float | None:
   """After how many epochs the training error first was at most so much; None where it never was.
 
   Args:
-    records: lines of metrics.jsonl; a training line is the mean since the one before.
+    records: lines of metrics.jsonl, taken as `training_errors` does.
     error: a fraction.
   """
-  for record in records:
-    if record['split'] == 'train' and record['top1_error'] <= error:
-      return float(record['epoch'])
+  for epoch, reached in zip(*training_errors(records), strict=True):
+    if reached <= error:
+      return epoch
   return None
 
 
@@ -355,10 +381,7 @@ def figure1(
   for name, records, line, color in (
     ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
   ):  # fmt: skip
-    of_split = [record for record in records if record['split'] == 'train']
-    epochs = [record['epoch'] for record in of_split]
-    errors = [record['top1_error'] for record in of_split]
-    axes.plot(epochs, errors, line, color=color, label=name)
+    axes.plot(*training_errors(records), line, color=color, label=name)
     reached[name] = at = epochs_to(records, threshold)
     if at is not None:
       axes.plot([at], [threshold], 'o', color=color, markersize=5)

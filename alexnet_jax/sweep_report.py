@@ -156,9 +156,9 @@ def _soonest(run: RunResult) -> tuple[float, float]:
 
 def _training_error(run: RunResult) -> float:
   """Of the last epoch."""
-  last = run.records[-1]['epoch'] - 1
-  errors = [r['top1_error'] for r in run.records if r['split'] == 'train' and r['epoch'] > last]
-  return sum(errors) / len(errors) if errors else math.nan
+  epochs, errors = figures.training_errors(run.records)
+  last = [error for epoch, error in zip(epochs, errors, strict=True) if epoch > epochs[-1] - 1]
+  return sum(last) / len(last) if last else math.nan
 
 
 def html(results: Results, pictures: Sequence[Picture]) -> str:

@@ -235,9 +235,15 @@ def test_photographs_do_not_make_heavy_files(tmp_path):
 
 
 def trained(errors, every=0.5):
-  """Training lines of metrics.jsonl, so many epochs apart."""
+  """Training lines of metrics.jsonl, so many epochs apart, an epoch being 20 steps."""
   return [
-    {'split': 'train', 'epoch': every * (i + 1), 'top1_error': error, 'loss': error}
+    {
+      'step': round(20 * every * (i + 1)),
+      'split': 'train',
+      'epoch': every * (i + 1),
+      'top1_error': error,
+      'loss': error,
+    }
     for i, error in enumerate(errors)
   ]
 
@@ -250,6 +256,26 @@ def test_epochs_are_counted_to_the_first_line_at_most_so_wrong():
   assert figures.epochs_to([], 0.25) is None
 
 
+def test_lines_that_an_epochs_end_cuts_short_are_merged_into_the_next():
+  records = [
+    {'split': split, 'step': step, 'epoch': step / 100, 'top1_error': error}
+    for split, step, error in (
+      ('train', 40, 0.9),
+      ('train', 80, 0.8),
+      ('train', 100, 0.7),  # half of the longest: as it is
+      ('validation', 100, 0.0),
+      ('train', 110, 0.0),
+      ('train', 140, 0.4),
+      ('train', 150, 0.0),  # nothing follows
+    )
+  ]
+  epochs, errors = figures.training_errors(records)
+  assert epochs == [0.4, 0.8, 1.0, 1.4]
+  assert errors == pytest.approx([0.9, 0.8, 0.7, 0.3])
+  assert figures.epochs_to(records, 0.3001) == 1.4
+  assert figures.training_errors([]) == ([], [])
+
+
 def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent():
   relu, tanh = trained([0.6, 0.25, 0.2]), trained([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
   picture, caption = figures.figure1(relu, tanh, 'CIFAR-10')
@@ -257,7 +283,7 @@ def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent()
   lines = {line.get_label(): line for line in axes.lines if line.get_label()[0] != '_'}
   assert lines['ReLU'].get_linestyle() == '-'
   assert lines['tanh'].get_linestyle() == '--'
-  assert list(lines['tanh'].get_ydata()) == [0.9, 0.8, 0.7, 0.5, 0.3, 0.2]
+  assert list(lines['tanh'].get_ydata()) == pytest.approx([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
   assert any(list(line.get_ydata()) == [0.25, 0.25] for line in axes.lines)
   assert caption == (
     '25 % training error: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
