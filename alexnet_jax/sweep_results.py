@@ -92,7 +92,7 @@ class Row:
 
   def agrees(self, reported: sweep.Reported | None) -> str:
     """Whether the difference has the sign of a reported one: 'same sign', 'other sign' or ''."""
-    if reported is None or math.isnan(self.difference):
+    if reported is None or math.isnan(self.difference) or not self.difference:
       return ''
     return 'same sign' if self.difference * reported.top1 > 0 else 'other sign'
 
@@ -259,11 +259,14 @@ def notes(results: Results) -> list[str]:
   description = results.description
   of_config = next(run.config for run in results.runs if run.config)
   data = of_config['data']
-  lengths = sorted({run['num_epochs'] for run in description['runs']})
-  epochs = ' or '.join(f'{length:g}' for length in lengths)
+  lengths = {(run['num_steps'], run['num_epochs']) for run in description['runs']}
+  length = ' or '.join(
+    f'{epochs:g} epochs' if steps is None else f'{steps} steps'
+    for steps, epochs in sorted(lengths, key=str)
+  )
   written = [
     f'Error of the last epoch, centre crop, on {data["name"]}, {data["validation_split"]} images;'
-    f' {epochs} epochs; seeds {", ".join(map(str, description["seeds"]))};'
+    f' {length}; seeds {", ".join(map(str, description["seeds"]))};'
     f' {description["config"]}'
     + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())
     + '.',

@@ -39,6 +39,8 @@ def test_signs_are_compared_with_the_reported_ones(tmp_path):
   assert found['no_overlap'].agrees(Reported(-0.4)) == 'other sign'
   assert found['no_overlap'].agrees(None) == ''
   assert found['base'].agrees(Reported(0.4)) == ''
+  none = rows(tmp_path / 'equal', {'base': (0.2, 0.2), 'no_overlap': (0.2, 0.2)})['no_overlap']
+  assert (none.difference, none.agrees(Reported(0.4))) == (0, '')
 
 
 def test_noise_is_told_from_more_by_the_seeds(tmp_path):
@@ -80,6 +82,19 @@ def test_the_table_in_markdown(tmp_path):
   assert 'no_overlap, paper: top-1 +0.4, top-5 +0.3.' in text
   assert 'Not applying to this config: same.' in text
   assert f'--config.train.num_epochs={sweeps.EPOCHS}' in text
+
+
+@pytest.mark.parametrize(
+  ('steps', 'said'), [(None, '2 epochs or 4 epochs; seeds 0;'), (20, '20 steps; seeds 0;')]
+)
+def test_how_long_the_runs_were_is_said(steps, said, tmp_path):
+  overrides = {} if steps is None else {'train.num_steps': steps}
+  short = sweep.Variant('short', {'train.num_epochs': 2}, '')
+  planned = sweeps.plan(tmp_path, sweep.Sweep('', (short,)), overrides)
+  sweep.write(planned)
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
+  assert said in sweep_results.notes(sweep_results.gather(tmp_path))[0]
 
 
 def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
