@@ -78,7 +78,9 @@ def prepare_data(runs: Sequence[sweep.Run], program: str) -> None:
   Raises:
     UserError: it failed; the program has said why on stderr.
   """
-  of_data = {json.dumps(experiment.resolved(run.config)['data']): run for run in reversed(runs)}
+  of_data: dict[str, sweep.Run] = {}
+  for run in runs:
+    of_data.setdefault(json.dumps(experiment.resolved(run.config)['data']), run)
   for run in of_data.values():
     if run.config.data.name == 'digits':  # part of scikit-learn
       continue

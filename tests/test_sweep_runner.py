@@ -155,7 +155,7 @@ def test_data_are_prepared_once_for_all_runs_that_share_them(tmp_path):
   assert '--config.data.image_size=9' in lines[1]
   (tmp_path / 'broken').touch()
   with pytest.raises(
-    UserError, match=r'the data of .*/seed0 could not be prepared; nothing was run'
+    UserError, match=r'the data of base/seed0 could not be prepared; nothing was run'
   ):
     sweep_runner.prepare_data(planned.runs, str(program))
 
