@@ -386,7 +386,7 @@ def figure1(
     if at is not None:
       axes.plot([at], [threshold], 'o', color=color, markersize=5)
   axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
-  axes.text(0.995, threshold, '25 %', transform=axes.get_yaxis_transform(), ha='right', va='bottom')
+  axes.text(0.995, threshold, '25 %', transform=axes.get_yaxis_transform(), ha='right', va='top')
   axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
   axes.grid(color='0.92')
   axes.spines[['top', 'right']].set_visible(False)

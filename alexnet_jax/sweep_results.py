@@ -262,7 +262,7 @@ def notes(results: Results) -> list[str]:
   lengths = {(run['num_steps'], run['num_epochs']) for run in description['runs']}
   length = ' or '.join(
     f'{epochs:g} epochs' if steps is None else f'{steps} steps'
-    for steps, epochs in sorted(lengths, key=str)
+    for steps, epochs in sorted(lengths, key=lambda length: (length[0] or 0, length[1]))
   )
   written = [
     f'Error of the last epoch, centre crop, on {data["name"]}, {data["validation_split"]} images;'
