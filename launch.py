@@ -257,12 +257,13 @@ def _sweep(config: ConfigDict) -> int:
   )
   sweep.check_folder(plan)
   runs = sweep_runner.missing(plan)
-  sweep.write(plan)
   if _LIST.value:
+    sweep.write(plan)
     for run in runs:
       print(shlex.join(['python', 'launch.py', *run.command]))
     return 0
   with workdir.alone(plan.path):
+    sweep.write(plan)
     if _JOBS.value > 1:
       sweep_runner.prepare_data(runs, __file__)
     failures = sweep_runner.run_all(runs, _JOBS.value, __file__)
@@ -290,11 +291,12 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value == 'convert':
       _convert()
       return 0
-    if _MODE.value == 'figures' and _WORKDIR.value and Path(_WORKDIR.value, 'sweep.json').exists():
-      from alexnet_jax import report, sweep_report
+    if _MODE.value == 'figures' and _WORKDIR.value:
+      from alexnet_jax import report, sweep, sweep_report
 
-      report.sweep(*sweep_report.write(_WORKDIR.value))
-      return 0
+      if Path(_WORKDIR.value, sweep.FILE_NAME).exists():
+        report.sweep(*sweep_report.write(_WORKDIR.value))
+        return 0
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
       _evaluate_members(_MEMBERS.value or [])
       return 0

@@ -90,12 +90,17 @@ def check(
     )
 
 
+class TakenError(UserError):
+  """Another process keeps the folder to itself."""
+
+
 @contextlib.contextmanager
 def alone(workdir: str | os.PathLike[str]) -> Iterator[None]:
   """Keeps a folder, made if need be, to this process; the system ends that with the process.
 
   Raises:
-    UserError: another process has it, or nothing can be written there.
+    TakenError: another process has it.
+    UserError: nothing can be written there.
   """
   path = Path(workdir)
   try:
@@ -107,20 +112,24 @@ def alone(workdir: str | os.PathLike[str]) -> Iterator[None]:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise UserError(
+      raise TakenError(
         f'another process is at work in {path}; wait for it, or give this one a --workdir of its own'
       ) from error
     yield
 
 
 def is_taken(workdir: str | os.PathLike[str]) -> bool:
-  """Whether a process keeps a folder to itself."""
+  """Whether a process keeps a folder to itself.
+
+  Raises:
+    UserError: the folder cannot be written to, so that there is no telling.
+  """
   if not (Path(workdir) / _LOCK).exists():
     return False
   try:
     with alone(workdir):
       return False
-  except UserError:
+  except TakenError:
     return True
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from alexnet_jax import workdir
 from tests import sweeps
 
 ROOT = Path(__file__).parents[1]
@@ -294,4 +295,13 @@ def test_a_config_changed_since_a_run_is_noticed_before_anything_runs(tmp_path):
   assert 'the config has changed since these were run' in err
   assert f'{run.path} holds another experiment' in err
   assert 'Remove their folders' in err
+  assert (tmp_path / 'sweep.json').read_bytes() == before
+
+
+def test_a_second_sweep_on_one_folder_stops_and_changes_nothing(tmp_path):
+  arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
+  launch(*arguments, '--list')
+  before = (tmp_path / 'sweep.json').read_bytes()
+  with workdir.alone(tmp_path):
+    assert_message(launch(*arguments, '--only=tanh'), 1, 'another process is at work in')
   assert (tmp_path / 'sweep.json').read_bytes() == before

@@ -232,6 +232,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     pass
 
 
+def test_a_folder_whose_lock_cannot_be_opened_is_not_waited_for(tmp_path):
+  (tmp_path / '.lock').mkdir()
+  with pytest.raises(UserError, match='cannot write to the workdir'):
+    workdir.is_taken(tmp_path)
+
+
 @pytest.mark.parametrize(
   ('text', 'epoch'),
   [
