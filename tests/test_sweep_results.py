@@ -206,6 +206,13 @@ def test_metrics_alone_make_the_tables_again(tmp_path):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
+def test_there_is_no_figure_1_of_runs_that_stay_above_25_percent(tmp_path):
+  sweeps.write_sweep(tmp_path, {'base': (0.3, 0.3), 'tanh': (0.4, 0.4)})
+  _, written = sweep_report.write(tmp_path)
+  assert 'figure1.png' not in {file.name for file in written}
+  assert 'Figure 1' not in (tmp_path / 'results.md').read_text()
+
+
 def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_path):
   overrides = {'model.activation': 'tanh', 'optimizer.learning_rate': 0.5}
   of = sweep.Sweep(
