@@ -10,8 +10,8 @@
   python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
   python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
-A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM saves and
-exits with 75: start me again.
+A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
+save and exit with 75: start me again. The same command under srun or mpirun trains on many hosts.
 """
 
 import difflib
@@ -118,6 +118,20 @@ _LIST = flags.DEFINE_bool(
   ' machine may take it. --mode=figures then gathers the table.',
 )
 
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  'Where several processes train one network and no launcher (srun, mpirun, Cloud TPU) tells them of each'
+  ' other: host and port of the first, with --num_processes and --process_id:'
+  ' --coordinator=node1:1234 --num_processes=2 --process_id=0.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'With --coordinator: how many processes there are.', lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
+)
+
 EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
 
 
@@ -176,12 +190,34 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   return experiment.from_resolved(config), Path(_WORKDIR.value)
 
 
+def _join(config: ConfigDict) -> None:
+  """Makes this process one of several where it is one, before jax looks for devices."""
+  from alexnet_jax import mesh, processes
+
+  count = processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  if count > 1:
+    columns = config.model.num_columns, config.mesh.column_devices
+    mesh.emulate_cpu_devices(*columns, config.mesh.data_devices, count)
+
+
+def _fail(message: str, code: int) -> int:
+  """Prints a message, of several processes once; returns the exit code."""
+  if 'alexnet_jax.processes' in sys.modules:  # else nothing has been joined
+    from alexnet_jax import processes
+
+    return processes.fail(message, code)
+  print(message, file=sys.stderr)
+  return code
+
+
 def _run(config: ConfigDict, path: Path) -> None:
   """Each mode imports what it needs, so that the others, and mistakes, take no time."""
   from alexnet_jax import compilation, experiment, report
 
   experiment.check(config)
   compilation.use_cache()
+  if _MODE.value == 'train':
+    _join(config)
   if _MODE.value == 'summary':
     report.network(config)
   elif _MODE.value == 'evaluate':
@@ -195,9 +231,11 @@ def _run(config: ConfigDict, path: Path) -> None:
   elif _MODE.value == 'prepare':
     report.preparation(config)
   else:
-    from alexnet_jax import train
+    from alexnet_jax import processes, train
 
-    report.training(config, path, train.train_and_evaluate(config, path))
+    result = train.train_and_evaluate(config, path)
+    if processes.is_first():
+      report.training(config, path, result)
 
 
 def _convert() -> None:
@@ -288,6 +326,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
+    if _MODE.value != 'train' and host.launched(os.environ) > 1:
+      raise UserError(f'--mode={_MODE.value} is for one process; start it without srun or mpirun')
     if _MODE.value == 'convert':
       _convert()
       return 0
@@ -308,14 +348,14 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value in ('train', 'prepare'):
       # Until the loop, which saves, takes the signals itself, there is nothing to save.
       signal.signal(signal.SIGINT, lambda *_: _leave(0))
-      signal.signal(signal.SIGTERM, lambda *_: _leave(EXIT_PREEMPTED))
+      for signum in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, lambda *_: _leave(EXIT_PREEMPTED))
     _run(config, path)
   except Stopped as stopped:
     print('stopped and saved; the same command goes on from here', file=sys.stderr)
-    return EXIT_PREEMPTED if stopped.signum == signal.SIGTERM else 0
+    return 0 if stopped.signum == signal.SIGINT else EXIT_PREEMPTED
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
-    print(f'launch.py: {error}', file=sys.stderr)
-    return 1
+    return _fail(f'launch.py: {error}', 1)
   except KeyboardInterrupt:
     return 130
   return 0

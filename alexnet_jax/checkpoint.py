@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from alexnet_jax.errors import UserError
@@ -38,6 +39,8 @@ def digest(tree: Any) -> str:
   """A digest of all arrays of a tree, their names, shapes and dtypes."""
   sha = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+      leaf = multihost_utils.process_allgather(leaf, tiled=True)  # parts lie with other processes
     array = np.ascontiguousarray(leaf)
     sha.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
     sha.update(array.reshape(-1).view(np.uint8).data)

@@ -14,9 +14,10 @@ class Display:
     live: whether it is a terminal.
   """
 
-  def __init__(self) -> None:
-    self._console = Console(stderr=True)
-    self.live = self._console.is_terminal
+  def __init__(self, quiet: bool = False) -> None:
+    """`quiet` shows nothing: of several processes one speaks."""
+    self._console = Console(stderr=True, quiet=quiet)
+    self.live = self._console.is_terminal and not quiet
     self._bars = progress.Progress(
       progress.TextColumn('{task.description}'),
       progress.BarColumn(bar_width=10),  # 80 characters in all

@@ -138,7 +138,7 @@ def evaluate(
   Returns:
     'loss', 'top1_error' and 'top5_error'.
   """
-  sums = jax.device_put(metrics.empty(), mesh_lib.shardings(mesh, mesh_lib.REPLICATED))
+  sums = mesh_lib.replicate(mesh, metrics.empty())
   left = split.num_examples
   rows = mesh_lib.local_rows(mesh, batch_size)
   read = dataset.evaluation_batches(split, batch_size, crop_size, rows)

@@ -1,6 +1,7 @@
-"""What glibc and XLA read from the environment once, as a process starts."""
+"""The environment that a process starts in: what glibc and XLA read from it, and its launcher."""
 
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -48,6 +49,37 @@ def additions(
   if '[madvise]' in huge_pages and 'glibc.malloc.hugetlb' not in tunables:
     added['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, 'glibc.malloc.hugetlb=1']))
   return added
+
+
+def launched(environment: Mapping[str, str]) -> int:
+  """How many processes Slurm's srun or Open MPI's mpirun started this one as one of; 1 if neither.
+
+  What a batch script runs without srun is alone, however many tasks its job has.
+
+  Args:
+    environment: the process's.
+  """
+  counts = (environment.get(name) for name in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'))
+  alone = 'SLURM_STEP_NODELIST' not in environment and 'OMPI_COMM_WORLD_SIZE' not in environment
+  return 1 if alone else max(int(count or 1) for count in counts)
+
+
+def has_peers(environment: Mapping[str, str]) -> bool:
+  """Whether jax is to look for other processes, which it finds by itself.
+
+  Those of srun and mpirun; of an indexed Job or JobSet of Kubernetes, where the package
+  `kubernetes` is installed; of Cloud TPU, where it is to be asked on a single host too.
+
+  Args:
+    environment: the process's.
+  """
+  pods = 'KUBERNETES_SERVICE_HOST' in environment and 'JOB_COMPLETION_INDEX' in environment
+  chips = Path('/dev/accel0').exists() or Path('/dev/vfio/0').exists()
+  return (
+    launched(environment) > 1
+    or (pods and importlib.util.find_spec('kubernetes') is not None)
+    or (chips and importlib.util.find_spec('libtpu') is not None)
+  )
 
 
 def prepare_process() -> None:

@@ -9,6 +9,8 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UserError
@@ -19,7 +21,10 @@ REPLICATED = PartitionSpec()
 
 
 def emulate_cpu_devices(
-  num_columns: int, column_devices: int | str, data_devices: int | str
+  num_columns: int,
+  column_devices: int | str,
+  data_devices: int | str,
+  num_processes: int = 1,
 ) -> None:
   """Asks jax for as many CPU devices as the mesh will want, before jax has looked for any.
 
@@ -30,6 +35,7 @@ def emulate_cpu_devices(
     num_columns: the network's.
     column_devices: as `make_mesh` takes it.
     data_devices: as `make_mesh` takes it.
+    num_processes: among which the devices are dealt out; 'auto' are a pair's for each.
   """
   check(column_devices, data_devices)
   if (
@@ -38,9 +44,9 @@ def emulate_cpu_devices(
   ):
     return
   columns = num_columns if column_devices == 'auto' else int(column_devices)
-  pairs = 1 if data_devices == 'auto' else int(data_devices)
+  pairs = num_processes if data_devices == 'auto' else int(data_devices)
   with contextlib.suppress(RuntimeError):  # a backend is running already
-    jax.config.update('jax_num_cpu_devices', columns * pairs)
+    jax.config.update('jax_num_cpu_devices', -(-columns * pairs // num_processes))
 
 
 def check(column_devices: int | str, data_devices: int | str) -> None:
@@ -58,7 +64,8 @@ def make_mesh(
   Args:
     num_columns: the network's.
     column_devices: over how many devices a network's columns are spread; 'auto' is one for each
-      column where the devices suffice, else one for all.
+      column where the devices of a process suffice, so that columns talk within it, else one for
+      all.
     data_devices: over how many of those pairs (or single devices) a batch is spread; 'auto' is
       all that there are.
 
@@ -71,7 +78,7 @@ def make_mesh(
   there = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
   if column_devices == 'auto':
     pairs = 1 if data_devices == 'auto' else int(data_devices)
-    fits = len(devices) % num_columns == 0 and len(devices) >= num_columns * pairs
+    fits = jax.local_device_count() % num_columns == 0 and len(devices) >= num_columns * pairs
     column_devices = num_columns if fits else 1
   if num_columns % int(column_devices):
     raise UserError(
@@ -96,6 +103,12 @@ def make_mesh(
         if devices[0].platform == 'cpu'
         else ''
       )
+    )
+  idle = set(range(jax.process_count())) - {device.process_index for device in devices[:wanted]}
+  if idle:
+    raise UserError(
+      f'mesh.column_devices={column_devices} times mesh.data_devices={data_devices} leaves'
+      f' process {min(idle)} without a device; start fewer processes, or set mesh.data_devices=auto'
     )
   return jax.make_mesh(
     (int(data_devices), int(column_devices)),
@@ -132,6 +145,18 @@ def shardings(mesh: Mesh, specs: Any) -> Any:
   return jax.tree.map(
     lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
   )
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Puts a tree of arrays or numbers, the same in each process, whole onto each device."""
+  sharding = NamedSharding(mesh, REPLICATED)
+
+  def put(leaf: Any) -> jax.Array:
+    array = np.asarray(jnp.asarray(leaf))
+    # device_put would have the processes compare it, and of jax.Arrays make unreadable ones.
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+  return jax.tree.map(put, tree)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGINT (Ctrl-C) and SIGTERM."""
+"""Being asked to stop: SIGINT (Ctrl-C), SIGTERM, and SIGUSR1 of schedulers."""
 
 import os
 import signal
@@ -8,9 +8,12 @@ from typing import Any
 
 from alexnet_jax.errors import Stopped
 
+PREEMPTION = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they end a job."""
+
 
 class Signals:
-  """Notes SIGINT and SIGTERM for `check`; a second one ends the process at once. Use it in a `with`.
+  """Notes SIGINT, SIGTERM and SIGUSR1 for `check`; a second one ends the process at once. Use it in a `with`.
 
   Attributes:
     signum: the signal that came; None for none.
@@ -24,7 +27,7 @@ class Signals:
 
   def __enter__(self) -> 'Signals':
     if threading.current_thread() is threading.main_thread():
-      for signum in (signal.SIGINT, signal.SIGTERM):
+      for signum in (signal.SIGINT, *PREEMPTION):
         self._previous[signum] = signal.signal(signum, self._note)
     return self
 

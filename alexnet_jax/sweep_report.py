@@ -84,7 +84,9 @@ def _pictures(results: Results) -> list[Picture]:
     best = [min(runs.values(), key=_soonest) for runs in (relu, tanh)]
   else:
     best = []
-  if any(figures.epochs_to(run.records, 0.25) is not None for run in best):  # else there is no figure
+  if any(
+    figures.epochs_to(run.records, 0.25) is not None for run in best
+  ):  # else there is no figure
     picture, caption = figures.figure1(best[0].records, best[1].records, title)
     for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
       caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '

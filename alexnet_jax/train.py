@@ -26,6 +26,7 @@ from alexnet_jax import (
   experiment,
   metrics,
   optimizer,
+  processes,
   statistics,
   trained,
   workdir,
@@ -217,6 +218,10 @@ def _compute_statistics(
   return computed
 
 
+def _set_aside(directory: Path, step: int) -> Path | None:
+  return checkpoint.set_aside(directory, step) if processes.is_first() else None
+
+
 def _restore(
   directory: Path,
   net: AlexNet,
@@ -249,7 +254,9 @@ def _restore(
       damaged[step] = str(error)
       continue
     for newer, reason in damaged.items():
-      moved = checkpoint.set_aside(directory, newer)
+      moved = processes.first_then_others(
+        functools.partial(_set_aside, directory, newer), f'damaged {newer}'
+      )
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
     trained_on = description['train_examples'], description['class_names']
     if trained_on != (split.num_examples, list(split.class_names)):
@@ -318,21 +325,26 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   experiment.check(config)
   mesh = experiment.make_mesh(config)
   started = bool(checkpoint.steps(path / 'checkpoints'))
-  with Display() as display:
+  first = processes.is_first()
+  with Display(quiet=not first) as display:
     source = None
     if config.train.init_from and not started:  # before data are prepared, which may take hours
       source = trained.read(config.train.init_from, tell=display.line)
-    config, builder = experiment.open_data(config, display)
+    config, builder = processes.first_then_others(
+      functools.partial(experiment.open_data, config, display), 'data'
+    )
     net = experiment.make_network(config)
     train_split = experiment.load_split(config, builder, config.data.train_split)
     validation_split = experiment.load_split(config, builder, config.data.validation_split)
     stored = experiment.stored_statistics(config, builder)
     with (
-      workdir.alone(path),
+      workdir.alone(path) if first else contextlib.nullcontext(),
       Signals('stopping after this step') as signals,
       contextlib.ExitStack() as closing,
+      processes.watched(),
     ):
-      workdir.prepare(path, experiment.resolved(config), started)
+      if first:
+        workdir.prepare(path, experiment.resolved(config), started)
       run = Run(
         config, path, net, mesh, train_split, validation_split, stored, source, signals, display
       )
@@ -359,7 +371,6 @@ class Run:
     self.config, self.path, self.net, self.mesh = config, path, net, mesh
     self.train_split, self.validation_split = train_split, validation_split
     self.signals, self.display = signals, display
-    self.replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
     options = experiment.augment_options(config)
     tx = experiment.make_optimizer(config, net)
     computing = {
@@ -375,9 +386,11 @@ class Run:
       self.state, self.statistics, self.progress = restored
     else:
       if stored is None:
-        stored = _compute_statistics(train_split, path, display, signals)
+        stored = processes.first_then_others(
+          functools.partial(_compute_statistics, train_split, path, display, signals), 'statistics'
+        )
       single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
-      self.statistics = jax.device_put(augment.Statistics(**single), self.replicated)
+      self.statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
       self.state = init_state(net, tx, mesh, config.train.seed)
       if source is not None:
         params = _start_from(source, self.state.params, net.num_columns, display)
@@ -392,7 +405,7 @@ class Run:
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.shown = ''  # the words behind the progress bar
     self.clock: tuple[float, int] | None = None  # when, and at which step, it was last read
-    self.log = workdir.MetricsLog(path, self.progress.metrics_lines)
+    self.log = workdir.MetricsLog(path, self.progress.metrics_lines, processes.is_first())
     self.writer = checkpoint.Writer(directory, config.checkpoint.keep)
     self.first_step = self.step + 1
 
@@ -467,12 +480,14 @@ class Run:
         if validation_due:
           self.write_line()
           self.validate()
-        stopping = self.signals.signum is not None  # read once: what stops the run saves it
-        if validation_due or stopping or (every and self.step % every == 0):
+        signum = processes.agreed_stop(
+          self.step, self.signals.signum
+        )  # what stops the run saves it
+        if validation_due or signum or (every and self.step % every == 0):
           self.write_line()
           self.save()
-        if stopping:
-          self.signals.check()
+        if signum:
+          raise Stopped(signum)
         if finished:
           return
         self.advance(next(batches))
@@ -550,7 +565,7 @@ class Run:
       cut_biases=config.cut_biases,
     )
     self.state = self.state._replace(
-      opt_state=self.state.opt_state._replace(learning_rates=jax.device_put(rates, self.replicated))
+      opt_state=self.state.opt_state._replace(learning_rates=mesh_lib.replicate(self.mesh, rates))
     )
     self.rates_epoch = epoch
 
@@ -574,7 +589,8 @@ class Run:
     self.log.write(record)
     self.progress.metrics_lines = self.log.lines
     for name, value in values.items():
-      self.tensorboard.add_scalar(f'{split}/{name}', value, step)
+      if processes.is_first():
+        self.tensorboard.add_scalar(f'{split}/{name}', value, step)
     text = f'step {step}  epoch {epoch:.2f}  {split:10}  loss {values["loss"]:.4f}'
     text += f'  top-1 error {values["top1_error"]:.2%}  top-5 error {values["top5_error"]:.2%}'
     if 'images_per_second' in values:
@@ -586,7 +602,7 @@ class Run:
     """Ends a line of what was trained since the last one; the next step begins another."""
     if self.unwritten is None:
       self.unwritten = self.step, self.state.sums
-      self.state = self.state._replace(sums=jax.device_put(metrics.empty(), self.replicated))
+      self.state = self.state._replace(sums=mesh_lib.replicate(self.mesh, metrics.empty()))
 
   def write_line(self) -> None:
     """Writes the line that was ended, if anything was trained; by now its step has been too.
@@ -615,7 +631,8 @@ class Run:
     move = self.display.task('validation', self.validation_split.num_examples)
 
     def progress(images: int) -> None:
-      self.signals.check()
+      if jax.process_count() == 1:  # several stop together, at a step
+        self.signals.check()
       move(images)
 
     try:

@@ -2,11 +2,12 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alexnet_jax import files
 from alexnet_jax.errors import UserError
@@ -173,8 +174,15 @@ class MetricsLog:
     lines: lines written so far.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str], keep_lines: int):
-    """Opens the log, and drops what stands after the first `keep_lines` whole lines."""
+  def __init__(self, workdir: str | os.PathLike[str], keep_lines: int, writes: bool = True):
+    """Opens the log, and drops what stands after the first `keep_lines` whole lines.
+
+    Without `writes` it only counts: of several processes, one writes.
+    """
+    if not writes:
+      self._file: BinaryIO = io.BytesIO()
+      self.lines = keep_lines
+      return
     path = Path(workdir) / 'metrics.jsonl'
     kept = path.read_bytes().splitlines(keepends=True)[:keep_lines] if path.exists() else []
     kept = [line for line in kept if line.endswith(b'\n')]

@@ -1,0 +1,149 @@
+"""One run in several processes, on one host or many: who they are, and what they do in turn.
+
+Each process runs the same program on devices of its own; jax makes one machine of them. The first
+one alone prints, and writes what is not a checkpoint.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import jax
+from jax._src import distributed
+from orbax.checkpoint import multihost
+
+from alexnet_jax import host
+from alexnet_jax.errors import UserError
+
+T = TypeVar('T')
+
+EXIT_LOST = 75
+"""The exit code where another process is lost: start me again (sysexits.h's EX_TEMPFAIL)."""
+
+HEARTBEAT_SECONDS = 30
+"""After so long without a sign of life of a process, the others end."""
+
+_STOP, _FAILED = 'alexnet_jax/stop', 'alexnet_jax/failed'  # keys that jax's coordinator keeps
+_AHEAD = 3  # steps
+_PREPARING_SECONDS = 7 * 24 * 3600  # for what the first process does while the others wait
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> int:
+  """Makes this process one of several, where it is; call it before jax looks for devices.
+
+  Args:
+    coordinator: host and port of the first process, as 'node1:1234'; None where a launcher says it.
+    num_processes: how many there are; None likewise.
+    process_id: which one this is, from 0; None likewise.
+
+  Returns:
+    How many there are.
+
+  Raises:
+    UserError: one of the three is given without the others, or the others cannot be reached.
+  """
+  given = (coordinator, num_processes, process_id)
+  if given == (None, None, None):
+    if not host.has_peers(os.environ):
+      return 1
+  elif None in given:
+    raise UserError(
+      'one process of several needs all of --coordinator=HOST:PORT, --num_processes and --process_id'
+    )
+  jax.config.update('jax_enable_preemption_service', False)  # `agreed_stop` takes all signals
+  try:
+    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+  except (RuntimeError, ValueError) as error:
+    raise UserError(f'cannot join the other processes: {str(error).splitlines()[0]}') from error
+  return int(distributed.global_state.num_processes or 1)
+
+
+def is_first() -> bool:
+  """Whether this is the process that prints and writes; alone, it is."""
+  return jax.process_index() == 0
+
+
+def first_then_others(work: Callable[[], T], what: str) -> T:
+  """Does the work in the first process and, once that has ended well, in the others.
+
+  So the others find what it has made. Where it fails, the process ends (`fail`), and so do they.
+
+  Args:
+    work: what to do.
+    what: a name for it, the same in each process.
+  """
+  if is_first():
+    result = work()
+    multihost.sync_global_processes(what, timeout=_PREPARING_SECONDS)
+    return result
+  multihost.sync_global_processes(what, timeout=_PREPARING_SECONDS)
+  return work()
+
+
+def agreed_stop(step: int, signum: int | None) -> int | None:
+  """The signal by which all processes stop after this step; None to go on.
+
+  One that is asked to stop names a step that none has come to yet: a step ends only when all have
+  begun it, and each process looks at the last step's loss, so they are at most two apart.
+
+  Args:
+    step: steps done; each process asks after each.
+    signum: the signal that has come to this process, if one has.
+  """
+  client = distributed.global_state.client
+  if client is None:
+    return signum
+  if signum is not None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one has named its step
+      client.key_value_set(_STOP, f'{step + _AHEAD} {signum}')
+  try:
+    at, number = map(int, client.key_value_try_get(_STOP).split())
+  except jax.errors.JaxRuntimeError:  # not found
+    return None
+  return number if step >= at else None
+
+
+def fail(message: str, code: int) -> int:
+  """Ends a run with a message on stderr, in all of its processes.
+
+  Alone, it returns the code for the process to end with. Of several, the first that fails prints
+  and all end at once: what they would wait for does not come.
+  """
+  client = distributed.global_state.client
+  if client is None:
+    print(message, file=sys.stderr)
+    return code
+  try:
+    client.key_value_set(_FAILED, str(code))
+    print(f'{message} (process {distributed.global_state.process_id})', file=sys.stderr)
+  except jax.errors.JaxRuntimeError:  # another was first
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      code = int(client.key_value_try_get(_FAILED))
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if distributed.global_state.process_id == 0:
+    time.sleep(2)  # the others ask here whether another was first
+  os._exit(code)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+  """Ends this process with EXIT_LOST where, of several, another is gone while they compute.
+
+  That is seen at once where a connection breaks, and after HEARTBEAT_SECONDS where a process or
+  its host hangs; then jax ends this one, naming the task.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if distributed.global_state.client is None:
+      raise
+    why = str(error).strip().splitlines()[0]
+    fail(
+      f'another process is gone: {why[:200]}\nStart all of them again: the run goes on from its'
+      ' last checkpoint.',
+      EXIT_LOST,
+    )
