@@ -215,8 +215,19 @@ def predict(
     crop_size: the network's input size.
     mesh: of the step.
     progress: called with the number of images of each batch.
+
+  Raises:
+    UserError: they take more memory than there is.
   """
   count, classes = split.num_examples, len(split.class_names)
+  needed = 2 * 4 * count * classes
+  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  if needed > memory:
+    raise UserError(
+      f'the probabilities of {count:,} images and {classes:,} classes take {needed / 1e9:,.0f} GB,'
+      f' and there are {memory / 1e9:,.0f} GB of memory; evaluate a part of them, as with'
+      " --config.data.validation_split='validation[:1%]'"
+    )
   centre_crop = np.empty((count, classes), np.float32)
   ten_views = np.empty((count, classes), np.float32)
   labels = np.empty(count, np.int32)
@@ -246,7 +257,8 @@ def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[s
 
   Args:
     path: the run's folder.
-    config: the run's, but for where and in what batches it runs.
+    config: the run's, but for where and in what batches it runs, and on which split: that of
+      data.validation_split.
 
   Returns:
     What evaluation.json holds, as of `evaluate_ensemble`, with one member.
@@ -256,10 +268,12 @@ def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[s
   """
   experiment.check(config)
   open_fields = ('model.num_classes',) if config.model.num_classes is None else ()
-  workdir.check(path, experiment.resolved(config), (*_ELSEWHERE, *open_fields))
+  free = (*_ELSEWHERE, 'data.validation_split', *open_fields)
+  workdir.check(path, experiment.resolved(config), free)
   _emulate_devices(config)
   with Display() as display:
     network = trained.read(path, tell=display.line)
+    network.config.data.validation_split = config.data.validation_split
     _prepare(Path(path))
     found = _predict(network, config, display)
   return _write(Path(path), [_Member(str(path), network, 1.0, predictions.errors(found))], found)

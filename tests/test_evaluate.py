@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -337,6 +338,27 @@ def test_where_and_in_what_batches_it_runs_may_change_and_nothing_else(runs):
     assert again['ten_views'][name] == first['ten_views'][name]
   with pytest.raises(UserError, match=r"augment\.mean: 'pixel', not 'centre'"):
     evaluate.evaluate_workdir('a', run_config(**{'augment.mean': 'centre'}))
+
+
+def test_a_run_is_evaluated_on_another_split(runs, calls):
+  said = evaluate.evaluate_workdir('a', run_config(**{'data.validation_split': 'train'}))
+  assert (said['split'], said['images']) == ('train', 1438)
+  assert_plain(
+    trained.read('a'),
+    dataset.digits('train'),
+    predictions.Predictions(**{k: v for k, v in kept('a').items() if k != 'identity'}),
+  )
+  # An ensemble is of the split that its members were validated on.
+  said = evaluate.evaluate_ensemble(['a'], None, 'alone')
+  assert (said['split'], said['images']) == ('validation', 359)
+  assert calls == ['a', 'a']
+
+
+def test_probabilities_that_no_memory_holds_are_refused_before_anything_is_read():
+  split = SimpleNamespace(num_examples=10**9, class_names=range(10_184))
+  with pytest.raises(UserError, match='10,184 classes take 81,472 GB, and there are') as caught:
+    evaluate.predict(None, None, None, split, batch_size=1, crop_size=1, mesh=None)
+  assert 'data.validation_split' in str(caught.value)
 
 
 @pytest.mark.parametrize('weights', [None, [1, 1, 2], [0, 0.1, 0]])
