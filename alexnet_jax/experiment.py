@@ -191,6 +191,17 @@ def _check_classes(config: ConfigDict, names: Sequence[str]) -> None:
     )
 
 
+def _check_splits(config: ConfigDict, source: sources.Source) -> None:
+  """Raises UserError where a split that is asked for, or is a part of one, is not there."""
+  for field in ('train_split', 'validation_split'):
+    for part in config.data[field].split('+'):
+      if part.split('[')[0].strip() not in (*source.splits, 'all'):  # tfds has 'all'
+        raise UserError(
+          f'data.{field} is {config.data[field]!r}, but {source.name} has only'
+          f' {", ".join(map(repr, source.splits))}; parts of one are train[:90%], train[90%:]'
+        )
+
+
 def _builder(config: ConfigDict, display: Display) -> Any:
   """A builder of the data, shrunk if need be; None for digits."""
   data = config.data
@@ -218,6 +229,9 @@ def _builder(config: ConfigDict, display: Display) -> Any:
           return _open_prepared(config, directory)  # the originals are gone, and are not needed
         if name == 'imagenet2012':
           raise UserError(sources.imagenet_instructions(where))
+        display.line(
+          f'{name} is not in {where} yet: tfds downloads and prepares it there, which takes internet'
+        )
         records.let_tfds_prepare(builder)
       if not records.needs_shrinking(builder, data.image_size):
         return builder
@@ -226,6 +240,7 @@ def _builder(config: ConfigDict, display: Display) -> Any:
       sources.check_synsets(source.class_names)
 
   _check_classes(config, source.class_names)  # before what may take hours
+  _check_splits(config, source)
   directory = prepare.prepare(
     source,
     prepared_dir,

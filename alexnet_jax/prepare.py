@@ -253,12 +253,13 @@ def _write_shard(
         tell(1)
         example = square.example
         if square.record is None:
-          name = done.rule['class_names'][example.label]
+          name = done.rule['class_names'][example.label] if example.label >= 0 else ''
           done.unreadable.append([split, name, example.file_name, square.reason])
           continue
         writer.write(square.record)
         written = [written[0] + 1, written[1] + len(square.record)]
-        done.labels[split][example.label] += 1
+        if example.label >= 0:  # else it has none
+          done.labels[split][example.label] += 1
         if square.pixels is not None:
           done.sums.add(square.pixels, square.products)
   except tf.errors.OpError as error:  # TensorFlow's own, for a full disk

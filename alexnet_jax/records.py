@@ -85,10 +85,12 @@ def let_tfds_prepare(builder: Any) -> None:
     builder.download_and_prepare()
   except Exception as error:  # whatever tfds, a download or a missing archive raises
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    *name, _ = builder.info.full_name.split('/')
     raise UserError(
-      f'{builder.info.full_name} is not prepared in {builder.data_path.parent.parent}, and'
+      f'{builder.info.full_name} is not prepared in {builder.data_path.parents[len(name)]}, and'
       f' preparing it failed: {first}\n'
-      'Set data.data_dir to the folder where tfds has prepared it.'
+      'Set data.data_dir to the folder where tfds has prepared it; without internet, to a copy of'
+      f' what `tfds build {"/".join(name)}` makes where there is.'
     ) from error
 
 
@@ -235,7 +237,7 @@ class RecordSplit:
         f'{builder.data_path} is stored as {info.file_format.value}; have tfds prepare it as tfrecord'
       )
     self._image_key, self._label_key = supervised_keys(info)
-    self._builder = builder
+    self._builder, self._split = builder, split
     self.num_examples = sum(part.to - part.from_ for part in parts)
     if any(part.to <= part.from_ for part in parts):
       raise UserError(f'the split {split!r} of {info.full_name} is empty')
@@ -405,7 +407,13 @@ class RecordSplit:
     options.autotune.enabled = False  # with it, ending sometimes takes seconds
     try:
       batches = examples.batch(batch_size).prefetch(2).with_options(options)
-      yield from batches.as_numpy_iterator()
+      for batch in batches.as_numpy_iterator():
+        if batch['label'].min() < 0:  # as tfds has it where labels are not public
+          raise UserError(
+            f'{self._builder.info.full_name} has no labels of its split {self._split!r}; set'
+            ' data.train_split and data.validation_split to others'
+          )
+        yield batch
     except tf.errors.OpError as error:
       cause = failures[0] if failures else error
       if isinstance(cause, UserError):

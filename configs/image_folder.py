@@ -3,6 +3,7 @@
 PHOTOS/train/CLASS/*.jpg and PHOTOS/val/CLASS/*.jpg, or PHOTOS/CLASS/*.jpg, of which a tenth is held
 out. The first run shrinks the images once, to 256x256 pixels, and says where it writes them
 (--config.data.prepared_dir). The network has as many outputs as there are classes.
+flower_photos, of the Keras and TensorFlow tutorials, is such a folder as it is unpacked.
 
 Weights are drawn as He et al. do, on pixels divided by 64: the paper's start takes thousands of
 steps to leave chance, and a folder of some hundred or thousand images does not give so many.

@@ -1,0 +1,26 @@
+"""AlexNet on the 3,670 photographs of five flowers of TensorFlow's tutorials.
+
+tfds's `tf_flowers` has a training split alone, of which the last tenth is held out; the mean image
+is that of the other nine. The same photographs as a folder, flower_photos/CLASS/*.jpg, are for
+configs/image_folder.py, which holds out a tenth of each class, or of
+--config.data.validation_fraction=0.2 a fifth.
+
+Command:  python launch.py --config=configs/flowers.py
+          tfds downloads the photographs (229 MB) where --config.data.data_dir does not have them.
+Cost:     20 epochs of 3,303 images, as configs/image_folder.py.
+Expected: not yet measured.
+"""
+
+from ml_collections import config_dict
+
+from configs import image_folder
+
+
+def get_config() -> config_dict.ConfigDict:
+  """Returns the configuration."""
+  config = image_folder.get_config()
+  config.model.num_classes = 5
+  config.data.name = 'tf_flowers'
+  config.data.train_split = 'train[:90%]'
+  config.data.validation_split = 'train[90%:]'
+  return config

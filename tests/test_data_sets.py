@@ -1,0 +1,311 @@
+"""Each config opens its data set, here of a few made-up images in the same form, and trains on it."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from alexnet_jax import dataset, evaluate, experiment, prepare, records, train, trained
+from alexnet_jax.errors import UserError
+from configs import (
+  flowers,
+  image_folder,
+  imagenet2010,
+  imagenet_conv6_pretrain,
+  imagenet_fall2009,
+  imagenette,
+  places365_small,
+)
+from tests.stored import noise
+
+FLOWERS = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
+
+
+class Lines:
+  """A display that keeps what it is told."""
+
+  live = False
+
+  def __init__(self):
+    self.lines = []
+
+  def line(self, text):
+    self.lines.append(text)
+
+  def task(self, *_):
+    return lambda *args, **kwargs: None
+
+
+@pytest.fixture(autouse=True)
+def no_other_folder(monkeypatch, tmp_path):
+  """What forgets to say where to write does not write into the home folder."""
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+
+
+def photo(number, height=258, width=270):
+  """A JPEG of a colour of its own."""
+  file = io.BytesIO()
+  color = tuple(noise(number, 1, 1)[0, 0].tolist())
+  Image.new('RGB', (width, height), color).save(file, 'JPEG', quality=95)
+  return file.getvalue()
+
+
+def store(folder, name, labels, **size):
+  """Writes a tfds data set by its own builder, with its features, but for images of ours.
+
+  Args:
+    folder: tfds's data_dir.
+    name: the data set's.
+    labels: of each split.
+    size: of the images.
+  """
+  _, tfds = records.import_tensorflow()
+  folder.mkdir(exist_ok=True)
+  builder = tfds.builder(name, data_dir=folder)
+
+  def examples(split):
+    for number, label in enumerate(labels[split]):
+      row = {'image': io.BytesIO(photo(number + 100 * len(split), **size)), 'label': label}
+      file_name = {'filename': f'{number}.jpg'} if 'filename' in builder.info.features else {}
+      yield number, row | file_name
+
+  builder._split_generators = lambda dl_manager: {split: examples(split) for split in labels}
+  builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+
+
+def fill(root, classes, **images):
+  """A folder of so many images of each class, for each split."""
+  number = 0
+  for split, count in images.items():
+    for name in classes:
+      folder = root / split / name if split != 'all' else root / name
+      folder.mkdir(parents=True)
+      for _ in range(count):
+        (folder / f'{(number := number + 1)}.jpg').write_bytes(photo(number))
+  return root
+
+
+def config_of(base, tmp_path, **fields):
+  """A config with one small convolution, for two steps on the data in a folder."""
+  config = base.get_config()
+  config.model.num_columns = 1
+  config.model.conv1.update(features=4, stride=16)
+  config.model.pool.layers = ('conv1',)
+  config.model.response_norm.layers = ()
+  for name in ('conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'fc6', 'fc7', 'bottleneck'):
+    config.model[name].features = 0
+  config.augment.lighting.std = ()
+  config.data.data_dir = str(tmp_path / 'data')
+  config.data.prepared_dir = str(tmp_path / 'prepared')
+  config.mesh.column_devices = config.mesh.data_devices = 1
+  config.train.batch_size = 4
+  config.train.num_steps = 2
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+def open_splits(config):
+  """The config, its data opened, and the training and validation split."""
+  experiment.check(config)
+  config, builder = experiment.open_data(config, Lines())
+  splits = [
+    experiment.load_split(config, builder, config.data[field])
+    for field in ('train_split', 'validation_split')
+  ]
+  return config, builder, *splits
+
+
+def colors(split):
+  """The colours of a split's images, each of which has one of its own."""
+  with contextlib.closing(dataset.whole_images(split)) as batches:
+    images = np.concatenate([batch['image'] for batch in batches])
+  return [tuple(image[128, 128].tolist()) for image in images]
+
+
+def refusal(function, *arguments):
+  """The message that a user gets for a mistake: one or two lines."""
+  with pytest.raises(UserError) as caught:
+    function(*arguments)
+  message = str(caught.value)
+  assert 1 <= len(message.splitlines()) <= 2
+  return message
+
+
+# tfds data sets.
+
+
+def test_places_trains_on_the_images_as_they_are_stored(tmp_path):
+  labels = {'train': range(0, 365, 40), 'test': [-1] * 3, 'validation': [0, 364, 100]}
+  store(tmp_path / 'data', 'places365_small', labels, height=256, width=256)
+  config = config_of(places365_small, tmp_path)
+  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
+  assert not (tmp_path / 'prepared').exists()
+  network = trained.read(tmp_path / 'run')
+  assert len(network.class_names) == network.config.model.num_classes == 365
+  assert network.class_names[:2] == ['airfield', 'airplane_cabin']
+
+
+@pytest.mark.parametrize('name', ['imagenette/full-size-v2', 'imagenette/320px-v2'])
+def test_imagenette_is_shrunk_with_its_mean_image(tmp_path, name):
+  store(tmp_path / 'data', name, {'train': range(10), 'validation': range(3)})
+  config, builder, training, validation = open_splits(
+    config_of(imagenette, tmp_path, **{'data.name': name})
+  )
+  [directory] = (tmp_path / 'prepared').iterdir()
+  assert directory.name == f'{name.replace("/", "_").replace("-", "_")}_256'
+  assert (training.num_examples, validation.num_examples) == (10, 3)
+  assert training.image_size == 256
+  assert list(training.class_names[:2]) == ['n01440764', 'n02102040']
+  mean_image = experiment.stored_statistics(config, builder)['mean_image']
+  np.testing.assert_array_equal(mean_image, dataset.statistics(training)['mean_image'])
+
+
+def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(tmp_path):
+  store(tmp_path / 'data', 'tf_flowers', {'train': [0, 1, 2, 3, 4] * 6})
+  config, builder, training, validation = open_splits(config_of(flowers, tmp_path))
+  assert (training.num_examples, validation.num_examples) == (27, 3)
+  of_training, held_out = colors(training), colors(validation)
+  assert len({*of_training, *held_out}) == 30
+  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
+  network = trained.read(tmp_path / 'run')
+  assert list(network.class_names) == ['dandelion', 'daisy', 'tulips', 'sunflowers', 'roses']
+  mean_color = network.statistics.mean_image.mean(axis=(0, 1))
+  whole = dataset.statistics(training)['mean_image'].mean(axis=(0, 1))
+  np.testing.assert_allclose(mean_color, whole, rtol=1e-5)
+  together = experiment.load_split(config, builder, 'train')
+  assert np.abs(dataset.statistics(together)['mean_image'].mean(axis=(0, 1)) - whole).max() > 0.1
+
+
+def test_labels_that_are_not_public_are_refused(tmp_path):
+  labels = {'train': range(4), 'test': [-1] * 4}
+  store(tmp_path / 'data', 'places365_small', labels, height=256, width=256)
+  for megabytes in (1, 512):  # read as it is used, and into memory
+    config = config_of(places365_small, tmp_path, **{'data.memory_megabytes': megabytes})
+    config, builder = experiment.open_data(config, Lines())
+
+    def read_all(config=config, builder=builder):
+      return colors(experiment.load_split(config, builder, 'test'))
+
+    assert "places365_small/2.1.0 has no labels of its split 'test'" in refusal(read_all)
+
+
+def test_images_without_labels_count_for_no_class_when_they_are_shrunk(tmp_path):
+  labels = {'train': range(10), 'validation': [-1, -1]}
+  store(tmp_path / 'data', 'imagenette/full-size-v2', labels)
+  _, builder = experiment.open_data(config_of(imagenette, tmp_path), Lines())
+  counts = prepare.read_metadata(builder.data_path)['images_per_class']
+  assert counts == {'train': [1] * 10, 'validation': [0] * 10}
+
+
+@pytest.mark.parametrize(
+  ('base', 'name', 'there', 'labels'),
+  [
+    (flowers, 'imagenette/full-size-v2', 10, {'train': [0], 'validation': [0]}),
+    (imagenette, 'tf_flowers', 5, {'train': [0]}),
+    (places365_small, 'tf_flowers', 5, {'train': [0]}),
+  ],
+)
+def test_a_tfds_data_set_of_other_classes_is_refused(tmp_path, base, name, there, labels):
+  store(tmp_path / 'data', name, labels)
+  config = config_of(base, tmp_path, **{'data.name': name})
+  message = refusal(open_splits, config)
+  asked = config.model.num_classes
+  assert message.startswith(f'{name} has {there} classes but model.num_classes is {asked}')
+  assert not (tmp_path / 'prepared').exists()
+
+
+@pytest.mark.parametrize(
+  ('field', 'split'), [('validation_split', 'validation'), ('train_split', 'trian[:90%]+train')]
+)
+def test_a_split_that_is_not_there_is_named_before_anything_is_prepared(tmp_path, field, split):
+  store(tmp_path / 'data', 'tf_flowers', {'train': range(5)})
+  message = refusal(open_splits, config_of(flowers, tmp_path, **{f'data.{field}': split}))
+  assert f"data.{field} is '{split}', but tf_flowers has only 'train'" in message
+  assert not (tmp_path / 'prepared').exists()
+
+
+@pytest.mark.parametrize('split', ['train[90%:', 'train[:200%]', 'train[5:5]', 'train[99:]'])
+def test_a_part_of_a_split_that_cannot_be_is_named(tmp_path, split):
+  store(tmp_path / 'data', 'tf_flowers', {'train': range(5)})
+  message = refusal(open_splits, config_of(flowers, tmp_path, **{'data.validation_split': split}))
+  assert repr(split) in message
+
+
+@pytest.mark.parametrize('base', [flowers, imagenette, places365_small])
+def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
+  def fail(*args, **kwargs):
+    raise requests.ConnectionError('Failed to resolve')
+
+  monkeypatch.setattr(requests.Session, 'request', fail)
+  (tmp_path / 'data').mkdir()
+  config = config_of(base, tmp_path)
+  display = Lines()
+  message = refusal(experiment.open_data, config, display)
+  [line] = display.lines
+  assert line.endswith('tfds downloads and prepares it there, which takes internet')
+  first, second = message.splitlines()
+  assert 'is not prepared in' in first
+  assert f'{tmp_path / "data"}, and preparing it failed: ' in first
+  assert 'Set data.data_dir' in second
+  assert f'`tfds build {config.data.name}`' in second
+
+
+# Folders.
+
+
+def test_the_tutorials_folder_of_flowers_is_one_of_photographs(tmp_path):
+  root = fill(tmp_path / 'flower_photos', FLOWERS, all=5)
+  (root / 'LICENSE.txt').write_text('by their photographers')
+  fields = {'data.data_dir': str(root), 'data.validation_fraction': 0.2}
+  config = config_of(image_folder, tmp_path, **fields)
+  config, _, training, validation = open_splits(config)
+  assert config.model.num_classes == 5
+  assert tuple(training.class_names) == FLOWERS
+  assert (training.num_examples, validation.num_examples) == (20, 5)
+  assert not {*colors(training)} & {*colors(validation)}
+
+
+@pytest.mark.parametrize(
+  ('base', 'classes'),
+  [(imagenet2010, 1_000), (imagenet_fall2009, 10_184), (imagenet_conv6_pretrain, 21_843)],
+)
+def test_a_folder_of_other_classes_is_refused(tmp_path, base, classes):
+  fill(tmp_path / 'data', ('n01', 'n02', 'n03'), all=2)
+  message = refusal(open_splits, config_of(base, tmp_path))
+  assert f'has 3 classes but model.num_classes is {classes}' in message
+  assert '--config.model.num_classes=3' in message
+  assert not (tmp_path / 'prepared').exists()
+
+
+def test_ilsvrc_2010_trains_and_is_evaluated_on_its_test_images(tmp_path):
+  fill(tmp_path / 'data', ('n01', 'n02', 'n03'), train=3, val=1, test=2)
+  config = config_of(imagenet2010, tmp_path, **{'model.num_classes': 3})
+  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(lines[-1])['split'] == 'validation'
+  assert evaluate.evaluate_workdir(tmp_path / 'run', config)['images'] == 3
+  config.data.validation_split = 'test'
+  said = evaluate.evaluate_workdir(tmp_path / 'run', config)
+  assert (said['split'], said['images'], said['classes']) == ('test', 6, 3)
+  assert json.loads((tmp_path / 'run' / 'evaluation.json').read_text()) == said
+  config.data.validation_split = 'tset'
+  assert "only 'train', 'validation', 'test'" in refusal(
+    evaluate.evaluate_workdir, tmp_path / 'run', config
+  )
+
+
+@pytest.mark.parametrize(
+  ('base', 'images', 'held_out'),
+  [(imagenet_fall2009, 6, 3), (imagenet_conv6_pretrain, 6, 1)],
+)
+def test_a_release_in_a_folder_is_divided_class_by_class(tmp_path, base, images, held_out):
+  fill(tmp_path / 'data', ('n01', 'n02'), all=images)
+  fields = {'model.num_classes': 2, 'data.validation_split': 'validation'}
+  _, _, training, validation = open_splits(config_of(base, tmp_path, **fields))
+  assert validation.num_examples == 2 * held_out
+  assert training.num_examples == 2 * (images - held_out)
+  assert not {*colors(training)} & {*colors(validation)}
