@@ -1,0 +1,208 @@
+"""Several processes: who has peers, when they stop, and what two make together."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import host, processes, trained, workdir
+from alexnet_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = [
+  '--config=configs/digits.py',
+  *(f'--config.model.conv{i}.features={n}' for i, n in enumerate((8, 16, 16, 16, 16), 1)),
+  '--config.model.fc6.features=32',
+  '--config.model.fc7.features=32',
+  '--config.train.log_every_steps=1',
+]
+SRUN = {'SLURM_STEP_NODELIST': 'a,b', 'SLURM_STEP_NUM_TASKS': '2'}
+
+
+@pytest.mark.parametrize(
+  ('environment', 'count'),
+  [
+    ({}, 1),
+    (SRUN, 2),
+    ({**SRUN, 'SLURM_STEP_NUM_TASKS': '1'}, 1),
+    ({'SLURM_NTASKS': '2', 'SLURM_JOB_ID': '1'}, 1),  # a batch script, without srun
+    ({'OMPI_COMM_WORLD_SIZE': '8'}, 8),
+  ],
+)
+def test_a_launcher_says_how_many_there_are(environment, count):
+  assert host.launched(environment) == count
+  assert host.has_peers(environment) == (count > 1)
+
+
+def test_a_plain_process_is_alone():
+  assert processes.join(None, None, None) == 1
+  assert processes.is_first()
+  assert processes.agreed_stop(5, None) is None
+  assert processes.agreed_stop(5, signal.SIGTERM) == signal.SIGTERM
+
+
+@pytest.mark.parametrize('given', [('a:1', None, None), (None, 2, None), ('a:1', 2, None)])
+def test_flags_of_several_processes_go_together(given):
+  with pytest.raises(UserError, match='needs all of --coordinator=HOST:PORT'):
+    processes.join(*given)
+
+
+class Coordinator:
+  """Keeps words for several processes, as jax's does."""
+
+  def __init__(self):
+    self.words = {}
+
+  def key_value_set(self, key, value):
+    if key in self.words:
+      raise jax.errors.JaxRuntimeError('ALREADY_EXISTS')
+    self.words[key] = value
+
+  def key_value_try_get(self, key):
+    if key not in self.words:
+      raise jax.errors.JaxRuntimeError('NOT_FOUND')
+    return self.words[key]
+
+
+@pytest.fixture
+def coordinator(monkeypatch):
+  state = type('State', (), {'client': Coordinator(), 'process_id': 1})
+  monkeypatch.setattr(processes.distributed, 'global_state', state)
+  return state.client
+
+
+def test_all_stop_after_a_step_that_none_has_come_to(coordinator):
+  assert processes.agreed_stop(7, None) is None
+  assert processes.agreed_stop(8, signal.SIGUSR1) is None  # one is asked
+  assert processes.agreed_stop(9, signal.SIGTERM) is None  # and another, of a later step
+  assert [processes.agreed_stop(step, None) for step in (9, 10, 11, 12)] == [
+    None, None, signal.SIGUSR1, signal.SIGUSR1
+  ]  # fmt: skip
+
+
+def test_the_first_that_fails_speaks_and_the_others_take_its_code(coordinator, monkeypatch, capfd):
+  class EndedError(Exception):
+    pass
+
+  def end(code):
+    raise EndedError(code)
+
+  monkeypatch.setattr(processes.os, '_exit', end)
+  for message, code in (('no such split', 1), ('another process is gone', 75)):
+    with pytest.raises(EndedError, match=r'^1$'):
+      processes.fail(message, code)
+  assert capfd.readouterr().err == 'no such split (process 1)\n'
+
+
+def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
+  with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'), processes.watched():
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
+
+
+@contextlib.contextmanager
+def started(count, *arguments):
+  """Processes that train together, started and, at the end, killed."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  environment = {name: os.environ[name] for name in os.environ if name != 'XLA_FLAGS'}
+  together = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}'] if count > 1 else []
+  children = [
+    subprocess.Popen(
+      [sys.executable, 'launch.py', *SMALL, *arguments, *together]
+      + [f'--process_id={process}'] * (count > 1),
+      cwd=REPOSITORY,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for process in range(count)
+  ]
+  try:
+    yield children
+  finally:
+    for child in children:
+      child.kill()
+      child.wait()
+      child.stdout.close()
+      child.stderr.close()
+
+
+def train(count, *arguments, codes=(0,)):
+  """Trains in so many processes; returns what each printed."""
+  with started(count, *arguments) as children:
+    printed = [child.communicate(timeout=240) for child in children]
+    assert {child.returncode for child in children} <= set(codes), printed
+  return [''.join(outputs) for outputs in printed]
+
+
+def losses(path):
+  return np.array([record['loss'] for record in workdir.read_metrics(path)])
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+  """What two processes printed, one of whose columns each has, and their workdir."""
+  path = tmp_path_factory.mktemp('two') / 'run'
+  shape = ['--config.mesh.column_devices=2', '--config.mesh.data_devices=1']
+  return train(2, *shape, '--config.train.num_steps=4', f'--workdir={path}'), path
+
+
+def test_two_processes_train_the_network_of_one(two, tmp_path):
+  _, path = two
+  alone = ['--config.mesh.column_devices=1', f'--workdir={tmp_path}/one']
+  train(1, *alone, '--config.train.num_steps=4')
+  assert len(losses(path)) == 5
+  np.testing.assert_allclose(losses(path), losses(tmp_path / 'one'), atol=1e-5)
+  ours, theirs = (trained.read(run).params for run in (path, tmp_path / 'one'))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+
+
+def test_the_first_process_alone_speaks(two):
+  (first, other), _ = two
+  assert first.count('validation  loss') == 1
+  assert not [line for line in other.splitlines() if line and 'Gloo' not in line]
+
+
+@pytest.mark.slow
+def test_where_one_process_is_killed_the_other_ends_and_says_so(tmp_path):
+  path = tmp_path / 'run'
+  with started(2, '--config.train.num_epochs=1000', f'--workdir={path}') as children:
+    while not workdir.last_epoch(path) > 1:
+      assert children[0].poll() is None
+    children[1].kill()
+    _, said = children[0].communicate(timeout=60)
+    assert children[0].returncode == 75, said
+  assert 'another process is gone' in said
+  assert 'Traceback' not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('asked', [0, 1])
+def test_all_stop_where_one_is_asked_and_one_process_goes_on(tmp_path, asked):
+  path = tmp_path / 'run'
+  few = ['--config.mesh.column_devices=1', f'--workdir={path}']
+  with started(2, '--config.train.num_epochs=1000', *few) as children:
+    while not workdir.last_epoch(path) > 1:
+      assert children[0].poll() is None
+    children[asked].send_signal(signal.SIGUSR1)
+    said = [child.communicate(timeout=60)[1] for child in children]
+    assert [child.returncode for child in children] == [75, 75], said
+  step = max(int(name.name) for name in (path / 'checkpoints').iterdir() if name.name.isdecimal())
+  assert workdir.read_metrics(path)[-1]['step'] == step
+  [printed] = train(1, *few, f'--config.train.num_steps={step + 2}')
+  assert f'going on at step {step} to {step + 2}' in printed
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_once(tmp_path):
+  printed = train(2, '--config.data.validation_split=no', f'--workdir={tmp_path}', codes=(1,))
+  assert ''.join(printed).count('launch.py: digits has the splits') == 1
