@@ -33,6 +33,15 @@ def options(platform: str, library_fusions: bool = True) -> dict[str, str]:
   return {name: fusions}
 
 
+def ordered(platform: str) -> dict[str, str]:
+  """Options with which `lax.optimization_barrier` also orders what a program for CPUs computes.
+
+  XLA's CPU backend takes barriers out before it decides in which order to compute, and so how much
+  memory is needed; other platforms do so after.
+  """
+  return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if platform == 'cpu' else {}
+
+
 def use_cache() -> None:
   """Keeps what is compiled in a folder of the user's, for the next process to load.
 

@@ -21,6 +21,7 @@ from alexnet_jax import (
   records,
   sources,
   statistics,
+  workdir,
 )
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
@@ -35,14 +36,23 @@ def resolved(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_resolved(value: dict[str, Any]) -> ConfigDict:
-  """The config of which `resolved` made this; JSON's lists are tuples again."""
+  """The config of which `resolved` made this; JSON's lists are tuples again.
+
+  A config of before a field was added is given that field, with the value of what was done then.
+  """
 
   def tuples(part: Any) -> Any:
     if isinstance(part, dict):
       return {name: tuples(inner) for name, inner in part.items()}
     return tuple(map(tuples, part)) if isinstance(part, list) else part
 
-  return ConfigDict(tuples(value))
+  config = ConfigDict(tuples(value))
+  there = dict(workdir.flatten(value))
+  for field, before in workdir.ADDED_FIELDS.items():
+    section, _, name = field.partition('.')
+    if section in config and field not in there:
+      config[section][name] = before
+  return config
 
 
 def check(config: ConfigDict) -> None:
@@ -52,6 +62,7 @@ def check(config: ConfigDict) -> None:
   at_least = {
     'train.log_every_steps': (config.train.log_every_steps, 1),
     'train.batch_size': (config.train.batch_size, 1),
+    'train.gradient_accumulation_steps': (config.train.gradient_accumulation_steps, 1),
     'train.seed': (config.train.seed, 0),
     'augment.images_per_draw': (config.augment.images_per_draw, 1),
     'augment.crop_offsets': (config.augment.crop_offsets, 1),
@@ -135,6 +146,18 @@ def make_mesh(config: ConfigDict) -> Mesh:
       f' devices; set it to a multiple of {parts}, or set mesh.data_devices'
     )
   return mesh
+
+
+def check_microbatches(config: ConfigDict, mesh: Mesh) -> None:
+  """Raises UserError where a device's part of a batch does not divide into microbatches."""
+  steps = config.train.gradient_accumulation_steps
+  images = config.train.batch_size // mesh.shape[mesh_lib.DATA]
+  if images % steps:
+    fitting = ', '.join(str(number) for number in range(1, images + 1) if not images % number)
+    raise UserError(
+      f'train.gradient_accumulation_steps={steps} does not divide the {images} images of a batch'
+      f' that each device has; it may be one of {fitting}'
+    )
 
 
 def augment_options(config: ConfigDict) -> augment.Options:

@@ -97,6 +97,7 @@ def make_train_step(
   *,
   precision: str = 'float32',
   library_fusions: bool = True,
+  accumulation_steps: int = 1,
 ) -> TrainStep:
   """A compiled function from (state, batch, statistics, lighting_std) to the next state and loss.
 
@@ -112,6 +113,8 @@ def make_train_step(
     precision: what the network computes in, one of `compilation.PRECISIONS`; parameters, their
       gradients' sums, velocity, norms' sums, logits and loss are float32 in either.
     library_fusions: see `compilation.options`.
+    accumulation_steps: into how many microbatches, one after the other, each device's part of a
+      batch is split; their gradients' sum is the batch's, to rounding, in less memory.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
   _, specs = state_specs(net, tx)
@@ -123,21 +126,41 @@ def make_train_step(
     augment_key, dropout_key = jax.random.split(key)
     images = batch['image'].shape[0]
     positions = lax.axis_index(mesh_lib.DATA) * images + jnp.arange(images)
-    pixels = augment.training_pixels(
-      augment_key, batch['image'], batch['offset'], positions, statistics, lighting_std, options
-    )
 
-    def loss_fn(params: Any) -> tuple[Array, dict[str, Array]]:
-      # Each device's own from here on, so that their gradients are summed before any is rounded.
-      params = jax.tree.map(lambda w: lax.pcast(w, mesh_lib.DATA, to='varying'), params)
+    def loss_fn(
+      params: Any, batch: Mapping[str, Array], positions: Array
+    ) -> tuple[Array, dict[str, Array]]:
+      pixels = augment.training_pixels(
+        augment_key, batch['image'], batch['offset'], positions, statistics, lighting_std, options
+      )
       logits, _ = local.apply({'params': params}, pixels.astype(precision), dropout_key, positions)
       sums = metrics.batch_sums(logits, batch['label'])
       # A share of the global mean: shard_map sums the gradients of what it replicated.
       return sums['loss'] / (images * mesh.shape[mesh_lib.DATA]), sums
 
-    (loss, sums), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    def each_devices_own(params: Any) -> Any:
+      return jax.tree.map(lambda w: lax.pcast(w, mesh_lib.DATA, to='varying'), params)
+
+    # Each device's own from here on, so that their gradients are summed before any is rounded, and
+    # once, after those of the microbatches.
+    params, sum_over_devices = jax.vjp(each_devices_own, params)
+    size = images // accumulation_steps
+    found: Any = None
+    # Not lax.scan: XLA's CPU backend runs convolutions inside a loop a hundred times slower.
+    for first in range(0, images, size):
+      if found is not None:
+        # One microbatch after the other: all at once, they would need the whole batch's memory.
+        aux, gradients = found
+        pairs = jax.tree.map(lambda *pair: lax.optimization_barrier(pair), params, gradients)
+        params, gradients = jax.tree.transpose(jax.tree.structure(params), None, pairs)
+        found = aux, gradients
+      rows = slice(first, first + size)
+      part = {name: array[rows] for name, array in batch.items()}
+      one = jax.value_and_grad(loss_fn, has_aux=True)(params, part, positions[rows])
+      found = one if found is None else jax.tree.map(jnp.add, found, one)
+    (loss, sums), gradients = found
     loss, sums = lax.psum((loss, sums), mesh_lib.DATA)
-    return loss, sums, gradients
+    return loss, sums, sum_over_devices(gradients)[0]
 
   gradient_fn = jax.shard_map(
     on_device,
@@ -163,11 +186,15 @@ def make_train_step(
     return new_state, loss
 
   placed = mesh_lib.shardings(mesh, specs)
+  platform = mesh.devices.flat[0].platform
   return jax.jit(
     step,
     donate_argnums=0,
     out_shardings=(placed, mesh_lib.shardings(mesh, mesh_lib.REPLICATED)),
-    compiler_options=compilation.options(mesh.devices.flat[0].platform, library_fusions),
+    compiler_options={
+      **compilation.options(platform, library_fusions),
+      **(compilation.ordered(platform) if accumulation_steps > 1 else {}),
+    },
   )
 
 
@@ -324,6 +351,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   path = Path(workdir_path)
   experiment.check(config)
   mesh = experiment.make_mesh(config)
+  experiment.check_microbatches(config, mesh)
   started = bool(checkpoint.steps(path / 'checkpoints'))
   first = processes.is_first()
   with Display(quiet=not first) as display:
@@ -377,7 +405,16 @@ class Run:
       'precision': config.train.precision,
       'library_fusions': config.train.library_fusions,
     }
-    self.train_step = make_train_step(net, tx, mesh, options, config.train.seed, **computing)
+    self.accumulation_steps = config.train.gradient_accumulation_steps
+    self.train_step = make_train_step(
+      net,
+      tx,
+      mesh,
+      options,
+      config.train.seed,
+      accumulation_steps=self.accumulation_steps,
+      **computing,
+    )
     self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
@@ -641,7 +678,7 @@ class Run:
         self.state.params,
         self.statistics,
         self.validation_split,
-        batch_size=self.batch_size,
+        batch_size=self.batch_size // self.accumulation_steps,  # as much as fits into memory
         crop_size=self.net.input_size,
         mesh=self.mesh,
         progress=progress,

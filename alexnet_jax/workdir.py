@@ -23,7 +23,13 @@ CIRCUMSTANCES = (
   'train.num_steps',
   'train.log_every_steps',
   'train.library_fusions',
+  'train.gradient_accumulation_steps',
 )
+
+# Fields that came after the first runs, and what those did: configs that they left lack them.
+ADDED_FIELDS: dict[str, Any] = {
+  'train.gradient_accumulation_steps': 1,
+}
 
 _LOCK = '.lock'
 
@@ -49,7 +55,7 @@ def differences(
     other: the other.
     but_for: fields and sections that may differ.
   """
-  ours, theirs = dict(flatten(config)), dict(flatten(other))
+  ours, theirs = ({**ADDED_FIELDS, **dict(flatten(one))} for one in (config, other))
   return [
     f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}'
     for field in sorted(ours.keys() | theirs.keys())

@@ -78,6 +78,9 @@ def get_config() -> config_dict.ConfigDict:
 
   config.train = train = config_dict.ConfigDict()
   train.batch_size = 128
+  # Each device's part of a batch goes through the network in so many microbatches, and their
+  # gradients are summed: the same numbers, to rounding, in less memory.
+  train.gradient_accumulation_steps = 1
   train.num_epochs = 90
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
   train.seed = 0

@@ -35,6 +35,7 @@ CIRCUMSTANCES = {
   'train.num_epochs': 100,
   'train.num_steps': 3,
   'train.log_every_steps': 1,
+  'train.gradient_accumulation_steps': 2,
 }
 
 
@@ -78,6 +79,13 @@ def test_differences_name_field_and_values(changes, differences):
 
 def test_a_field_that_only_this_config_has_is_a_difference():
   assert workdir.differences(changed({'model.extra': 5}), CONFIG) == ['model.extra: None, not 5']
+
+
+def test_a_field_that_was_added_since_is_no_difference_where_it_changes_nothing(monkeypatch):
+  monkeypatch.setitem(workdir.ADDED_FIELDS, 'model.new', 1)
+  assert workdir.differences(changed({'model.new': 1}), CONFIG) == []
+  assert workdir.differences(CONFIG, changed({'model.new': 1})) == []
+  assert workdir.differences(changed({'model.new': 2}), CONFIG) == ['model.new: 1, not 2']
 
 
 def test_prepare_writes_the_config(tmp_path):
