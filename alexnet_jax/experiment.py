@@ -63,6 +63,7 @@ def check(config: ConfigDict) -> None:
     'train.log_every_steps': (config.train.log_every_steps, 1),
     'train.batch_size': (config.train.batch_size, 1),
     'train.gradient_accumulation_steps': (config.train.gradient_accumulation_steps, 1),
+    'optimizer.base_batch_size': (config.optimizer.base_batch_size, 1),
     'train.seed': (config.train.seed, 0),
     'augment.images_per_draw': (config.augment.images_per_draw, 1),
     'augment.crop_offsets': (config.augment.crop_offsets, 1),
@@ -77,6 +78,7 @@ def check(config: ConfigDict) -> None:
     'augment.mean': (config.augment.mean, augment.MEANS),
     'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
     'train.precision': (config.train.precision, compilation.PRECISIONS),
+    'optimizer.batch_size_rule': (config.optimizer.batch_size_rule, optimizer.BATCH_SIZE_RULES),
     'data.encoding': (config.data.encoding, ('auto', *images.ENCODINGS)),
   }
   for field, (choice, choices) in one_of.items():
@@ -180,6 +182,25 @@ def make_optimizer(config: ConfigDict, net: AlexNet) -> optax.GradientTransforma
     optimizer.weight_decays(
       parameter_shapes(net), config.optimizer.weight_decay, config.optimizer.decay_multipliers
     ),
+  )
+
+
+def learning_rate(config: ConfigDict) -> float:
+  """The rate of weights before any cut, for the batches that there are."""
+  chosen = config.optimizer
+  return chosen.learning_rate * optimizer.batch_size_multiple(
+    chosen.batch_size_rule, config.train.batch_size, chosen.base_batch_size
+  )
+
+
+def describe_learning_rate(config: ConfigDict) -> str:
+  """'learning rate 0.04 (0.01 x 4: linear, batches of 512 for 128)'; '' where it is as given."""
+  chosen, rate = config.optimizer, learning_rate(config)
+  if rate == chosen.learning_rate:
+    return ''
+  return (
+    f'learning rate {rate:.4g} ({chosen.learning_rate:g} x {rate / chosen.learning_rate:.4g}:'
+    f' {chosen.batch_size_rule}, batches of {config.train.batch_size} for {chosen.base_batch_size})'
   )
 
 

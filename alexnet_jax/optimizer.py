@@ -20,6 +20,9 @@ import optax
 Array = jax.Array
 
 
+BATCH_SIZE_RULES = ('none', 'linear', 'sqrt')
+
+
 class PaperSGDState(NamedTuple):
   """What the rule keeps.
 
@@ -72,6 +75,18 @@ def weight_decays(params: Any, weight_decay: float, multipliers: Mapping[str, fl
     }
     for layer, parameters in params.items()
   }
+
+
+def batch_size_multiple(rule: str, batch_size: int, base_batch_size: int) -> float:
+  """What a rate that was chosen for one batch size is multiplied by for another.
+
+  Args:
+    rule: one of BATCH_SIZE_RULES, as `configs/imagenet.py` describes them.
+    batch_size: the batches' size.
+    base_batch_size: the size for which the rate was chosen.
+  """
+  ratio = batch_size / base_batch_size
+  return {'none': 1.0, 'linear': ratio, 'sqrt': ratio**0.5}[rule]
 
 
 def at_epoch(schedule: Sequence[tuple[float, float]], epoch: float, default: float) -> float:

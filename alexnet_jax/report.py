@@ -173,6 +173,8 @@ def network(config: ConfigDict) -> None:
     [summary.cells(row) for row in rows],
     summary.total(rows),
   )
+  if rate := experiment.describe_learning_rate(config):
+    print(rate)
 
 
 def _errors(values: Mapping[str, float]) -> tuple[str, str, str]:

@@ -450,6 +450,7 @@ class Run:
     self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
     if config.train.num_steps is not None:
       self.total_steps = min(self.total_steps, config.train.num_steps)
+    rate = experiment.describe_learning_rate(config)
     devices, per_device = mesh.devices.size, net.num_columns // mesh.shape[mesh_lib.COLUMN]
     display.line(
       f'{config.data.name}: {train_split.num_examples} training and'
@@ -457,7 +458,7 @@ class Run:
       f' {mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with {per_device} of'
       f' {net.num_columns} column{"s" * (net.num_columns > 1)} each;'
       f' {"going on at" if restored else "from"} step {self.step} to {self.total_steps};'
-      f' shuffled {_shuffled(train_split)}; workdir {path}'
+      f' shuffled {_shuffled(train_split)};{rate and f" {rate};"} workdir {path}'
     )
 
   def close(self) -> None:
@@ -587,14 +588,14 @@ class Run:
 
   def learning_rate(self, step: int) -> float:
     """The rate of weights by which a step was made (from 1), before any layer's multiplier."""
-    return float(self.config.optimizer.learning_rate * self.cut(self.epochs_done(step - 1)))
+    return experiment.learning_rate(self.config) * self.cut(self.epochs_done(step - 1))
 
   def set_learning_rates(self, epoch: int) -> None:
     """Puts the rates of an epoch into the state."""
     config = self.config.optimizer
     rates = optimizer.parameter_rates(
       self.state.params,
-      learning_rate=config.learning_rate,
+      learning_rate=experiment.learning_rate(self.config),
       cut=self.cut(epoch),
       epoch=epoch,
       multipliers=config.rate_multipliers,

@@ -29,6 +29,8 @@ CIRCUMSTANCES = (
 # Fields that came after the first runs, and what those did: configs that they left lack them.
 ADDED_FIELDS: dict[str, Any] = {
   'train.gradient_accumulation_steps': 1,
+  'optimizer.batch_size_rule': 'none',
+  'optimizer.base_batch_size': 128,
 }
 
 _LOCK = '.lock'

@@ -61,6 +61,11 @@ def get_config() -> config_dict.ConfigDict:
 
   config.optimizer = optimizer = config_dict.ConfigDict()
   optimizer.learning_rate = 0.01  # section 5
+  # With train.batch_size = k * base_batch_size the rate is multiplied by k ('linear': Krizhevsky,
+  # arXiv:1404.5997, found it best; Goyal et al., arXiv:1706.02677), by the square root of k ('sqrt':
+  # it keeps the updates' variance, also 1404.5997), or left as it is ('none'). The decay stays.
+  optimizer.batch_size_rule = 'none'
+  optimizer.base_batch_size = 128  # of the paper, for which the rate was chosen
   optimizer.momentum = 0.9
   optimizer.weight_decay = 0.0005  # of weights only
   # The rate is divided when the validation error stops improving, three times.

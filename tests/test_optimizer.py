@@ -6,7 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from alexnet_jax import optimizer
+from alexnet_jax import experiment, optimizer
+from alexnet_jax.errors import UserError
+from configs import imagenet
 
 MOMENTUM, DECAY = 0.9, 0.0005
 SHAPES = {
@@ -254,3 +256,38 @@ def test_plateau_cuts(patience, max_cuts, errors, cuts):
     seen.append(plateau.cuts)
   assert seen == cuts
   assert plateau.best_error == min(errors)
+
+
+@pytest.mark.parametrize(
+  ('rule', 'batch_size', 'rate'),
+  [
+    ('none', 128, 0.01),
+    ('none', 1024, 0.01),
+    ('linear', 128, 0.01),
+    ('linear', 256, 0.02),
+    ('linear', 1024, 0.08),
+    ('linear', 64, 0.005),
+    ('sqrt', 128, 0.01),
+    ('sqrt', 512, 0.02),
+    ('sqrt', 32, 0.005),
+  ],
+)
+def test_the_papers_rate_for_other_batches(rule, batch_size, rate):
+  config = imagenet.get_config()
+  assert experiment.learning_rate(config) == 0.01
+  config.optimizer.batch_size_rule, config.train.batch_size = rule, batch_size
+  experiment.check(config)
+  assert experiment.learning_rate(config) == pytest.approx(rate, rel=1e-15)
+  said = experiment.describe_learning_rate(config)
+  assert (said == '') == (rate == 0.01)
+  assert rate == 0.01 or f'learning rate {rate:g} ' in said
+
+
+@pytest.mark.parametrize('value', ['cubic', ''])
+def test_a_mistaken_rule_for_batches_is_named(value):
+  config = imagenet.get_config()
+  config.optimizer.batch_size_rule = value
+  with pytest.raises(
+    UserError, match=r"batch_size_rule is '.*'; it may be 'none', 'linear', 'sqrt'"
+  ):
+    experiment.check(config)

@@ -596,6 +596,19 @@ def test_the_first_line_says_how_images_are_shuffled(tmp_path, capfd, monkeypatc
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 
 
+def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd):
+  rule = {'optimizer.batch_size_rule': 'sqrt', 'optimizer.base_batch_size': 16}
+  cut = {'optimizer.cut_epochs': (1,), 'train.num_steps': 30}
+  train.train_and_evaluate(small_config({**rule, **cut}), tmp_path)
+  said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16); workdir'
+  assert said in capfd.readouterr().err
+  rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
+  assert rates[10] == pytest.approx(0.04)
+  assert rates[30] == pytest.approx(0.004)
+  with pytest.raises(UserError, match=r"batch_size_rule: 'sqrt', not 'none'"):
+    train.train_and_evaluate(small_config({'train.num_steps': 30}), tmp_path)
+
+
 def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
   config = small_config(
     {
