@@ -107,6 +107,16 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'optimizer.cut_epochs is {config.optimizer.cut_epochs!r}; it must hold epochs, as (25, 51)'
     )
+  profiled = config.train.profile_steps
+  if profiled and not (
+    len(profiled) == 2
+    and all(isinstance(step, int) for step in profiled)
+    and 1 <= profiled[0] <= profiled[1]
+  ):
+    raise UserError(
+      f'train.profile_steps is {profiled!r}; it must be () or the first and the last step to trace,'
+      ' counted from 1, as (11, 20)'
+    )
   schedules = {
     f'optimizer.rate_multipliers.{layer}': schedule
     for layer, schedule in config.optimizer.rate_multipliers.items()

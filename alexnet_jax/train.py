@@ -399,6 +399,17 @@ class Run:
     self.config, self.path, self.net, self.mesh = config, path, net, mesh
     self.train_split, self.validation_split = train_split, validation_split
     self.signals, self.display = signals, display
+    self.batch_size = config.train.batch_size
+    self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
+    if config.train.num_steps is not None:
+      self.total_steps = min(self.total_steps, config.train.num_steps)
+    self.profile_steps = config.train.profile_steps or (0, 0)
+    self.profiled_from: int | None = None  # the first step of the trace that is being taken
+    if self.profile_steps[0] > self.total_steps:
+      raise UserError(
+        f'train.profile_steps is {self.profile_steps}, but the run ends with step'
+        f' {self.total_steps}; choose earlier ones'
+      )
     options = experiment.augment_options(config)
     tx = experiment.make_optimizer(config, net)
     computing = {
@@ -446,10 +457,6 @@ class Run:
     self.writer = checkpoint.Writer(directory, config.checkpoint.keep)
     self.first_step = self.step + 1
 
-    self.batch_size = config.train.batch_size
-    self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
-    if config.train.num_steps is not None:
-      self.total_steps = min(self.total_steps, config.train.num_steps)
     rate = experiment.describe_learning_rate(config)
     devices, per_device = mesh.devices.size, net.num_columns // mesh.shape[mesh_lib.COLUMN]
     display.line(
@@ -463,6 +470,7 @@ class Run:
 
   def close(self) -> None:
     """Waits for what is being written."""
+    self.end_profile()
     self.writer.close()
     self.log.close()
     if 'tensorboard' in self.__dict__:
@@ -518,9 +526,8 @@ class Run:
         if validation_due:
           self.write_line()
           self.validate()
-        signum = processes.agreed_stop(
-          self.step, self.signals.signum
-        )  # what stops the run saves it
+        # Asked once: what stops the run saves it.
+        signum = processes.agreed_stop(self.step, self.signals.signum)
         if validation_due or signum or (every and self.step % every == 0):
           self.write_line()
           self.save()
@@ -528,7 +535,14 @@ class Run:
           raise Stopped(signum)
         if finished:
           return
-        self.advance(next(batches))
+        first, until = self.profile_steps
+        if self.profiled_from is None and first <= self.step + 1 <= until:
+          self.start_profile()
+        with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1):
+          self.advance(next(batches))
+        if self.profiled_from is not None and self.step == until:
+          jax.block_until_ready(self.state.params)
+          self.end_profile()
         move(1, status=self.status() if self.display.live else None)
         yield self.step
 
@@ -553,6 +567,24 @@ class Run:
     if self.clock is None:  # the first step compiles; it is not counted
       loss.block_until_ready()
       self.clock = (time.perf_counter(), self.step)
+
+  def start_profile(self) -> None:
+    """Starts a trace, once what was begun before is done."""
+    jax.block_until_ready(self.state.params)
+    jax.profiler.start_trace(str(self.path / 'profile'), create_perfetto_trace=True)
+    self.profiled_from = self.step + 1
+
+  def end_profile(self) -> None:
+    """Writes the trace that has been started, if one has, and says where it is."""
+    if self.profiled_from is None:
+      return
+    first, self.profiled_from = self.profiled_from, None
+    jax.profiler.stop_trace()
+    *_, newest = sorted((self.path / 'profile').glob('plugins/profile/*'))
+    self.display.line(
+      f'trace of steps {first} to {self.step} in {newest}: open perfetto_trace.json.gz at'
+      f' https://ui.perfetto.dev, or all of it with `xprof --logdir={self.path / "profile"}`'
+    )
 
   def check_loss(self) -> None:
     """Looks at the loss that is waiting; raises NotFiniteError where it is no number."""

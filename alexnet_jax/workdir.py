@@ -24,6 +24,7 @@ CIRCUMSTANCES = (
   'train.log_every_steps',
   'train.library_fusions',
   'train.gradient_accumulation_steps',
+  'train.profile_steps',
 )
 
 # Fields that came after the first runs, and what those did: configs that they left lack them.
@@ -31,6 +32,7 @@ ADDED_FIELDS: dict[str, Any] = {
   'train.gradient_accumulation_steps': 1,
   'optimizer.batch_size_rule': 'none',
   'optimizer.base_batch_size': 128,
+  'train.profile_steps': (),
 }
 
 _LOCK = '.lock'

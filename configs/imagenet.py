@@ -92,6 +92,9 @@ def get_config() -> config_dict.ConfigDict:
   # A workdir, checkpoint or .safetensors file to start from: layers whose shapes agree are taken.
   train.init_from = config_dict.placeholder(str)
   train.log_every_steps = 50
+  # Steps, as (first, last), counted from 1, that jax's profiler traces into WORKDIR/profile; () for
+  # none. One step before them compiles.
+  train.profile_steps = ()
   # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
   # and loss: meant for GPUs and TPUs, where it is not measured yet; on a CPU float32 is faster.
   train.precision = 'float32'

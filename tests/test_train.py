@@ -676,6 +676,10 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('optimizer.cut_epochs', ('a',)),
     ('optimizer.rate_multipliers.conv1', (0.1,)),
     ('optimizer.cut_factor', 0.0),
+    ('train.profile_steps', (3,)),
+    ('train.profile_steps', (0, 2)),
+    ('train.profile_steps', (3, 2)),
+    ('train.profile_steps', (1.5, 2)),
   ],
 )
 def test_a_value_that_cannot_be_used_is_named(tmp_path, field, value):
@@ -725,6 +729,47 @@ def test_what_part_of_a_folder_to_hold_out_is_checked(tmp_path, value):
 def test_digits_have_one_size_and_two_splits(tmp_path, change, words):
   with pytest.raises(UserError, match=words):
     train.train_and_evaluate(small_config(change), tmp_path)
+
+
+def traced_steps(path):
+  """The numbers of the steps in the one trace of a run."""
+  [trace] = (path / 'profile').rglob('*.xplane.pb')
+  assert list(trace.parent.glob('perfetto_trace.json.gz'))
+  return sorted(
+    dict(event.stats)['step_num']
+    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == 'train'
+  )
+
+
+def test_a_trace_has_the_steps_that_were_asked_for(tmp_path, capfd):
+  config = small_config({'train.num_steps': 6, 'train.profile_steps': (3, 4)})
+  train.train_and_evaluate(config, tmp_path)
+  assert traced_steps(tmp_path) == [3, 4]
+  [line] = [line for line in capfd.readouterr().err.splitlines() if 'ui.perfetto.dev' in line]
+  assert f'steps 3 to 4 in {tmp_path}/profile/' in line
+  config.train.profile_steps, config.train.num_steps = (1, 2), 7  # they are past
+  train.train_and_evaluate(config, tmp_path)
+  assert traced_steps(tmp_path) == [3, 4]
+
+
+def test_a_run_that_ends_within_the_steps_to_trace_leaves_what_there_is(tmp_path, capfd):
+  config = small_config({'train.num_steps': 3, 'train.profile_steps': (2, 10)})
+  train.train_and_evaluate(config, tmp_path / 'ended')
+  assert traced_steps(tmp_path / 'ended') == [2, 3]
+  assert 'steps 2 to 3 in' in capfd.readouterr().err
+  config.optimizer.learning_rate = 1e30
+  with pytest.raises(train.NotFiniteError):
+    train.train_and_evaluate(config, tmp_path / 'failed')
+  assert traced_steps(tmp_path / 'failed')[0] == 2
+
+
+def test_steps_to_trace_that_the_run_does_not_reach_are_named(tmp_path):
+  config = small_config({'train.num_steps': 3, 'train.profile_steps': (5, 6)})
+  with pytest.raises(UserError, match=r'profile_steps is \(5, 6\), but the run ends with step 3;'):
+    train.train_and_evaluate(config, tmp_path)
 
 
 def test_a_batch_that_does_not_divide_is_named(tmp_path):

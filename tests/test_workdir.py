@@ -36,6 +36,7 @@ CIRCUMSTANCES = {
   'train.num_steps': 3,
   'train.log_every_steps': 1,
   'train.gradient_accumulation_steps': 2,
+  'train.profile_steps': [3, 4],
 }
 
 
