@@ -10,6 +10,9 @@
   python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
   python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
+Installed, `alexnet` is `python launch.py`; a config that is not in the folder at hand is looked for
+beside this file, where those of the project are.
+
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
 save and exit with 75: start me again. The same command under srun or mpirun trains on many hosts.
 """
@@ -161,8 +164,18 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   return None
 
 
+def _beside_this_file(argument: str) -> str:
+  """`--config=configs/digits.py`, or the file alone, with the project's where there is none here."""
+  flag, equals, value = argument.rpartition('=')
+  shipped = Path(__file__).resolve().parent / value
+  if value.endswith('.py') and not Path(value).exists() and shipped.is_file():
+    return f'{flag}{equals}{shipped}'
+  return argument
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
+  argv = [*argv[:1], *map(_beside_this_file, argv[1:])]
   mistake = None
   try:
     rest = list(flags.FLAGS(list(argv)))
@@ -361,6 +374,11 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-if __name__ == '__main__':
+def command() -> None:
+  """Runs the program: of this file, and of `alexnet` where it is installed."""
   host.prepare_process()
   app.run(main, flags_parser=_parse)
+
+
+if __name__ == '__main__':
+  command()
