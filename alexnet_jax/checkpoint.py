@@ -28,7 +28,14 @@ from alexnet_jax.quiet import silenced
 _DESCRIPTION = 'description'
 
 FORMAT = 1
-"""Version of the checkpoints that are written."""
+"""Version of the checkpoints that are written.
+
+Every later version reads those of this number and of all below it: it loads the network, evaluates
+it, and goes on training from it, fields that a config has got since having the value of what was
+done before (`workdir.ADDED_FIELDS`). A number above its own it refuses, asking for an upgrade. What
+a reader of this number could not take for what it is, changes the number, and leaves a checkpoint of
+the old one in tests/data.
+"""
 
 
 class DamagedError(Exception):

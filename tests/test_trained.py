@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import alexnet_jax
 from alexnet_jax import checkpoint, experiment, mesh, train, trained
+from alexnet_jax import workdir as run_files
 from alexnet_jax.errors import UserError
 from tests.small import random_params, small_config
 
@@ -132,6 +135,40 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch
     writer.close()
   with pytest.raises(UserError, match='written by a newer alexnet_jax; upgrade'):
     trained.read(tmp_path)
+
+
+# As the version that wrote the checkpoint of format 1 had them: two images' logits, and the loss of
+# the two steps after it.
+FORMAT1 = Path(__file__).parent / 'data' / 'format1'
+FORMAT1_DIGEST = 'f7cc4394525ef89ade7c3bf55e6836f07444d8633a2a33b9fc346003404e77aa'
+FORMAT1_LOGITS = [
+  [-0.7125, -0.7549, -2.4882, 0.2949, -0.8580, 2.1562, -2.3165, 2.9675, 1.2176, 1.8446],
+  [0.3005, -2.4774, -4.7748, -2.7548, 3.6678, 2.5389, -0.1871, 4.9745, 2.0779, 3.9592],
+]
+FORMAT1_LOSS = 0.6859549283981323
+
+
+def test_a_checkpoint_of_format_1_is_read_and_predicts_as_it_did():
+  classifier = alexnet_jax.load(FORMAT1)
+  assert classifier.step == 300
+  assert list(classifier.class_names) == list('0123456789')
+  assert checkpoint.digest(classifier.params) == FORMAT1_DIGEST
+  images = (np.arange(2 * 8 * 8 * 3) * 7 % 256).reshape(2, 8, 8, 3).astype(np.uint8)
+  np.testing.assert_allclose(classifier.logits(images), FORMAT1_LOGITS, atol=1e-3)
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_format_1_as_it_did(tmp_path):
+  """As `--workdir` alone does, with the config of then, which lacks fields that came after."""
+  shutil.copytree(FORMAT1, tmp_path / 'run')
+  config = experiment.from_resolved(run_files.read_config(tmp_path / 'run'))
+  config.train.num_steps = 302
+  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 302
+  [line] = [
+    record
+    for record in run_files.read_metrics(tmp_path / 'run')
+    if record['split'] == 'train' and record['step'] == 302
+  ]
+  assert line['loss'] == pytest.approx(FORMAT1_LOSS, rel=1e-3)
 
 
 def on_digits(**updates):
