@@ -22,8 +22,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, experiment, foreign, inference, trained
-from alexnet_jax.errors import UserError
+from alexnet_jax import augment, experiment, files, foreign, inference, trained
+from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.model import LAYERS, AlexNet, parameter_shapes
 from alexnet_jax.trained import Trained
 
@@ -235,9 +235,11 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
   description = metadata[_STATE_DICT_DESCRIPTION]
   config, class_names, step = trained.read_description(str(path), description)
   try:
-    red, green, blue = map(float, json.loads(metadata[_MEAN_COLOR]))
+    red, green, blue = map(float, files.parse_json(metadata[_MEAN_COLOR]))
   except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f'{path} has a {_MEAN_COLOR} that cannot be read: {error}') from error
+    raise UserError(
+      f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
+    ) from error
   arrays = trained.read_arrays(path)
   network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
   return dataclasses.replace(network, class_names=class_names, step=step)
@@ -271,11 +273,12 @@ def _network(
   params = parameter_shapes(net)
   shapes = jax.eval_shape(functools.partial(encode, net=net, layout=layout), params)
   wanted = {name: shapes[name] for pair in layout.names.values() for name in pair}  # conv1 first
-  arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
   try:
-    trained.check_arrays(str(path), arrays, wanted)
     if more := sorted(arrays.keys() - wanted.keys()):
-      raise UserError(f'{path} has {more[0]}')
+      raise UserError(f'{path} has {first_line(more[0])}')
+    with np.errstate(over='ignore'):
+      arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
+    trained.check_arrays(str(path), arrays, wanted)
   except UserError as error:
     raise UserError(f'{error}, and is not the network of the config') from error
   size = config.data.image_size
@@ -325,7 +328,7 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
   try:
     names = at.read_text().splitlines()
   except UnicodeDecodeError as error:
-    raise UserError(f'{at} is no text in UTF-8: {error}') from error
+    raise UserError(f'{at} is no text in UTF-8: {first_line(error)}') from error
   if len(names) != num_classes:
     raise UserError(f'{at} has {len(names):,} lines, but the network has {num_classes:,} classes')
   return names

@@ -1,9 +1,19 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and reading those that anyone may have written."""
 
 import contextlib
+import io
+import json
+import math
 import os
-from collections.abc import Iterator
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_DEEPEST = 20  # lists and objects within each other in JSON
 
 
 @contextlib.contextmanager
@@ -21,3 +31,60 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.replace(target)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+  """What JSON holds, where it is of a kind that this project writes.
+
+  Raises:
+    ValueError: it is no JSON, is nested too deeply, has whole numbers of more than 18 digits, or
+      strings that cannot be printed.
+  """
+
+  def whole_number(digits: str) -> int:
+    if len(digits) > 18:
+      raise ValueError(f'a number has {len(digits):,} digits')
+    return int(digits)
+
+  try:
+    value = json.loads(text, parse_int=whole_number)
+  except RecursionError as error:
+    raise ValueError('it is nested too deeply') from error
+  level = [value]
+  for _ in range(_DEEPEST):
+    level = [
+      inner
+      for part in level
+      if isinstance(part, dict | list)
+      for inner in (part.values() if isinstance(part, dict) else part)
+    ]
+  if level:
+    raise ValueError('it is nested too deeply')
+  json.dumps(value, ensure_ascii=False).encode()  # half a character, as "\\ud800", cannot be
+  return value
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+  """Arrays of a .npz, as `numpy.savez` writes it; no larger than the file.
+
+  Raises:
+    Exception: of many kinds, where the file is no such file or not whole.
+  """
+  with zipfile.ZipFile(path) as archive:
+    return {name: _read_array(archive, f'{name}.npy') for name in names}
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+  if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+    raise ValueError(f'{name} is compressed')  # a small file could fill any memory
+  content = archive.read(name)
+  file = io.BytesIO(content)
+  with warnings.catch_warnings(action='ignore'):  # a header is Python, of which Python may warn
+    if np.lib.format.read_magic(file) != (1, 0):
+      raise ValueError(f'{name} is of another version')
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * max(1, dtype.itemsize) > len(content):
+      raise ValueError(f'{name} is to have the shape {shape}')
+    file.seek(0)
+    array: np.ndarray = np.lib.format.read_array(file)
+  return array

@@ -605,6 +605,80 @@ def test_a_pickle_that_is_no_dictionary_of_arrays_is_refused(tmp_path, content):
       convert.read(tmp_path / name, caffe_config())
 
 
+DOUBLED = b')\x94' + b''.join(
+  b'h' + bytes([i]) + b'h' + bytes([i]) + b'\x86\x94' for i in range(60)
+)
+ENDLESS_PICKLES = {
+  'a name to hash': b'\x80\x04' + DOUBLED + b'}h\x3cK\x01s.',
+  'a set': b'\x80\x04' + DOUBLED + b'\x8f(h\x3c\x90.',
+  'an object outside': b'\x80\x04' + DOUBLED + b'h\x3cQ.',
+  'a storage': b'\x80\x04' + DOUBLED + b'(Nctorch\nFloatStorage\nh\x3ctQ.',
+}
+
+
+@pytest.mark.parametrize('content', ENDLESS_PICKLES.values(), ids=ENDLESS_PICKLES)
+def test_a_small_pickle_of_2_to_the_60_tuples_ends_at_once(tmp_path, content):
+  (tmp_path / 'x.npy').write_bytes(as_npy(content))
+  write_zip(tmp_path / 'x.pth', {'data.pkl': content})
+  for name in ('x.npy', 'x.pth'):
+    with pytest.raises(UserError, match=f'{name} (is no|asks for) .*'):
+      convert.read(tmp_path / name, caffe_config())
+
+
+def test_a_pickle_changes_nothing_outside_itself(tmp_path):
+  # BUILD, with a state for numpy's own bfloat16.
+  content = b'\x80\x02}(X\x01\x00\x00\x00actorch\nBFloat16Storage\n(K\x03X\x01\x00\x00\x00>NNNK\x09K\x09K\x00tbu.'
+  write_zip(tmp_path / 'x.pth', {'data.pkl': content})
+  before = np.dtype(jnp.bfloat16).str
+  with pytest.raises(UserError, match=r"'a' is no array"):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+  assert np.dtype(jnp.bfloat16).str == before
+
+
+def test_the_same_bytes_under_many_names_are_refused(tmp_path):
+  array = np.zeros(1000, np.float32)
+  layers = {f'conv{i}': [array, array] for i in range(100)}
+  (tmp_path / 'x.npy').write_bytes(as_npy(pickled(layers)))
+  assert (tmp_path / 'x.npy').stat().st_size < 3 * array.nbytes
+  with pytest.raises(UserError, match='its arrays are larger than it is'):
+    convert.read(tmp_path / 'x.npy', caffe_config())
+
+
+def test_names_in_messages_are_short_and_can_be_printed(tmp_path):
+  name = '\x1b[2J' + 'x' * 10**5 + '\n' * 10
+  blobs = {**caffe_blobs(), name: [np.zeros(1)]}
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.caffemodel(blobs))
+  (tmp_path / 'x.npy').write_bytes(as_npy(pickled({**tensorflow_layers(), name: [np.zeros(1)]})))
+  write_zip(tmp_path / 'x.pth', {'data.pkl': pickle.dumps({name: 1}, 2)})
+  write_state_dict(tmp_path / 'x.safetensors', {**state_dict(), name: np.zeros(1)})
+  for suffix in ('caffemodel', 'npy', 'pth', 'safetensors'):
+    config = torchvision_config() if suffix in ('pth', 'safetensors') else caffe_config()
+    with pytest.raises(UserError, match='xxx') as raised:
+      convert.read(tmp_path / f'x.{suffix}', config)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 600
+
+
+def test_numbers_beyond_float32_are_infinite_without_a_warning(tmp_path):
+  blobs = caffe_blobs()
+  blobs['fc8'][1] = np.full(CLASSES, 1e300)
+  file = tmp_path / 'x.caffemodel'
+  file.write_bytes(caffe_files.caffemodel(blobs, caffe_files.double_blob))
+  assert np.isinf(convert.read(file, caffe_config()).params['fc8']['bias']).all()
+  write_state_dict(tmp_path / 'x.safetensors', {'classifier.6.bias': np.full(CLASSES, 1e300)})
+  with pytest.raises(UserError, match=r'has no features\.0\.weight'):
+    convert.read(tmp_path / 'x.safetensors', torchvision_config())
+
+
+def test_a_zip_file_whose_parts_lie_before_its_start_is_not_whole(tmp_path, monkeypatch):
+  whole = write_pth(tmp_path / 'whole.pth', {'x': np.zeros(3)}, monkeypatch).read_bytes()
+  end = whole.rindex(b'PK\x05\x06')
+  start = struct.pack('<I', 2**32 - 2)
+  (tmp_path / 'x.pth').write_bytes(whole[: end + 16] + start + whole[end + 20 :])
+  with pytest.raises(UserError, match=r'x\.pth is no '):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
 @pytest.mark.parametrize('cut', [1, 20, 1000, -100, -1])
 def test_a_file_cut_short_is_not_whole(tmp_path, monkeypatch, cut):
   (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs())[:cut])
@@ -635,8 +709,9 @@ def test_a_file_cut_short_is_not_whole(tmp_path, monkeypatch, cut):
       ),
       r'0 numbers are to have the shape \[1099511627776\]',
     ),
+    (caffe_files.caffemodel({'conv1': [np.broadcast_to(0, (1,) * 60)]}), 'to have 60 axes'),
   ],
-  ids=['empty', 'text', 'no blobs', 'huge message', 'huge empty blob', 'huge blob'],
+  ids=['empty', 'text', 'no blobs', 'huge message', 'huge empty blob', 'huge blob', 'huge product'],
 )
 def test_a_caffemodel_that_is_none_says_so(tmp_path, content, words):
   (tmp_path / 'x.caffemodel').write_bytes(content)
