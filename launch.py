@@ -200,7 +200,8 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   config = workdir.read_config(_WORKDIR.value)
   if config is None:
     raise UserError(f'{_WORKDIR.value} has no config.json; give --config')
-  return experiment.from_resolved(config), Path(_WORKDIR.value)
+  path = Path(_WORKDIR.value)
+  return experiment.checked(config, str(path / 'config.json')), path
 
 
 def _join(config: ConfigDict) -> None:

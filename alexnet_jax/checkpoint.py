@@ -22,7 +22,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.quiet import silenced
 
 _DESCRIPTION = 'description'
@@ -109,11 +109,13 @@ def _read(
     written = found[_DESCRIPTION]
     version = int(written.get('format', 0))  # 0: from before there were versions
     description, digests = written['content'], written['digests']
+    if not isinstance(description, dict):
+      raise TypeError('its description is none')
+    wanted = {name: digests[name] for name in abstract}
     versioned = [version] if version else []
     intact = written['digest'] == _text_digest([*versioned, description, digests])
   except Exception as error:  # Orbax and tensorstore raise many kinds
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise DamagedError(f'cannot be read: {first[:80]}') from error
+    raise DamagedError(f'cannot be read: {first_line(error)[:80]}') from error
   if version > FORMAT:
     raise UserError(
       f'{epath.Path(directory) / str(step)} was written by a newer alexnet_jax; upgrade this one'
@@ -121,7 +123,7 @@ def _read(
   if not intact:
     raise DamagedError('its description differs from what was written')
   for name in abstract:
-    if digest(found[name]) != digests[name]:
+    if digest(found[name]) != wanted[name]:
       raise DamagedError(f'its {name} differ from what was written')
   return {name: found[name] for name in abstract}, description
 

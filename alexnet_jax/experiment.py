@@ -25,7 +25,7 @@ from alexnet_jax import (
 )
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.model import AlexNet, alexnet, parameter_shapes
 
 
@@ -52,6 +52,31 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
     section, _, name = field.partition('.')
     if section in config and field not in there:
       config[section][name] = before
+  return config
+
+
+def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
+  """The config of which `resolved` made this, where it can be used.
+
+  Args:
+    value: from a file, which anyone may have written.
+    path: the file, for messages.
+
+  Raises:
+    UserError: a field is missing, or has a value of another kind, or one that cannot be used.
+  """
+  try:
+    config = from_resolved(dict(value))
+    check(config)
+    augment_options(config)
+    make_optimizer(config, make_network(config))
+  except UserError as error:
+    raise UserError(f'the config in {path} cannot be used: {first_line(error)}') from error
+  except Exception as error:  # what a wrong value meets on its way raises many kinds
+    reason = first_line(error)
+    raise UserError(
+      f'the config in {path} is not one of this version of alexnet_jax: {reason}'
+    ) from error
   return config
 
 

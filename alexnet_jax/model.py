@@ -26,6 +26,8 @@ CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6')
 DENSE = ('fc6', 'fc7', 'bottleneck', 'fc8')
 LAYERS = (*CONVOLUTIONS, *DENSE)
 
+_LARGEST_NORM = 1000  # neighbours
+
 ACTIVATIONS = {'relu': nn.relu, 'tanh': jnp.tanh, 'logistic': nn.sigmoid}
 
 # Layers whose biases start at 1 in the paper, section 5, so that their ReLUs start positive.
@@ -440,8 +442,13 @@ def _check(net: AlexNet) -> None:
 
   at_least('num_classes', net.num_classes, 1)
   at_least('input_size', net.input_size, 1)
-  at_least('response_norm.size', net.response_norm.size, 1)
-  at_least('within_norm.size', net.within_norm.size, 1)
+  for field, norm in (('response_norm', net.response_norm), ('within_norm', net.within_norm)):
+    at_least(f'{field}.size', norm.size, 1)
+    if norm.size > _LARGEST_NORM:
+      raise UserError(
+        f'model.{field}.size is {norm.size}; it may be at most {_LARGEST_NORM}, as neighbours are'
+        ' added one by one'
+      )
   at_least('pool.stride', net.pool.stride, 1)
   if net.pool.stride > net.pool.window:
     raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from alexnet_jax import files, metrics
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 
 TIES = 'classes that tie share the places left among the best, as in the 2012 code'
 """How `errors` counts them, in words."""
@@ -105,12 +105,28 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   if not path.exists():
     return None
   try:
-    with path.open('rb') as file, np.load(file) as arrays:
-      if json.loads(str(arrays['identity'])) != json.loads(json.dumps(identity)):
-        return None
-      return Predictions(**{name: arrays[name] for name in Predictions._fields})
+    arrays = files.read_npz(path, ('identity', *Predictions._fields))
+    if files.parse_json(str(arrays.pop('identity'))) != json.loads(json.dumps(identity)):
+      return None
+    found = Predictions(**arrays)
+    _check(found)
   except Exception as error:  # a damaged file fails in many ways
-    raise UserError(f'{path} cannot be read ({error}); remove it') from error
+    raise UserError(f'{path} cannot be read ({first_line(error)}); remove it') from error
+  return found
+
+
+def _check(found: Predictions) -> None:
+  """Raises ValueError for what are no predictions."""
+  images, classes = found.centre_crop.shape
+  for probabilities in (found.centre_crop, found.ten_views):
+    if probabilities.shape != (images, classes) or probabilities.dtype != np.float32:
+      raise ValueError('its probabilities are of another shape')
+    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+      raise ValueError('its probabilities are none')
+  if found.labels.shape != (images,) or found.labels.dtype != np.int32 or not images:
+    raise ValueError('it has not a label for each image')
+  if found.labels.min() < 0 or found.labels.max() >= classes:
+    raise ValueError('it has labels of no class')
 
 
 def write_tables(

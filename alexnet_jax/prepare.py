@@ -83,9 +83,9 @@ class _Done:
   @classmethod
   def load(cls, path: Path) -> '_Done':
     """Reads what `save` wrote."""
-    with path.open('rb') as file, np.load(file) as arrays:
-      described = json.loads(str(arrays['described']))
-      sums = statistics.Sums(described.pop('count'), arrays['pixels'], arrays['products'])
+    arrays = files.read_npz(path, ('described', 'pixels', 'products'))
+    described = files.parse_json(str(arrays['described']))
+    sums = statistics.Sums(described.pop('count'), arrays['pixels'], arrays['products'])
     return cls(**described, sums=sums)
 
 
@@ -105,8 +105,13 @@ def read_metadata(directory: Path) -> dict[str, Any]:
   """What a prepared data set says of where it came from; raises UserError where it is damaged."""
   path = directory / _METADATA
   try:
-    metadata: dict[str, Any] = json.loads(path.read_text('utf-8'))
-  except (OSError, ValueError) as error:
+    metadata: dict[str, Any] = files.parse_json(path.read_bytes())
+    kinds = {'splits': dict, 'encoding': str, 'statistics_of': str, 'unreadable_files': int}
+    if not all(isinstance(metadata[name], kind) for name, kind in kinds.items()):
+      raise TypeError('a field is of another kind')
+    if not all(isinstance(count, int) for count in metadata['splits'].values()):
+      raise TypeError('a count is none')
+  except (OSError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       f'{path} cannot be read; remove {directory} to have it prepared again'
     ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_jax import files
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 
 FILE_NAME = 'statistics.npz'
 
@@ -86,14 +86,17 @@ def load(path: Path, size: int) -> dict[str, np.ndarray]:
     UserError: it cannot be read, or is of images of another size.
   """
   try:
-    with path.open('rb') as file, np.load(file) as arrays:
-      statistics = {name: arrays[name] for name in ('mean_image', 'eigenvalues', 'eigenvectors')}
+    statistics = files.read_npz(path, ('mean_image', 'eigenvalues', 'eigenvectors'))
   except Exception as error:  # a damaged file fails in many ways
-    raise UserError(f'{path} cannot be read: {error}') from error
+    raise UserError(f'{path} cannot be read: {first_line(error)}') from error
   shape = statistics['mean_image'].shape
-  if shape != (size, size, 3):
+  if len(shape) == 3 and shape != (size, size, 3):
     raise UserError(
       f'{path} is of images of {" x ".join(map(str, shape[:2]))} pixels, but data.image_size is'
       f' {size}'
     )
+  wanted = {'mean_image': (size, size, 3), 'eigenvalues': (3,), 'eigenvectors': (3, 3)}
+  for name, array in statistics.items():
+    if array.shape != wanted[name] or array.dtype != np.float64 or not np.isfinite(array).all():
+      raise UserError(f'{path} cannot be read: its {name} is not what it should be')
   return statistics

@@ -21,10 +21,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment, files, workdir
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 
 BASE = 'base'
 FILE_NAME = 'sweep.json'
+
+_FOLDER_NAME = r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +258,7 @@ def _mistaken_names(sweep: Sweep) -> list[str]:
   for name in counts:
     if name == BASE:
       mistakes.append(f'a variant has the name {BASE!r}, which is that of the runs without any')
-    elif not re.fullmatch(r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*', name):
+    elif not re.fullmatch(_FOLDER_NAME, name):
       mistakes.append(
         f'the name {name!r} is not fit for a folder; letters, digits and _ . + - = are'
       )
@@ -357,12 +359,47 @@ def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   if not file.exists():
     return None
   try:
-    description = json.loads(file.read_text())
-    if not isinstance(description['runs'], list) or not isinstance(description['sweep'], str):
-      raise TypeError('runs')
+    description: dict[str, Any] = files.parse_json(file.read_bytes())
+    _check_written(description)
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{file} is not the description of a sweep; run the sweep again') from error
-  return dict(description)
+    raise UserError(
+      f'{file} is not the description of a sweep ({first_line(error)}); run the sweep again'
+    ) from error
+  return description
+
+
+def _check_written(description: Mapping[str, Any]) -> None:
+  """Raises KeyError, TypeError or ValueError for what `write` cannot have written."""
+
+  def of_kinds(part: Any, kinds: Mapping[str, Any]) -> None:
+    for name, kind in kinds.items():
+      if not isinstance(part[name], kind):
+        raise TypeError(f'{name} is {part[name]!r}')
+
+  def all_of_kind(values: Sequence[Any], kind: Any) -> None:
+    for value in values:
+      if not isinstance(value, kind):
+        raise TypeError(f'{value!r} is of another kind')
+
+  of_kinds(description, {'sweep': str, 'title': str, 'config': str, 'overrides': dict})
+  of_kinds(description, {'seeds': list, 'variants': list, 'not_applying': list, 'runs': list})
+  all_of_kind(description['seeds'], int)
+  all_of_kind(description['not_applying'], str)
+  for variant in description['variants']:
+    of_kinds(variant, {'name': str, 'sentence': str, 'overrides': dict})
+    for by in ('paper', 'source'):
+      of_kinds(variant, {by: dict | None})
+      if reported := variant[by]:
+        numbers = {'top1': int | float, 'top5': int | float | None}
+        of_kinds(reported, {**numbers, 'roughly': str, 'where': str})
+        Reported(**reported)
+  for run in description['runs']:
+    of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int | float, 'num_steps': int | None})
+    of_kinds(run, {'command': list})
+    all_of_kind(run['command'], str)
+    # Its folder is within the sweep's.
+    if not re.fullmatch(_FOLDER_NAME, run['variant']) or run['seed'] < 0:
+      raise ValueError(f'a run is {run["variant"]!r}, seed {run["seed"]}')
 
 
 def final_record(

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from alexnet_jax import sweep, workdir
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.sweep_runner import FAILURE
 
 NOISE_LEVEL = 0.05  # a difference is more than noise where chance would give it more rarely
@@ -149,6 +149,8 @@ def gather(path: str | os.PathLike[str]) -> Results:
 def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
   folder = sweep.run_path(path, run['variant'], run['seed'])
   config = workdir.read_config(folder) or {}
+  if config:
+    _check_config(config, folder)
   records = workdir.read_metrics(folder)
   length = run['num_epochs'], run['num_steps']
   final = sweep.final_record(records, *length)
@@ -156,7 +158,7 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]
   elif (folder / FAILURE).exists():
-    state = 'failed: ' + (folder / FAILURE).read_text().strip()
+    state = 'failed: ' + first_line((folder / FAILURE).read_text(errors='replace'))
   elif records:
     state = f'at epoch {records[-1]["epoch"]:.2g} of {run["num_epochs"]}'
   else:
@@ -164,6 +166,20 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
   return RunResult(
     run['variant'], run['seed'], length, run['command'], config, records, final, state
   )
+
+
+def _check_config(config: Mapping[str, Any], folder: Path) -> None:
+  """Raises UserError where a run's config lacks what a sweep's results say of it."""
+  fields = dict(workdir.flatten(config))
+  for field, kind in (
+    ('train.batch_size', int),
+    ('model.activation', str),
+    ('optimizer.learning_rate', int | float),
+    ('data.name', str),
+    ('data.validation_split', str),
+  ):
+    if not isinstance(fields.get(field), kind):
+      raise UserError(f'{folder / "config.json"} has no {field}; remove {folder} and run it again')
 
 
 def _row(

@@ -33,7 +33,7 @@ from alexnet_jax import (
 )
 from alexnet_jax import mesh as mesh_lib
 from alexnet_jax.display import Display
-from alexnet_jax.errors import Stopped, UserError
+from alexnet_jax.errors import Stopped, UserError, first_line
 from alexnet_jax.model import AlexNet
 from alexnet_jax.signals import Signals
 
@@ -285,7 +285,14 @@ def _restore(
         functools.partial(_set_aside, directory, newer), f'damaged {newer}'
       )
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
-    trained_on = description['train_examples'], description['class_names']
+    try:
+      trained_on = description['train_examples'], description['class_names']
+      progress = Progress.from_json(description['progress'])
+    except (KeyError, TypeError) as error:
+      raise UserError(
+        f'{directory / str(step)} is not of a training run ({first_line(error)}); give another'
+        ' --workdir'
+      ) from error
     if trained_on != (split.num_examples, list(split.class_names)):
       raise UserError(
         f'{directory} was trained on {trained_on[0]:,} images of {len(trained_on[1])} classes, but'
@@ -297,7 +304,7 @@ def _restore(
     return (
       TrainState(training['step'], found['params'], opt_state, training['sums']),
       augment.Statistics(**found['statistics']),
-      Progress.from_json(description['progress']),
+      progress,
     )
   if damaged:
     step, reason = max(damaged.items())

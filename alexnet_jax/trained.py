@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import augment, checkpoint, experiment, files
 from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.model import DENSE, AlexNet, parameter_shapes
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def _best_first(directory: epath.Path) -> list[int]:
   steps = checkpoint.steps(directory)[::-1]
   best = None
   for step in steps:  # the newest that can be read knows which is best
-    with contextlib.suppress(checkpoint.DamagedError):
+    with contextlib.suppress(checkpoint.DamagedError, KeyError, TypeError):
       best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
       break
   return sorted(steps, key=lambda step: (step != best, -step))
@@ -112,27 +112,31 @@ def _as_user_error(path: epath.Path) -> Iterator[None]:
 def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Trained:
   path = str(directory / str(step))
   description = checkpoint.read(directory, step, {})[1]
-  config = _config(description['config'], path)
+  try:
+    config, class_names, trained_steps = _parts(description, path)
+  except UserError:
+    raise
+  except (KeyError, TypeError, ValueError) as error:
+    raise checkpoint.DamagedError(f'its description lacks {first_line(error)}') from error
   trees = abstract(
     experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
   )
   found, _ = checkpoint.read(directory, step, trees)
   statistics = augment.Statistics(**found['statistics'])
-  names = description['class_names']
-  return Trained(found['params'], config, statistics, names, description['step'], path)
+  return Trained(found['params'], config, statistics, class_names, trained_steps, path)
 
 
-def _config(resolved: Mapping[str, Any], path: str) -> ConfigDict:
-  try:
-    config = experiment.from_resolved(dict(resolved))
-    experiment.check(config)
-  except UserError as error:
-    raise UserError(f'the config in {path} cannot be used: {error}') from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(
-      f'the config in {path} is not one of this version of alexnet_jax: {error}'
-    ) from error
-  return config
+def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[str], int | None]:
+  """Config, class names and step; raises as `experiment.checked`, KeyError, TypeError, ValueError."""
+  resolved, names, step = description['config'], description['class_names'], description['step']
+  if not isinstance(step, int | None) or not isinstance(resolved, dict):
+    raise TypeError('a step or a config')
+  if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    raise TypeError('class names')
+  config = experiment.checked(resolved, path)
+  if len(names) != config.model.num_classes:
+    raise ValueError(f'{config.model.num_classes} class names, of which there are {len(names)}')
+  return config, names, step
 
 
 def _first_device(config: ConfigDict) -> Mesh:
@@ -251,14 +255,16 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
     UserError: it cannot be read, or is of a newer version.
   """
   try:
-    description = json.loads(text)
-    version, resolved = int(description['version']), dict(description['config'])
-    class_names, step = [str(name) for name in description['class_names']], description['step']
+    description = files.parse_json(text)
+    if not isinstance(description['version'], int):
+      raise TypeError('its version is no number')
+    if description['version'] > FORMAT:
+      raise UserError(f'{path} was written by a newer alexnet_jax; upgrade this one')
+    return _parts(description, path)
+  except UserError:
+    raise
   except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f'{path} has a description that cannot be read: {error}') from error
-  if version > FORMAT:
-    raise UserError(f'{path} was written by a newer alexnet_jax; upgrade this one')
-  return _config(resolved, path), class_names, step
+    raise UserError(f'{path} has a description that cannot be read: {first_line(error)}') from error
 
 
 def write_arrays(
@@ -301,7 +307,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       yield file
   except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
-    raise UserError(f'{path} is no safetensors file, or not a whole one: {error}') from error
+    raise UserError(
+      f'{path} is no safetensors file, or not a whole one: {first_line(error)}'
+    ) from error
 
 
 def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:

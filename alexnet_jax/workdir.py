@@ -4,13 +4,14 @@ import contextlib
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from alexnet_jax import files
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 
 # What a run is may not change in a workdir; these say where and how long it runs, and may.
 CIRCUMSTANCES = (
@@ -61,7 +62,7 @@ def differences(
   """
   ours, theirs = ({**ADDED_FIELDS, **dict(flatten(one))} for one in (config, other))
   return [
-    f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}'
+    first_line(f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}')
     for field in sorted(ours.keys() | theirs.keys())
     if not any(field == name or field.startswith(name + '.') for name in but_for)
     and ours.get(field) != theirs.get(field)
@@ -78,7 +79,7 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    config = json.loads(path.read_text())
+    config = files.parse_json(path.read_bytes())
   except ValueError:
     config = None
   if not isinstance(config, dict):
@@ -212,19 +213,47 @@ class MetricsLog:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """The records of a workdir's metrics.jsonl, a half-written last line left out."""
+  """The records of a workdir's metrics.jsonl, a half-written last line left out.
+
+  Raises:
+    UserError: a line is none of metrics.
+  """
   path = Path(workdir) / 'metrics.jsonl'
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
+  return [_record(line, f'line {number} of {path}') for number, line in enumerate(lines, 1)]
 
 
 def last_epoch(workdir: str | os.PathLike[str]) -> float:
-  """The epoch of the last whole line of a workdir's metrics.jsonl, read from its end; 0 for none."""
+  """The epoch of the last whole line of a workdir's metrics.jsonl, read from its end; 0 for none.
+
+  Raises:
+    UserError: it is no line of metrics.
+  """
   path = Path(workdir) / 'metrics.jsonl'
   if not path.exists():
     return 0.0
   with path.open('rb') as file:
     file.seek(max(0, path.stat().st_size - 4096))  # a line has some 200 bytes
-    end = file.read()
-  lines = end[: end.rfind(b'\n') + 1].splitlines()
-  return float(json.loads(lines[-1])['epoch']) if lines else 0.0
+    lines = file.read().split(b'\n')[:-1]
+  return float(_record(lines[-1], f'the last line of {path}')['epoch']) if lines else 0.0
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+  """A line of metrics; raises UserError where it is none."""
+  try:
+    record: dict[str, Any] = files.parse_json(line)
+    names = ['step', 'epoch', 'loss', 'top1_error', 'top5_error']
+    if record['split'] == 'train':
+      names += ['images_per_second', 'learning_rate']
+    for name in names:
+      if not isinstance(record[name], int | float):
+        raise TypeError(f'{name} is no number')
+    if not isinstance(record['split'], str):
+      raise TypeError('split is no name')
+    if not all(0 <= record[name] < math.inf for name in ('step', 'epoch')):
+      raise ValueError('step or epoch is below 0, or no number')
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{where} is no line of metrics ({first_line(error)}); remove it, or the file'
+    ) from error
+  return record

@@ -1,6 +1,7 @@
 """A workdir holds one experiment, and a log that a killed run leaves readable."""
 
 import json
+import math
 import os
 import re
 
@@ -8,6 +9,7 @@ import pytest
 
 from alexnet_jax import workdir
 from alexnet_jax.errors import UserError
+from tests.sweeps import lines
 
 CONFIG = {
   'model': {'num_columns': 2, 'layers': [1, 2]},
@@ -135,7 +137,18 @@ def test_what_was_not_started_gives_way_and_its_statistics_too(tmp_path, changes
   assert (tmp_path / 'statistics.npz').exists() == kept
 
 
-@pytest.mark.parametrize('content', [b'', b'{"model": ', b'[1, 2]', b'"text"', b'\xff\xfe{}'])
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'',
+    b'{"model": ',
+    b'[1, 2]',
+    b'"text"',
+    b'\xff\xfe{}',
+    b'[' * 100_000,
+    b'{"a":' * 90 + b'1' + b'}' * 90,
+  ],
+)
 def test_a_config_file_that_is_none_is_refused(tmp_path, content):
   (tmp_path / 'config.json').write_bytes(content)
   for use in (lambda: workdir.read_config(tmp_path), lambda: workdir.prepare(tmp_path, CONFIG)):
@@ -163,9 +176,7 @@ def test_a_workdir_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o700)
 
 
-RECORDS = [
-  {'step': step, 'split': 'train', 'loss': 1 / 3, 'learning_rate': 1e-5} for step in range(4)
-]
+RECORDS = lines([0.9, 0.8])
 
 
 def write_log(path, records, keep_lines=0):
@@ -180,9 +191,9 @@ def test_the_log_is_one_json_object_a_line_flushed_at_once(tmp_path):
   for i, record in enumerate(RECORDS):
     log.write(record)
     assert log.lines == i + 1
-    lines = (tmp_path / 'metrics.jsonl').read_text().split('\n')
-    assert [json.loads(line) for line in lines[:-1]] == RECORDS[: i + 1]
-    assert lines[-1] == ''
+    *whole, rest = (tmp_path / 'metrics.jsonl').read_text().split('\n')
+    assert [json.loads(line) for line in whole] == RECORDS[: i + 1]
+    assert rest == ''
   log.close()
   assert workdir.read_metrics(tmp_path) == RECORDS
 
@@ -206,9 +217,9 @@ def test_a_continued_log_drops_what_comes_again(tmp_path, keep_lines, half, kept
     file.write(half)
   log = workdir.MetricsLog(tmp_path, keep_lines)
   assert log.lines == kept
-  log.write({'step': 99})
+  log.write(RECORDS[0])
   log.close()
-  assert workdir.read_metrics(tmp_path) == [*RECORDS[:kept], {'step': 99}]
+  assert workdir.read_metrics(tmp_path) == [*RECORDS[:kept], RECORDS[0]]
 
 
 def test_read_metrics_leaves_a_half_written_line_out(tmp_path):
@@ -247,17 +258,45 @@ def test_a_folder_whose_lock_cannot_be_opened_is_not_waited_for(tmp_path):
     workdir.is_taken(tmp_path)
 
 
-@pytest.mark.parametrize(
-  ('text', 'epoch'),
-  [
-    ('', 0),
-    ('{"epoch": 1.5}\n', 1.5),
-    ('{"epoch": 1.5}\n{"epoch": 2.25}\n{"epo', 2.25),
-    ('{"epoch": 0.5, "x": 1}\n' * 1000 + '{"epoch": 7}\n', 7),
-    ('{"epo', 0),
-  ],
-)
-def test_the_last_epoch_is_that_of_the_last_whole_line(text, epoch, tmp_path):
+def test_the_last_epoch_is_that_of_the_last_whole_line(tmp_path):
   assert workdir.last_epoch(tmp_path) == 0
-  (tmp_path / 'metrics.jsonl').write_text(text)
-  assert workdir.last_epoch(tmp_path) == epoch
+  for count, half, epoch in (
+    (0, '', 0), (0, '{"epo', 0), (1, '', 1), (2, '', 2), (2, '{"epo', 2), (300, '', 300)
+  ):  # fmt: skip
+    write_log(tmp_path, lines([0.9] * count))
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+      file.write(half)
+    assert workdir.last_epoch(tmp_path) == epoch
+
+
+HOSTILE_LINES = {
+  'no JSON': 'epoch 1',
+  'half of a character': b'\xff',
+  'no object': '[1, 2]',
+  'a field less': '{"step": 1, "split": "validation", "loss": 0.5}',
+  'a name for a number': json.dumps(RECORDS[1] | {'loss': 'low'}),
+  'no name': json.dumps(RECORDS[1] | {'split': []}),
+  'endless': json.dumps(RECORDS[1] | {'epoch': math.inf}),
+  'no number': json.dumps(RECORDS[1] | {'step': math.nan}),
+  'below zero': json.dumps(RECORDS[1] | {'step': -1}),
+  'of 400 digits': json.dumps(RECORDS[1] | {'step': 10**400}),
+  'of 5,000 digits': '{"step": ' + '9' * 5000 + '}',
+  'deep': '[' * 100_000 + ']' * 100_000,
+  'not so deep': '[' * 500 + ']' * 500,
+}
+
+
+@pytest.mark.parametrize('line', HOSTILE_LINES.values(), ids=HOSTILE_LINES)
+def test_a_line_that_is_none_of_metrics_is_named(line, tmp_path):
+  write_log(tmp_path, RECORDS[:2])
+  with (tmp_path / 'metrics.jsonl').open('ab') as file:
+    file.write((line if isinstance(line, bytes) else line.encode()) + b'\n')
+  with pytest.raises(UserError, match=r'line 3 of .*metrics\.jsonl is no line of metrics .*remove'):
+    workdir.read_metrics(tmp_path)
+  with pytest.raises(UserError, match=r'last line of .*metrics\.jsonl is no line of metrics'):
+    workdir.last_epoch(tmp_path)
+
+
+def test_a_loss_that_is_no_number_is_one_of_metrics(tmp_path):
+  write_log(tmp_path, [RECORDS[1] | {'loss': math.nan}])
+  assert math.isnan(workdir.read_metrics(tmp_path)[0]['loss'])
