@@ -168,3 +168,23 @@ def test_a_submission_has_five_classes_a_line_counted_from_one(tables):
   assert [line.split(' ') for line in lines] == [[str(k) for k in row] for row in expected]
   assert expected.min() == 1
   assert expected.max() == len(names)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'labels': np.full(40, 7, np.int32)},
+    {'labels': np.full(40, -1, np.int32)},
+    {'labels': np.zeros(39, np.int32)},
+    {'labels': np.zeros(40, np.int64)},
+    {'ten_views': np.zeros((40, 6), np.float32)},
+    {'ten_views': np.full((40, 7), np.nan, np.float32)},
+    {'centre_crop': np.zeros(40, np.float32)},
+    dict.fromkeys(('centre_crop', 'ten_views'), np.zeros((0, 7), np.float32))
+    | {'labels': np.zeros(0, np.int32)},
+  ],
+)
+def test_arrays_that_are_no_predictions_are_refused(tmp_path, changes):
+  predictions.save(tmp_path / 'x.npz', random_predictions()._replace(**changes), {})
+  with pytest.raises(UserError, match=r'x\.npz cannot be read \(.*\); remove it'):
+    predictions.load(tmp_path / 'x.npz', {})

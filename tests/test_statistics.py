@@ -1,7 +1,9 @@
 """Mean image and colour axes: numpy's, in whole numbers until the end, kept in a file."""
 
 import contextlib
+import io
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -135,4 +137,45 @@ def test_arrays_of_other_shapes_are_refused(saved):
   path, found = saved
   np.savez(path, **(found | {'mean_image': np.zeros(5)}))
   with pytest.raises(UserError, match=re.escape(str(path))):
+    statistics.load(path, 8)
+
+
+def hostile_npz(path, descr='<f8', shape=(8, 8, 3), compression=zipfile.ZIP_STORED):
+  """A .npz whose header says what is not there."""
+  file = io.BytesIO()
+  header = {'descr': descr, 'fortran_order': False, 'shape': shape}
+  np.lib.format.write_array_header_1_0(file, header)
+  with zipfile.ZipFile(path, 'w', compression) as archive:
+    for name in ('mean_image', 'eigenvalues', 'eigenvectors'):
+      archive.writestr(f'{name}.npy', file.getvalue() + bytes(100))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'shape': (10**6, 10**6)}, 'mean_image.npy is to have the shape'),
+    ({'shape': (10**12,), 'descr': '<U0'}, 'mean_image.npy is to have the shape'),
+    ({'descr': '|O'}, 'mean_image.npy is to have the shape'),
+    ({'compression': zipfile.ZIP_DEFLATED}, 'mean_image.npy is compressed'),
+  ],
+)
+def test_what_a_header_declares_is_not_believed(tmp_path, changes, words):
+  hostile_npz(tmp_path / 'statistics.npz', **changes)
+  with pytest.raises(UserError, match=words):
+    statistics.load(tmp_path / 'statistics.npz', 8)
+
+
+@pytest.mark.parametrize(
+  ('name', 'array'),
+  [
+    ('mean_image', np.zeros((8, 8, 3), np.float32)),
+    ('mean_image', np.full((8, 8, 3), np.nan)),
+    ('eigenvalues', np.zeros(2)),
+    ('eigenvectors', np.zeros(9)),
+  ],
+)
+def test_statistics_that_are_none_are_refused(saved, name, array):
+  path, found = saved
+  np.savez(path, **(found | {name: array}))
+  with pytest.raises(UserError, match=f'cannot be read: its {name} is not what it should be'):
     statistics.load(path, 8)

@@ -268,10 +268,35 @@ def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
   sweep.check_folder(sweeps.plan(tmp_path / 'new'))
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{"sweep": "x"}', '{"sweep": 1, "runs": []}'])
+@pytest.mark.parametrize(
+  'text', ['', '[]', '{"sweep": "x"}', '{"sweep": 1, "runs": []}', '[' * 10**5]
+)
 def test_a_broken_description_is_named(text, tmp_path):
   (tmp_path / 'sweep.json').write_text(text)
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep'):
+    sweep.read_written(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('part', 'changes'),
+  [
+    ('runs', {'variant': '../outside'}),
+    ('runs', {'variant': '/etc'}),
+    ('runs', {'variant': 1}),
+    ('runs', {'seed': '../../0'}),
+    ('runs', {'seed': -1}),
+    ('runs', {'num_epochs': None}),
+    ('runs', {'command': 'python'}),
+    ('variants', {'paper': {'top1': 'low'}}),
+    ('variants', {'sentence': None}),
+  ],
+)
+def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, part, changes):
+  sweep.write(sweeps.plan(tmp_path))
+  description = json.loads((tmp_path / 'sweep.json').read_text())
+  description[part][0].update(changes)
+  (tmp_path / 'sweep.json').write_text(json.dumps(description))
+  with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep \('):
     sweep.read_written(tmp_path)
 
 

@@ -251,3 +251,10 @@ def test_no_number_is_not_a_number_in_the_files(tmp_path):
     if file.suffix in ('.md', '.csv'):
       assert 'nan' not in file.read_text()
   assert np.isfinite(workdir.read_metrics(tmp_path / 'base' / 'seed0')[-1]['loss'])
+
+
+def test_a_run_whose_config_lacks_a_field_is_named(tmp_path):
+  sweeps.write_sweep(tmp_path, FINALS)
+  (tmp_path / 'tanh' / 'seed0' / 'config.json').write_text('{"train": {"batch_size": "x"}}')
+  with pytest.raises(UserError, match=r'tanh/seed0/config\.json has no train\.batch_size; remove'):
+    sweep_results.gather(tmp_path)

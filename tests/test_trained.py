@@ -1,6 +1,7 @@
 """A trained network is read from whatever holds it, or it is said what is wrong."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -86,7 +87,27 @@ def rewrite(file, change):
     (lambda arrays, _: arrays.update({'fc6.bias': np.zeros(64)}), r'is float64\[64\], not float32'),
     (lambda _, description: description.update(version=2), 'newer alexnet_jax; upgrade'),
     (lambda _, description: description.update(version='x'), 'description that cannot be read'),
+    (lambda _, description: description.update(version=math.inf), 'its version is no number'),
     (lambda _, description: description.pop('class_names'), 'description that cannot be read'),
+    (
+      lambda _, description: description['class_names'].pop(),
+      '10 class names, of which there are 9',
+    ),
+    (
+      lambda _, description: description.update(class_names=[1] * 10),
+      'cannot be read: class names',
+    ),
+    (lambda _, description: description.update(class_names=['\ud800'] * 10), 'cannot be read'),
+    (lambda _, description: description.update(step='x'), 'cannot be read: a step'),
+    (lambda _, description: description.update(step=10**400), 'a number has 401 digits'),
+    (
+      lambda _, description: description['config']['model']['response_norm'].update(size=10**17),
+      r'model\.response_norm\.size is .* may be at most 1000',
+    ),
+    (
+      lambda _, description: description['config']['model']['conv2'].update(features=[]),
+      'not one of this version',
+    ),
     (lambda _, description: description.update(config={'model': {}}), 'not one of this version'),
     (
       lambda _, description: description['config']['model'].update(activation='gelu'),
@@ -125,6 +146,20 @@ def test_a_file_is_whole_or_not_there(workdir, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
   with pytest.raises(UserError, match='cannot write'):
     trained.write(tmp_path / 'net.safetensors' / 'net.safetensors', network)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [[], {}, {'config': {}, 'class_names': [], 'step': 'x'}, {'config': 1, 'class_names': 2}],
+)
+def test_a_checkpoint_that_is_whole_but_describes_no_network_is_damaged(tmp_path, content):
+  writer = checkpoint.Writer(tmp_path / 'checkpoints', 1)
+  writer.save(1, {'params': {'x': np.zeros(2)}}, content, None)
+  writer.close()
+  with pytest.raises(UserError, match='no whole checkpoint'):
+    trained.read(tmp_path)
+  with pytest.raises(UserError, match=r'1 is damaged .* take another'):
+    trained.read(tmp_path / 'checkpoints' / '1')
 
 
 def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch, tmp_path):
