@@ -23,6 +23,10 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
   'png': {'compress_level': 1},
 }
 
+# A file of a few bytes can declare as many pixels as fill gigabytes. One byte of a PNG, the densest
+# of the formats but for WebP, holds 8,256 at most.
+_ALWAYS_READ, _MOST_PER_BYTE = 2**24, 10_000
+
 ENCODINGS = tuple(_SAVE_OPTIONS)
 """How `encode` can store an image."""
 
@@ -48,12 +52,15 @@ def decode(encoded: bytes) -> Image.Image:
 
   Raises:
     UnreadableError: it is no such file, damaged or cut short, too large (Pillow's limit of 179
-      million pixels), or its pixels have no fixed range.
+      million pixels; above 17 million, 10,000 a byte), or its pixels have no fixed range.
   """
   if not encoded:
     raise UnreadableError('empty file')
   with _reasons():
     image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    pixels = image.width * image.height
+    if pixels > _ALWAYS_READ and pixels > _MOST_PER_BYTE * len(encoded):
+      raise ValueError(f'{image.width} x {image.height} pixels in {len(encoded):,} bytes')
   return as_shown(image)
 
 

@@ -393,6 +393,21 @@ def test_a_decompression_bomb_is_refused():
     images.decode(bomb)
 
 
+def test_a_small_file_of_very_many_pixels_is_refused():
+  header = struct.pack('>IIBBBBB', 9, 8_388_619, 16, 0, 0, 0, 0)  # 75 million, below the limit
+  content = png_chunk(b'IDAT', zlib.compress(bytes(100)))
+  bomb = b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + content
+  with pytest.raises(images.UnreadableError, match='9 x 8388619 pixels in 57 bytes'):
+    images.decode(bomb)
+
+
+def test_a_large_picture_of_one_colour_is_read():
+  file = io.BytesIO()
+  Image.new('1', (6000, 3000), 1).save(file, 'PNG', optimize=True)
+  assert len(file.getvalue()) < 6000
+  assert images.decode(file.getvalue()).getpixel((5999, 2999)) == (255, 255, 255)
+
+
 def test_pillow_warns_nobody():
   """Of a large image, damaged EXIF or opacities: in a process without pytest's filters."""
   image, _, _ = palette_image()
