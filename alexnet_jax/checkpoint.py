@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.quiet import silenced
 
 _DESCRIPTION = 'description'
+
+_MOST_COMPRESSED = 1000  # bytes of arrays in one of a file; trained ones are hardly compressed
 
 FORMAT = 1
 """Version of the checkpoints that are written.
@@ -101,6 +104,7 @@ def _read(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
   try:
+    _check_room(epath.Path(directory) / str(step), abstract)
     with _checkpointer() as checkpointer:
       found = checkpointer.restore(
         epath.Path(directory).absolute() / str(step),
@@ -126,6 +130,18 @@ def _read(
     if digest(found[name]) != wanted[name]:
       raise DamagedError(f'its {name} differ from what was written')
   return {name: found[name] for name in abstract}, description
+
+
+def _check_room(path: epath.Path, abstract: Mapping[str, Any]) -> None:
+  """Raises ValueError where trees are too large to be in a folder; files leave zeros out."""
+  if '://' in str(path):
+    return
+  wanted = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+  stored = sum(
+    os.stat(os.path.join(at, f)).st_size for at, _, names in os.walk(path) for f in names
+  )
+  if wanted > 2**24 and wanted > _MOST_COMPRESSED * stored:
+    raise ValueError(f'{wanted:,} bytes of arrays are not in files of {stored:,}')
 
 
 @contextlib.contextmanager

@@ -55,6 +55,38 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
   return config
 
 
+_NUMBER = int | float
+_KINDS: dict[str, Any] = {
+  'augment.flip': bool,
+  'augment.images_per_draw': int,
+  'augment.lighting.rescale': bool,
+  'checkpoint.every_steps': int,
+  'checkpoint.keep': int,
+  'data.data_dir': str,
+  'data.memory_megabytes': int,
+  'data.name': str,
+  'data.prepared_dir': str,
+  'data.train_split': str,
+  'data.validation_fraction': _NUMBER,
+  'data.validation_split': str,
+  'model.dropout.inverted': bool,
+  'optimizer.bias_multiplier': _NUMBER,
+  'optimizer.cut_biases': bool,
+  'optimizer.learning_rate': _NUMBER,
+  'optimizer.max_cuts': int,
+  'optimizer.momentum': _NUMBER,
+  'optimizer.patience': int,
+  'train.batch_size': int,
+  'train.init_from': str,
+  'train.library_fusions': bool,
+  'train.log_every_steps': int,
+  'train.num_epochs': _NUMBER,
+  'train.num_steps': int,
+  'train.seed': int,
+}
+"""Of fields that `check` does not try out."""
+
+
 def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
   """The config of which `resolved` made this, where it can be used.
 
@@ -66,6 +98,10 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
     UserError: a field is missing, or has a value of another kind, or one that cannot be used.
   """
   try:
+    fields = dict(workdir.flatten(value))
+    for field, kind in _KINDS.items():
+      if not isinstance(fields.get(field), kind | None):
+        raise UserError(f'{field} is {fields[field]!r}')
     config = from_resolved(dict(value))
     check(config)
     augment_options(config)

@@ -134,8 +134,8 @@ class FolderSource:
   def examples(self, split: str, start: int) -> Generator[Example]:
     """See Source."""
     for path, label in _shuffled(self.files[split], split, start):
-      try:
-        encoded = Path(path).read_bytes()
+      try:  # a pipe or a device, which may never end, is no image
+        encoded = Path(path).read_bytes() if os.path.isfile(path) else b''
       except OSError:  # gone, or not ours to read: to be reported and skipped as an empty file is
         encoded = b''
       yield Example(_printable(os.path.relpath(path, self.root)), encoded, label)

@@ -133,6 +133,7 @@ def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[
     raise TypeError('a step or a config')
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
     raise TypeError('class names')
+  ''.join(names).encode()  # half a character cannot be printed
   config = experiment.checked(resolved, path)
   if len(names) != config.model.num_classes:
     raise ValueError(f'{config.model.num_classes} class names, of which there are {len(names)}')

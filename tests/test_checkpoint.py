@@ -271,3 +271,10 @@ def test_steps_are_the_whole_checkpoints_in_order(tmp_path):
 def test_at_least_one_checkpoint_is_kept(tmp_path):
   with pytest.raises(UserError, match=r'checkpoint\.keep is 0'):
     checkpoint.Writer(tmp_path, keep=0)
+
+
+def test_arrays_that_the_files_cannot_hold_are_not_made_room_for(tmp_path):
+  write(tmp_path, [(3, make_trees(), DESCRIPTION, None)])
+  huge = {'params': {'x': jax.ShapeDtypeStruct((10**6, 10**6), jnp.float32)}}
+  with pytest.raises(checkpoint.DamagedError, match='4,000,000,000,000 bytes of arrays are not in'):
+    checkpoint.read(tmp_path, 3, huge)

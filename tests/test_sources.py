@@ -158,6 +158,13 @@ def test_images_of_all_kinds_and_depths_are_found(tmp_path):
   assert sorted(names(source, 'train') + names(source, 'validation')) == sorted(images)
 
 
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='there are no pipes')
+def test_a_pipe_among_the_images_is_not_waited_for(root):
+  os.mkfifo(root / 'train' / 'sea' / 'pipe.jpg')
+  encoded = {e.file_name: e.encoded for e in open_folder(root).examples('train', 0)}
+  assert encoded['train/sea/pipe.jpg'] == b''
+
+
 def test_links_are_followed_but_not_in_circles(root, tmp_path):
   elsewhere = tmp_path / 'elsewhere'
   fill(elsewhere, '1.jpg', '2.jpg')

@@ -105,6 +105,10 @@ def rewrite(file, change):
       r'model\.response_norm\.size is .* may be at most 1000',
     ),
     (
+      lambda _, description: description['config']['optimizer'].update(learning_rate='x'),
+      r"cannot be used: optimizer\.learning_rate is 'x'",
+    ),
+    (
       lambda _, description: description['config']['model']['conv2'].update(features=[]),
       'not one of this version',
     ),
