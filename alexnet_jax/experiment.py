@@ -105,7 +105,8 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
     config = from_resolved(dict(value))
     check(config)
     augment_options(config)
-    make_optimizer(config, make_network(config))
+    if config.model.num_classes is not None:  # else the data decide
+      make_optimizer(config, make_network(config))
   except UserError as error:
     raise UserError(f'the config in {path} cannot be used: {first_line(error)}') from error
   except Exception as error:  # what a wrong value meets on its way raises many kinds

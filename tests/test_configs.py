@@ -26,7 +26,7 @@ def test_a_config_says_what_it_is_and_makes_a_network(name):
   for heading in ('Command:', 'Cost:', 'Expected:'):
     assert re.search(f'^{heading}  *\\S', module.__doc__, re.MULTILINE)
   assert f'--config=configs/{name}.py' in module.__doc__
-  assert experiment.from_resolved(experiment.resolved(config)).to_dict() == config.to_dict()
+  assert experiment.checked(experiment.resolved(config), name).to_dict() == config.to_dict()
   experiment.check(config)
   if config.model.num_classes is None:  # as many as the data have
     with pytest.raises(UserError, match=r'model\.num_classes'):
