@@ -59,7 +59,9 @@ def leave_run(path, config):
   workdir.prepare(path, experiment.resolved(config))
   log = workdir.MetricsLog(path, 0)
   for split, error in (('train', 0.9), ('validation', 0.875)):
-    log.write({'step': 7, 'epoch': 0.3, 'split': split, 'loss': 2.3, 'top1_error': error})
+    errors = {'top1_error': error, 'top5_error': error, 'loss': 2.3}
+    speed = {'images_per_second': 320.0, 'learning_rate': 0.01}
+    log.write({'step': 7, 'epoch': 0.3, 'split': split, **errors, **speed})
   log.close()
 
 
