@@ -624,7 +624,13 @@ def _worker(name: str, seconds: float, seed: int, folder: Path) -> None:
 
 def _some(inputs: st.SearchStrategy[Input]) -> list[Input]:
   found: list[Input] = []
-  settings = hypothesis.settings(max_examples=50, database=None, derandomize=True)
+  settings = hypothesis.settings(
+    max_examples=50,
+    database=None,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+  )
   settings(hypothesis.given(inputs)(lambda given: found.append(given)))()
   return found
 
