@@ -336,7 +336,7 @@ def main(argv: Sequence[str]) -> int:
   """Runs one mode; returns the exit code."""
   from alexnet_jax.errors import Stopped, UserError
 
-  logging.set_verbosity(logging.ERROR)
+  logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
@@ -369,7 +369,10 @@ def main(argv: Sequence[str]) -> int:
     print('stopped and saved; the same command goes on from here', file=sys.stderr)
     return 0 if stopped.signum == signal.SIGINT else EXIT_PREEMPTED
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
-    return _fail(f'launch.py: {error}', 1)
+    message = f'launch.py: {error}'
+    if isinstance(error, OSError):
+      message += '\nOnce that is mended, give the same command again.'
+    return _fail(message, 1)
   except KeyboardInterrupt:
     return 130
   return 0

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -202,8 +203,9 @@ class Writer:
       best_step: the best checkpoint, which is kept however old it grows.
     """
     if step in self._manager.all_steps():
-      self._manager.wait_until_finished()
-      self._manager.delete(step)
+      with self._named():
+        self._manager.wait_until_finished()
+        self._manager.delete(step)
     self._keep.best_step = best_step
     digests = {name: digest(tree) for name, tree in trees.items()}
     # As it will be read: JSON has no tuples.
@@ -215,13 +217,43 @@ class Writer:
       'digest': _text_digest([FORMAT, content, digests]),
     }
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonSave(written)}, **items),
-      force=True,
-    )
+    with self._named():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonSave(written)}, **items),
+        force=True,
+      )
+
+  def check(self) -> None:
+    """Raises UserError where the writing that goes on behind has failed; waits for none."""
+    if not self._manager.is_saving_in_progress():
+      with self._named():
+        self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until everything is written."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits until everything is written; raises UserError where it cannot be."""
+    with self._named():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _named(self) -> Iterator[None]:
+    """Makes one message of whatever Orbax and tensorstore raise."""
+    try:
+      yield
+    except jax.errors.JaxRuntimeError:  # another process is gone
+      raise
+    except Exception as error:
+      folder = self._manager.directory
+      raise UserError(
+        f'cannot write a checkpoint into {folder}: {_reason(error)}\n'
+        'The ones that are there are whole; once that is mended, the same command goes on.'
+      ) from error
+
+
+def _reason(error: Exception) -> str:
+  """Why a file could not be written, in the system's words where they are known."""
+  if code := re.search(r"os_error_code='(\d+)'", str(error)):  # tensorstore's
+    return os.strerror(int(code[1]))
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

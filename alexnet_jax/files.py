@@ -17,6 +17,17 @@ _DEEPEST = 20  # lists and objects within each other in JSON
 
 
 @contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Has an OSError name a file where it names none, as those of writing do not."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is not None and error.filename is None:
+      error.filename = os.fspath(path)
+    raise
+
+
+@contextlib.contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
   """A temporary path, which takes the file's name in one move once all has gone well.
 
@@ -27,8 +38,9 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
   target.parent.mkdir(parents=True, exist_ok=True)
   temporary = target.with_name(f'.new.{os.getpid()}.{target.name}')
   try:
-    yield temporary
-    temporary.replace(target)
+    with naming(target):
+      yield temporary
+      temporary.replace(target)
   finally:
     temporary.unlink(missing_ok=True)
 

@@ -477,18 +477,17 @@ class Run:
 
   def close(self) -> None:
     """Waits for what is being written."""
-    self.end_profile()
-    self.writer.close()
-    self.log.close()
-    if 'tensorboard' in self.__dict__:
-      self.tensorboard.close()
+    with contextlib.ExitStack() as closing:
+      if 'tensorboard' in self.__dict__:
+        closing.callback(self.tensorboard.close)
+      closing.callback(self.log.close)
+      closing.callback(self.writer.close)
+      self.end_profile()
 
   @functools.cached_property
-  def tensorboard(self) -> Any:
-    """TensorBoard's events, opened for the first of them: its import takes PyTorch's along."""
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(self.path), purge_step=self.first_step)
+  def tensorboard(self) -> workdir.Events:
+    """TensorBoard's events, opened for the first of them."""
+    return workdir.Events(self.path, self.first_step)
 
   def run(self) -> dict[str, Any]:
     """Trains to the end; returns what `train_and_evaluate` returns."""
@@ -665,9 +664,8 @@ class Run:
     record = {'step': step, 'epoch': round(epoch, 4), 'split': split, **values}
     self.log.write(record)
     self.progress.metrics_lines = self.log.lines
-    for name, value in values.items():
-      if processes.is_first():
-        self.tensorboard.add_scalar(f'{split}/{name}', value, step)
+    if processes.is_first():
+      self.tensorboard.write(step, {f'{split}/{name}': value for name, value in values.items()})
     text = f'step {step}  epoch {epoch:.2f}  {split:10}  loss {values["loss"]:.4f}'
     text += f'  top-1 error {values["top1_error"]:.2%}  top-5 error {values["top5_error"]:.2%}'
     if 'images_per_second' in values:
@@ -693,6 +691,7 @@ class Run:
     if not int(sums['count']):
       return
     self.check_loss()  # no line for a loss that is no number
+    self.writer.check()
     values = metrics.compute(sums)
     now = time.perf_counter()
     start, since = self.clock or (now, step)

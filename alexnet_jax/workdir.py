@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -190,11 +191,11 @@ class MetricsLog:
 
     Without `writes` it only counts: of several processes, one writes.
     """
+    self._path = path = Path(workdir) / 'metrics.jsonl'
     if not writes:
       self._file: BinaryIO = io.BytesIO()
       self.lines = keep_lines
       return
-    path = Path(workdir) / 'metrics.jsonl'
     kept = path.read_bytes().splitlines(keepends=True)[:keep_lines] if path.exists() else []
     kept = [line for line in kept if line.endswith(b'\n')]
     self._file = path.open('ab')
@@ -203,13 +204,50 @@ class MetricsLog:
 
   def write(self, record: Mapping[str, Any]) -> None:
     """Appends a line."""
-    self._file.write(json.dumps(record).encode() + b'\n')
-    self._file.flush()
+    with files.naming(self._path):
+      self._file.write(json.dumps(record).encode() + b'\n')
+      self._file.flush()
     self.lines += 1
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    with contextlib.suppress(OSError):  # `write` has raised it
+      self._file.close()
+
+
+class Events:
+  """TensorBoard's events.
+
+  tensorboardX's own SummaryWriter has a thread write them: when that fails, nobody hears of it, and
+  its queue, once full, is waited for without end.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str], first_step: int):
+    """Begins a file; TensorBoard hides what earlier ones have of `first_step` and later."""
+    from tensorboardX import summary  # its import takes PyTorch's along
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    self._path, self._event, self._scalar = Path(workdir), Event, summary.scalar
+    with files.naming(self._path):
+      # The process's number, for the clock may give the same second twice.
+      self._writer = EventsWriter(os.fspath(self._path / 'events'), f'.{os.getpid()}')
+      started = SessionLog(status=SessionLog.START)
+      self._writer.write_event(Event(step=first_step, session_log=started))
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes scalars of a step."""
+    with files.naming(self._path / 'events.out.tfevents'):
+      for name, value in scalars.items():
+        self._writer.write_event(
+          self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+        )
+      self._writer.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    with contextlib.suppress(OSError):  # `write` has raised it
+      self._writer.close()
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -1,0 +1,221 @@
+"""What fails on one machine, made to fail: full disks, damaged files, kills."""
+
+import contextlib
+import random
+import resource
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from alexnet_jax import (
+  checkpoint,
+  experiment,
+  figures,
+  predictions,
+  statistics,
+  sweep,
+  train,
+  trained,
+  workdir,
+)
+from alexnet_jax.errors import UserError
+from tests import faults, sweeps
+from tests.small import small_config
+from tests.test_train import lines
+
+
+@contextlib.contextmanager
+def full_disk(size):
+  """Within it a file's writing fails half-way, as on a full disk, after so many bytes."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+SCORES = predictions.Predictions(
+  *(np.linspace(0, 1, 60, dtype=np.float32).reshape(6, 10) for _ in range(2)),
+  np.arange(6, dtype=np.int32),
+)
+CURVES = [{'step': i, 'epoch': i, 'split': 'train', 'loss': 1.0, 'top1_error': 0.5} for i in (1, 2)]
+
+
+def write_sums(path):
+  sums = statistics.Sums.zero(8)
+  sums.add(np.full((8, 8, 3), 7, np.uint8))
+  statistics.save(path / 'statistics.npz', sums.compute())
+
+
+@pytest.mark.parametrize(
+  'write',
+  [
+    pytest.param(write_sums, id='statistics'),
+    pytest.param(lambda path: workdir.prepare(path, {'a': 'b' * 500}), id='config'),
+    pytest.param(lambda path: predictions.save(path / 'a.npz', SCORES, {'a': 1}), id='predictions'),
+    pytest.param(
+      lambda path: predictions.write_tables(path, SCORES.ten_views, SCORES.labels, '0123456789'),
+      id='tables',
+    ),
+    pytest.param(
+      lambda path: figures.save(figures.learning_curves({'a': CURVES}, 'a'), path / 'a'),
+      id='figure',
+    ),
+    pytest.param(
+      lambda path: trained.write_arrays(path / 'a.safetensors', {'a': np.ones(99)}, {}),
+      id='safetensors',
+    ),
+    pytest.param(lambda path: sweep.write(sweeps.plan(path)), id='sweep'),
+  ],
+)
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path, write):
+  write(tmp_path)
+  before = faults.contents(tmp_path)
+  assert before
+  for name in before:  # the first that is not small enough fails
+    size = (tmp_path / name).stat().st_size
+    for limit in (0, size // 2, size - 1):
+      with full_disk(limit), pytest.raises((OSError, UserError)) as error:
+        write(tmp_path)
+      assert 'File too large' in str(error.value)
+      assert str(tmp_path) in str(error.value)
+      assert faults.contents(tmp_path) == before
+  write(tmp_path)
+  assert faults.contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('kind', ['metrics', 'events'])
+def test_a_line_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path, kind):
+  if kind == 'metrics':
+    log, name = workdir.MetricsLog(tmp_path, 0), 'metrics.jsonl'
+    records = [{'step': step} for step in range(1, 1000)]
+  else:
+    log, name = workdir.Events(tmp_path, 1), 'events.out.tfevents'
+    records = [(step, {'train/loss': 0.5}) for step in range(1, 1000)]
+  written = 0
+  with full_disk(500):
+    with pytest.raises(OSError, match='File too large') as error:
+      for record in records:
+        log.write(*(record if isinstance(record, tuple) else (record,)))
+        written += 1
+    log.close()
+  assert str(tmp_path / name) in str(error.value)
+  assert 5 < written < 100
+  if kind == 'metrics':
+    assert workdir.read_metrics(tmp_path) == records[:written]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run that nothing happened to."""
+  path = tmp_path_factory.mktemp('whole')
+  train.train_and_evaluate(small_config(), path)
+  return path
+
+
+def assert_same_run(path, whole):
+  assert lines(path) == lines(whole)
+  assert faults.checkpoints(path)[45] == faults.checkpoints(whole)[45]
+  assert not [name for name in faults.names(path) if 'tmp' in name or '.new' in name]
+
+
+# By what is written when it fails: arrays, Orbax's description of them, ours.
+@pytest.mark.parametrize('limit', [20_000, 4_000, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on(
+  tmp_path, whole, monkeypatch, limit
+):
+  config = small_config({'checkpoint.every_steps': 30})
+  save = checkpoint.Writer.save
+
+  def fill_up(self, step, *args):
+    with full_disk(limit) if step == 30 else contextlib.nullcontext():
+      save(self, step, *args)
+      while self._manager.is_saving_in_progress():
+        time.sleep(0.01)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Writer, 'save', fill_up)
+    with pytest.raises(UserError) as error:
+      train.train_and_evaluate(config, tmp_path)
+  message = str(error.value)
+  assert message.startswith(f'cannot write a checkpoint into {tmp_path / "checkpoints"}: File too')
+  assert len(message.splitlines()) == 2
+  assert lines(tmp_path)[-1]['step'] == 30  # it is not trained on until the next checkpoint
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
+  train.train_and_evaluate(config, tmp_path)
+  assert_same_run(tmp_path, whole)
+
+
+# Of everything that a checkpoint has, in every way that a disk loses it.
+@pytest.mark.parametrize(
+  'damage',
+  [
+    'flipped',
+    *(pytest.param(damage, marks=pytest.mark.slow) for damage in ('cut', 'emptied', 'gone')),
+  ],
+)
+def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
+  tmp_path, whole, monkeypatch, damage
+):
+  """What goes on trains from a whole checkpoint: the newest, or, saying so, the one before."""
+  config = small_config()
+  net = experiment.make_network(config)
+  tx = experiment.make_optimizer(config, net)
+  mesh = experiment.make_mesh(config)
+  split = experiment.load_split(config, None, 'train')
+  folder = tmp_path / 'checkpoints'
+  shutil.copytree(whole / 'checkpoints', folder)
+  paths = [path for path in sorted((folder / '45').rglob('*')) if path.is_file()]
+  steps = set()
+  for path in paths:
+    content = path.read_bytes()
+    if damage == 'gone':
+      path.unlink()
+    else:
+      middle = len(content) // 2
+      path.write_bytes(
+        {
+          'flipped': content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :],
+          'cut': content[:middle],
+          'emptied': b'',
+        }[damage]
+      )
+    told = Told()
+    state, _, progress = train._restore(folder, net, tx, mesh, split, told)
+    step = int(state.step)
+    steps.add(step)
+    assert checkpoint.digest(state.params) == faults.checkpoints(whole)[step]['params']
+    assert progress.last_validation['step'] == step
+    if step == 23:
+      assert told.lines[0].startswith('checkpoint 45 is damaged')
+      (folder / 'damaged-45').rename(folder / '45')
+    else:
+      assert told.lines == []
+    path.write_bytes(content)
+  assert steps == {23, 45}  # some files are of no consequence
+
+
+class Told:
+  """A display that keeps its lines."""
+
+  live = False
+
+  def __init__(self):
+    self.lines = []
+
+  def line(self, text):
+    self.lines.append(text)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_is_as_if_it_had_not_been(tmp_path):
+  shared, folder, cache = (tmp_path / name for name in ('shared', 'folder', 'cache'))
+  shared.mkdir()
+  folder.mkdir()
+  work = faults.works(shared, cache)['training']
+  result = faults.kill(work, 4, folder, cache, random.Random(1), runs=1)
+  assert result.kills > 0
+  assert result.wrong == []
