@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax import sweep_report
+from alexnet_jax import sweep_report, workdir
 
 RESULTS = Path(__file__).parents[1] / 'docs' / 'results'
 SWEEPS = sorted(path.parent for path in RESULTS.glob('*/sweep.json'))
@@ -18,3 +18,12 @@ def test_a_kept_table_is_what_its_runs_metrics_give(folder, tmp_path):
   sweep_report.write(again)
   for name in ('results.md', 'results.csv', 'runs.csv'):
     assert (again / name).read_text() == (folder / name).read_text()
+
+
+def test_the_lowest_cifar10_error_is_that_of_its_runs_metrics():
+  *_, last = workdir.read_metrics(RESULTS / 'cifar10_best')
+  assert last['split'] == 'validation'
+  assert (
+    f'**{last["top1_error"]:.1%}**'.replace('%', ' %')
+    in (RESULTS.parent / 'results.md').read_text()
+  )
