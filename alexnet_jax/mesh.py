@@ -78,7 +78,8 @@ def make_mesh(
   there = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
   if column_devices == 'auto':
     pairs = 1 if data_devices == 'auto' else int(data_devices)
-    fits = jax.local_device_count() % num_columns == 0 and len(devices) >= num_columns * pairs
+    within = jax.local_device_count() % num_columns == 0  # so that no pair lies across processes
+    fits = within and len(devices) % num_columns == 0 and len(devices) >= num_columns * pairs
     column_devices = num_columns if fits else 1
   if num_columns % int(column_devices):
     raise UserError(
