@@ -138,9 +138,11 @@ def flip_bit(content, where):
   'damage',
   [
     pytest.param(lambda content: flip_bit(content, 0.5), id='bit-in-the-middle'),
-    pytest.param(lambda content: flip_bit(content, 0.85), id='bit-in-the-last-quarter'),
+    pytest.param(
+      lambda content: flip_bit(content, 0.85), id='bit-in-the-last-quarter', marks=pytest.mark.slow
+    ),
     pytest.param(lambda content: content[: len(content) // 2], id='cut-in-half'),
-    pytest.param(lambda content: content[:-1], id='last-byte-missing'),
+    pytest.param(lambda content: content[:-1], id='last-byte-missing', marks=pytest.mark.slow),
     pytest.param(lambda content: b'', id='emptied'),
   ],
 )

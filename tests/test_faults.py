@@ -92,7 +92,9 @@ def test_a_line_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path,
   if kind == 'metrics':
     log, name = workdir.MetricsLog(tmp_path, 0), 'metrics.jsonl'
     errors = {'loss': 1.5, 'top1_error': 0.5, 'top5_error': 0.25}
-    records = [{'step': step, 'epoch': 0.5, 'split': 'train', **errors} for step in range(1, 1000)]
+    records = [
+      {'step': step, 'epoch': 0.5, 'split': 'validation', **errors} for step in range(1, 1000)
+    ]
   else:
     log, name = workdir.Events(tmp_path, 1), 'events.out.tfevents'
     records = [(step, {'train/loss': 0.5}) for step in range(1, 1000)]

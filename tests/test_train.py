@@ -123,7 +123,10 @@ def test_any_mesh_trains_as_one_device_does(trained, column_devices, data_device
   assert_close(one.state.sums, many.state.sums, 1e-5)
 
 
-@pytest.mark.parametrize(('column_devices', 'data_devices'), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(
+  ('column_devices', 'data_devices'),
+  [(2, 1), *(pytest.param(*mesh, marks=pytest.mark.slow) for mesh in ((1, 1), (1, 2)))],
+)
 def test_microbatches_train_as_the_whole_batch_does(trained, x64, column_devices, data_devices):
   """In float64, with the same draws: dropout, mirror images and lighting are on."""
 
