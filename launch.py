@@ -135,8 +135,6 @@ _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
 )
 
-EXIT_PREEMPTED = 75  # sysexits.h's EX_TEMPFAIL: schedulers can take it as 'start me again'
-
 
 def _config_mistake(argv: Sequence[str]) -> str | None:
   """A message where --config names no file, or an override a field that the config does not have."""
@@ -334,14 +332,18 @@ def _leave(code: int) -> None:
 
 def main(argv: Sequence[str]) -> int:
   """Runs one mode; returns the exit code."""
-  from alexnet_jax.errors import Stopped, UserError
+  from alexnet_jax.errors import EXIT_AGAIN, Stopped, UserError
+  from alexnet_jax.signals import PREEMPTION
 
   logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
-    if _MODE.value != 'train' and host.launched(os.environ) > 1:
-      raise UserError(f'--mode={_MODE.value} is for one process; start it without srun or mpirun')
+    several = host.launched(os.environ) > 1 or _COORDINATOR.value is not None
+    if _MODE.value != 'train' and several:
+      raise UserError(
+        f'--mode={_MODE.value} is for one process; start it without srun, mpirun or --coordinator'
+      )
     if _MODE.value == 'convert':
       _convert()
       return 0
@@ -362,12 +364,12 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value in ('train', 'prepare'):
       # Until the loop, which saves, takes the signals itself, there is nothing to save.
       signal.signal(signal.SIGINT, lambda *_: _leave(0))
-      for signum in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, lambda *_: _leave(EXIT_PREEMPTED))
+      for signum in PREEMPTION:
+        signal.signal(signum, lambda *_: _leave(EXIT_AGAIN))
     _run(config, path)
   except Stopped as stopped:
     print('stopped and saved; the same command goes on from here', file=sys.stderr)
-    return 0 if stopped.signum == signal.SIGINT else EXIT_PREEMPTED
+    return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
     message = f'launch.py: {error}'
     if isinstance(error, OSError):

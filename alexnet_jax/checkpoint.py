@@ -256,4 +256,4 @@ def _reason(error: Exception) -> str:
     return os.strerror(int(code[1]))
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
-  return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+  return first_line(error)

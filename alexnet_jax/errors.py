@@ -7,6 +7,10 @@ class UserError(ValueError):
   """A mistake of the user's; the message says in a line or two what is wrong and what to do."""
 
 
+EXIT_AGAIN = 75
+"""The exit code for 'start me again', sysexits.h's EX_TEMPFAIL."""
+
+
 def first_line(error: object) -> str:
   """What a library's exception, or a stranger's file, says, in one printable line."""
   lines = str(error).strip().splitlines() or [type(error).__name__]

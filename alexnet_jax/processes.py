@@ -16,12 +16,9 @@ from jax._src import distributed
 from orbax.checkpoint import multihost
 
 from alexnet_jax import host
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import EXIT_AGAIN, UserError, first_line
 
 T = TypeVar('T')
-
-EXIT_LOST = 75
-"""The exit code where another process is lost: start me again (sysexits.h's EX_TEMPFAIL)."""
 
 HEARTBEAT_SECONDS = 30
 """After so long without a sign of life of a process, the others end."""
@@ -57,7 +54,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
   try:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
   except (RuntimeError, ValueError) as error:
-    raise UserError(f'cannot join the other processes: {str(error).splitlines()[0]}') from error
+    raise UserError(f'cannot join the other processes: {first_line(error)}') from error
   return int(distributed.global_state.num_processes or 1)
 
 
@@ -131,7 +128,7 @@ def fail(message: str, code: int) -> int:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-  """Ends this process with EXIT_LOST where, of several, another is gone while they compute.
+  """Ends this process with EXIT_AGAIN where, of several, another is gone while they compute.
 
   That is seen at once where a connection breaks, and after HEARTBEAT_SECONDS where a process or
   its host hangs; then jax ends this one, naming the task.
@@ -141,9 +138,8 @@ def watched() -> Iterator[None]:
   except jax.errors.JaxRuntimeError as error:
     if distributed.global_state.client is None:
       raise
-    why = str(error).strip().splitlines()[0]
     fail(
-      f'another process is gone: {why[:200]}\nStart all of them again: the run goes on from its'
+      f'another process is gone: {first_line(error)}\nStart all of them again: the run goes on from its'
       ' last checkpoint.',
-      EXIT_LOST,
+      EXIT_AGAIN,
     )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.images import fit_square
 from alexnet_jax.quiet import silenced
 from alexnet_jax.sources import Example
@@ -84,11 +84,10 @@ def let_tfds_prepare(builder: Any) -> None:
   try:
     builder.download_and_prepare()
   except Exception as error:  # whatever tfds, a download or a missing archive raises
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     *name, _ = builder.info.full_name.split('/')
     raise UserError(
       f'{builder.info.full_name} is not prepared in {builder.data_path.parents[len(name)]}, and'
-      f' preparing it failed: {first}\n'
+      f' preparing it failed: {first_line(error)}\n'
       'Set data.data_dir to the folder where tfds has prepared it; without internet, to a copy of'
       f' what `tfds build {"/".join(name)}` makes where there is.'
     ) from error
@@ -105,7 +104,7 @@ def open_directory(directory: Path) -> Any:
     return tfds.builder_from_directory(directory)
   except Exception as error:  # whatever a damaged file of metadata makes tfds raise
     raise UserError(
-      f'{directory} is no tfds data set that can be read ({str(error).splitlines()[0]});'
+      f'{directory} is no tfds data set that can be read ({first_line(error)});'
       ' remove it to have it prepared again'
     ) from error
 

@@ -10,7 +10,6 @@ import requests
 from PIL import Image
 
 from alexnet_jax import dataset, evaluate, experiment, prepare, records, train, trained
-from alexnet_jax.errors import UserError
 from configs import (
   flowers,
   image_folder,
@@ -20,6 +19,7 @@ from configs import (
   imagenette,
   places365_small,
 )
+from tests.mistakes import refusal
 from tests.stored import noise
 
 FLOWERS = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
@@ -124,15 +124,6 @@ def colors(split):
   with contextlib.closing(dataset.whole_images(split)) as batches:
     images = np.concatenate([batch['image'] for batch in batches])
   return [tuple(image[128, 128].tolist()) for image in images]
-
-
-def refusal(function, *arguments):
-  """The message that a user gets for a mistake: one or two lines."""
-  with pytest.raises(UserError) as caught:
-    function(*arguments)
-  message = str(caught.value)
-  assert 1 <= len(message.splitlines()) <= 2
-  return message
 
 
 # tfds data sets.

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from alexnet_jax import dataset, records
-from alexnet_jax.errors import UserError
 from alexnet_jax.images import fit_square
 from tests import stored
+from tests.mistakes import refusal
 from tests.stored import BLOCK, SIZE, TRAIN, VALIDATION, make_image, noise, open_records
 
 REPOSITORY = Path(__file__).parents[1]
@@ -66,15 +66,6 @@ def read_all(split):
   with contextlib.closing(dataset.whole_images(split)) as batches:
     got = list(batches)
   return tuple(np.concatenate([batch[name] for batch in got]) for name in ('image', 'label'))
-
-
-def refusal(function, *arguments):
-  """The message that a user gets for a mistake: one or two lines."""
-  with pytest.raises(UserError) as caught:
-    function(*arguments)
-  message = str(caught.value)
-  assert 1 <= len(message.splitlines()) <= 2
-  return message
 
 
 def test_images_and_labels_are_those_stored(data_dir):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax import sources
-from alexnet_jax.errors import UserError
+from tests.mistakes import refusal
 from tests.tars import make_tar
 
 REPOSITORY = Path(__file__).parents[1]
@@ -46,15 +46,6 @@ def without_digest(source):
   name, digest = source.name.rsplit('_', 1)
   assert len(digest) == 8
   return name
-
-
-def refusal(function, *arguments):
-  """The message that a user gets for a mistake: one or two lines."""
-  with pytest.raises(UserError) as caught:
-    function(*arguments)
-  message = str(caught.value)
-  assert len(message.splitlines()) <= 2
-  return message
 
 
 @pytest.fixture

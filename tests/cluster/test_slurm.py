@@ -49,6 +49,15 @@ def submit(nodes, *arguments, options=()):
   return nodes.run(*command, *arguments).strip()
 
 
+def start(nodes, path, epochs, *run):
+  """Submits a job of both nodes, and waits until it is so far; returns its number and its log."""
+  log = path.with_suffix('.txt')
+  arguments = [*SMALL, *run, f'--workdir={path}']
+  job = submit(nodes, 'docs/clusters/train.sbatch', *arguments, options=[f'--output={log}'])
+  nodes.wait(lambda: workdir.last_epoch(path) > epochs, 200)
+  return job, log
+
+
 def losses(path, split='train'):
   records = workdir.read_metrics(path)
   return np.array([record['loss'] for record in records if record['split'] == split])
@@ -88,17 +97,7 @@ def test_two_hosts_go_on_from_one_and_one_from_two(nodes, tmp_path):
 def test_a_job_comes_back_after_a_lost_node_and_ends_as_if_nothing_had_been(nodes, tmp_path):
   run = ['--config.train.num_steps=1200', '--config.checkpoint.every_steps=50']
   on_two(nodes, *run, f'--workdir={tmp_path}/undisturbed')
-  log = tmp_path / 'log.txt'
-  job = submit(
-    nodes,
-    'docs/clusters/train.sbatch',
-    *SMALL,
-    *run,
-    f'--workdir={tmp_path}/disturbed',
-    options=[f'--output={log}'],
-  )
-  metrics = tmp_path / 'disturbed' / 'metrics.jsonl'
-  nodes.wait(lambda: metrics.exists() and workdir.last_epoch(metrics.parent) > 10, 200)
+  job, log = start(nodes, tmp_path / 'disturbed', 10, *run)
   lost = nodes.names[1]
   nodes.kill_node(lost)
   killed = time.time()
@@ -114,17 +113,7 @@ def test_a_job_comes_back_after_a_lost_node_and_ends_as_if_nothing_had_been(node
 def test_a_job_that_nears_its_time_limit_saves_and_comes_back(nodes, tmp_path):
   run = ['--config.train.num_steps=600', '--config.train.log_every_steps=100']
   on_two(nodes, *run, f'--workdir={tmp_path}/undisturbed')
-  log = tmp_path / 'log.txt'
-  job = submit(
-    nodes,
-    'docs/clusters/train.sbatch',
-    *SMALL,
-    *run,
-    f'--workdir={tmp_path}/limited',
-    options=[f'--output={log}'],
-  )
-  metrics = tmp_path / 'limited' / 'metrics.jsonl'
-  nodes.wait(lambda: metrics.exists() and workdir.last_epoch(metrics.parent) > 3, 200)
+  job, log = start(nodes, tmp_path / 'limited', 3, *run)
   nodes.run('scancel', '--signal=USR1', job)  # as --signal=USR1@120 sends it: to srun's processes
   nodes.wait(lambda: nodes.state(job)[0] in ('COMPLETED', 'FAILED'), 400)
   assert nodes.state(job) == ('COMPLETED', 1), log.read_text()
