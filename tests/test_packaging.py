@@ -39,7 +39,7 @@ def test_the_wheel_trains_and_loads_where_there_is_no_checkout(tmp_path):
       (sources / name).parent.mkdir(parents=True, exist_ok=True)
       shutil.copy(ROOT / name, sources / name)
   pip = (sys.executable, '-m', 'pip', '--disable-pip-version-check')
-  run(*pip, 'wheel', '--no-deps', '--no-build-isolation', '--no-index', '-w', tmp_path, sources)
+  run(*pip, 'wheel', '--no-deps', '-w', tmp_path, sources)  # with the setuptools it asks for
   [wheel] = tmp_path.glob('*.whl')
   run(*pip, 'install', '--no-deps', '--no-index', '--target', site, wheel)
   packed = set(zipfile.ZipFile(wheel).namelist())
