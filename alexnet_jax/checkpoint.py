@@ -7,12 +7,14 @@ keeps a digest of every tree, and of itself; they are checked on reading.
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from alexnet_jax import processes
 from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.quiet import silenced
 
 _DESCRIPTION = 'description'
+
+_REPLACED = 'replaced-'  # before the step, in the name of what a new checkpoint is to replace
 
 _MOST_COMPRESSED = 1000  # bytes of arrays in one of a file; trained ones are hardly compressed
 
@@ -154,6 +159,16 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
     checkpointer.close()
 
 
+def put_back(directory: str | os.PathLike[str]) -> None:
+  """Puts back a checkpoint that a killed process was about to replace, unless it had."""
+  for path in Path(directory).glob(f'{_REPLACED}*'):
+    target = path.with_name(path.name.removeprefix(_REPLACED))
+    if target.exists():
+      shutil.rmtree(path)
+    else:
+      path.rename(target)
+
+
 def set_aside(directory: str | os.PathLike[str], step: int) -> Path:
   """Moves a damaged checkpoint out of the way of the one that will take its place."""
   target = Path(directory) / f'damaged-{step}'
@@ -194,7 +209,7 @@ class Writer:
     """Starts to write a checkpoint, in the place of one of the same step.
 
     It waits for the one before, copies the trees and takes their digests; the writing goes on
-    behind.
+    behind, unless it replaces one.
 
     Args:
       step: its step.
@@ -202,10 +217,17 @@ class Writer:
       description: what else is to be kept, fit for JSON.
       best_step: the best checkpoint, which is kept however old it grows.
     """
-    if step in self._manager.all_steps():
+    folder = Path(self._manager.directory)
+    replaced = step in self._manager.all_steps()
+    if replaced:
       with self._named():
         self._manager.wait_until_finished()
-        self._manager.delete(step)
+        # Under this name it stays until the new one is whole.
+        there = folder / str(step)
+        processes.first_alone(
+          functools.partial(there.rename, folder / f'{_REPLACED}{step}'), f'replacing {step}'
+        )
+        self._manager.reload()
     self._keep.best_step = best_step
     digests = {name: digest(tree) for name, tree in trees.items()}
     # As it will be read: JSON has no tuples.
@@ -223,6 +245,9 @@ class Writer:
         args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonSave(written)}, **items),
         force=True,
       )
+      if replaced:
+        self._manager.wait_until_finished()
+        processes.first_alone(functools.partial(put_back, folder), f'replaced {step}')
 
   def check(self) -> None:
     """Raises UserError where the writing that goes on behind has failed; waits for none."""

@@ -1,10 +1,12 @@
 """Files that are whole or not there, and reading those that anyone may have written."""
 
 import contextlib
+import glob
 import io
 import json
 import math
 import os
+import socket
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -31,18 +33,35 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
   """A temporary path, which takes the file's name in one move once all has gone well.
 
+  What processes that were killed have left of the same file is removed.
+
   Args:
     path: the file; its folder is made if need be. The temporary name ends as it does.
   """
   target = Path(path)
   target.parent.mkdir(parents=True, exist_ok=True)
-  temporary = target.with_name(f'.new.{os.getpid()}.{target.name}')
+  ours = f'.new.{socket.gethostname()}.'
+  temporary = target.with_name(f'{ours}{os.getpid()}.{target.name}')
+  for left in target.parent.glob(glob.escape(ours) + '*.' + glob.escape(target.name)):
+    if not _is_running(left.name.removeprefix(ours).split('.')[0]):
+      left.unlink(missing_ok=True)
   try:
     with naming(target):
       yield temporary
       temporary.replace(target)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+  """Whether there is a process of this number on this machine."""
+  try:
+    os.kill(int(process), 0)
+  except (ProcessLookupError, OverflowError, ValueError):
+    return False
+  except PermissionError:
+    pass  # another user's
+  return True
 
 
 def parse_json(text: str | bytes) -> Any:

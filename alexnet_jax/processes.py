@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 from jax._src import distributed
@@ -63,21 +63,30 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def first_then_others(work: Callable[[], T], what: str) -> T:
-  """Does the work in the first process and, once that has ended well, in the others.
+def first_alone(work: Callable[[], T], what: str) -> T | None:
+  """Does the work in the first process alone; the others wait until it has ended well.
 
-  So the others find what it has made. Where it fails, the process ends (`fail`), and so do they.
+  Where it fails, the process ends (`fail`), and so do they.
 
   Args:
     work: what to do.
     what: a name for it, the same in each process.
+
+  Returns:
+    What the work returns; None in the others.
   """
-  if is_first():
-    result = work()
-    multihost.sync_global_processes(what, timeout=_PREPARING_SECONDS)
-    return result
+  result = work() if is_first() else None
   multihost.sync_global_processes(what, timeout=_PREPARING_SECONDS)
-  return work()
+  return result
+
+
+def first_then_others(work: Callable[[], T], what: str) -> T:
+  """Does the work in the first process, as `first_alone`, then in the others too.
+
+  So the others find what it has made.
+  """
+  result = first_alone(work, what)
+  return cast(T, result) if is_first() else work()
 
 
 def agreed_stop(step: int, signum: int | None) -> int | None:

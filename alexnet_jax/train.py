@@ -245,10 +245,6 @@ def _compute_statistics(
   return computed
 
 
-def _set_aside(directory: Path, step: int) -> Path | None:
-  return checkpoint.set_aside(directory, step) if processes.is_first() else None
-
-
 def _restore(
   directory: Path,
   net: AlexNet,
@@ -281,8 +277,8 @@ def _restore(
       damaged[step] = str(error)
       continue
     for newer, reason in damaged.items():
-      moved = processes.first_then_others(
-        functools.partial(_set_aside, directory, newer), f'damaged {newer}'
+      moved = processes.first_alone(
+        functools.partial(checkpoint.set_aside, directory, newer), f'damaged {newer}'
       )
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
     try:
@@ -436,6 +432,7 @@ class Run:
     self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
+    processes.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
     restored = _restore(directory, net, tx, mesh, train_split, display)
     if restored:
       self.state, self.statistics, self.progress = restored

@@ -4,10 +4,12 @@ import gc
 import hashlib
 import json
 import shutil
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from alexnet_jax import checkpoint, mesh
@@ -114,6 +116,32 @@ def test_arrays_may_go_once_save_returns(tmp_path):
     leaf.delete()
   writer.close()
   assert_same(checkpoint.read(tmp_path, 1, abstract(trees))[0], trees)
+
+
+def test_a_checkpoint_of_the_same_step_takes_the_others_place(tmp_path):
+  trees, others = make_trees(), jax.tree.map(lambda leaf: leaf + 1, make_trees())
+  write(tmp_path, [(1, trees, {}, None), (1, others, {}, None), (2, trees, {}, None)], keep=2)
+  assert_same(checkpoint.read(tmp_path, 1, abstract(trees))[0], others)
+  assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
+
+
+@pytest.mark.parametrize('killed_before', ['writing', 'deleting'])
+def test_a_checkpoint_that_was_to_be_replaced_is_there_until_the_new_one_is(
+  tmp_path, monkeypatch, killed_before
+):
+  trees, others = make_trees(), jax.tree.map(lambda leaf: leaf + 1, make_trees())
+  write(tmp_path, [(1, trees, {}, None)])
+  with monkeypatch.context() as patch:
+    target = (
+      (ocp.CheckpointManager, 'save') if killed_before == 'writing' else (checkpoint, 'put_back')
+    )
+    patch.setattr(*target, mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+      write(tmp_path, [(1, others, {}, None)])
+  checkpoint.put_back(tmp_path)
+  expected = trees if killed_before == 'writing' else others
+  assert_same(checkpoint.read(tmp_path, 1, abstract(trees))[0], expected)
+  assert [path.name for path in tmp_path.iterdir()] == ['1']
 
 
 @pytest.fixture(scope='module')
