@@ -30,7 +30,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from alexnet_jax import host
+from alexnet_jax import host, quiet
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -336,6 +336,7 @@ def main(argv: Sequence[str]) -> int:
   from alexnet_jax.signals import PREEMPTION
 
   logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
+  quiet.pass_over_broken_writes()
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
 
@@ -23,3 +24,19 @@ def silenced() -> Iterator[None]:
     os.close(kept)
     os.close(nowhere)
     sys.unraisablehook = hook
+
+
+def pass_over_broken_writes() -> None:
+  """Has this process, from now on, say nothing of what is left of a checkpoint's writing that failed.
+
+  Orbax raises the failure, which is told, and gives up the rest: closes its event loop, of which
+  tensorstore complains for every other file, and drops coroutines that were never begun.
+  """
+  tell = sys.unraisablehook
+
+  def tell_all_else(unraisable: 'sys.UnraisableHookArgs') -> None:
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      tell(unraisable)
+
+  sys.unraisablehook = tell_all_else
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)

@@ -1,32 +1,43 @@
-"""Processes killed (SIGKILL) at random moments and started again, and what that costs.
+"""Faults at random moments of every kind of work, and what they cost.
 
-  python -m tests.faults --kills=100
-  python -m tests.faults --kills=20 --only=preparing
+  python -m tests.faults --times=100
+  python -m tests.faults --fault=write --times=20 --only=preparing
 
 Each kind of work is first done undisturbed, which gives what it leaves and how long it takes. Then
-the same command is killed at moments spread evenly over that time, and given again until it ends
-by itself; then afresh, until there were so many kills (a tenth of them for all but the first kind).
-Prints a line for each kind, and ends with 1 where anything differs from the undisturbed.
+the same command meets a fault, and is given again until it ends by itself; then afresh, until there
+were so many faults. The faults:
+
+  kill   SIGKILL, at moments spread evenly over the time that the work takes
+  stop   SIGTERM, likewise
+  write  a disk that is full, read-only or broken, from one of the program's writes on; these are
+         spread evenly over all of its writes (needs a C compiler, and Linux)
+
+Prints a line for each kind, and ends with 1 where anything differs from the undisturbed, a process
+is left, or the program ends in another way than it should.
 """
 
 import argparse
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+
+from alexnet_jax.errors import EXIT_AGAIN
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -42,9 +53,19 @@ TINY = (
 ABLATIONS = '--sweep=configs/sweeps/ablations.py'
 
 
-def start(*args: Any, cache: Path | None = None, **options: Any) -> subprocess.Popen[str]:
-  """Starts launch.py as a shell would, without the settings of jax of a test run."""
+def start(
+  *args: Any, cache: Path | None = None, added: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+  """Starts launch.py as a shell would, without the settings of jax of a test run.
+
+  Args:
+    *args: of launch.py.
+    cache: for what XLA compiles.
+    added: to its environment.
+    **options: of subprocess.Popen.
+  """
   environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  environment |= added or {}
   if cache is not None:
     environment['JAX_COMPILATION_CACHE_DIR'] = str(cache)
   return subprocess.Popen(
@@ -171,6 +192,21 @@ def works(shared: Path, cache: Path) -> dict[str, Work]:
       newest,
       begin=lambda folder: shutil.copytree(run, folder),
     ),
+    'drawing': Work(
+      lambda folder: ['--mode=figures', f'--workdir={folder}'],
+      lambda folder: (_trained(folder), contents(folder / 'figures')),
+      newest,
+      begin=lambda folder: shutil.copytree(run, folder),
+    ),
+    'converting': Work(
+      lambda folder: [
+        '--mode=convert',
+        f'--source={run}',
+        f'--target={folder / "net.safetensors"}',
+      ],
+      contents,
+      lambda folder: len(contents(folder)),
+    ),
     'sweeping': Work(
       lambda folder: [
         '--mode=sweep',
@@ -196,71 +232,201 @@ SILENT: dict[str, Any] = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEV
 
 @dataclasses.dataclass
 class Result:
-  """What became of a kind of work that was killed."""
+  """What became of a kind of work that met faults.
+
+  Attributes:
+    seconds: that it takes undisturbed.
+    faults: how many there were.
+    runs: how many times it was begun afresh.
+    wrong: what was not as it should be.
+  """
 
   seconds: float
-  kills: int = 0
+  faults: int = 0
   runs: int = 0
   wrong: list[str] = dataclasses.field(default_factory=list)
 
 
-def kill(
-  work: Work, kills: int, folder: Path, cache: Path, rng: random.Random, runs: int | None = None
+class Interruption:
+  """A signal, at moments spread over the time that a work takes."""
+
+  once_a_run = False
+
+  def __init__(self, signum: int, seconds: float, rng: random.Random):
+    """Sends `signum` within `seconds` of a start."""
+    self._signum, self._seconds, self._rng = signum, seconds, rng
+
+  def meet(self, work: Work, folder: Path, cache: Path, number: int) -> tuple[bool, str]:
+    """Does the work until the fault; see `Fault`."""
+    moment = self._seconds * (number % 5 + self._rng.random()) / 5  # few too are spread over it
+    process = start(*work.arguments(folder), cache=cache, stdout=subprocess.DEVNULL, stderr=-1)
+    try:
+      _, said = process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+      process.send_signal(self._signum)
+      _, said = process.communicate(timeout=120)
+    else:
+      return False, '' if process.returncode == 0 else _ended(process, said)
+    print(f'  fault {number + 1} after {moment:.1f} s, at {work.kept(folder)}', file=sys.stderr)
+    fine = (-self._signum, EXIT_AGAIN, 0)  # 0: it was ending by itself
+    if process.returncode not in fine or 'Traceback' in said:
+      return True, f'after {moment:.1f} s it {_ended(process, said)}'
+    return True, '' if _gone(folder) else f'a process is left {moment:.1f} s after its start'
+
+
+class FailingDisk:
+  """A disk that fails from one of a work's writes on."""
+
+  once_a_run = True
+  ERRORS = (errno.ENOSPC, errno.EROFS, errno.EIO)
+
+  def __init__(self, library: Path, writes: int, times: int):
+    """`library` is failing_writes.c, compiled; `writes` how many a work has."""
+    self._library, self._writes, self._times = library, writes, times
+
+  def meet(self, work: Work, folder: Path, cache: Path, number: int) -> tuple[bool, str]:
+    """Does the work until the fault; see `Fault`."""
+    at = 1 + number * self._writes // self._times
+    code = self.ERRORS[number % len(self.ERRORS)]
+    process, said, counted = self.run(work, folder, cache, self._library, at, code)
+    if counted < at:
+      return False, '' if process.returncode == 0 else _ended(process, said)
+    what = f'{errno.errorcode[code]} from write {at} of {self._writes} on'
+    print(f'  fault {number + 1}, {what}: {process.returncode} {said[-160:]!r}', file=sys.stderr)
+    if process.returncode not in (0, 1) or 'Traceback' in said:
+      return True, f'{what}: it {_ended(process, said)}'
+    if process.returncode == 1 and (os.strerror(code) not in said or str(folder) not in said):
+      return True, f'{what}: no word of it, but {said[-300:]!r}'
+    return True, '' if _gone(folder) else f'{what}: a process is left'
+
+  @staticmethod
+  def run(
+    work: Work, folder: Path, cache: Path, library: Path, at: int, code: int
+  ) -> tuple[subprocess.Popen[str], str, int]:
+    """Does a work whose writes fail from one on; its process, messages and number of writes."""
+    with tempfile.NamedTemporaryFile() as count:
+      count.write(bytes(8))
+      count.flush()
+      added = {
+        'LD_PRELOAD': str(library),
+        'FAILING_FOLDER': str(folder),
+        'FAILING_COUNT': count.name,
+        'FAILING_AT': str(at),
+        'FAILING_ERRNO': str(code),
+      }
+      process = start(
+        *work.arguments(folder), cache=cache, added=added, stdout=subprocess.DEVNULL, stderr=-1
+      )
+      _, said = process.communicate(timeout=300)
+      return process, said, int.from_bytes(Path(count.name).read_bytes(), sys.byteorder)
+
+
+class Fault(Protocol):
+  """What can happen to a work.
+
+  Attributes:
+    once_a_run: whether the work is not to meet it again before it has ended.
+  """
+
+  once_a_run: bool
+
+  def meet(self, work: Work, folder: Path, cache: Path, number: int) -> tuple[bool, str]:
+    """Does a work until the fault, which is one of a series.
+
+    Returns:
+      Whether it came before the work's end, and what was wrong with how it ended.
+    """
+
+
+def undisturbed(work: Work, folder: Path, cache: Path) -> tuple[float, Any]:
+  """Does a work twice, the first time to fill the cache; the seconds it takes, and what it leaves."""
+  for name in ('first', 'whole'):
+    work.begin(folder / name)
+    began = time.monotonic()
+    process = start(*work.arguments(folder / name), cache=cache, **SILENT)
+    if code := process.wait():
+      raise SystemExit(f'undisturbed, it ended with {code}')
+  return time.monotonic() - began, work.left(folder / 'whole')
+
+
+def inject(
+  fault: Fault,
+  work: Work,
+  times: int,
+  folder: Path,
+  cache: Path,
+  undisturbed: tuple[float, Any],
+  runs: int | None = None,
 ) -> Result:
-  """Does a work undisturbed, then kills it.
+  """Has a work meet faults until there were so many.
 
   Args:
+    fault: what happens to it.
     work: what to do.
-    kills: how often to kill it.
-    folder: an empty one, for it.
+    times: how many faults.
+    folder: for the work.
     cache: for what XLA compiles.
-    rng: from which the moments come.
-    runs: how many times to begin afresh, at most; None: as often as it ends before all kills.
+    undisturbed: what `undisturbed` gave.
+    runs: how many times to begin afresh, at most; None: as often as it ends before all faults.
   """
-  whole = folder / 'whole'
-  for path in (folder / 'first', whole):  # the first fills the cache
-    work.begin(path)
-    began = time.monotonic()
-    if code := start(*work.arguments(path), cache=cache, **SILENT).wait():
-      raise SystemExit(f'undisturbed, it ended with {code}')
-    seconds = time.monotonic() - began
-  expected = work.left(whole)
+  seconds, expected = undisturbed
   result = Result(seconds)
-  while result.kills < kills and (runs is None or result.runs < runs):
+  while result.faults < times and (runs is None or result.runs < runs):
     result.runs += 1
-    path = folder / f'killed{result.runs}'
+    path = folder / f'run{result.runs}'
     work.begin(path)
-    while True:
+    wrong: list[str] = []
+    met = again = True
+    while met and again and result.faults < times:
       before = work.kept(path)
+      met, how = fault.meet(work, path, cache, result.faults)
+      again = not fault.once_a_run
+      result.faults += met
+      wrong += [how] if how else []
+      if work.kept(path) < before:
+        wrong.append(f'{before} was there, {work.kept(path)} is left')
+    if met:  # the last of them
       process = start(*work.arguments(path), cache=cache, stdout=subprocess.DEVNULL, stderr=-1)
-      # Strata, so that few kills too are spread over all of its life.
-      last = result.kills >= kills
-      moment = seconds * (result.kills % 5 + rng.random()) / 5
-      try:
-        _, said = process.communicate(timeout=None if last else moment)
-      except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        result.kills += 1
-        print(f'  kill {result.kills} after {moment:.1f} s, at {work.kept(path)}', file=sys.stderr)
-        if not _gone(path):
-          result.wrong.append(
-            f'run {result.runs}: a process is left {moment:.1f} s after its start'
-          )
-        if work.kept(path) < before:
-          result.wrong.append(f'run {result.runs}: {before} was there, {work.kept(path)} is left')
-        continue
-      if process.returncode:
-        result.wrong.append(f'run {result.runs} ended with {process.returncode}: {said[-300:]}')
-      elif (left := work.left(path)) != expected:
-        result.wrong.append(f'run {result.runs} differs: {_difference(left, expected)}')
-      break
+      _, said = process.communicate(timeout=600)
+      wrong += [f'afterwards it {_ended(process, said)}'] if process.returncode else []
+    if not wrong and (left := work.left(path)) != expected:
+      wrong.append(f'it differs: {_difference(left, expected)}')
+    result.wrong += [f'run {result.runs}, after {result.faults} faults: {text}' for text in wrong]
     shutil.rmtree(path)
   return result
 
 
+def _ended(process: subprocess.Popen[str], said: str) -> str:
+  return f'ended with {process.returncode}: {said[-400:]!r}'
+
+
+def compile_failing_disk(folder: Path) -> Path | None:
+  """failing_writes.c as a library to preload; None where there is no compiler."""
+  compiler = shutil.which('cc')
+  if compiler is None or sys.platform != 'linux':
+    return None
+  library = folder / 'failing_writes.so'
+  source = Path(__file__).with_name('failing_writes.c')
+  subprocess.run([compiler, '-O1', '-shared', '-fPIC', source, '-o', library, '-ldl'], check=True)
+  return library
+
+
+def make_fault(
+  name: str, work: Work, seconds: float, times: int, folder: Path, cache: Path, rng: random.Random
+) -> Fault:
+  """The fault of a name, for a work that takes so long."""
+  if name != 'write':
+    return Interruption(signal.SIGKILL if name == 'kill' else signal.SIGTERM, seconds, rng)
+  library = compile_failing_disk(folder)
+  if library is None:
+    raise SystemExit('a disk that fails needs a C compiler, and Linux')
+  work.begin(folder / 'counted')
+  _, _, writes = FailingDisk.run(work, folder / 'counted', cache, library, sys.maxsize, 0)
+  return FailingDisk(library, writes, times)
+
+
 def _gone(path: Path) -> bool:
-  """Whether all processes of a folder end (those of a sweep save first)."""
+  """Whether all processes of a folder end (those of a sweep that was killed save first)."""
   deadline = time.monotonic() + 60
   while processes(str(path)):
     if time.monotonic() > deadline:
@@ -289,24 +455,27 @@ def main() -> int:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--kills', type=int, default=100)
+  parser.add_argument('--fault', choices=['kill', 'stop', 'write'], default='kill')
+  parser.add_argument('--times', type=int, default=100, help='how many, of each kind of work')
   parser.add_argument('--seed', type=int, default=2012)
-  parser.add_argument('--only', help='one kind of work, so many kills of which there are then')
+  parser.add_argument('--only', help='these kinds of work alone, as training,saving')
   args = parser.parse_args()
   wrong = []
-  print('killed while  undisturbed   kills  begun afresh   wrong', flush=True)
+  print(f'{args.fault:12} undisturbed  faults  begun afresh   wrong', flush=True)
   with tempfile.TemporaryDirectory() as temporary:
     shared, cache = Path(temporary, 'shared'), Path(temporary, 'cache')
     shared.mkdir()
-    for name, work in works(shared, cache).items():
-      if args.only not in (None, name):
-        continue
-      kills = args.kills if args.only or name == 'training' else -(-args.kills // 10)
+    all_works = works(shared, cache)
+    for name in args.only.split(',') if args.only else all_works:
       folder = Path(temporary, name)
       folder.mkdir()
-      result = kill(work, kills, folder, cache, random.Random(args.seed))
+      work = all_works[name]
+      alone = undisturbed(work, folder, cache)
+      rng = random.Random(args.seed)
+      fault = make_fault(args.fault, work, alone[0], args.times, folder, cache, rng)
+      result = inject(fault, work, args.times, folder, cache, alone)
       print(
-        f'{name:12} {result.seconds:10.1f} s {result.kills:7} {result.runs:13}'
+        f'{name:12} {result.seconds:9.1f} s {result.faults:7} {result.runs:13}'
         f' {len(result.wrong):7}',
         flush=True,
       )

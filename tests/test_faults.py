@@ -4,7 +4,11 @@ import contextlib
 import random
 import resource
 import shutil
+import signal
+import sys
 import time
+import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from alexnet_jax import (
   experiment,
   figures,
   predictions,
+  quiet,
   statistics,
   sweep,
   train,
@@ -199,6 +204,20 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
   assert steps == {23, 45}  # some files are of no consequence
 
 
+def test_what_is_left_of_a_failed_write_is_not_told_but_all_else_is(monkeypatch):
+  told = mock.Mock()
+  monkeypatch.setattr(sys, 'unraisablehook', told)
+  with warnings.catch_warnings():
+    quiet.pass_over_broken_writes()
+    warnings.warn("coroutine 'write' was never awaited", RuntimeWarning, stacklevel=1)
+    sys.unraisablehook(mock.Mock(exc_value=RuntimeError('Event loop is closed')))
+    assert not told.called
+    with pytest.raises(RuntimeWarning):
+      warnings.warn('overflow', RuntimeWarning, stacklevel=1)
+    sys.unraisablehook(mock.Mock(exc_value=RuntimeError('another')))
+  assert told.called
+
+
 class Told:
   """A display that keeps its lines."""
 
@@ -212,11 +231,30 @@ class Told:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_is_as_if_it_had_not_been(tmp_path):
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_ended_at_any_moment_is_as_if_it_had_not_been(tmp_path, signum):
   shared, folder, cache = (tmp_path / name for name in ('shared', 'folder', 'cache'))
   shared.mkdir()
   folder.mkdir()
   work = faults.works(shared, cache)['training']
-  result = faults.kill(work, 4, folder, cache, random.Random(1), runs=1)
-  assert result.kills > 0
+  alone = faults.undisturbed(work, folder, cache)
+  fault = faults.Interruption(signum, alone[0], random.Random(1))
+  result = faults.inject(fault, work, 4, folder, cache, alone, runs=1)
+  assert result.faults > 0
   assert result.wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  sys.platform != 'linux' or not shutil.which('cc'), reason='needs Linux and a C compiler'
+)
+@pytest.mark.parametrize('kind', ['training', 'drawing'])
+def test_a_disk_that_fails_is_named_and_costs_nothing(tmp_path, kind):
+  shared, folder, cache = (tmp_path / name for name in ('shared', 'folder', 'cache'))
+  shared.mkdir()
+  folder.mkdir()
+  work = faults.works(shared, cache)[kind]
+  alone = faults.undisturbed(work, folder, cache)
+  fault = faults.make_fault('write', work, alone[0], 3, folder, cache, random.Random(1))
+  result = faults.inject(fault, work, 3, folder, cache, alone)
+  assert (result.faults, result.wrong) == (3, [])
