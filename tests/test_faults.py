@@ -10,15 +10,18 @@ import time
 import warnings
 from unittest import mock
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from alexnet_jax import (
   checkpoint,
+  dataset,
   experiment,
   figures,
   predictions,
   quiet,
+  records,
   statistics,
   sweep,
   train,
@@ -26,7 +29,7 @@ from alexnet_jax import (
   workdir,
 )
 from alexnet_jax.errors import UserError
-from tests import faults, sweeps
+from tests import faults, stored, sweeps
 from tests.small import small_config
 from tests.test_train import lines
 
@@ -158,6 +161,96 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on(
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
   train.train_and_evaluate(config, tmp_path)
   assert_same_run(tmp_path, whole)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
+  tmp_path, whole, monkeypatch
+):
+  make_train_step = train.make_train_step
+
+  def make(*args, **options):
+    real = make_train_step(*args, **options)
+
+    def step(state, *rest):
+      state, loss = real(state, *rest)
+      return state, jnp.where(state.step == 30, jnp.nan, loss)
+
+    return step
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train, 'make_train_step', make)
+    with pytest.raises(train.NotFiniteError) as error:
+      train.train_and_evaluate(small_config(), tmp_path)
+  text = str(error.value)
+  assert 'the loss is nan at step 30, learning rate 0.02' in text
+  assert str(tmp_path / 'checkpoints' / '23') in text
+  assert [r['step'] for r in lines(tmp_path) if r['split'] == 'train'][-1] == 23
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
+  train.train_and_evaluate(small_config(), tmp_path)
+  assert_same_run(tmp_path, whole)
+
+
+def test_a_second_process_on_one_workdir_says_so_and_changes_nothing(whole):
+  before = faults.contents(whole)
+  with workdir.alone(whole), pytest.raises(UserError, match='another process is at work in'):
+    train.train_and_evaluate(small_config({'train.num_epochs': 3}), whole)
+  assert faults.contents(whole) == before
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
+  train.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
+  now, now_ns = time.time, time.time_ns
+  monkeypatch.setattr(time, 'time', lambda: now() - 10**6)
+  monkeypatch.setattr(time, 'time_ns', lambda: now_ns() - 10**15)
+  train.train_and_evaluate(small_config(), tmp_path)
+  assert_same_run(tmp_path, whole)
+  assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
+
+
+def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back(
+  tmp_path, monkeypatch
+):
+  stored.store_numbers(tmp_path / 'tfds')
+
+  def in_blocks(builder, split, size, _):
+    return records.RecordSplit(builder, split, size, 5 * 300)
+
+  monkeypatch.setattr(dataset, 'open_split', in_blocks)  # from files, not from memory
+  config = small_config(
+    {
+      'data.name': 'numbers',
+      'data.data_dir': str(tmp_path / 'tfds'),
+      'data.prepared_dir': str(tmp_path / 'prepared'),
+      'model.num_classes': stored.TRAIN + stored.VALIDATION,
+      'train.batch_size': 8,
+      'checkpoint.every_steps': 4,
+      'train.num_epochs': 6,
+    }
+  )
+  for section, field, value in (('data', 'encoding', 'png'), ('data', 'image_size', 8)):
+    config[section][field] = value
+  whole, robbed = tmp_path / 'whole', tmp_path / 'robbed'
+  train.train_and_evaluate(config, whole)
+  [shard] = (tmp_path / 'prepared').rglob('*-train.tfrecord-00001-*')
+  away = tmp_path / 'away'
+  advance = train.Run.advance
+
+  def advance_and_rob(run, batch):
+    advance(run, batch)
+    if run.step == 6:
+      shard.rename(away)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train.Run, 'advance', advance_and_rob)
+    with pytest.raises(UserError) as error:
+      train.train_and_evaluate(config, robbed)
+  assert str(shard) in str(error.value)
+  assert len(str(error.value).splitlines()) == 1
+  away.rename(shard)
+  assert 4 <= checkpoint.steps(robbed / 'checkpoints')[-1] < 30
+  train.train_and_evaluate(config, robbed)
+  assert lines(robbed) == lines(whole)
+  assert faults.checkpoints(robbed)[30] == faults.checkpoints(whole)[30]
 
 
 # Of everything that a checkpoint has, in every way that a disk loses it.

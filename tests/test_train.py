@@ -411,34 +411,6 @@ def test_evaluation_without_a_checkpoint_says_so(tmp_path):
     evaluate.evaluate_workdir(tmp_path, small_config())
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-  train.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
-  config = small_config({'train.num_epochs': 3})
-  original = train.make_train_step
-
-  def make(*args, **options):
-    real = original(*args, **options)
-
-    def step(state, *rest):
-      state, loss = real(state, *rest)
-      return state, jnp.where(state.step == 30, jnp.nan, loss)
-
-    return step
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'make_train_step', make)
-    with pytest.raises(train.NotFiniteError) as error:
-      train.train_and_evaluate(config, tmp_path)
-  text = str(error.value)
-  assert 'the loss is nan at step 30' in text
-  assert [r['step'] for r in lines(tmp_path) if r['split'] == 'train'][-1] == 23
-  assert 'learning rate 0.02' in text
-  assert str(tmp_path / 'checkpoints' / '23') in text
-  assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
-  result = train.train_and_evaluate(config, tmp_path)
-  assert result['step'] == 68
-
-
 def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
   config = small_config({'optimizer.learning_rate': 1e30})
   with pytest.raises(train.NotFiniteError):
