@@ -26,6 +26,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -212,14 +213,18 @@ def _join(config: ConfigDict) -> None:
     mesh.emulate_cpu_devices(*columns, config.mesh.data_devices, count)
 
 
-def _fail(message: str, code: int) -> int:
-  """Prints a message, of several processes once; returns the exit code."""
+def _fail(message: str, code: int) -> NoReturn:
+  """Ends the process with a message, of several processes printed once."""
   if 'alexnet_jax.processes' in sys.modules:  # else nothing has been joined
     from alexnet_jax import processes
 
-    return processes.fail(message, code)
-  print(message, file=sys.stderr)
-  return code
+    code = processes.fail(message, code)
+  else:
+    print(message, file=sys.stderr)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  # Threads that Orbax leaves behind a write that failed would hold the process for ten minutes.
+  os._exit(code)
 
 
 def _run(config: ConfigDict, path: Path) -> None:
@@ -375,7 +380,7 @@ def main(argv: Sequence[str]) -> int:
     message = f'launch.py: {error}'
     if isinstance(error, OSError):
       message += '\nOnce that is mended, give the same command again.'
-    return _fail(message, 1)
+    _fail(message, 1)
   except KeyboardInterrupt:
     return 130
   return 0

@@ -264,7 +264,7 @@ class Interruption:
       _, said = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
       process.send_signal(self._signum)
-      _, said = process.communicate(timeout=120)
+      said = _finish(process)
     else:
       return False, '' if process.returncode == 0 else _ended(process, said)
     print(f'  fault {number + 1} after {moment:.1f} s, at {work.kept(folder)}', file=sys.stderr)
@@ -317,7 +317,7 @@ class FailingDisk:
       process = start(
         *work.arguments(folder), cache=cache, added=added, stdout=subprocess.DEVNULL, stderr=-1
       )
-      _, said = process.communicate(timeout=300)
+      said = _finish(process)
       return process, said, int.from_bytes(Path(count.name).read_bytes(), sys.byteorder)
 
 
@@ -387,13 +387,22 @@ def inject(
         wrong.append(f'{before} was there, {work.kept(path)} is left')
     if met:  # the last of them
       process = start(*work.arguments(path), cache=cache, stdout=subprocess.DEVNULL, stderr=-1)
-      _, said = process.communicate(timeout=600)
+      said = _finish(process)
       wrong += [f'afterwards it {_ended(process, said)}'] if process.returncode else []
     if not wrong and (left := work.left(path)) != expected:
       wrong.append(f'it differs: {_difference(left, expected)}')
     result.wrong += [f'run {result.runs}, after {result.faults} faults: {text}' for text in wrong]
     shutil.rmtree(path)
   return result
+
+
+def _finish(process: subprocess.Popen[str]) -> str:
+  """What a process still says on stderr; one that does not end is killed."""
+  try:
+    return process.communicate(timeout=300)[1]
+  except subprocess.TimeoutExpired:
+    process.kill()
+    return process.communicate()[1] + 'it did not end'
 
 
 def _ended(process: subprocess.Popen[str], said: str) -> str:
