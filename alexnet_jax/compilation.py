@@ -1,7 +1,12 @@
 """How XLA compiles: its options for each platform, and the cache of what it has compiled."""
 
+import functools
 import os
+import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -59,3 +64,19 @@ def use_cache() -> None:
   if os.access(folder, os.W_OK):
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+    warnings.showwarning = functools.partial(_mend_cache, folder, warnings.showwarning)
+
+
+def _mend_cache(
+  folder: Path, show: Callable[..., None], message: object, *where: Any, **options: Any
+) -> None:
+  """Shows a warning, unless it is of the cache: jax warns of damaged programs, but leaves them.
+
+  Removed, they are written again, which are all those of the name that it tells.
+  """
+  damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", str(message))
+  if damaged:
+    for path in folder.glob(f'{damaged[1]}-*'):
+      path.unlink(missing_ok=True)
+  elif not str(message).startswith('Error writing persistent compilation cache'):
+    show(message, *where, **options)

@@ -2,6 +2,10 @@
 
 import os
 import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ from alexnet_jax import compilation, experiment, layers
 from configs import imagenet
 from tests import reference
 
+ROOT = Path(__file__).parents[1]
 NAME = 'xla_cpu_experimental_ynn_fusion_type'
 
 
@@ -26,6 +31,7 @@ def cache(monkeypatch):
   names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
   before = {name: getattr(jax.config, name) for name in names}
   jax.config.update('jax_compilation_cache_dir', None)
+  monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)  # as it was, afterwards
   yield
   for name, value in before.items():
     jax.config.update(name, value)
@@ -131,3 +137,35 @@ def test_without_a_folder_to_write_there_is_no_cache(cache, monkeypatch, tmp_pat
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'read-only'))
     compilation.use_cache()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+COMPILED = """
+import jax, sys, warnings
+from alexnet_jax import compilation
+compilation.use_cache()
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+print(jax.jit(lambda x: x * 2)(21))
+warnings.warn('another')
+"""
+
+
+def test_a_compiled_program_that_is_not_whole_is_written_again(tmp_path):
+  environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  folder = tmp_path / 'alexnet_jax'
+  whole = {}
+  for damage in (None, lambda content: content[: len(content) // 2], lambda content: b''):
+    for path in folder.glob('*-cache'):
+      path.write_bytes(damage(path.read_bytes()))
+    done = subprocess.run(
+      [sys.executable, '-c', COMPILED],
+      cwd=ROOT,
+      env=environment | {'XDG_CACHE_HOME': str(tmp_path)},
+      capture_output=True,
+      text=True,
+    )
+    assert done.stdout == '42\n'
+    assert 'another' in done.stderr
+    assert 'Error' not in done.stderr
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert sizes == (whole := whole or sizes)
+    assert len(whole) > 0
