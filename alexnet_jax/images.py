@@ -1,6 +1,7 @@
 """From an image file's bytes to RGB pixels as a viewer shows them, and to the network's square."""
 
 import contextlib
+import ctypes
 import io
 import re
 import warnings
@@ -8,11 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, _imaging
 
 # Pillow warns of damage that it then copes with, most of it in EXIF. `catch_warnings`, for one call
 # at a time, is not for threads.
 warnings.filterwarnings('ignore', module=r'PIL\.')
+
+# Within Pillow, libtiff prints lines of its own for damage that is raised as well.
+with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
+  ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 # Only what photographs come in: of the others that Pillow knows, some run programs (EPS).
 _FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')

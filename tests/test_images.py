@@ -386,6 +386,13 @@ def test_random_damage_raises_nothing_else():
   assert all(len(reason.splitlines()) == 1 and '0x' not in reason for reason in reasons - {None})
 
 
+def test_nothing_is_printed_of_a_damaged_tiff(capfd):
+  damaged = bytearray(stored(colours(), 'TIFF', compression='tiff_adobe_deflate'))
+  damaged[12:] = b'\xff' * 50 + damaged[62:]
+  assert refusal(bytes(damaged))
+  assert capfd.readouterr() == ('', '')
+
+
 def test_a_decompression_bomb_is_refused():
   header = struct.pack('>IIBBBBB', 100_000, 100_000, 8, 2, 0, 0, 0)
   bomb = b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + png_chunk(b'IDAT', b'')
