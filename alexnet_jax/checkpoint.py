@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from alexnet_jax import processes
+from alexnet_jax import files, processes
 from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.quiet import silenced
 
@@ -68,8 +69,17 @@ def _text_digest(value: Any) -> str:
 
 
 def steps(directory: str | os.PathLike[str]) -> list[int]:
-  """Steps of the whole checkpoints in a folder, oldest first; none where there is no folder."""
-  return sorted(ocp.utils.checkpoint_steps(directory)) if epath.Path(directory).is_dir() else []
+  """Steps of the whole checkpoints in a folder, oldest first; none where there is no folder.
+
+  Raises:
+    UserError: one of them is not in the folder, but behind a link.
+  """
+  if not epath.Path(directory).is_dir():
+    return []
+  found = sorted(ocp.utils.checkpoint_steps(directory))
+  for step in found:
+    files.inside(directory, str(step))
+  return found
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -94,13 +104,18 @@ def read(
 
   Raises:
     DamagedError: something cannot be read or differs from what was written.
-    UserError: it was written by a newer version.
+    UserError: it was written by a newer version, or has links to elsewhere, or pipes.
   """
+  folder = os.path.join(directory, str(step))
+  for at, folders, names in os.walk(folder):
+    for name in (*folders, *names):
+      files.inside(folder, os.path.join(at, name))
   with silenced():  # Orbax leaves unfinished reads behind a failed one, which complain as they go
     try:
       return _read(directory, step, abstract)
     except DamagedError as error:
       reason = str(error)
+    time.sleep(0.1)  # threads of tensorstore's still end those reads; nothing tells when they have
     gc.collect()
   raise DamagedError(reason)
 
@@ -194,9 +209,12 @@ class Writer:
   """Writes checkpoints in the background; the newest ones and the best are kept."""
 
   def __init__(self, directory: str | os.PathLike[str], keep: int):
-    """`keep` is how many of the newest to keep; raises UserError where it is below 1."""
+    """`keep`: how many of the newest; raises UserError where it is below 1, or for a link out."""
     if keep < 1:
       raise UserError(f'checkpoint.keep is {keep}; at least one checkpoint must be kept')
+    if os.path.isdir(directory):
+      for name in os.listdir(directory):  # Orbax keeps files of its own beside the checkpoints
+        files.inside(directory, name)
     self._keep = _Keep(keep)
     self._manager = ocp.CheckpointManager(
       Path(directory).absolute(),

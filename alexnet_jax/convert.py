@@ -325,6 +325,7 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
   at = epath.Path(os.path.expanduser(os.fspath(path)))
   if not at.exists():
     raise UserError(f'there is no {at} (--class_names)')
+  files.check_kind(at)
   try:
     names = at.read_text().splitlines()
   except UnicodeDecodeError as error:

@@ -461,8 +461,9 @@ def _kept_or_predicted(
   if not (folder / 'checkpoints').is_dir():  # a file, or a checkpoint by itself
     return _predict(network, given, display)
   identity = _identity([network], [1.0])
+  kept = files.inside(folder, _PREDICTIONS)
   try:
-    found = predictions.load(folder / _PREDICTIONS, identity)
+    found = predictions.load(kept, identity)
   except UserError as error:
     display.line(f'{error}; they are made again')
     found = None
@@ -471,14 +472,15 @@ def _kept_or_predicted(
     return found
   found = _predict(network, given, display)
   try:
-    predictions.save(folder / _PREDICTIONS, found, identity)
+    predictions.save(kept, found, identity)
   except OSError as error:  # another user's, say
     display.line(f'{path}: its predictions cannot be kept there: {error.strerror}')
   return found
 
 
 def _prepare(path: Path) -> None:
-  """Makes a folder for results; raises UserError where nothing can be written."""
+  """Makes a folder for results; raises UserError where nothing can be written in it."""
+  files.inside(path, _PREDICTIONS)
   try:
     path.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=path).close()

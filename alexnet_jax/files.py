@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_jax.errors import UserError
+
 _DEEPEST = 20  # lists and objects within each other in JSON
+_MOST = 2**26  # bytes of a file of JSON; the largest, a sweep's of 1,000 runs, has one or two
 
 
 @contextlib.contextmanager
@@ -45,6 +48,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
   for left in target.parent.glob(glob.escape(ours) + '*.' + glob.escape(target.name)):
     if not _is_running(left.name.removeprefix(ours).split('.')[0]):
       left.unlink(missing_ok=True)
+  temporary.unlink(missing_ok=True)  # a link that someone left would be written through
   try:
     with naming(target):
       yield temporary
@@ -62,6 +66,48 @@ def _is_running(process: str) -> bool:
   except PermissionError:
     pass  # another user's
   return True
+
+
+def check_kind(path: str | os.PathLike[str]) -> None:
+  """Raises UserError where a path is a pipe, which may be waited for without end, or a device."""
+  if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+    raise UserError(f'{path} is neither a file nor a folder, but a pipe or the like; remove it')
+
+
+def inside(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+  """A path in a folder that anyone may have made, so that nothing outside is read or written.
+
+  The folder itself, or one that it is in, may be a link. A bucket (gs://...) has no links.
+
+  Args:
+    folder: the folder.
+    name: a path in it; there need not be anything.
+
+  Returns:
+    The two, joined.
+
+  Raises:
+    UserError: a link leads out of the folder, or what is there is neither a file nor a folder.
+  """
+  path = Path(os.fspath(folder), name)
+  top, target = os.path.realpath(folder), os.path.realpath(path)
+  if not Path(target).is_relative_to(top):
+    raise UserError(
+      f'{path} is behind a link that leads out of {folder}, to {target}; such links are not'
+      ' followed: have the files here, or make a link of the whole folder'
+    )
+  check_kind(path)
+  return path
+
+
+def read(path: Path) -> bytes:
+  """The content of a file of JSON; raises UserError where it is a pipe or too large to be one."""
+  check_kind(path)
+  with path.open('rb') as file:
+    content = file.read(_MOST + 1)
+  if len(content) > _MOST:
+    raise UserError(f'{path} has more than {_MOST:,} bytes, which this program does not write')
+  return content
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -96,11 +142,15 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-  """Arrays of a .npz, as `numpy.savez` writes it; no larger than the file.
+  """Arrays of a .npz, as `numpy.savez` writes it; no larger than the file, or half the memory.
 
   Raises:
     Exception: of many kinds, where the file is no such file or not whole.
   """
+  check_kind(path)
+  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  if (size := os.path.getsize(path)) > memory // 2:  # a file with holes takes no room on a disk
+    raise ValueError(f'it has {size:,} bytes, more than half of the memory')
   with zipfile.ZipFile(path) as archive:
     return {name: _read_array(archive, f'{name}.npy') for name in names}
 

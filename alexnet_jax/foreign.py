@@ -20,6 +20,7 @@ import numpy as np
 from etils import epath
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from alexnet_jax import files
 from alexnet_jax.errors import UserError, first_line
 
 # The parts of `src/caffe/proto/caffe.proto` that hold weights. NetParameter has `layers` in files
@@ -339,6 +340,7 @@ def _unpickle(
 @contextlib.contextmanager
 def _described(path: epath.Path, kind: str) -> Iterator[None]:
   """Names the file and what it should be where it cannot be read."""
+  files.check_kind(path)
   try:
     yield
   except UserError:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import dataset, experiment, figures, inference, retrieval, trained, workdir
+from alexnet_jax import dataset, experiment, figures, files, inference, retrieval, trained, workdir
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import LAYERS
@@ -45,12 +45,13 @@ def draw(
       network has no such layer, or a run to compare has no metrics.
   """
   path = Path(path)
+  folder = files.inside(path, 'figures')
   experiment.check(config)
   runs = {name: workdir.read_metrics(name) for name in (str(path), *compare)}
   for other in compare:
     if not runs[other]:
       raise UserError(f'{other} has no metrics.jsonl; compare with the workdir of a run')
-  files: list[Path] = []
+  written: list[Path] = []
   with Display() as display:
     network = trained.read(path, tell=display.line)
     config, builder = experiment.open_data(config, display)
@@ -64,7 +65,7 @@ def draw(
     move = display.task('figures', 4 + len(hidden))
 
     def save(name: str, picture: figures.Figure) -> None:
-      files.extend(figures.save(picture, path / 'figures' / name))
+      written.extend(figures.save(picture, folder / name))
       move(1)
 
     if runs[str(path)]:
@@ -107,7 +108,7 @@ def draw(
     queries = np.asarray(outputs[layer][:_QUERIES])
     save('figure4_retrieval', _retrieval(images, labels, queries, features, training, title))
   columns = np.split(kernels, net.num_columns, axis=-1)
-  return files, [figures.color_selectivity(column) for column in columns]
+  return written, [figures.color_selectivity(column) for column in columns]
 
 
 def _retrieval(

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from PIL import ExifTags, Image, ImageOps, _imaging
 # at a time, is not for threads.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
-# Within Pillow, libtiff prints lines of its own for damage that is raised as well.
+# Of damage that they raise as well, Pillow logs lines, and libtiff within it prints some of its own.
+logging.getLogger('PIL').setLevel(logging.CRITICAL)
 with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
   ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 

@@ -26,7 +26,7 @@ from jax import export as jax_export
 from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax import augment, compilation, experiment, images, summary, trained
+from alexnet_jax import augment, compilation, experiment, files, images, summary, trained
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
 from alexnet_jax.trained import Trained
@@ -372,6 +372,7 @@ def _rgb(image: Any, position: int) -> Image.Image:
   try:
     if isinstance(image, str | os.PathLike):
       where = os.fspath(image)
+      files.check_kind(os.path.expanduser(where))
       return images.decode(epath.Path(os.path.expanduser(where)).read_bytes())
     where = f'image {position} (counted from 0)'
     if isinstance(image, Image.Image):

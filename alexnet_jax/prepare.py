@@ -105,7 +105,7 @@ def read_metadata(directory: Path) -> dict[str, Any]:
   """What a prepared data set says of where it came from; raises UserError where it is damaged."""
   path = directory / _METADATA
   try:
-    metadata: dict[str, Any] = files.parse_json(path.read_bytes())
+    metadata: dict[str, Any] = files.parse_json(files.read(path))
     kinds = {'splits': dict, 'encoding': str, 'statistics_of': str, 'unreadable_files': int}
     if not all(isinstance(metadata[name], kind) for name, kind in kinds.items()):
       raise TypeError('a field is of another kind')
@@ -196,8 +196,9 @@ def prepare(
 @contextlib.contextmanager
 def _alone(folder: Path, display: Display) -> Iterator[None]:
   """Makes the folder and keeps other processes out of it."""
+  lock_file = files.inside(folder.parent, Path(folder.name, 'lock'))  # all else will be removed
   folder.mkdir(parents=True, exist_ok=True)
-  with (folder / 'lock').open('w') as lock:
+  with lock_file.open('w') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

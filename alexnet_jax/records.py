@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from PIL import Image
 
+from alexnet_jax import files
 from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.images import fit_square
 from alexnet_jax.quiet import silenced
@@ -61,6 +62,7 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   """
   if data_dir and not os.path.isdir(data_dir) and '://' not in data_dir:
     raise UserError(f'there is no folder {data_dir} (data.data_dir)')
+  _check_kinds(Path(data_dir or default_data_dir(), re.split('[/:]', name)[0]))
   _, tfds = import_tensorflow()
   try:
     with silenced():
@@ -71,6 +73,12 @@ def open_builder(name: str, data_dir: str | None) -> Any:
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
     where = data_dir or default_data_dir()
     raise UserError(f'tfds has no data set {name!r}, nor has {where} one prepared{hint}') from error
+
+
+def _check_kinds(folder: Path) -> None:
+  """Raises UserError where a data set's folder has a pipe, which tfds would wait for."""
+  for path in folder.rglob('*'):
+    files.check_kind(path)
 
 
 def let_tfds_prepare(builder: Any) -> None:
@@ -99,6 +107,7 @@ def open_directory(directory: Path) -> Any:
   Raises:
     UserError: it holds none that can be read.
   """
+  _check_kinds(directory)
   _, tfds = import_tensorflow()
   try:
     return tfds.builder_from_directory(directory)

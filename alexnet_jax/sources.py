@@ -147,6 +147,8 @@ def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
   The latter is a training split alone. Images may lie deeper within a class. Files that do not end
   in one of IMAGE_SUFFIXES or lie outside the classes do not count, nor does what is hidden.
 
+  Folders and files may be links, to anywhere; what they lead to is decoded as an image, or left out.
+
   Args:
     path: the folder.
     validation_fraction: how much of each class to hold out where there is no validation split; at
@@ -354,17 +356,20 @@ def _subfolders(folder: Path) -> list[Path]:
   return sorted(folder / entry.name for entry in _entries(folder) if entry.is_dir())
 
 
-def _files(folder: str | Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+def _files(folder: str | Path, seen: set[tuple[int, int]] | None = None) -> Iterator[str]:
   """Paths of the files in a folder, at any depth.
 
-  Links are followed, except to a folder that they are in themselves: `above` has its identities.
+  Links are followed, but no folder is gone through twice, for links among some folders make more
+  ways than anyone can go: `seen` has the folders' identities.
   """
+  seen = set() if seen is None else seen
   status = os.stat(folder)
   here = (status.st_dev, status.st_ino)
-  if here not in above:
-    for entry in _entries(folder):
+  if here not in seen:
+    seen.add(here)
+    for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
       if entry.is_dir():
-        yield from _files(entry.path, (*above, here))
+        yield from _files(entry.path, seen)
       else:
         yield entry.path
 

@@ -244,8 +244,8 @@ def plan(
 
 
 def run_path(path: Path, variant: str, seed: int) -> Path:
-  """A run's folder in its sweep's."""
-  return path / variant / f'seed{seed}'
+  """A run's folder in its sweep's; raises UserError where a link leads out of that."""
+  return files.inside(path, Path(variant, f'seed{seed}'))
 
 
 def _mistaken_names(sweep: Sweep) -> list[str]:
@@ -355,11 +355,12 @@ def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   Raises:
     UserError: it cannot be understood.
   """
-  file = Path(path) / FILE_NAME
+  file = files.inside(path, FILE_NAME)
   if not file.exists():
     return None
+  content = files.read(file)
   try:
-    description: dict[str, Any] = files.parse_json(file.read_bytes())
+    description: dict[str, Any] = files.parse_json(content)
     _check_written(description)
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(

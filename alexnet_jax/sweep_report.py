@@ -78,7 +78,7 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
 
 
 def _pictures(results: Results) -> list[Picture]:
-  title, folder = results.title, results.path / 'figures'
+  title, folder = results.title, files.inside(results.path, 'figures')
   pictures = []
   if (relu := _by_rate(results, 'relu')) and (tanh := _by_rate(results, 'tanh')):
     best = [min(runs.values(), key=_soonest) for runs in (relu, tanh)]

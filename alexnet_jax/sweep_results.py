@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from alexnet_jax import sweep, workdir
+from alexnet_jax import files, sweep, workdir
 from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.sweep_runner import FAILURE
 
@@ -157,8 +157,9 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
   if final is not None:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]
-  elif (folder / FAILURE).exists():
-    state = 'failed: ' + first_line((folder / FAILURE).read_text(errors='replace'))
+  elif (failure := files.inside(folder, FAILURE)).exists():
+    with failure.open(errors='replace') as file:
+      state = 'failed: ' + first_line(file.read(10_000))
   elif records:
     state = f'at epoch {records[-1]["epoch"]:.2g} of {run["num_epochs"]}'
   else:

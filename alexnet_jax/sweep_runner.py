@@ -178,7 +178,7 @@ def _start(run: sweep.Run, share: Share, program: str, display: Display) -> _Job
   command = [sys.executable, program, *run.command]
   if setpriv := shutil.which('setpriv'):  # of Linux; the run saves and ends if this process dies
     command = [setpriv, '--pdeathsig', 'TERM', *command]
-  with (run.path / _LOG).open('wb') as log:
+  with files.inside(run.path, _LOG).open('wb') as log:
     process = subprocess.Popen(
       command,
       stdin=subprocess.DEVNULL,

@@ -24,6 +24,7 @@ from alexnet_jax import (
   dataset,
   evaluate,
   experiment,
+  files,
   metrics,
   optimizer,
   processes,
@@ -227,7 +228,7 @@ def _compute_statistics(
   split: dataset.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
   """The training images' statistics, from the workdir if it has them, else computed and kept."""
-  kept = path / statistics.FILE_NAME
+  kept = files.inside(path, statistics.FILE_NAME)
   if kept.exists():
     try:
       return statistics.load(kept, split.image_size)
@@ -355,7 +356,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   experiment.check(config)
   mesh = experiment.make_mesh(config)
   experiment.check_microbatches(config, mesh)
-  started = bool(checkpoint.steps(path / 'checkpoints'))
+  started = bool(checkpoint.steps(files.inside(path, 'checkpoints')))
   first = processes.is_first()
   with Display(quiet=not first) as display:
     source = None

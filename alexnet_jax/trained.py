@@ -81,6 +81,7 @@ def read(
   if checkpoint.is_checkpoint(at):
     with _as_user_error(at):
       return _read_checkpoint(at.parent, int(at.name), mesh)
+  files.inside(at, 'checkpoints')
   directory = at / 'checkpoints' if (at / 'checkpoints').is_dir() else at
   for step in _best_first(directory):
     try:
@@ -304,6 +305,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+  files.check_kind(path)
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       yield file

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import itertools
 import json
 import math
 import os
@@ -38,6 +39,8 @@ ADDED_FIELDS: dict[str, Any] = {
 }
 
 _LOCK = '.lock'
+_METRICS = 'metrics.jsonl'
+_LONGEST_LINE = 2**16  # bytes; a line of metrics has some 200
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -74,13 +77,14 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   """A workdir's config.json; None where there is none.
 
   Raises:
-    UserError: the file is not a JSON object.
+    UserError: the file is not a JSON object, or not in the workdir.
   """
-  path = Path(workdir) / 'config.json'
+  path = files.inside(workdir, 'config.json')
   if not path.exists():
     return None
+  content = files.read(path)
   try:
-    config = files.parse_json(path.read_bytes())
+    config = files.parse_json(content)
   except ValueError:
     config = None
   if not isinstance(config, dict):
@@ -118,7 +122,7 @@ def alone(workdir: str | os.PathLike[str]) -> Iterator[None]:
   path = Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    lock = (path / _LOCK).open('a')
+    lock = files.inside(path, _LOCK).open('a')
   except OSError as error:
     raise _cannot_write(path, error) from error
   with lock:
@@ -164,11 +168,13 @@ def prepare(
       place.
 
   Raises:
-    UserError: nothing can be written there, or another experiment has been.
+    UserError: nothing can be written there, or another experiment has been, or a link leads out.
   """
   path = Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
+    for written_later in ('figures', 'profile/plugins/profile'):
+      files.inside(path, written_later)
     if started:
       check(path, config)
     elif (there := read_config(path)) is not None and differences(config, there):
@@ -191,13 +197,12 @@ class MetricsLog:
 
     Without `writes` it only counts: of several processes, one writes.
     """
-    self._path = path = Path(workdir) / 'metrics.jsonl'
+    self._path = path = files.inside(workdir, _METRICS)
     if not writes:
       self._file: BinaryIO = io.BytesIO()
       self.lines = keep_lines
       return
-    kept = path.read_bytes().splitlines(keepends=True)[:keep_lines] if path.exists() else []
-    kept = [line for line in kept if line.endswith(b'\n')]
+    kept = list(itertools.islice(_whole_lines(path), keep_lines))
     self._file = path.open('ab')
     self._file.truncate(sum(map(len, kept)))
     self.lines = len(kept)
@@ -256,9 +261,20 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   Raises:
     UserError: a line is none of metrics.
   """
-  path = Path(workdir) / 'metrics.jsonl'
-  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
-  return [_record(line, f'line {number} of {path}') for number, line in enumerate(lines, 1)]
+  path = files.inside(workdir, _METRICS)
+  lines = enumerate(_whole_lines(path), 1)
+  return [_record(line, f'line {number} of {path}') for number, line in lines]
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+  """The lines of a file, but for a last one without an end, which was being written.
+
+  One that is too long for metrics ends them, in parts, so that no file fills the memory.
+  """
+  if path.exists():
+    with path.open('rb') as file:
+      while (line := file.readline(_LONGEST_LINE)).endswith(b'\n') or len(line) == _LONGEST_LINE:
+        yield line
 
 
 def last_epoch(workdir: str | os.PathLike[str]) -> float:
@@ -267,7 +283,7 @@ def last_epoch(workdir: str | os.PathLike[str]) -> float:
   Raises:
     UserError: it is no line of metrics.
   """
-  path = Path(workdir) / 'metrics.jsonl'
+  path = files.inside(workdir, _METRICS)
   if not path.exists():
     return 0.0
   with path.open('rb') as file:

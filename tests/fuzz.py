@@ -4,9 +4,10 @@
   python -m tests.fuzz --seconds=60 --format=npy --seed=7
 
 Each format's valid small files are mutated: bits, bytes, lengths, slices, and the headers, JSON and
-pickles within. What reads them must give something or raise UserError (or what else it documents):
-no other exception, nothing on stderr, no message of pages, no long time, and no more memory than
-a few times the file's. The same seed gives the same inputs. What is found is printed, and kept in
+pickles within; of folders, a part becomes a pipe, or a link that leads elsewhere. What reads them
+must give something or raise UserError (or what else it documents): no other exception, nothing on
+stderr, no message of pages, no long time, no more memory than a few times the file's, and nothing
+read or written outside. The same seed gives the same inputs. What is found is printed, and kept in
 the folder `fuzz-findings`.
 """
 
@@ -50,6 +51,7 @@ from alexnet_jax import (
   images,
   predictions,
   prepare,
+  sources,
   statistics,
   sweep_report,
   sweep_results,
@@ -65,8 +67,11 @@ from tests.small import small_config
 SECONDS, BYTES = 20, 2**31  # that reading a file of a few kilobytes may take at most
 _LONGEST_MESSAGE, _LINES = 1200, 3
 
-Input = dict[str, bytes]
-"""Contents of files by their paths within a folder."""
+Input = dict[str, bytes | str | None]
+"""Contents of files by their paths from a folder; a str is where a link leads, None is a pipe."""
+
+_OUTSIDE, _CANARY = '../outside', 'what a file outside holds'
+_ELSEWHERE = (f'{_OUTSIDE}/canary', _OUTSIDE, '..', '/', '/etc/passwd', '/dev/zero', 'nowhere')
 
 # JSON as text, where json.dumps could not write it.
 _VALUES = (
@@ -200,7 +205,7 @@ def mutated_png(draw: st.DrawFn, valid: bytes) -> bytes:
 
 
 @st.composite
-def _a_mutated_file(draw: st.DrawFn, valid: Input) -> Input:
+def _a_mutated_file(draw: st.DrawFn, valid: dict[str, bytes]) -> Input:
   name = draw(st.sampled_from(sorted(valid)))
   content = valid[name]
   try:
@@ -211,7 +216,24 @@ def _a_mutated_file(draw: st.DrawFn, valid: Input) -> Input:
   return {**valid, name: draw(strategy)}
 
 
-def _contents(folder: Path) -> Input:
+@st.composite
+def strange(draw: st.DrawFn, inputs: st.SearchStrategy[Input]) -> Input:
+  """An input of which a file, or a folder with all in it, is a pipe or a link."""
+  given = draw(inputs)
+  paths = {path for name in given for path in (Path(name), *Path(name).parents[:-1])}
+  chosen = draw(st.sampled_from(sorted(paths)))
+  replaced = {name for name in given if Path(name).is_relative_to(chosen)}
+  others = {name: content for name, content in given.items() if name not in replaced}
+  match draw(st.integers(0, 3)):
+    case 0:
+      return {**others, str(chosen): None}
+    case 1:
+      return {**others, str(chosen): draw(st.sampled_from(_ELSEWHERE))}
+  moved = {f'{_OUTSIDE}/{name}': given[name] for name in replaced}
+  return {**others, **moved, str(chosen): f'{_OUTSIDE}/{chosen}'}
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(folder.rglob('*'))
@@ -227,21 +249,26 @@ class Format:
     inputs: makes the strategy of inputs; it may write into the folder that it is given.
     read: reads an input from its folder.
     raises: what it may raise.
+    follows_links: whether links may lead out of the folder.
   """
 
   inputs: Callable[[Path], st.SearchStrategy[Input]]
   read: Callable[[Path], Any]
   raises: tuple[type[Exception], ...] = (UserError,)
+  follows_links: bool = False
 
 
 FORMATS: dict[str, Format] = {}
 
 
 def _format(
-  name: str, inputs: Callable[[Path], Any], *raises: type[Exception]
+  name: str,
+  inputs: Callable[[Path], Any],
+  *raises: type[Exception],
+  follows_links: bool = False,
 ) -> Callable[..., Any]:
   def register(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    FORMATS[name] = Format(inputs, read, raises or (UserError,))
+    FORMATS[name] = Format(inputs, read, raises or (UserError,), follows_links)
     return read
 
   return register
@@ -324,7 +351,8 @@ def _read_safetensors(folder: Path) -> Any:
     return convert.read(folder / 'x.safetensors', networks.torchvision_config())
 
 
-def _written_checkpoints(folder: Path) -> tuple[Input, Any]:
+def write_checkpoint(folder: Path) -> None:
+  """Has a checkpoint written below a folder, of step 3, its network that of `small_config`."""
   network = networks.random_network(small_config())
   content = {
     'config': experiment.resolved(network.config),
@@ -336,12 +364,16 @@ def _written_checkpoints(folder: Path) -> tuple[Input, Any]:
   trees = {'params': network.params, 'statistics': network.statistics._asdict()}
   writer.save(3, trees, content, 3)
   writer.close()
+
+
+def _written_checkpoints(folder: Path) -> tuple[dict[str, bytes], Any]:
+  write_checkpoint(folder)
   valid = _contents(folder)
   return valid, json.loads(valid['checkpoints/3/description/metadata'])
 
 
 @st.composite
-def _described_anew(draw: st.DrawFn, valid: Input, written: Any) -> Input:
+def _described_anew(draw: st.DrawFn, valid: dict[str, bytes], written: Any) -> Input:
   """A checkpoint whose description is mutated, with the digest that belongs to it."""
   text = draw(mutated_json({key: written[key] for key in ('content', 'digests')}))
   with contextlib.suppress(ValueError, RecursionError):
@@ -354,7 +386,9 @@ def _described_anew(draw: st.DrawFn, valid: Input, written: Any) -> Input:
 
 def _checkpoints(folder: Path) -> st.SearchStrategy[Input]:
   valid, written = _written_checkpoints(folder)
-  return st.one_of(_a_mutated_file(valid), _described_anew(valid, written))
+  return st.one_of(
+    _a_mutated_file(valid), _described_anew(valid, written), strange(st.just(dict(valid)))
+  )
 
 
 @_format('checkpoint', _checkpoints)
@@ -363,13 +397,16 @@ def _read_checkpoint(folder: Path) -> Any:
 
 
 def _configs(_: Path) -> st.SearchStrategy[Input]:
-  return _one_file('config.json', [_json_or_bytes(experiment.resolved(small_config()))])
+  resolved = experiment.resolved(small_config())
+  inputs = _one_file('config.json', [_json_or_bytes(resolved)])
+  return st.one_of(inputs, strange(inputs))
 
 
 @_format('config', _configs)
 def _read_config(folder: Path) -> Any:
   resolved = workdir.read_config(folder)
-  assert resolved is not None
+  if resolved is None:
+    return None
   with contextlib.suppress(UserError):
     workdir.check(folder, experiment.resolved(small_config()))
   return experiment.checked(resolved, str(folder))
@@ -386,7 +423,8 @@ def _metrics(_: Path) -> st.SearchStrategy[Input]:
     return b'\n'.join(packed) + b'\n'
 
   whole = b''.join(json.dumps(line).encode() + b'\n' for line in lines)
-  return _one_file('metrics.jsonl', [text(), mutated(whole)])
+  inputs = _one_file('metrics.jsonl', [text(), mutated(whole)])
+  return st.one_of(inputs, strange(inputs))
 
 
 @_format('metrics', _metrics)
@@ -404,14 +442,21 @@ def _draw_curves(folder: Path) -> Any:
   return figures.save(figures.learning_curves({'x': records}, 'x'), folder / 'curves')
 
 
-def _sweep_folders(folder: Path) -> st.SearchStrategy[Input]:
+def write_sweep(folder: Path) -> None:
+  """Fills the folder of a sweep, one of whose runs has failed."""
   sweeps.write_sweep(folder, {'base': [0.2, 0.25], 'no_overlap': [0.3, 0.35], 'tanh': [0.4]})
   (folder / 'tanh' / 'seed1').mkdir(parents=True, exist_ok=True)
   (folder / 'tanh' / 'seed1' / sweep_runner.FAILURE).write_text('it failed')
+
+
+def _sweep_folders(folder: Path) -> st.SearchStrategy[Input]:
+  write_sweep(folder)
   valid = _contents(folder)
   described = _json_or_bytes(json.loads(valid['sweep.json']))
   return st.one_of(
-    _a_mutated_file(valid), described.map(lambda text: {**valid, 'sweep.json': text})
+    _a_mutated_file(valid),
+    described.map(lambda text: {**valid, 'sweep.json': text}),
+    strange(st.just(dict(valid))),
   )
 
 
@@ -499,12 +544,14 @@ def _image_files(_: Path) -> st.SearchStrategy[Input]:
     made.save(file, 'TIFF' if mode == 'CMYK' else 'PNG')
     valid.append(file.getvalue())
   pngs = [content for content in valid if content.startswith(b'\x89PNG')]
-  return _one_file('image', [*map(mutated, valid), *map(mutated_png, pngs)])
+  inputs = _one_file('image', [*map(mutated, valid), *map(mutated_png, pngs)])
+  return st.one_of(inputs, inputs, strange(inputs))
 
 
-@_format('image', _image_files, images.UnreadableError)
+@_format('image', _image_files, images.UnreadableError, follows_links=True)
 def _read_image(folder: Path) -> Any:
-  return images.fit_square(images.decode((folder / 'image').read_bytes()), 8)
+  source = sources.FolderSource(folder, {'train': [(str(folder / 'image'), 0)]}, 'x', ['x'], {})
+  return images.fit_square(images.decode(next(source.examples('train', 0)).encoded), 8)
 
 
 class TooLongError(BaseException):
@@ -527,14 +574,15 @@ def _limited(seconds: float) -> Iterator[None]:
 
 def check(of: Format, given: Input) -> None:
   """Reads an input; raises AssertionError, or what reading raised, where it may not do so."""
-  with tempfile.TemporaryDirectory() as folder:
-    for name, content in given.items():
-      path = Path(folder, name)
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_bytes(content)
+  with tempfile.TemporaryDirectory() as temporary:
+    folder, outside = Path(temporary, 'folder'), Path(temporary, 'outside')
+    _write({**given, f'{_OUTSIDE}/canary': _CANARY.encode()}, folder)
+    before = _contents(outside)
     try:
       with _limited(SECONDS):
-        of.read(Path(folder))
+        found = of.read(folder)
+      assert _CANARY not in repr(found), 'a file outside was read'
+      assert of.follows_links or not _leads_out(given), 'a link was followed'
     except of.raises as error:
       message, cause = str(error), error.__cause__
       assert not isinstance(cause, MemoryError), f'too much memory: {message[:200]}'
@@ -542,6 +590,27 @@ def check(of: Format, given: Input) -> None:
       lines = message.splitlines()
       assert len(lines) <= _LINES, f'{len(lines)} lines: {message[:200]}'
       assert all(map(str.isprintable, lines)), f'not printable: {message[:200]!r}'
+      assert _CANARY not in message, f'a file outside was read: {message[:200]}'
+    assert _contents(outside) == before, 'something was written outside'
+
+
+def _write(given: Input, folder: Path) -> None:
+  folder.mkdir()
+  for name, content in given.items():
+    path = Path(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+      os.mkfifo(path)
+    elif isinstance(content, str):
+      path.symlink_to(folder / content)
+    else:
+      path.write_bytes(content)
+
+
+def _leads_out(given: Input) -> bool:
+  return any(
+    isinstance(content, str) and content.startswith(('/', '..')) for content in given.values()
+  )
 
 
 def _stderr() -> Iterator[str]:
@@ -598,7 +667,7 @@ def _worker(name: str, seconds: float, seed: int, folder: Path) -> None:
     except (Exception, TooLongError) as caught:
       error = caught
     words = next(said)
-    if error is None and words and name != 'image':  # where libtiff has lines of its own
+    if error is None and words:
       error = AssertionError(f'stderr: {words[:300]}')
     if error is not None and (place := _place(error)) not in seen:
       seen.add(place)

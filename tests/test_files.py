@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 from alexnet_jax import files
+from alexnet_jax.errors import UserError
 
 
 def test_a_file_is_whole_or_what_it_was(tmp_path):
@@ -44,3 +46,30 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
   with files.whole(tmp_path / 'file') as temporary:
     temporary.touch()
   assert {there.name for there in tmp_path.iterdir()} == {'file', *kept}
+
+
+def test_a_link_that_lies_in_wait_is_not_written_through(tmp_path):
+  (tmp_path / 'mine').write_text('mine')
+  (tmp_path / f'.new.{socket.gethostname()}.{os.getpid()}.file').symlink_to('mine')
+  with files.whole(tmp_path / 'file') as temporary:
+    temporary.write_text('new')
+  assert (tmp_path / 'mine').read_text() == 'mine'
+  assert (tmp_path / 'file').read_text() == 'new'
+
+
+def test_what_links_lead_to_is_inside_a_folder_or_refused(tmp_path):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'linked').symlink_to('run')
+  for name, target in (('within', 'nothing'), ('round', 'round'), ('out', '../run2/x')):
+    (tmp_path / 'run' / name).symlink_to(target)
+  for name in ('within', 'round', 'nothing', 'a/b'):
+    assert files.inside(tmp_path / 'linked', name) == tmp_path / 'linked' / name
+  for name in ('out', 'out/a', '../run2', '/etc'):
+    with pytest.raises(UserError, match=r'leads out of .*linked'):
+      files.inside(tmp_path / 'linked', name)
+
+
+def test_a_bucket_has_no_links():
+  bucket = epath.Path('gs://bucket/run')
+  files.inside(bucket, 'checkpoints')
+  files.check_kind(bucket)

@@ -1,9 +1,38 @@
-"""Damaged and hostile files are refused in a line or two; `python -m tests.fuzz` looks for longer."""
+"""Damaged and hostile files, links and pipes are refused in a line or two.
+
+`python -m tests.fuzz` looks for longer.
+"""
+
+import dataclasses
+import os
+import shutil
+import tracemalloc
 
 import hypothesis
 import pytest
 
-from tests import fuzz
+import alexnet_jax
+from alexnet_jax import (
+  checkpoint,
+  convert,
+  evaluate,
+  gallery,
+  prepare,
+  records,
+  sources,
+  statistics,
+  sweep_report,
+  sweep_results,
+  sweep_runner,
+  train,
+  trained,
+  workdir,
+)
+from alexnet_jax.display import Display
+from alexnet_jax.errors import UserError
+from tests import fuzz, sweeps
+from tests.small import small_config
+from tests.test_convert import caffe_config, random_network, torchvision_config
 
 FEW = {
   'caffemodel': 10,
@@ -36,3 +65,183 @@ def test_a_mutated_file_is_read_or_refused_in_few_words(name, tmp_path):
 
   try_one()
   assert len(tried) >= FEW.get(name, 30) / 2
+
+
+def evaluate_into(folder):
+  network = folder / 'net.safetensors'
+  trained.write(network, random_network(small_config()))
+  evaluate.evaluate_ensemble([network], None, folder)
+
+
+def prepare_into(folder):
+  for name in ('a/1.png', 'a/2.png', 'b/1.png', 'b/2.png'):
+    (folder / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / 'images' / name).touch()
+  prepare.prepare(
+    dataclasses.replace(sources.open_folder(folder / 'images', 0.5), name='x'),
+    folder,
+    image_size=8,
+    encoding='png',
+    statistics_of='train',
+    unreadable_limit=1.0,
+    display=Display(quiet=True),
+  )
+
+
+def run_sweep(folder):
+  sweep_runner.run_all(
+    [run for run in sweeps.plan(folder).runs if run.name == 'tanh/seed1'], 1, 'no_program.py'
+  )
+
+
+# What is in folders, and what reads it, or writes there.
+FOLDERS = [
+  ('checkpoints', trained.read),
+  ('checkpoints', lambda folder: train.train_and_evaluate(small_config(), folder)),
+  ('checkpoints/3', trained.read),
+  ('checkpoints/3/description', trained.read),
+  ('evaluation', evaluate_into),
+  ('figures', lambda folder: workdir.prepare(folder, {})),
+  ('profile/plugins', lambda folder: workdir.prepare(folder, {})),
+  ('figures', lambda folder: gallery.draw(folder, small_config())),
+  ('x_8/1.0.0.incomplete', prepare_into),
+  ('base', sweep_results.gather),
+  ('base/seed0', sweep_results.gather),
+  ('figures', sweep_report.write),
+]
+FILES = [
+  ('config.json', workdir.read_config),
+  ('metrics.jsonl', workdir.read_metrics),
+  ('metrics.jsonl', workdir.last_epoch),
+  ('metrics.jsonl', lambda folder: workdir.MetricsLog(folder, 0)),
+  ('.lock', lambda folder: workdir.alone(folder).__enter__()),
+  ('checkpoints/3/params/manifest.ocdbt', trained.read),
+  ('checkpoints/_ROOT_METADATA', lambda folder: checkpoint.Writer(folder / 'checkpoints', 1)),
+  ('evaluation/predictions.npz', evaluate_into),
+  ('x_8/1.0.0.incomplete/lock', prepare_into),
+  ('sweep.json', sweep_results.gather),
+  ('base/seed0/config.json', sweep_results.gather),
+  ('base/seed0/metrics.jsonl', sweep_results.gather),
+  ('tanh/seed1/failure.txt', sweep_results.gather),
+  ('tanh/seed1/log.txt', run_sweep),
+]
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """A folder with a checkpoint, and one of a sweep."""
+  run, swept = tmp_path_factory.mktemp('run'), tmp_path_factory.mktemp('sweep')
+  fuzz.write_checkpoint(run)
+  fuzz.write_sweep(swept)
+  return run, swept
+
+
+def moved_out(folders, name, tmp_path):
+  """A folder of which one thing is moved out of it, that thing's path, and where it is now."""
+  folder, path, outside = tmp_path / 'in', tmp_path / 'in' / name, tmp_path / 'out' / 'it'
+  outside.parent.mkdir()
+  for made in folders:
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if path.exists():
+    path.rename(outside)
+  elif name in dict(FOLDERS):
+    outside.mkdir()
+    (outside / 'mine').write_text('mine')
+  else:
+    outside.write_text('mine')
+  return folder, path, outside
+
+
+def contents(path):
+  return {at: at.read_bytes() for at in (path, *path.rglob('*')) if at.is_file()}
+
+
+@pytest.mark.parametrize(('name', 'use'), FOLDERS + FILES)
+def test_a_link_out_of_a_folder_is_not_followed(name, use, folders, tmp_path):
+  folder, path, outside = moved_out(folders, name, tmp_path)
+  path.symlink_to(outside)
+  before = contents(outside)
+  with pytest.raises(UserError, match=r'behind a link that leads out of .*, to .*out/it'):
+    use(folder)
+  assert contents(outside) == before
+
+
+@pytest.mark.parametrize(('name', 'use'), FILES)
+def test_a_pipe_in_a_folder_is_not_waited_for(name, use, folders, tmp_path):
+  folder, path, _ = moved_out(folders, name, tmp_path)
+  os.mkfifo(path)
+  with pytest.raises(UserError, match=f'{path.name} is neither a file nor a folder'):
+    use(folder)
+
+
+def test_a_folder_may_be_a_link_and_have_links_within_itself(folders, tmp_path):
+  shutil.copytree(folders[0], tmp_path / 'run')
+  checkpoints = tmp_path / 'run' / 'checkpoints'
+  checkpoints.rename(tmp_path / 'run' / 'kept')
+  checkpoints.symlink_to('kept')
+  (tmp_path / 'link').symlink_to(tmp_path / 'run')
+  assert trained.read(tmp_path / 'link').step == 3
+
+
+@pytest.mark.parametrize(
+  ('name', 'read'),
+  [
+    ('x.caffemodel', lambda path: convert.read(path, caffe_config())),
+    ('x.npy', lambda path: convert.read(path, caffe_config())),
+    ('x.pth', lambda path: convert.read(path, torchvision_config())),
+    ('x.safetensors', trained.read),
+    ('x.binaryproto', lambda path: convert.read_mean(path, 4)),
+    ('x.txt', lambda path: convert.read_class_names(path, 4)),
+    ('statistics.npz', lambda path: statistics.load(path, 4)),
+    ('metadata.json', lambda path: prepare.read_metadata(path.parent)),
+    ('dataset_info.json', lambda path: records.open_directory(path.parent)),
+  ],
+)
+def test_a_pipe_is_no_file(name, read, tmp_path):
+  os.mkfifo(tmp_path / name)
+  with pytest.raises(
+    UserError, match=r'is neither a file nor a folder|metadata.json cannot be read'
+  ):
+    read(tmp_path / name)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+  os.mkfifo(tmp_path / 'x.png')
+  trained.write(tmp_path / 'net.safetensors', random_network(small_config()))
+  classifier = alexnet_jax.load(tmp_path / 'net.safetensors')
+  with pytest.raises(UserError, match=r'x.png is neither a file nor a folder'):
+    classifier.predict(tmp_path / 'x.png')
+
+
+@pytest.mark.parametrize(
+  ('name', 'read'),
+  [
+    ('config.json', workdir.read_config),
+    ('sweep.json', sweep_results.gather),
+    ('metrics.jsonl', workdir.read_metrics),
+    ('statistics.npz', lambda folder: statistics.load(folder / 'statistics.npz', 4)),
+  ],
+)
+def test_a_file_of_holes_does_not_fill_the_memory(name, read, tmp_path):
+  with (tmp_path / name).open('wb') as file:
+    file.truncate(2**42)
+  tracemalloc.start()
+  try:
+    with pytest.raises(UserError, match=name):
+      read(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+  finally:
+    tracemalloc.stop()
+
+
+def test_links_among_folders_of_images_are_gone_through_once(tmp_path):
+  names = [f'{i:02}' for i in range(12)]
+  for name in names:
+    (tmp_path / 'images' / 'a' / name).mkdir(parents=True)
+    (tmp_path / 'images' / 'a' / name / 'x.png').touch()
+    for other in names:
+      (tmp_path / 'images' / 'a' / name / f'to{other}').symlink_to(f'../{other}')
+  shutil.copytree(tmp_path / 'images' / 'a' / '00', tmp_path / 'images' / 'b', symlinks=True)
+  found = sources.open_folder(tmp_path / 'images', 0.5)
+  assert sum(found.splits.values()) == 12 + 1

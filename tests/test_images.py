@@ -386,11 +386,14 @@ def test_random_damage_raises_nothing_else():
   assert all(len(reason.splitlines()) == 1 and '0x' not in reason for reason in reasons - {None})
 
 
-def test_nothing_is_printed_of_a_damaged_tiff(capfd):
-  damaged = bytearray(stored(colours(), 'TIFF', compression='tiff_adobe_deflate'))
-  damaged[12:] = b'\xff' * 50 + damaged[62:]
-  assert refusal(bytes(damaged))
+def test_nothing_is_said_of_a_damaged_tiff_but_the_reason(capfd, caplog):
+  whole = stored(colours(), 'TIFF', compression='tiff_adobe_deflate')
+  assert refusal(whole[:12] + b'\xff' * 50 + whole[62:])
+  samples = struct.pack('<HHI', 277, 3, 1)
+  of_65284 = whole.replace(samples + b'\3\0', samples + b'\4\xff')
+  assert refusal(of_65284) == 'cannot identify image file'
   assert capfd.readouterr() == ('', '')
+  assert not caplog.records
 
 
 def test_a_decompression_bomb_is_refused():
