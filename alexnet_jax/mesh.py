@@ -148,16 +148,26 @@ def shardings(mesh: Mesh, specs: Any) -> Any:
   )
 
 
-def replicate(mesh: Mesh, tree: Any) -> Any:
-  """Puts a tree of arrays or numbers, the same in each process, whole onto each device."""
-  sharding = NamedSharding(mesh, REPLICATED)
+def place(tree: Any, places: Any) -> Any:
+  """Puts arrays or numbers, the same in each process, onto the devices of several.
 
-  def put(leaf: Any) -> jax.Array:
+  Args:
+    tree: of arrays that this process has whole, or numbers.
+    places: the sharding of each.
+  """
+
+  def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     array = np.asarray(jnp.asarray(leaf))
     # device_put would have the processes compare it, and of jax.Arrays make unreadable ones.
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
-  return jax.tree.map(put, tree)
+  return jax.tree.map(put, tree, places)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Puts a tree of arrays or numbers, the same in each process, whole onto each device."""
+  sharding = NamedSharding(mesh, REPLICATED)
+  return place(tree, jax.tree.map(lambda leaf: sharding, tree))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:

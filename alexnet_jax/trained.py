@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 from flax import traverse_util
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import augment, checkpoint, experiment, files
@@ -67,7 +67,8 @@ def read(
   Args:
     path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that `write`
       has written; on disk, or in a bucket that Orbax can read (gs://...).
-    mesh: devices for the parameters, in `mesh.parameter_specs`'s parts; None: all on the first.
+    mesh: devices for the parameters, in `mesh.parameter_specs`'s parts; None: all on the first
+      of this process.
     tell: called with a line where a damaged checkpoint is passed over.
 
   Raises:
@@ -119,9 +120,7 @@ def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Tra
     raise
   except (KeyError, TypeError, ValueError) as error:
     raise checkpoint.DamagedError(f'its description lacks {first_line(error)}') from error
-  trees = abstract(
-    experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
-  )
+  trees = abstract(experiment.make_network(config), config.data.image_size, mesh or _first_device())
   found, _ = checkpoint.read(directory, step, trees)
   statistics = augment.Statistics(**found['statistics'])
   return Trained(found['params'], config, statistics, class_names, trained_steps, path)
@@ -141,8 +140,14 @@ def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[
   return config, names, step
 
 
-def _first_device(config: ConfigDict) -> Mesh:
-  return mesh_lib.make_mesh(config.model.num_columns, 1, 1)
+def _first_device() -> Mesh:
+  """This process's: of several, each reads for itself."""
+  return jax.make_mesh(
+    (1, 1),
+    (mesh_lib.DATA, mesh_lib.COLUMN),
+    axis_types=(AxisType.Auto, AxisType.Auto),
+    devices=jax.local_devices()[:1],
+  )
 
 
 def check_classes(network: Trained, data_name: str, class_names: Sequence[str]) -> None:
@@ -179,9 +184,8 @@ def take_layers(
       reasons[layer] = f'inputs in the order of num_columns={num_columns} here, {columns} there'
     else:
       taken.append(layer)
-      kept[layer] = {
-        kind: jax.device_put(theirs[kind], array.sharding) for kind, array in ours.items()
-      }
+      places = {kind: array.sharding for kind, array in ours.items()}
+      kept[layer] = mesh_lib.place({kind: theirs[kind] for kind in ours}, places)
   return kept, taken, reasons
 
 
@@ -321,7 +325,7 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
   config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
   shapes = abstract(
-    experiment.make_network(config), config.data.image_size, mesh or _first_device(config)
+    experiment.make_network(config), config.data.image_size, mesh or _first_device()
   )
   wanted = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
   arrays = read_arrays(path)

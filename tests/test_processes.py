@@ -23,6 +23,8 @@ SMALL = [
   '--config.model.fc7.features=32',
   '--config.train.log_every_steps=1',
 ]
+STORED = 'tests/data/format1'  # a trained network whose first layer has the shape of this one's
+STEPS = ['--config.train.num_steps=4', f'--config.train.init_from={STORED}']
 SRUN = {'SLURM_STEP_NODELIST': 'a,b', 'SLURM_STEP_NUM_TASKS': '2'}
 
 
@@ -153,13 +155,13 @@ def two(tmp_path_factory):
   """What two processes printed, one of whose columns each has, and their workdir."""
   path = tmp_path_factory.mktemp('two') / 'run'
   shape = ['--config.mesh.column_devices=2', '--config.mesh.data_devices=1']
-  return train(2, *shape, '--config.train.num_steps=4', f'--workdir={path}'), path
+  return train(2, *shape, *STEPS, f'--workdir={path}'), path
 
 
 def test_two_processes_train_the_network_of_one(two, tmp_path):
-  _, path = two
-  alone = ['--config.mesh.column_devices=1', f'--workdir={tmp_path}/one']
-  train(1, *alone, '--config.train.num_steps=4')
+  printed, path = two
+  train(1, '--config.mesh.column_devices=1', *STEPS, f'--workdir={tmp_path}/one')
+  assert f'from {STORED}/checkpoints/300: conv1\n' in printed[0]
   assert len(losses(path)) == 5
   np.testing.assert_allclose(losses(path), losses(tmp_path / 'one'), atol=1e-5)
   ours, theirs = (trained.read(run).params for run in (path, tmp_path / 'one'))
