@@ -14,7 +14,8 @@ Installed, `alexnet` is `python launch.py`; a config that is not in the folder a
 beside this file, where those of the project are.
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
-save and exit with 75: start me again. The same command under srun or mpirun trains on many hosts.
+save and exit with 75: start me again. Under srun or mpirun the same
+command trains, or evaluates, on many hosts.
 """
 
 import difflib
@@ -125,8 +126,8 @@ _LIST = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   None,
-  'Where several processes train one network and no launcher (srun, mpirun, Cloud TPU) tells them of each'
-  ' other: host and port of the first, with --num_processes and --process_id:'
+  'Where several processes train or evaluate together and no launcher (srun, mpirun, Cloud TPU) tells'
+  ' them of each other: host and port of the first, with --num_processes and --process_id:'
   ' --coordinator=node1:1234 --num_processes=2 --process_id=0.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
@@ -203,14 +204,11 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   return experiment.checked(config, str(path / 'config.json')), path
 
 
-def _join(config: ConfigDict) -> None:
+def _join() -> None:
   """Makes this process one of several where it is one, before jax looks for devices."""
-  from alexnet_jax import mesh, processes
+  from alexnet_jax import processes
 
-  count = processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-  if count > 1:
-    columns = config.model.num_columns, config.mesh.column_devices
-    mesh.emulate_cpu_devices(*columns, config.mesh.data_devices, count)
+  processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -233,14 +231,16 @@ def _run(config: ConfigDict, path: Path) -> None:
 
   experiment.check(config)
   compilation.use_cache()
-  if _MODE.value == 'train':
-    _join(config)
+  if _MODE.value in ('train', 'evaluate'):
+    _join()
   if _MODE.value == 'summary':
     report.network(config)
   elif _MODE.value == 'evaluate':
-    from alexnet_jax import evaluate
+    from alexnet_jax import evaluate, processes
 
-    report.evaluation(path, evaluate.evaluate_workdir(path, config))
+    evaluation = evaluate.evaluate_workdir(path, config)
+    if processes.is_first():
+      report.evaluation(path, evaluation)
   elif _MODE.value == 'figures':
     from alexnet_jax import gallery
 
@@ -276,7 +276,7 @@ def _convert() -> None:
 
 
 def _evaluate_members(members: Sequence[str]) -> None:
-  from alexnet_jax import compilation, evaluate, report
+  from alexnet_jax import compilation, evaluate, processes, report
   from alexnet_jax.errors import UserError
 
   if _MODE.value != 'evaluate':
@@ -287,7 +287,10 @@ def _evaluate_members(members: Sequence[str]) -> None:
     raise UserError(f'--member_weights must be numbers, as 1,1,2: {error}') from error
   compilation.use_cache()
   path = Path(_WORKDIR.value or Path('runs') / 'ensemble')
-  report.evaluation(path, evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value))
+  _join()
+  evaluation = evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value)
+  if processes.is_first():
+    report.evaluation(path, evaluation)
 
 
 def _sweep(config: ConfigDict) -> int:
@@ -346,7 +349,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
     several = host.launched(os.environ) > 1 or _COORDINATOR.value is not None
-    if _MODE.value != 'train' and several:
+    if _MODE.value not in ('train', 'evaluate') and several:
       raise UserError(
         f'--mode={_MODE.value} is for one process; start it without srun, mpirun or --coordinator'
       )

@@ -1,10 +1,12 @@
 """Errors over every image of a split, on any mesh: centre crops, ten views, and ensembles.
 
 Training validates by `evaluate`, on centre crops alone, which is ten times as fast. `predict` has
-the probabilities of each image.
+the probabilities of each image. In several processes
+all compute, and the first alone writes.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -27,6 +30,7 @@ from alexnet_jax import (
   files,
   metrics,
   predictions,
+  processes,
   trained,
   workdir,
 )
@@ -232,7 +236,7 @@ def predict(
   ten_views = np.empty((count, classes), np.float32)
   labels = np.empty(count, np.int32)
   centre, *others = augment.ten_views(split.image_size, crop_size)
-  nothing = jax.device_put(
+  nothing = mesh_lib.place(
     np.zeros((batch_size, classes), np.float32), mesh_lib.shardings(mesh, mesh_lib.BATCH)
   )
   rows = mesh_lib.local_rows(mesh, batch_size)
@@ -245,9 +249,12 @@ def predict(
         total = step(params, batch['image'], statistics, view, total)
       images = min(batch_size, count - done)
       here = slice(done, done := done + images)
-      centre_crop[here] = np.asarray(of_centre)[:images]
-      ten_views[here] = np.asarray(total)[:images] / 10
-      labels[here] = np.asarray(batch['label'])[:images]
+      crops, views, true = multihost_utils.process_allgather(
+        (of_centre, total, batch['label']), tiled=True
+      )
+      centre_crop[here] = crops[:images]
+      ten_views[here] = views[:images] / 10
+      labels[here] = true[:images]
       progress(images)
   return Predictions(centre_crop, ten_views, labels)
 
@@ -271,12 +278,13 @@ def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[s
   free = (*_ELSEWHERE, 'data.validation_split', *open_fields)
   workdir.check(path, experiment.resolved(config), free)
   _emulate_devices(config)
-  with Display() as display:
+  with Display(quiet=not processes.is_first()) as display, processes.watched():
     network = trained.read(path, tell=display.line)
     network.config.data.validation_split = config.data.validation_split
     _prepare(Path(path))
     found = _predict(network, config, display)
-  return _write(Path(path), [_Member(str(path), network, 1.0, predictions.errors(found))], found)
+    member = _Member(str(path), network, 1.0, predictions.errors(found))
+    return _write(Path(path), [member], found)
 
 
 def evaluate_ensemble(
@@ -320,7 +328,7 @@ def evaluate_ensemble(
     )
   _emulate_devices(config)
   members, total = [], None
-  with Display() as display:
+  with Display(quiet=not processes.is_first()) as display, processes.watched():
     networks = [trained.read(each, tell=display.line) for each in paths]
     _check_alike(paths, networks)
     _prepare(Path(path))
@@ -330,8 +338,8 @@ def evaluate_ensemble(
         raise UserError(f'{paths[0]} and {each} were not evaluated on the same images')
       total = predictions.add(total, found, share)
       members.append(_Member(str(each), network, share, predictions.errors(found)))
-  assert total is not None
-  return _write(Path(path), members, total)
+    assert total is not None
+    return _write(Path(path), members, total)
 
 
 class _Member(NamedTuple):
@@ -403,14 +411,13 @@ def _predict(network: trained.Trained, given: ConfigDict | None, display: Displa
   """What a network makes of its validation images."""
   config = _at_hand(network.config, given)
   mesh = experiment.make_mesh(config)
-  config, builder = experiment.open_data(config, display)
+  config, builder = processes.first_then_others(
+    functools.partial(experiment.open_data, config, display), 'data'
+  )
   split = experiment.load_split(config, builder, config.data.validation_split)
   trained.check_classes(network, config.data.name, split.class_names)
   net = experiment.make_network(config)
-  specs = (mesh_lib.parameter_specs(network.params), mesh_lib.REPLICATED)
-  params, statistics = jax.device_put(
-    (network.params, network.statistics), mesh_lib.shardings(mesh, specs)
-  )
+  places = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
   move = display.task('evaluation', split.num_examples)
   found = predict(
     make_view_step(
@@ -420,8 +427,8 @@ def _predict(network: trained.Trained, given: ConfigDict | None, display: Displa
       precision=config.train.precision,
       library_fusions=config.train.library_fusions,
     ),
-    params,
-    statistics,
+    mesh_lib.place(network.params, places),
+    mesh_lib.replicate(mesh, network.statistics),
     split,
     batch_size=config.train.batch_size,
     crop_size=net.input_size,
@@ -461,18 +468,24 @@ def _kept_or_predicted(
   if not (folder / 'checkpoints').is_dir():  # a file, or a checkpoint by itself
     return _predict(network, given, display)
   identity = _identity([network], [1.0])
-  kept = files.inside(folder, _PREDICTIONS)
-  try:
-    found = predictions.load(kept, identity)
-  except UserError as error:
-    display.line(f'{error}; they are made again')
-    found = None
+  file = files.inside(folder, _PREDICTIONS)
+
+  def kept() -> Predictions | None:
+    try:
+      return predictions.load(file, identity)
+    except UserError as error:
+      display.line(f'{error}; they are made again')
+      return None
+
+  found = processes.first_then_others(kept, 'kept predictions')
   if found is not None:
     display.line(f'{path}: the predictions of its own evaluation are used')
     return found
   found = _predict(network, given, display)
+  if not processes.is_first():
+    return found
   try:
-    predictions.save(kept, found, identity)
+    predictions.save(file, found, identity)
   except OSError as error:  # another user's, say
     display.line(f'{path}: its predictions cannot be kept there: {error.strerror}')
   return found
@@ -481,6 +494,8 @@ def _kept_or_predicted(
 def _prepare(path: Path) -> None:
   """Makes a folder for results; raises UserError where nothing can be written in it."""
   files.inside(path, _PREDICTIONS)
+  if not processes.is_first():
+    return
   try:
     path.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=path).close()
@@ -493,10 +508,6 @@ def _prepare(path: Path) -> None:
 def _write(path: Path, members: Sequence[_Member], found: Predictions) -> dict[str, Any]:
   """Writes an evaluation's files; returns what evaluation.json holds."""
   identity = _identity([member.network for member in members], [member.share for member in members])
-  predictions.save(path / _PREDICTIONS, found, identity)
-  predictions.write_tables(
-    path / _PREDICTIONS.parent, found.ten_views, found.labels, identity['class_names']
-  )
   result = {
     'data': identity['data'],
     'split': identity['split'],
@@ -509,6 +520,11 @@ def _write(path: Path, members: Sequence[_Member], found: Predictions) -> dict[s
       for one in members
     ],
   }
-  with files.whole(path / 'evaluation.json') as temporary:
-    temporary.write_text(json.dumps(result, indent=2) + '\n')
+  if processes.is_first():
+    predictions.save(path / _PREDICTIONS, found, identity)
+    predictions.write_tables(
+      path / _PREDICTIONS.parent, found.ten_views, found.labels, identity['class_names']
+    )
+    with files.whole(path / 'evaluation.json') as temporary:
+      temporary.write_text(json.dumps(result, indent=2) + '\n')
   return result

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UserError
@@ -21,21 +22,18 @@ REPLICATED = PartitionSpec()
 
 
 def emulate_cpu_devices(
-  num_columns: int,
-  column_devices: int | str,
-  data_devices: int | str,
-  num_processes: int = 1,
+  num_columns: int, column_devices: int | str, data_devices: int | str
 ) -> None:
   """Asks jax for as many CPU devices as the mesh will want, before jax has looked for any.
 
   A machine's own accelerators stay what jax computes on. A count that the user gave in
   XLA_FLAGS or JAX_NUM_CPU_DEVICES, or a backend already started (a notebook's), is left alone.
+  Several processes have equal parts of them, 'auto' being a pair's for each.
 
   Args:
     num_columns: the network's.
     column_devices: as `make_mesh` takes it.
     data_devices: as `make_mesh` takes it.
-    num_processes: among which the devices are dealt out; 'auto' are a pair's for each.
   """
   check(column_devices, data_devices)
   if (
@@ -43,6 +41,7 @@ def emulate_cpu_devices(
     or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
   ):
     return
+  num_processes = distributed.global_state.num_processes or 1
   columns = num_columns if column_devices == 'auto' else int(column_devices)
   pairs = num_processes if data_devices == 'auto' else int(data_devices)
   with contextlib.suppress(RuntimeError):  # a backend is running already

@@ -148,7 +148,7 @@ def watched() -> Iterator[None]:
     if distributed.global_state.client is None:
       raise
     fail(
-      f'another process is gone: {first_line(error)}\nStart all of them again: the run goes on from its'
-      ' last checkpoint.',
+      f'another process is gone: {first_line(error)}\nStart all of them again; training goes on from'
+      ' its last checkpoint.',
       EXIT_AGAIN,
     )

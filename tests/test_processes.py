@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ SMALL = [
   '--config.train.log_every_steps=1',
 ]
 STORED = 'tests/data/format1'  # a trained network whose first layer has the shape of this one's
+PAIR = ['--config.mesh.column_devices=2', '--config.mesh.data_devices=1']
 STEPS = ['--config.train.num_steps=4', f'--config.train.init_from={STORED}']
 SRUN = {'SLURM_STEP_NODELIST': 'a,b', 'SLURM_STEP_NUM_TASKS': '2'}
 
@@ -110,7 +112,7 @@ def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
 
 @contextlib.contextmanager
 def started(count, *arguments):
-  """Processes that train together, started and, at the end, killed."""
+  """Processes that compute together, started and, at the end, killed."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -138,8 +140,8 @@ def started(count, *arguments):
       child.stderr.close()
 
 
-def train(count, *arguments, codes=(0,)):
-  """Trains in so many processes; returns what each printed."""
+def launch(count, *arguments, codes=(0,)):
+  """Runs the program in so many processes; returns what each printed."""
   with started(count, *arguments) as children:
     printed = [child.communicate(timeout=240) for child in children]
     assert {child.returncode for child in children} <= set(codes), printed
@@ -154,13 +156,12 @@ def losses(path):
 def two(tmp_path_factory):
   """What two processes printed, one of whose columns each has, and their workdir."""
   path = tmp_path_factory.mktemp('two') / 'run'
-  shape = ['--config.mesh.column_devices=2', '--config.mesh.data_devices=1']
-  return train(2, *shape, *STEPS, f'--workdir={path}'), path
+  return launch(2, *PAIR, *STEPS, f'--workdir={path}'), path
 
 
 def test_two_processes_train_the_network_of_one(two, tmp_path):
   printed, path = two
-  train(1, '--config.mesh.column_devices=1', *STEPS, f'--workdir={tmp_path}/one')
+  launch(1, '--config.mesh.column_devices=1', *STEPS, f'--workdir={tmp_path}/one')
   assert f'from {STORED}/checkpoints/300: conv1\n' in printed[0]
   assert len(losses(path)) == 5
   np.testing.assert_allclose(losses(path), losses(tmp_path / 'one'), atol=1e-5)
@@ -172,6 +173,29 @@ def test_the_first_process_alone_speaks(two):
   (first, other), _ = two
   assert first.count('validation  loss') == 1
   assert not [line for line in other.splitlines() if line and 'Gloo' not in line]
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(two, tmp_path):
+  _, path = two
+  mode = ['--mode=evaluate', *STEPS]
+  # The second time the network's own predictions, which the first process has left, are used.
+  members = [f'--members={path},{path}', f'--workdir={tmp_path}/ensemble']
+  first, other = launch(2, *mode, *PAIR, *members)
+  assert first.count('the predictions of its own evaluation are used') == 1
+  assert 'average of 2' in first
+  assert 'average of 2' not in other
+  spread = ['--config.mesh.column_devices=1', '--config.train.batch_size=50']
+  for count, name in ((2, 'two'), (1, 'one')):
+    shutil.copytree(path / 'checkpoints', tmp_path / name / 'checkpoints')
+    launch(count, *mode, *spread, f'--workdir={tmp_path}/{name}')
+  paths = [path, *(tmp_path / name for name in ('ensemble', 'two', 'one'))]
+  *several, one = (np.load(each / 'evaluation' / 'predictions.npz') for each in paths)
+  for found in several:
+    np.testing.assert_array_equal(found['labels'], one['labels'])
+    for views in ('centre_crop', 'ten_views'):
+      np.testing.assert_allclose(found[views], one[views], atol=1e-6)
+      assert len(found[views]) == 359
 
 
 @pytest.mark.slow
@@ -200,11 +224,11 @@ def test_all_stop_where_one_is_asked_and_one_process_goes_on(tmp_path, asked):
     assert [child.returncode for child in children] == [75, 75], said
   step = max(int(name.name) for name in (path / 'checkpoints').iterdir() if name.name.isdecimal())
   assert workdir.read_metrics(path)[-1]['step'] == step
-  [printed] = train(1, *few, f'--config.train.num_steps={step + 2}')
+  [printed] = launch(1, *few, f'--config.train.num_steps={step + 2}')
   assert f'going on at step {step} to {step + 2}' in printed
 
 
 @pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path):
-  printed = train(2, '--config.data.validation_split=no', f'--workdir={tmp_path}', codes=(1,))
+  printed = launch(2, '--config.data.validation_split=no', f'--workdir={tmp_path}', codes=(1,))
   assert ''.join(printed).count('launch.py: digits has the splits') == 1
