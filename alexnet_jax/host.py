@@ -64,6 +64,11 @@ def launched(environment: Mapping[str, str]) -> int:
   return 1 if alone else max(int(count or 1) for count in counts)
 
 
+def rank(environment: Mapping[str, str]) -> int:
+  """Which of the processes of `launched` this one is, from 0."""
+  return int(environment.get('OMPI_COMM_WORLD_RANK') or environment['SLURM_PROCID'])
+
+
 def has_peers(environment: Mapping[str, str]) -> bool:
   """Whether jax is to look for other processes, which it finds by itself.
 

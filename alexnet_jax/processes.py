@@ -34,18 +34,24 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
   Args:
     coordinator: host and port of the first process, as 'node1:1234'; None where a launcher says it.
     num_processes: how many there are; None likewise.
-    process_id: which one this is, from 0; None likewise.
+    process_id: which one this is, from 0; None likewise. Open MPI 5 says these two alone.
 
   Returns:
     How many there are.
 
   Raises:
-    UserError: one of the three is given without the others, or the others cannot be reached.
+    UserError: what no launcher says is not given, or the others cannot be reached.
   """
   given = (coordinator, num_processes, process_id)
   if given == (None, None, None):
     if not host.has_peers(os.environ):
       return 1
+  elif (
+    coordinator and (num_processes, process_id) == (None, None) and host.launched(os.environ) > 1
+  ):
+    given = coordinator, host.launched(os.environ), host.rank(os.environ)
+    if device := os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK'):  # one for each, as jax has it
+      os.environ.setdefault('JAX_LOCAL_DEVICE_IDS', device)
   elif None in given:
     raise UserError(
       'one process of several needs all of --coordinator=HOST:PORT, --num_processes and --process_id'
@@ -54,7 +60,10 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
   try:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
   except (RuntimeError, ValueError) as error:
-    raise UserError(f'cannot join the other processes: {first_line(error)}') from error
+    hint = (
+      '' if coordinator else '\nGive each of them the address of the first: --coordinator=HOST:PORT'
+    )
+    raise UserError(f'cannot join the other processes: {first_line(error)}{hint}') from error
   return int(distributed.global_state.num_processes or 1)
 
 

@@ -58,6 +58,28 @@ def test_flags_of_several_processes_go_together(given):
     processes.join(*given)
 
 
+OPEN_MPI_5 = {'OMPI_COMM_WORLD_SIZE': '8', 'OMPI_COMM_WORLD_RANK': '3'}
+
+
+@pytest.mark.parametrize(
+  'environment', [OPEN_MPI_5, {**SRUN, 'SLURM_STEP_NUM_TASKS': '8', 'SLURM_PROCID': '3'}]
+)
+def test_a_launcher_that_does_not_name_the_first_says_which_this_is(environment, monkeypatch):
+  asked = []
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *given, **_: asked.append(given))
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  processes.join('node1:1234', None, None)
+  assert asked == [('node1:1234', 8, 3)]
+
+
+def test_where_nobody_names_the_first_it_is_asked_for(monkeypatch):
+  for name, value in OPEN_MPI_5.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match='address of the first: --coordinator=HOST:PORT'):
+    processes.join(None, None, None)
+
+
 class Coordinator:
   """Keeps words for several processes, as jax's does."""
 

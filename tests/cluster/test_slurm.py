@@ -10,15 +10,7 @@ import pytest
 
 from alexnet_jax import trained, workdir
 from tests.cluster import slurm
-
-REPOSITORY = Path(__file__).parents[2]
-SMALL = [
-  '--config=configs/digits.py',
-  *(f'--config.model.conv{i}.features={n}' for i, n in enumerate((8, 16, 16, 16, 16), 1)),
-  '--config.model.fc6.features=32',
-  '--config.model.fc7.features=32',
-  '--config.mesh.column_devices=1',  # so that two processes have one device each
-]
+from tests.cluster.runs import REPOSITORY, SMALL, alone, losses
 
 pytestmark = [
   pytest.mark.slow,
@@ -32,11 +24,6 @@ def nodes(tmp_path_factory):
     # `python` of the scripts is the one that runs this test.
     started.environment['PATH'] = f'{Path(sys.executable).parent}:{started.environment["PATH"]}'
     yield started
-
-
-def alone(*arguments):
-  command = [sys.executable, 'launch.py', *SMALL, *arguments]
-  subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
 
 
 def on_two(nodes, *arguments):
@@ -56,11 +43,6 @@ def start(nodes, path, epochs, *run):
   job = submit(nodes, 'docs/clusters/train.sbatch', *arguments, options=[f'--output={log}'])
   nodes.wait(lambda: workdir.last_epoch(path) > epochs, 200)
   return job, log
-
-
-def losses(path, split='train'):
-  records = workdir.read_metrics(path)
-  return np.array([record['loss'] for record in records if record['split'] == split])
 
 
 def assert_same_parameters(one, other):
