@@ -5,15 +5,15 @@ one alone prints, and writes what is not a checkpoint.
 """
 
 import contextlib
+import itertools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax
 from jax._src import distributed
-from orbax.checkpoint import multihost
 
 from alexnet_jax import host
 from alexnet_jax.errors import EXIT_AGAIN, UserError, first_line
@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS = 30
 
 _STOP, _FAILED = 'alexnet_jax/stop', 'alexnet_jax/failed'  # keys that jax's coordinator keeps
 _AHEAD = 3  # steps
-_PREPARING_SECONDS = 7 * 24 * 3600  # for what the first process does while the others wait
+_turns = itertools.count()  # of `first_then_others`, the same in all processes
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> int:
@@ -79,14 +79,25 @@ def first_alone(work: Callable[[], T], what: str) -> T | None:
 
   Args:
     work: what to do.
-    what: a name for it, the same in each process.
+    what: a name for it.
 
   Returns:
     What the work returns; None in the others.
   """
-  result = work() if is_first() else None
-  multihost.sync_global_processes(what, timeout=_PREPARING_SECONDS)
-  return result
+  client = distributed.global_state.client
+  if client is None:
+    return work()
+  done = f'alexnet_jax/done/{next(_turns)}'
+  if is_first():
+    result = work()
+    client.key_value_set(done, what)
+    return result
+  # No barrier of devices: one who waits there sees no failure, but a connection that breaks.
+  while _said(client, done) is None:
+    if (code := _said(client, _FAILED)) is not None:
+      os._exit(int(code))
+    time.sleep(0.2)
+  return None
 
 
 def first_then_others(work: Callable[[], T], what: str) -> T:
@@ -96,6 +107,14 @@ def first_then_others(work: Callable[[], T], what: str) -> T:
   """
   result = first_alone(work, what)
   return cast(T, result) if is_first() else work()
+
+
+def _said(client: Any, key: str) -> str | None:
+  """What the coordinator keeps under a key; None for nothing."""
+  try:
+    return str(client.key_value_try_get(key))
+  except jax.errors.JaxRuntimeError:  # not found
+    return None
 
 
 def agreed_stop(step: int, signum: int | None) -> int | None:
@@ -114,10 +133,9 @@ def agreed_stop(step: int, signum: int | None) -> int | None:
   if signum is not None:
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one has named its step
       client.key_value_set(_STOP, f'{step + _AHEAD} {signum}')
-  try:
-    at, number = map(int, client.key_value_try_get(_STOP).split())
-  except jax.errors.JaxRuntimeError:  # not found
+  if (said := _said(client, _STOP)) is None:
     return None
+  at, number = map(int, said.split())
   return number if step >= at else None
 
 
@@ -135,8 +153,7 @@ def fail(message: str, code: int) -> int:
     client.key_value_set(_FAILED, str(code))
     print(f'{message} (process {distributed.global_state.process_id})', file=sys.stderr)
   except jax.errors.JaxRuntimeError:  # another was first
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-      code = int(client.key_value_try_get(_FAILED))
+    code = int(_said(client, _FAILED) or code)
   sys.stdout.flush()
   sys.stderr.flush()
   if distributed.global_state.process_id == 0:

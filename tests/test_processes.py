@@ -127,6 +127,24 @@ def test_the_first_that_fails_speaks_and_the_others_take_its_code(coordinator, m
   assert capfd.readouterr().err == 'no such split (process 1)\n'
 
 
+def test_one_that_waits_for_the_first_ends_where_that_fails(coordinator, monkeypatch):
+  monkeypatch.setattr(processes, 'is_first', lambda: False)
+  monkeypatch.setattr(processes.os, '_exit', sys.exit)
+  coordinator.key_value_set(processes._FAILED, '1')
+  with pytest.raises(SystemExit, match=r'^1$'):
+    processes.first_then_others(lambda: pytest.fail('went on'), 'data')
+
+
+def test_others_find_what_the_first_has_made(coordinator, monkeypatch):
+  made = []
+  for first in (True, False):
+    monkeypatch.setattr(processes, 'is_first', lambda first=first: first)
+    monkeypatch.setattr(processes, '_turns', iter([7]))
+    assert processes.first_then_others(lambda: made.append(1) or len(made), 'data') == 1 + (
+      not first
+    )
+
+
 def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
   with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'), processes.watched():
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
@@ -251,6 +269,13 @@ def test_all_stop_where_one_is_asked_and_one_process_goes_on(tmp_path, asked):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once(tmp_path):
-  printed = launch(2, '--config.data.validation_split=no', f'--workdir={tmp_path}', codes=(1,))
-  assert ''.join(printed).count('launch.py: digits has the splits') == 1
+@pytest.mark.parametrize(
+  ('mistake', 'words'),
+  [
+    (['--config.data.validation_split=no'], 'digits has the splits'),  # of all
+    (['--config.data.name=folder', '--config.data.data_dir=/nowhere'], '/nowhere'),  # of the first
+  ],
+)
+def test_a_mistake_is_told_once(tmp_path, mistake, words):
+  printed = ''.join(launch(2, *mistake, f'--workdir={tmp_path}', codes=(1,)))
+  assert printed.count('launch.py: ') == printed.count(words) == 1
