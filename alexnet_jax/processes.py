@@ -57,9 +57,15 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       'one process of several needs all of --coordinator=HOST:PORT, --num_processes and --process_id'
     )
   jax.config.update('jax_enable_preemption_service', False)  # `agreed_stop` takes all signals
+  # Told all, jax would still ask a Kubernetes cluster, which may not be allowed, for the rest.
+  in_pod = 'KUBERNETES_SERVICE_HOST' in os.environ
   try:
-    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-  except (RuntimeError, ValueError) as error:
+    jax.distributed.initialize(
+      *given,
+      cluster_detection_method='deactivate' if coordinator and in_pod else None,
+      heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+    )
+  except Exception as error:  # the libraries of launchers raise many kinds
     hint = (
       '' if coordinator else '\nGive each of them the address of the first: --coordinator=HOST:PORT'
     )

@@ -73,6 +73,27 @@ def test_a_launcher_that_does_not_name_the_first_says_which_this_is(environment,
   assert asked == [('node1:1234', 8, 3)]
 
 
+def test_a_pod_that_is_told_all_does_not_ask_the_cluster(monkeypatch):
+  asked = []
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *_, **how: asked.append(how))
+  monkeypatch.setenv('KUBERNETES_SERVICE_HOST', '10.0.0.1')
+  processes.join('alexnet-workers-0-0.alexnet:1234', 2, 0)
+  assert asked[0]['cluster_detection_method'] == 'deactivate'
+
+
+def test_what_a_launchers_library_raises_is_told_in_a_line(monkeypatch):
+  class ConfigError(Exception):
+    pass
+
+  def ask(*_, **__):
+    raise ConfigError('Service token file does not exist.\nmore')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', ask)
+  monkeypatch.setattr(host, 'has_peers', lambda environment: True)
+  with pytest.raises(UserError, match='cannot join the other processes: Service token file'):
+    processes.join(None, None, None)
+
+
 def test_where_nobody_names_the_first_it_is_asked_for(monkeypatch):
   for name, value in OPEN_MPI_5.items():
     monkeypatch.setenv(name, value)
