@@ -25,6 +25,7 @@ from alexnet_jax import (
   evaluate,
   experiment,
   files,
+  memory,
   metrics,
   optimizer,
   processes,
@@ -501,6 +502,8 @@ class Run:
     At a step's end, in this order: look, log, validate, save, stop, go on.
     """
     config = self.config
+    if self.step < self.total_steps:
+      self.check_memory()
     move = self.display.task('training', self.total_steps, self.step)
     batches = dataset.prefetch(
       evaluate.put_batches(
@@ -571,6 +574,43 @@ class Run:
     if self.clock is None:  # the first step compiles; it is not counted
       loss.block_until_ready()
       self.clock = (time.perf_counter(), self.step)
+
+  def check_memory(self) -> None:
+    """Raises UserError where training takes more memory than there is, naming a batch that fits."""
+    spread = mesh_lib.shardings(self.mesh, mesh_lib.BATCH)
+    side = self.net.input_size
+
+    def of_batch(batch_size: int) -> int | None:
+      shapes = {'image': ((side, side, 3), jnp.uint8), 'offset': ((2,), jnp.int32)}
+      batch = {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=spread)
+        for name, (shape, dtype) in {**shapes, 'label': ((), jnp.int32)}.items()
+      }
+      lighting_std = jax.ShapeDtypeStruct((), jnp.float32)
+      arguments = self.state, batch, self.statistics, lighting_std
+      return memory.needed(self.train_step, arguments, self.mesh)
+
+    needed, free = of_batch(self.batch_size), memory.free(self.mesh)
+    if needed is None or free is None or needed <= free:
+      return
+    message = (
+      f'training with train.batch_size={self.batch_size} needs {needed / 1e6:,.0f} MB more memory,'
+      f' and {free / 1e6:,.0f} MB are free; '
+    )
+    other = (
+      'The same batch needs less with more --config.train.gradient_accumulation_steps (now'
+      f' {self.accumulation_steps}), or on more devices with memory of their own.'
+    )
+    if jax.process_count() > 1 and self.mesh.devices.flat[0].platform == 'gpu':
+      # What they try out as they compile they share: one that compiles alone waits for the others.
+      raise UserError(f'{message}set a smaller --config.train.batch_size\n{other}')
+    multiple = self.mesh.shape[mesh_lib.DATA] * self.accumulation_steps
+    # A tenth remains for what else there is when the command is given again.
+    fits = memory.batch_that_fits(of_batch, self.batch_size, needed, multiple, int(0.9 * free))
+    if not fits:
+      other = 'It takes more devices, with memory of their own, or a smaller network.'
+      raise UserError(f'{message}no batch fits\n{other}')
+    raise UserError(f'{message}--config.train.batch_size={fits} fits\n{other}')
 
   def start_profile(self) -> None:
     """Starts a trace, once what was begun before is done."""

@@ -43,6 +43,7 @@ def _first_step(arguments: list[str]) -> None:
       print(f'{time.time() - float(os.environ[SINCE]):.2f}', flush=True)
       os._exit(0)
 
+    first.lower = step.lower  # type: ignore[attr-defined]  # what the loop asks for its memory
     return first
 
   train.make_train_step = make_first
