@@ -103,6 +103,11 @@ def contents(folder: Path) -> dict[str, str]:
   }
 
 
+def pictures(folder: Path) -> list[Path]:
+  """The .png of a folder; in some stands where they are."""
+  return sorted(folder.glob('figures/*.png'))
+
+
 def processes(words: str) -> list[int]:
   """The processes, but this one, with these words in their command line."""
   found = []
@@ -194,7 +199,7 @@ def works(shared: Path, cache: Path) -> dict[str, Work]:
     ),
     'drawing': Work(
       lambda folder: ['--mode=figures', f'--workdir={folder}'],
-      lambda folder: (_trained(folder), contents(folder / 'figures')),
+      lambda folder: (_trained(folder), [Image.open(p).size for p in pictures(folder)]),
       newest,
       begin=lambda folder: shutil.copytree(run, folder),
     ),
