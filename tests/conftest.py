@@ -1,5 +1,11 @@
 """Four emulated devices, strict shapes and dtypes, and small data for all tests."""
 
+import os
+
+# LLVM optimises less, so that compiling, most of what the tests do, takes two thirds of the time; in
+# what XLA itself makes of a program nothing changes. The programs that tests start are as users'.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=1'
+
 import jax
 import pytest
 

@@ -169,9 +169,11 @@ def flip_bit(content, where):
     pytest.param(
       lambda content: flip_bit(content, 0.85), id='bit-in-the-last-quarter', marks=pytest.mark.slow
     ),
-    pytest.param(lambda content: content[: len(content) // 2], id='cut-in-half'),
+    pytest.param(
+      lambda content: content[: len(content) // 2], id='cut-in-half', marks=pytest.mark.slow
+    ),
     pytest.param(lambda content: content[:-1], id='last-byte-missing', marks=pytest.mark.slow),
-    pytest.param(lambda content: b'', id='emptied'),
+    pytest.param(lambda content: b'', id='emptied', marks=pytest.mark.slow),
   ],
 )
 def test_damage_to_any_file_is_noticed_or_harmless(tmp_path, whole, damage):

@@ -222,6 +222,7 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
       'data.data_dir': str(tmp_path / 'tfds'),
       'data.prepared_dir': str(tmp_path / 'prepared'),
       'model.num_classes': stored.TRAIN + stored.VALIDATION,
+      **{f'model.{layer}.features': 0 for layer in ('conv2', 'conv3', 'conv4', 'conv5', 'fc6')},
       'train.batch_size': 8,
       'checkpoint.every_steps': 4,
       'train.num_epochs': 6,

@@ -153,6 +153,7 @@ def test_microbatches_train_as_the_whole_batch_does(trained, x64, column_devices
   assert_close(whole.sums, in_parts.sums, 1e-6)
 
 
+@pytest.mark.slow
 def test_microbatches_need_less_memory():
   def temporary_bytes(steps):
     config = small_config({'train.batch_size': 256, 'train.gradient_accumulation_steps': steps})
@@ -280,10 +281,14 @@ def test_a_run_in_parts_and_on_other_devices_is_the_whole_run(tmp_path):
 
 def test_a_checkpoint_moves_between_one_device_and_two(tmp_path):
   stay, move = tmp_path / 'stay', tmp_path / 'move'
+
+  def run(path, devices, num_steps):
+    overrides = {'mesh.data_devices': 1, 'mesh.column_devices': devices}
+    train.train_and_evaluate(small_config({**overrides, 'train.num_steps': num_steps}), path)
+
+  run(stay, 2, 30)
   for devices, num_steps in ((2, 10), (1, 20), (2, 30)):
-    common = {'train.num_steps': num_steps, 'mesh.data_devices': 1}
-    train.train_and_evaluate(small_config({**common, 'mesh.column_devices': 2}), stay)
-    train.train_and_evaluate(small_config({**common, 'mesh.column_devices': devices}), move)
+    run(move, devices, num_steps)
   config = small_config()
   assert_close(params_at(stay, 30, config), params_at(move, 30, config), 1e-5)
 
