@@ -14,8 +14,8 @@ Installed, `alexnet` is `python launch.py`; a config that is not in the folder a
 beside this file, where those of the project are.
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
-save and exit with 75: start me again. Under srun or mpirun the same
-command trains, or evaluates, on many hosts.
+save and exit with 75: start me again. Under srun or mpirun the same command trains, or evaluates,
+on many hosts.
 """
 
 import difflib

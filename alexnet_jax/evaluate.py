@@ -1,8 +1,7 @@
 """Errors over every image of a split, on any mesh: centre crops, ten views, and ensembles.
 
 Training validates by `evaluate`, on centre crops alone, which is ten times as fast. `predict` has
-the probabilities of each image. In several processes
-all compute, and the first alone writes.
+the probabilities of each image. In several processes all compute, and the first alone writes.
 """
 
 import contextlib

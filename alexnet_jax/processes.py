@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS = 30
 
 _STOP, _FAILED = 'alexnet_jax/stop', 'alexnet_jax/failed'  # keys that jax's coordinator keeps
 _AHEAD = 3  # steps
-_turns = itertools.count()  # of `first_then_others`, the same in all processes
+_turns = itertools.count()  # of `first_alone`, the same in all processes
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> int:
