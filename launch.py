@@ -377,7 +377,10 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(signum, lambda *_: _leave(EXIT_AGAIN))
     _run(config, path)
   except Stopped as stopped:
-    print('stopped and saved; the same command goes on from here', file=sys.stderr)
+    from alexnet_jax import processes
+
+    if processes.is_first():
+      print('stopped and saved; the same command goes on from here', file=sys.stderr)
     return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
     message = f'launch.py: {error}'

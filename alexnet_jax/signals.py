@@ -19,8 +19,8 @@ class Signals:
     signum: the signal that came; None for none.
   """
 
-  def __init__(self, answer: str):
-    """Says `answer` on stderr when a signal comes."""
+  def __init__(self, answer: str | None):
+    """Says `answer` on stderr when a signal comes; None: nothing, as one of several processes."""
     self.signum: int | None = None
     self._answer = answer
     self._previous: dict[int, Any] = {}
@@ -40,7 +40,8 @@ class Signals:
     self.signum = signum
     for again in self._previous:  # the system ends the process, whatever it is busy with
       signal.signal(again, signal.SIG_DFL)
-    os.write(2, f'\n{self._answer}; once more to stop at once\n'.encode())
+    if self._answer is not None:
+      os.write(2, f'\n{self._answer}; once more to stop at once\n'.encode())
 
   def check(self) -> None:
     """Raises Stopped if a signal has come."""

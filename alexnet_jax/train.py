@@ -372,7 +372,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     stored = experiment.stored_statistics(config, builder)
     with (
       workdir.alone(path) if first else contextlib.nullcontext(),
-      Signals('stopping after this step') as signals,
+      Signals('stopping after this step' if first else None) as signals,
       contextlib.ExitStack() as closing,
       processes.watched(),
     ):

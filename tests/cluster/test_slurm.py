@@ -99,7 +99,7 @@ def test_a_job_that_nears_its_time_limit_saves_and_comes_back(nodes, tmp_path):
   nodes.run('scancel', '--signal=USR1', job)  # as --signal=USR1@120 sends it: to srun's processes
   nodes.wait(lambda: nodes.state(job)[0] in ('COMPLETED', 'FAILED'), 400)
   assert nodes.state(job) == ('COMPLETED', 1), log.read_text()
-  assert 'stopped and saved' in log.read_text()
+  assert log.read_text().count('stopped and saved') == 1
   assert_same_parameters(tmp_path / 'undisturbed', tmp_path / 'limited')
 
 
