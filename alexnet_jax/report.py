@@ -23,7 +23,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
   from alexnet_jax import figures  # matplotlib, which nothing else here needs
 
   curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
-  picture, _ = figures.save(curves, path / 'figures' / 'learning_curves')
+  picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
   print_table(
     f'{config.data.name}, {config.data.validation_split} images',
     ('', 'step', 'top-1 error', 'top-5 error', 'loss'),

@@ -422,7 +422,9 @@ def final_record(
 
 
 def is_finished(run: Run) -> bool:
-  """Whether a run's metrics.jsonl has its last validation.
+  """Whether a run's metrics.jsonl has its last validation, and it has left its picture.
+
+  One that was killed in between, when its last checkpoint may not have been whole, is not.
 
   Raises:
     UserError: the folder holds a run of another config.
@@ -433,4 +435,5 @@ def is_finished(run: Run) -> bool:
   open_fields = ('model.num_classes',) if run.config.model.num_classes is None else ()
   workdir.check(run.path, experiment.resolved(run.config), (*workdir.CIRCUMSTANCES, *open_fields))
   length = run.config.train.num_epochs, run.config.train.num_steps
-  return final_record(workdir.read_metrics(run.path), *length) is not None
+  picture = files.inside(run.path, f'{workdir.LEARNING_CURVES}.svg')
+  return picture.exists() and final_record(workdir.read_metrics(run.path), *length) is not None

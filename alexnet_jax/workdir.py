@@ -38,6 +38,9 @@ ADDED_FIELDS: dict[str, Any] = {
   'train.profile_steps': (),
 }
 
+LEARNING_CURVES = 'figures/learning_curves'
+"""The picture of a run, .png and .svg, which is the last that it leaves."""
+
 _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
 _LONGEST_LINE = 2**16  # bytes; a line of metrics has some 200

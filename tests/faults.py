@@ -89,9 +89,14 @@ def checkpoints(folder: Path) -> dict[int, dict[str, str]]:
 
 
 def names(folder: Path) -> list[str]:
-  """The files of a folder; TensorBoard's, of which each start makes one, and data as one each."""
+  """The files of a folder; those of which there are more after an interruption as one each.
+
+  They are TensorBoard's, of which each start makes one, checkpoints', which a run that is stopped
+  makes where it stops, and the checkpoints' data.
+  """
+  parts = r'(tfevents)\..*|(/d/)[0-9a-f]+$|(checkpoints/)\d+'
   found = {os.fspath(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
-  return sorted({re.sub(r'(tfevents)\..*|(/d/)[0-9a-f]+$', r'\1\2', name) for name in found})
+  return sorted({re.sub(parts, r'\1\2\3', name) for name in found})
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -148,7 +153,8 @@ class Work:
 
 
 def _trained(folder: Path) -> tuple[Any, ...]:
-  return lines(folder), checkpoints(folder), names(folder)
+  saved = checkpoints(folder)
+  return lines(folder), max(saved), saved[max(saved)], names(folder)
 
 
 def works(shared: Path, cache: Path) -> dict[str, Work]:

@@ -2,7 +2,7 @@
 
 import json
 
-from alexnet_jax import experiment, sweep
+from alexnet_jax import experiment, sweep, workdir
 from alexnet_jax.sweep import Reported, Sweep, Variant
 from tests.small import small_config
 
@@ -44,8 +44,10 @@ def lines(errors, training_errors=None):
 
 
 def write_run(run, records, config=None):
-  """A run's folder with config.json and metrics.jsonl."""
-  run.path.mkdir(parents=True, exist_ok=True)
+  """A run's folder with config.json, metrics.jsonl and a picture."""
+  picture = run.path / f'{workdir.LEARNING_CURVES}.svg'
+  picture.parent.mkdir(parents=True, exist_ok=True)
+  picture.touch()
   resolved = experiment.resolved(run.config if config is None else config)
   (run.path / 'config.json').write_text(json.dumps(resolved))
   (run.path / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in records))

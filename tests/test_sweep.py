@@ -329,13 +329,15 @@ def test_the_final_record_is_that_of_the_stated_length():
   assert sweep.final_record([], 1, None) is None
 
 
-def test_a_run_is_finished_when_its_last_validation_is_there(tmp_path):
+def test_a_run_is_finished_when_its_last_validation_and_its_picture_are_there(tmp_path):
   run = sweeps.plan(tmp_path).runs[0]
   assert not sweep.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9, 0.8]))
   assert not sweep.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6]))
   assert sweep.is_finished(run)
+  (run.path / 'figures' / 'learning_curves.svg').unlink()
+  assert not sweep.is_finished(run)
 
 
 def test_where_and_how_long_it_ran_may_differ_what_it_is_may_not(tmp_path):

@@ -45,6 +45,8 @@ with (root / 'order').open('a') as order:
   order.write(f'{path.parent.name}/{path.name}\\n')
 record = {'step': 40, 'epoch': 4.0, 'loss': 1.0, 'top1_error': 0.5, 'top5_error': 0.1}
 (path / 'metrics.jsonl').write_text(json.dumps({**record, 'split': 'validation'}) + '\\n')
+(path / 'figures').mkdir(exist_ok=True)
+(path / 'figures' / 'learning_curves.svg').touch()
 """
 
 
