@@ -152,12 +152,15 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
   if (size := os.path.getsize(path)) > memory // 2:  # a file with holes takes no room on a disk
     raise ValueError(f'it has {size:,} bytes, more than half of the memory')
   with zipfile.ZipFile(path) as archive:
-    return {name: _read_array(archive, f'{name}.npy') for name in names}
+    return {name: _read_array(archive, f'{name}.npy', size) for name in names}
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-  if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+  member = archive.getinfo(name)
+  if member.compress_type != zipfile.ZIP_STORED:
     raise ValueError(f'{name} is compressed')  # a small file could fill any memory
+  if not member.file_size == member.compress_size <= most:  # so much zipfile would ask for
+    raise ValueError(f'{name} is to have {member.compress_size:,} bytes')
   content = archive.read(name)
   file = io.BytesIO(content)
   with warnings.catch_warnings(action='ignore'):  # a header is Python, of which Python may warn

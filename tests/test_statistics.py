@@ -165,6 +165,16 @@ def test_what_a_header_declares_is_not_believed(tmp_path, changes, words):
     statistics.load(tmp_path / 'statistics.npz', 8)
 
 
+def test_a_length_that_the_file_has_not_is_not_asked_for(tmp_path):
+  path = tmp_path / 'statistics.npz'
+  hostile_npz(path)
+  content = path.read_bytes()
+  at = content.index(b'PK\x01\x02') + 20  # the first member's compressed size, in the directory
+  path.write_bytes(content[:at] + (2**30).to_bytes(4, 'little') + content[at + 4 :])
+  with pytest.raises(UserError, match=r'mean_image.npy is to have 1,073,741,824 bytes'):
+    statistics.load(path, 8)
+
+
 @pytest.mark.parametrize(
   ('name', 'array'),
   [
