@@ -22,13 +22,17 @@ _MOST = 2**26  # bytes of a file of JSON; the largest, a sweep's of 1,000 runs, 
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-  """Has an OSError name a file where it names none, as those of writing do not."""
+def naming(
+  path: str | os.PathLike[str], temporary: str | os.PathLike[str] | None = None
+) -> Iterator[None]:
+  """Has an OSError name a file where it names none, as those of writing do, or a temporary one."""
   try:
     yield
   except OSError as error:
-    if error.errno is not None and error.filename is None:
+    known = temporary and os.fspath(temporary)
+    if error.errno is not None and error.filename in (None, known):
       error.filename = os.fspath(path)
+      del error.filename2  # of a move; None would be printed
     raise
 
 
@@ -50,7 +54,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
       left.unlink(missing_ok=True)
   temporary.unlink(missing_ok=True)  # a link that someone left would be written through
   try:
-    with naming(target):
+    with naming(target, temporary):
       yield temporary
       temporary.replace(target)
   finally:

@@ -28,6 +28,19 @@ def test_a_file_is_whole_or_what_it_was(tmp_path):
   assert path.read_text() == 'whole'
 
 
+def test_what_fails_names_the_file_that_was_to_be(tmp_path):
+  (tmp_path / 'file').mkdir()  # which no file can take the place of
+
+  def write():
+    with files.whole(tmp_path / 'file') as temporary:
+      temporary.touch()
+
+  with pytest.raises(OSError, match=r'file') as error:
+    write()
+  assert str(error.value).endswith(f"'{tmp_path / 'file'}'")
+  assert '.new' not in str(error.value)
+
+
 def test_the_folder_is_made_and_the_name_keeps_its_end(tmp_path):
   with files.whole(tmp_path / 'a' / 'b' / 'net.npz') as temporary:
     assert temporary.suffix == '.npz'
