@@ -207,6 +207,7 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
 
 
+@pytest.mark.slow
 def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back(
   tmp_path, monkeypatch
 ):

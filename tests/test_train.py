@@ -423,7 +423,9 @@ def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
   assert checkpoint.steps(tmp_path / 'checkpoints') == []
 
 
-@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  'signum', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
   config = small_config({'train.num_epochs': 6})
@@ -735,6 +737,7 @@ def test_a_trace_has_the_steps_that_were_asked_for(tmp_path, capfd):
   assert traced_steps(tmp_path) == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_within_the_steps_to_trace_leaves_what_there_is(tmp_path, capfd):
   config = small_config({'train.num_steps': 3, 'train.profile_steps': (2, 10)})
   train.train_and_evaluate(config, tmp_path / 'ended')
@@ -767,6 +770,7 @@ def test_microbatches_that_do_not_divide_are_named(tmp_path):
     train.train_and_evaluate(small_config(changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_microbatches(tmp_path):
   for steps, in_parts in ((2, 1), (4, 4)):
     changes = {'train.num_steps': steps, 'train.gradient_accumulation_steps': in_parts}
