@@ -4,7 +4,6 @@
    FAILING_COUNT   a file of 8 bytes: how many such calls there were, of all processes
    FAILING_AT      from which call on they fail (from 1)
    FAILING_ERRNO   with which error: ENOSPC, EROFS, ...
-   FAILING_ONCE    if set, that call alone fails
 
    The first write that fails with ENOSPC writes a half of its bytes before it does. Calls by which
    the C library itself writes what a program had it buffer are not seen. */
@@ -30,7 +29,7 @@
 static _Atomic long *count;
 static const char *folder;
 static long at;
-static int error, once;
+static int error;
 
 __attribute__((constructor)) static void begin(void) {
   const char *file = getenv("FAILING_COUNT");
@@ -38,7 +37,6 @@ __attribute__((constructor)) static void begin(void) {
   if (!file || !folder) return;
   at = getenv("FAILING_AT") ? atol(getenv("FAILING_AT")) : LONG_MAX;
   error = getenv("FAILING_ERRNO") ? atoi(getenv("FAILING_ERRNO")) : ENOSPC;
-  once = getenv("FAILING_ONCE") != NULL;
   int fd = NEXT(open)(file, O_RDWR);
   void *shared = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (shared != MAP_FAILED) count = shared;
@@ -49,7 +47,7 @@ __attribute__((constructor)) static void begin(void) {
 static int fails(const char *path) {
   if (!count || strncmp(path, folder, strlen(folder))) return 0;
   long number = atomic_fetch_add(count, 1) + 1;
-  if (once ? number != at : number < at) return 0;
+  if (number < at) return 0;
   errno = error;
   return number == at ? 1 : 2;
 }

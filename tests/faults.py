@@ -89,14 +89,9 @@ def checkpoints(folder: Path) -> dict[int, dict[str, str]]:
 
 
 def names(folder: Path) -> list[str]:
-  """The files of a folder; those of which there are more after an interruption as one each.
-
-  They are TensorBoard's, of which each start makes one, checkpoints', which a run that is stopped
-  makes where it stops, and the checkpoints' data.
-  """
-  parts = r'(tfevents)\..*|(/d/)[0-9a-f]+$|(checkpoints/)\d+'
+  """The files of a folder; TensorBoard's, of which each start makes one, and data as one each."""
   found = {os.fspath(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
-  return sorted({re.sub(parts, r'\1\2\3', name) for name in found})
+  return sorted({re.sub(r'(tfevents)\..*|(/d/)[0-9a-f]+$', r'\1\2', name) for name in found})
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -153,17 +148,31 @@ class Work:
 
 
 def _trained(folder: Path) -> tuple[Any, ...]:
+  """All that a run leaves."""
+  return lines(folder), checkpoints(folder), names(folder)
+
+
+def _trained_with_stops(folder: Path) -> tuple[Any, ...]:
+  """All that a run leaves but for which older checkpoints: one is made where it is stopped."""
   saved = checkpoints(folder)
-  return lines(folder), max(saved), saved[max(saved)], names(folder)
+  newest = max(saved)
+  return lines(folder), newest, saved[newest], _names_with_stops(folder)
 
 
-def works(shared: Path, cache: Path) -> dict[str, Work]:
+def _names_with_stops(folder: Path) -> list[str]:
+  """As `names`, the files of all checkpoints as those of one."""
+  return sorted({re.sub(r'(checkpoints/)\d+', r'\1', name) for name in names(folder)})
+
+
+def works(shared: Path, cache: Path, stops: bool = False) -> dict[str, Work]:
   """All kinds of work.
 
   Args:
     shared: a folder for what several of them need.
     cache: for what XLA compiles.
+    stops: whether runs will be stopped, and so save where they are.
   """
+  trained = _trained_with_stops if stops else _trained
 
   def training(epochs: float, every: int) -> Callable[[Path], list[Any]]:
     return lambda folder: [
@@ -181,8 +190,8 @@ def works(shared: Path, cache: Path) -> dict[str, Work]:
     return max(checkpoints(folder), default=0)
 
   return {
-    'training': Work(training(6, 20), _trained, newest),
-    'saving': Work(training(2, 1), _trained, newest),
+    'training': Work(training(6, 20), trained, newest),
+    'saving': Work(training(2, 1), trained, newest),
     'preparing': Work(
       lambda folder: [
         '--config=configs/image_folder.py',
@@ -230,8 +239,8 @@ def works(shared: Path, cache: Path) -> dict[str, Work]:
       ],
       lambda folder: (
         (folder / 'results.csv').read_text(),
-        names(folder),
-        [_trained(path) for path in sorted(folder.glob('*/seed0'))],
+        _names_with_stops(folder),  # a sweep that is killed stops its run
+        [_trained_with_stops(path) for path in sorted(folder.glob('*/seed0'))],
       ),
       lambda folder: sum(newest(path) for path in folder.glob('*/seed0')),
     ),
@@ -485,7 +494,7 @@ def main() -> int:
   with tempfile.TemporaryDirectory() as temporary:
     shared, cache = Path(temporary, 'shared'), Path(temporary, 'cache')
     shared.mkdir()
-    all_works = works(shared, cache)
+    all_works = works(shared, cache, stops=args.fault == 'stop')
     for name in args.only.split(',') if args.only else all_works:
       folder = Path(temporary, name)
       folder.mkdir()

@@ -331,7 +331,7 @@ def test_a_run_ended_at_any_moment_is_as_if_it_had_not_been(tmp_path, signum):
   shared, folder, cache = (tmp_path / name for name in ('shared', 'folder', 'cache'))
   shared.mkdir()
   folder.mkdir()
-  work = faults.works(shared, cache)['training']
+  work = faults.works(shared, cache, stops=signum == signal.SIGTERM)['training']
   alone = faults.undisturbed(work, folder, cache)
   fault = faults.Interruption(signum, alone[0], random.Random(1))
   result = faults.inject(fault, work, 4, folder, cache, alone, runs=1)
