@@ -11,12 +11,14 @@ bfloat16 would spoil, the response norms' and the classifier's, are float32 at l
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Array = jax.Array
@@ -162,23 +164,18 @@ def response_norm(
 
 def _response_norm_forward(
   x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, Array]:
   wide = _at_least_float32(x)
   d = k + alpha * _window_sum(wide * wide, size, axes)
-  return (wide * _negative_power(d, beta)).astype(x.dtype), (x, d)
+  return (wide * _negative_power(d, beta)).astype(x.dtype), x
 
 
 def _response_norm_backward(
-  size: int,
-  k: float,
-  alpha: float,
-  beta: float,
-  axes: tuple[int, ...],
-  residuals: tuple[Array, Array],
-  g: Array,
+  size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array
 ) -> tuple[Array]:
-  x, d = residuals
   wide = _at_least_float32(x)
+  # Computed again: to keep it takes twice x's memory in bfloat16, and more time on a GPU.
+  d = k + alpha * _window_sum(wide * wide, size, axes)
   scaled = _at_least_float32(g) * _negative_power(d, beta)
   # The window is symmetric, so its adjoint is itself.
   total = _window_sum(scaled * wide / d, size, axes)
@@ -223,23 +220,72 @@ def _max_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, tuple[
   return y, (x, y)
 
 
-def _at_places(windows: Array, fill: float, i: int, j: int, x: Array, stride: int) -> Array:
-  """Puts a value of each window where its i-th row's j-th place is in x, and `fill` elsewhere."""
-  pads = (
-    (first, size - first - ((n - 1) * stride + 1), stride - 1)
-    for first, size, n in zip((i, j), x.shape[1:3], windows.shape[1:3], strict=True)
-  )
-  return lax.pad(windows, jnp.array(fill, windows.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+def _covering_windows(
+  values: Array, fill: float, rows: int, columns: int, size: Sequence[int], stride: int
+) -> Array:
+  """Gives each place of a map the value of one of the windows that may cover it.
 
+  The place (r, c) gets that of the window (r // stride - rows, c // stride - columns).
 
-def _sum_over_window(share: Callable[[int, int], Array], window: int) -> Array:
-  """Sums over a window's places: a pool's gradient, where each share is a map as large as x.
+  Args:
+    values: [N, H', W', C], one for each window.
+    fill: what a place without such a window gets.
+    rows: how many windows further up; 0 for the last that begins at the place or before it.
+    columns: how many windows further left.
+    size: H, W of the map.
+    stride: pixels between windows.
 
-  XLA makes one loop over the places of x from it; its own forms (select-and-scatter for maxima,
-  sums over windows of a map of mostly zeros for means) take ten times as long on a CPU.
+  Returns:
+    [N, H, W, C].
   """
-  places = [(i, j) for i in range(window) for j in range(window)]
-  return functools.reduce(jnp.add, (share(i, j) for i, j in places))
+  blocks = [-(-length // stride) for length in size]  # of stride x stride places
+  pads = (
+    (back, length - back - windows, 0)
+    for back, length, windows in zip((rows, columns), blocks, values.shape[1:3], strict=True)
+  )
+  x = lax.pad(values, jnp.array(fill, values.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+  n, c = x.shape[0], x.shape[3]
+  x = jnp.broadcast_to(x[:, :, None, :, None], (n, blocks[0], stride, blocks[1], stride, c))
+  x = x.reshape(n, blocks[0] * stride, blocks[1] * stride, c)
+  return x[:, : size[0], : size[1]]
+
+
+def _sum_over_windows(
+  share: Callable[[Callable[[Array, float], Array]], Array],
+  size: Sequence[int],
+  window: int,
+  stride: int,
+) -> Array:
+  """Sums over the windows that cover each place: a pool's gradient.
+
+  XLA makes one loop over the places from it; its own forms (select-and-scatter for maxima, sums
+  over windows of a map of mostly zeros for means) take ten times as long on a CPU.
+
+  Args:
+    share: makes [N, H, W, C], what places have of one of their windows, from a function of the
+      windows' values and a filling, as the first two arguments of `_covering_windows`.
+    size: H, W of the map.
+    window: side of a window in pixels.
+    stride: pixels between windows.
+  """
+  places = [
+    np.arange(length) % stride for length in size
+  ]  # within the last window that covers each
+  most = -(-window // stride)  # windows that cover a place, along an axis
+  total: Array | None = None
+  for rows, columns in itertools.product(range(most), repeat=2):
+    of_windows = functools.partial(
+      _covering_windows, rows=rows, columns=columns, size=size, stride=stride
+    )
+    part = share(of_windows)
+    covered = (places[0] + rows * stride < window)[:, None] & (
+      places[1] + columns * stride < window
+    )
+    if not covered.all():
+      part = jnp.where(covered[None, :, :, None], part, 0)
+    total = part if total is None else total + part
+  assert total is not None
+  return total
 
 
 def _max_pool_backward(
@@ -247,11 +293,10 @@ def _max_pool_backward(
 ) -> tuple[Array]:
   x, y = residuals
 
-  def share(i: int, j: int) -> Array:
-    is_maximum = x == _at_places(y, jnp.nan, i, j, x, stride)
-    return jnp.where(is_maximum, _at_places(g, 0, i, j, x, stride), 0)
+  def share(of_windows: Callable[[Array, float], Array]) -> Array:
+    return jnp.where(x == of_windows(y, jnp.nan), of_windows(g, 0), 0)
 
-  return (_sum_over_window(share, window),)
+  return (_sum_over_windows(share, x.shape[1:3], window, stride),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -275,7 +320,7 @@ def _average_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, Ar
 
 def _average_pool_backward(window: int, stride: int, x: Array, g: Array) -> tuple[Array]:
   mean = g / window**2
-  return (_sum_over_window(lambda i, j: _at_places(mean, 0, i, j, x, stride), window),)
+  return (_sum_over_windows(lambda of: of(mean, 0), x.shape[1:3], window, stride),)
 
 
 average_pool.defvjp(_average_pool_forward, _average_pool_backward)

@@ -1,0 +1,239 @@
+"""The full network on one GPU: images/s in both precisions, beside PyTorch's, and what bounds them.
+
+  python benchmarks/gpu.py
+  python benchmarks/gpu.py --peer --profile=1024
+
+One process compiles all of our programs, and PyTorch's run in processes of their own (`--peer`), which
+wait while ours run; so all take turns on one card. It needs no TensorFlow and no data. float32
+products are TF32 on a GPU, as XLA and PyTorch compute them there by default.
+"""
+
+import argparse
+import collections
+import functools
+import glob
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch wants memory too
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from alexnet_jax import augment, evaluate, experiment, memory, metrics, train  # noqa: E402
+from alexnet_jax import mesh as mesh_lib  # noqa: E402
+from configs import imagenet  # noqa: E402
+
+TRAINING = ((128, 'bfloat16'), (1024, 'bfloat16'), (4096, 'bfloat16'), (128, 'float32'))
+PREDICTION = ((128, 'bfloat16'), (1024, 'bfloat16'))
+PEERS = (('train', 128), ('train', 1024), ('predict', 128), ('predict', 1024))
+FLOP = {'train': 4.13e9, 'predict': 1.449e9}  # an image; no gradient of the image is needed
+
+
+def log(*words: object) -> None:
+  """Prints at once."""
+  print(*words, flush=True)
+
+
+def programs(
+  mode: str, batch_size: int, precision: str, options: dict[str, Any] | None = None
+) -> tuple[Callable[..., Any], Any]:
+  """Compiles a step of the paper's network on one device.
+
+  Args:
+    mode: 'train' or 'predict'.
+    batch_size: images a step.
+    precision: 'float32' or 'bfloat16'.
+    options: of XLA.
+
+  Returns:
+    A function that runs so many steps and returns the last result, and the compiled program.
+  """
+  config = imagenet.get_config()
+  config.mesh.column_devices = config.mesh.data_devices = 1
+  mesh, net = experiment.make_mesh(config), experiment.make_network(config)
+  tx, augmenting = experiment.make_optimizer(config, net), experiment.augment_options(config)
+  rng, side = np.random.default_rng(0), net.input_size
+  batch: Any = {
+    'image': rng.integers(0, 256, (batch_size, side, side, 3), np.uint8),
+    'label': rng.integers(0, net.num_classes, batch_size).astype(np.int32),
+    'offset': np.zeros((batch_size, 2), np.int32),
+  }
+  if mode == 'predict':
+    batch['mask'] = np.ones(batch_size, bool)
+  batch = jax.device_put(batch, mesh_lib.shardings(mesh, mesh_lib.BATCH))
+  mean = jnp.full((config.data.image_size, config.data.image_size, 3), 127.0)
+  known = mesh_lib.replicate(mesh, augment.Statistics(mean, jnp.full(3, 0.1), jnp.eye(3)))
+  state = train.init_state(net, tx, mesh, 0)
+  std = jnp.asarray(0.1, jnp.float32)
+  if mode == 'train':
+    jitted = train.make_train_step(net, tx, mesh, augmenting, 0, precision=precision)
+    arguments: tuple[Any, ...] = (state, batch, known, std)
+  else:
+    jitted = evaluate.make_evaluation_step(net, mesh, augmenting, precision=precision)
+    arguments = (state.params, batch, known, mesh_lib.replicate(mesh, metrics.empty()))
+  start = time.perf_counter()
+  program = jitted.lower(*arguments).compile(options)
+  seconds = time.perf_counter() - start
+  log(f'  compiled {mode} {batch_size} {precision} {options or ""}: {seconds:.1f} s')
+
+  def run(steps: int, fresh: bool = False) -> Any:
+    nonlocal arguments
+    last = None
+    if fresh:
+      arguments = (train.init_state(net, tx, mesh, 0), *arguments[1:])
+    for _ in range(steps):
+      if mode == 'train':
+        new, last = program(*arguments)
+        arguments = (new, *arguments[1:])
+      else:
+        last = program(*arguments)
+        arguments = (*arguments[:3], last)
+    return jax.block_until_ready((arguments[0], last))
+
+  run(3)
+  return run, program
+
+
+def rate(run: Callable[[int], Any], batch_size: int) -> float:
+  """Images a second, over steps that take about a fifth of a second."""
+  steps = max(3, 8192 // batch_size)
+  start = time.perf_counter()
+  run(steps)
+  return steps * batch_size / (time.perf_counter() - start)
+
+
+def matrix_product(precision: str) -> float:
+  """FLOP/s of a product of two 8192 x 8192 matrices."""
+  n = 8192
+  a = jax.random.normal(jax.random.key(0), (n, n), precision)
+  product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=precision))
+  product(a, a).block_until_ready()
+  seconds = []
+  for _ in range(5):
+    start = time.perf_counter()
+    product(a, a).block_until_ready()
+    seconds.append(time.perf_counter() - start)
+  return 2 * n**3 / min(seconds)
+
+
+def peers() -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
+  """Starts PyTorch's, compiled, channels_last, in bfloat16."""
+  for mode, batch_size in PEERS:
+    command = [
+      sys.executable, str(ROOT / 'benchmarks/pytorch_peer.py'), '--device=cuda', '--channels_last',
+      '--precision=bfloat16', f'--mode={mode}', f'--batch_size={batch_size}',
+    ]  # fmt: skip
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
+    yield mode, batch_size, subprocess.Popen(command, text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload]
+
+
+def peer_rate(process: subprocess.Popen[str], batch_size: int) -> float:
+  """Images a second of a process of PyTorch's."""
+  assert process.stdin is not None
+  assert process.stdout is not None
+  process.stdin.write(f'{max(3, 8192 // batch_size)}\n')
+  process.stdin.flush()
+  return batch_size / statistics.mean(json.loads(process.stdout.readline())['seconds'])
+
+
+def spread(rates: list[float]) -> str:
+  """The median, and the lowest and the highest."""
+  return f'{statistics.median(rates):,.0f} images/s ({min(rates):,.0f} - {max(rates):,.0f})'
+
+
+def profile(run: Callable[[int], Any], steps: int = 3) -> None:
+  """Prints the kernels that take longest."""
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      run(steps)
+    (path,) = glob.glob(f'{folder}/**/*.xplane.pb', recursive=True)
+    seconds: collections.Counter[str] = collections.Counter()
+    for plane in jax.profiler.ProfileData.from_file(path).planes:
+      for line in plane.lines:
+        if 'GPU' in plane.name and line.name.startswith('Stream'):
+          for event in line.events:
+            seconds[event.name[:60]] += event.duration_ns / steps / 1e9
+  total = sum(seconds.values())
+  log(f'  kernels: {1e3 * total:.2f} ms a step')
+  for name, each in seconds.most_common(16):
+    log(f'    {1e6 * each:8.0f} us {each / total:6.1%}  {name}')
+
+
+def determinism(run: Callable[..., Any]) -> bool:
+  """Whether two trainings of five steps end in the same bits."""
+  ends = [jax.tree.map(np.asarray, run(5, fresh=True)[0].params) for _ in range(2)]
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, *ends)))
+
+
+def main() -> None:
+  """Runs all that was asked for."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--peer', action='store_true', help='PyTorch too, where it is installed')
+  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--profile', type=int, default=0, help='batch whose training is profiled')
+  parser.add_argument('--determinism', action='store_true')
+  args = parser.parse_args()
+  others = list(peers()) if args.peer else []
+  device = jax.devices()[0]
+  log(f'{device.device_kind}, jax {jax.__version__}')
+  ours = {
+    ('train', size, precision): programs('train', size, precision) for size, precision in TRAINING
+  }
+  ours |= {
+    ('predict', size, precision): programs('predict', size, precision)
+    for size, precision in PREDICTION
+  }
+  products = {precision: matrix_product(precision) for precision in ('bfloat16', 'float32')}
+  log(', '.join(f'{name} product: {flop / 1e12:.0f} TFLOP/s' for name, flop in products.items()))
+  for mode, size, process in others:
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    log(
+      f'  PyTorch {ready["version"]} {mode} {size}: first step {ready["first_step_seconds"]:.0f} s'
+    )
+  rates: dict[Any, list[float]] = collections.defaultdict(list)
+  for _ in range(args.rounds):
+    for (mode, size, precision), (run, _) in ours.items():
+      rates[mode, size, precision].append(rate(run, size))
+    for mode, size, process in others:
+      rates[mode, size, 'PyTorch bfloat16'].append(peer_rate(process, size))
+  for _, _, process in others:
+    process.kill()
+  for (mode, size, name), found in sorted(rates.items()):
+    flop = statistics.median(found) * FLOP[mode]
+    share = f', {flop / products[name]:.2f} of the product' if name in products else ''
+    log(f'{mode:8} {size:5} {name:17} {spread(found)}, {flop / 1e12:.0f} TFLOP/s{share}')
+  for (mode, size, precision), (_, program) in ours.items():
+    analysis = program.memory_analysis()
+    log(f'memory of {mode} {size} {precision}: {analysis.temp_size_in_bytes / 1e9:.2f} GB')
+  config = imagenet.get_config()
+  config.mesh.column_devices = 1
+  stats = device.memory_stats() or {}
+  log(f'free: {memory.free(experiment.make_mesh(config))}; peak: {stats.get("peak_bytes_in_use")}')
+  if args.profile:
+    profile(ours['train', args.profile, 'bfloat16'][0])
+  if args.determinism:
+    run = ours['train', 128, 'bfloat16'][0]
+    log(f'two trainings of five steps end in the same bits: {determinism(run)}')
+    ours.clear()
+    run, _ = programs('train', 128, 'bfloat16', {'xla_gpu_deterministic_ops': True})
+    rates = [rate(run, 128) for _ in range(3)]
+    log(f'with xla_gpu_deterministic_ops: {determinism(run)}; {spread(rates)}')
+
+
+if __name__ == '__main__':
+  main()
