@@ -12,6 +12,7 @@ import argparse
 import collections
 import functools
 import glob
+import itertools
 import json
 import os
 import statistics
@@ -35,9 +36,6 @@ from alexnet_jax import augment, evaluate, experiment, memory, metrics, train  #
 from alexnet_jax import mesh as mesh_lib  # noqa: E402
 from configs import imagenet  # noqa: E402
 
-TRAINING = ((128, 'bfloat16'), (1024, 'bfloat16'), (4096, 'bfloat16'), (128, 'float32'))
-PREDICTION = ((128, 'bfloat16'), (1024, 'bfloat16'))
-PEERS = (('train', 128), ('train', 1024), ('predict', 128), ('predict', 1024))
 FLOP = {'train': 4.13e9, 'predict': 1.449e9}  # an image; no gradient of the image is needed
 
 
@@ -128,9 +126,9 @@ def matrix_product(precision: str) -> float:
   return 2 * n**3 / min(seconds)
 
 
-def peers() -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
+def peers(batch_sizes: list[int]) -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
   """Starts PyTorch's, compiled, channels_last, in bfloat16."""
-  for mode, batch_size in PEERS:
+  for mode, batch_size in itertools.product(FLOP, batch_sizes):
     command = [
       sys.executable, str(ROOT / 'benchmarks/pytorch_peer.py'), '--device=cuda', '--channels_last',
       '--precision=bfloat16', f'--mode={mode}', f'--batch_size={batch_size}',
@@ -183,28 +181,27 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--peer', action='store_true', help='PyTorch too, where it is installed')
+  parser.add_argument('--batch_size', default='128,1024', help='4096 compiles for minutes')
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--profile', type=int, default=0, help='batch whose training is profiled')
   parser.add_argument('--determinism', action='store_true')
   args = parser.parse_args()
-  others = list(peers()) if args.peer else []
+  sizes = [int(size) for size in args.batch_size.split(',')]
+  others = list(peers(sizes)) if args.peer else []
   device = jax.devices()[0]
   log(f'{device.device_kind}, jax {jax.__version__}')
-  ours = {
-    ('train', size, precision): programs('train', size, precision) for size, precision in TRAINING
-  }
-  ours |= {
-    ('predict', size, precision): programs('predict', size, precision)
-    for size, precision in PREDICTION
-  }
-  products = {precision: matrix_product(precision) for precision in ('bfloat16', 'float32')}
-  log(', '.join(f'{name} product: {flop / 1e12:.0f} TFLOP/s' for name, flop in products.items()))
-  for mode, size, process in others:
+  for mode, size, process in others:  # before XLA tries out kernels, which they would disturb
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())
     log(
       f'  PyTorch {ready["version"]} {mode} {size}: first step {ready["first_step_seconds"]:.0f} s'
     )
+  ours = {
+    (mode, size, precision): programs(mode, size, precision)
+    for mode, size, precision in itertools.product(FLOP, sizes, ('bfloat16', 'float32'))
+  }
+  products = {precision: matrix_product(precision) for precision in ('bfloat16', 'float32')}
+  log(', '.join(f'{name} product: {flop / 1e12:.0f} TFLOP/s' for name, flop in products.items()))
   rates: dict[Any, list[float]] = collections.defaultdict(list)
   for _ in range(args.rounds):
     for (mode, size, precision), (run, _) in ours.items():
@@ -227,12 +224,12 @@ def main() -> None:
   if args.profile:
     profile(ours['train', args.profile, 'bfloat16'][0])
   if args.determinism:
-    run = ours['train', 128, 'bfloat16'][0]
+    run = ours['train', sizes[0], 'bfloat16'][0]
     log(f'two trainings of five steps end in the same bits: {determinism(run)}')
     ours.clear()
-    run, _ = programs('train', 128, 'bfloat16', {'xla_gpu_deterministic_ops': True})
-    rates = [rate(run, 128) for _ in range(3)]
-    log(f'with xla_gpu_deterministic_ops: {determinism(run)}; {spread(rates)}')
+    run, _ = programs('train', sizes[0], 'bfloat16', {'xla_gpu_deterministic_ops': True})
+    deterministic = [rate(run, sizes[0]) for _ in range(3)]
+    log(f'with xla_gpu_deterministic_ops: {determinism(run)}; {spread(deterministic)}')
 
 
 if __name__ == '__main__':
