@@ -6,7 +6,7 @@ r"""Trains on a folder of photographs that are held in an accelerator's memory, 
 PHOTOS/train/CLASS/* and PHOTOS/val/CLASS/* are decoded once, scaled to data.image_size and put on the
 device, which cuts the crops there: the same order, crops and step as `launch.py` has (dropout and
 lighting too, for seed 0), and no host that feeds them. A run ends with train.num_epochs, or at its plateau: when the rule has no cuts left and
-again sees no improvement for optimizer.patience epochs. Of each run OUT/metrics.jsonl has every
+again sees no improvement for optimizer.patience epochs. Of each run OUT/metrics.jsonl.gz has every
 epoch's figures and the colour selectivity of conv1's columns, OUT/kernels.npz conv1's kernels, and
 OUT/predictions.npz the probabilities of the validation images, by centre crop and by ten views, at the
 epoch with the lowest validation error. `--again` repeats the best of the runs with other fields, and
@@ -18,6 +18,7 @@ import ast
 import concurrent.futures
 import dataclasses
 import functools
+import gzip
 import itertools
 import json
 import os
@@ -335,7 +336,7 @@ def run(
         return None
   seconds = time.perf_counter() - start
   kernels[lines[-1]['epoch']] = np.asarray(state.params['conv1']['kernel'], np.float16)
-  with (out / 'metrics.jsonl').open('a') as file:
+  with gzip.open(out / 'metrics.jsonl.gz', 'at') as file:
     file.writelines(json.dumps(line) + '\n' for line in lines)
   result: dict[str, Any] = {
     'run': name,
@@ -424,15 +425,43 @@ def _compiled_fields(config: ConfigDict) -> str:
   return json.dumps(kept | {'decay': config.optimizer.weight_decay}, sort_keys=True, default=str)
 
 
+def draw(out: Path) -> None:
+  """Draws the curves of all runs, and conv1's kernels at the end of each."""
+  from matplotlib.figure import Figure
+
+  with gzip.open(out / 'metrics.jsonl.gz', 'rt') as file:
+    lines = [json.loads(line) for line in file]
+  curves = Figure(figsize=(9, 3.6), layout='constrained')
+  errors, selectivity = curves.subplots(1, 2)
+  for i, (name, group) in enumerate(itertools.groupby(lines, lambda line: line['run'])):
+    of_run = list(group)
+    epochs = [line['epoch'] for line in of_run]
+    shown = {'color': f'C{i}', 'label': name}
+    errors.plot(epochs, [100 * line['validation']['top1_error'] for line in of_run], **shown)
+    for column, style in enumerate(('-', '--')):
+      values = [line['selectivity'][column] for line in of_run]
+      selectivity.plot(epochs, values, style, **(shown if not column else shown | {'label': None}))
+    with np.load(out / 'kernels.npz') as kept:
+      kernels = kept[f'{name}_0_{epochs[-1]}'].astype(np.float32)
+    figures.kernels(kernels, 2, f'conv1 after {epochs[-1]} epochs: {name}').savefig(
+      out / f'kernels_{name}.png', dpi=100
+    )
+  errors.set(title='validation error, centre crop (%)', xlabel='epoch', ylim=(10, 90))
+  selectivity.set(title="color selectivity of conv1's columns (2: dashed)", xlabel='epoch')
+  selectivity.axhline(2 / 3, color='0.7', linewidth=0.8)  # of random kernels
+  errors.legend(frameon=False)
+  curves.savefig(out / 'curves.png', dpi=100)
+
+
 def main() -> None:
   """Runs what was asked for, in that order."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--config', default='configs/imagenette.py')
-  parser.add_argument('--data_dir', type=Path, required=True)
+  parser.add_argument('--data_dir', type=Path, help='if left out, only draws what OUT has')
   parser.add_argument('--out', type=Path, required=True)
-  parser.add_argument('--run', action='append', required=True, help='NAME:field=value;field=value')
+  parser.add_argument('--run', action='append', default=[], help='NAME:field=value;field=value')
   parser.add_argument('--seeds', default='0', help='as 0,1,2: all runs with the first, then ...')
   parser.add_argument('--again', default='', help='NAME:field=value;...: the best of the runs, so')
   parser.add_argument('--again_seeds', default='0,1,2')
@@ -440,6 +469,9 @@ def main() -> None:
   parser.add_argument('--feed', action='store_true', help='measure the loop as launch.py feeds it')
   args = parser.parse_args()
   args.out.mkdir(parents=True, exist_ok=True)
+  if args.data_dir is None:
+    draw(args.out)
+    return
   until = START + args.seconds
   planned = [
     configure(args.config, description, seed)
