@@ -5,8 +5,9 @@ out. The first run shrinks the images once, to 256x256 pixels, and says where it
 (--config.data.prepared_dir). The network has as many outputs as there are classes.
 flower_photos, of the Keras and TensorFlow tutorials, is such a folder as it is unpacked.
 
-Weights are drawn as He et al. do, on pixels divided by 64: the paper's start takes thousands of
-steps to leave chance, and a folder of some hundred or thousand images does not give so many.
+Weights are drawn as He et al. do, on pixels divided by 64, which learns fastest at first: of Imagenette's
+validation images 67 % are wrong after 74 batches of 128, with the paper's start 81 %
+(docs/results.md), and a folder of some hundred images does not give many more.
 
 Command:  python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS
           Give each folder a --workdir of its own.
