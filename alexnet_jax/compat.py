@@ -1,5 +1,9 @@
 """Where versions of JAX from 0.7.2 on differ: one name for what some have under another, or not."""
 
+import contextlib
+import signal
+from collections.abc import Iterator
+
 import jax
 from jax import lax
 
@@ -10,3 +14,15 @@ def varying(x: jax.Array, axis: str) -> jax.Array:
   if hasattr(lax, 'pcast'):
     return lax.pcast(x, axis, to='varying')
   return lax.pvary(x, axis)  # type: ignore[attr-defined, unused-ignore]
+
+
+@contextlib.contextmanager
+def without_preemption_service() -> Iterator[None]:
+  """Within it `jax.distributed.initialize` leaves SIGTERM, which it would take, to the program."""
+  if hasattr(jax.config, 'jax_enable_preemption_service'):
+    jax.config.update('jax_enable_preemption_service', False)
+    yield
+  else:  # JAX 0.7 always takes it: what there was is put back, and the service never hears of one.
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
