@@ -38,7 +38,7 @@ def emulate_cpu_devices(
   check(column_devices, data_devices)
   if (
     'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
-    or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
+    or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined, unused-ignore]
   ):
     return
   num_processes = distributed.global_state.num_processes or 1
