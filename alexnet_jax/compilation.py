@@ -53,7 +53,7 @@ def use_cache() -> None:
   The folder is `$XDG_CACHE_HOME/alexnet_jax` (`~/.cache/alexnet_jax`). One that jax has already,
   from JAX_COMPILATION_CACHE_DIR, stands; where no folder can be written there is no cache.
   """
-  if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+  if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined, unused-ignore]
     return
   home = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
   folder = Path(home) / 'alexnet_jax'

@@ -167,5 +167,7 @@ def test_a_compiled_program_that_is_not_whole_is_written_again(tmp_path):
     assert 'another' in done.stderr
     assert 'Error' not in done.stderr
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    assert sizes == (whole := whole or sizes)
-    assert len(whole) > 0
+    whole = whole or sizes
+    assert sizes.keys() == whole.keys() != set()
+    # To a few bytes: a program is kept with the seconds that compiling it took.
+    assert all(size > 0.9 * whole[name] for name, size in sizes.items())
