@@ -10,8 +10,7 @@
   python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
   python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
-Installed, `alexnet` is `python launch.py`; a config that is not in the folder at hand is looked for
-beside this file, where those of the project are.
+A config that is not in the folder at hand is taken from those that come with the program.
 
 A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
 save and exit with 75: start me again. Under srun or mpirun the same command trains, or evaluates,
@@ -33,6 +32,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax import host, quiet
+
+# absl would describe the flags of the file that was started, and exit with 1.
+_HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -88,7 +90,7 @@ _TARGET = flags.DEFINE_string(
   'target',
   None,
   'For --mode=convert: net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
-  ' TPUs run with jax alone; net.torch.safetensors or net.pth, a PyTorch state dict.',
+  ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',
@@ -152,7 +154,7 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
     return f'there is no file {path} (--config); those of this project are in configs/'
   try:
     known = dict(workdir.flatten(runpy.run_path(str(path))['get_config']().to_dict()))
-  except (SyntaxError, KeyError, ValueError) as error:
+  except (ImportError, SyntaxError, KeyError, ValueError) as error:
     return f'{path} is no config, a Python file with get_config(): {error}'
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
   for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
@@ -164,8 +166,8 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   return None
 
 
-def _beside_this_file(argument: str) -> str:
-  """`--config=configs/digits.py`, or the file alone, with the project's where there is none here."""
+def _shipped(argument: str) -> str:
+  """`--config=configs/digits.py`, or the file alone, with the package's where there is none here."""
   flag, equals, value = argument.rpartition('=')
   shipped = Path(__file__).resolve().parent / value
   if value.endswith('.py') and not Path(value).exists() and shipped.is_file():
@@ -175,15 +177,27 @@ def _beside_this_file(argument: str) -> str:
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
-  argv = [*argv[:1], *map(_beside_this_file, argv[1:])]
+  if _HELP & set(argv[1:]):
+    described = (__doc__ or '').replace('python launch.py', host.program())
+    print(f'{described}\nflags:\n{flags.FLAGS.module_help(__name__)}')
+    sys.exit(0)
+  argv = [*argv[:1], *map(_shipped, argv[1:])]
   mistake = None
   try:
     rest = list(flags.FLAGS(list(argv)))
-  except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+  except (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    KeyError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+  ) as error:
     mistake = str(error)
   mistake = _config_mistake(argv) or mistake
   if mistake:
-    print(f'launch.py: {mistake}', file=sys.stderr)
+    print(f'{host.program_name()}: {mistake}', file=sys.stderr)
     sys.exit(2)
   return rest
 
@@ -318,16 +332,17 @@ def _sweep(config: ConfigDict) -> int:
   if _LIST.value:
     sweep.write(plan)
     for run in runs:
-      print(shlex.join(['python', 'launch.py', *run.command]))
+      print(f'{host.program()} {shlex.join(run.command)}')
     return 0
+  program = os.path.abspath(sys.argv[0])
   with workdir.alone(plan.path):
     sweep.write(plan)
     if _JOBS.value > 1:
-      sweep_runner.prepare_data(runs, __file__)
-    failures = sweep_runner.run_all(runs, _JOBS.value, __file__)
+      sweep_runner.prepare_data(runs, program)
+    failures = sweep_runner.run_all(runs, _JOBS.value, program)
   report.sweep(*sweep_report.write(plan.path))
   for failed, reason in failures.items():
-    print(f'launch.py: {failed} failed: {reason}', file=sys.stderr)
+    print(f'{host.program_name()}: {failed} failed: {reason}', file=sys.stderr)
   return 1 if failures else 0
 
 
@@ -383,7 +398,7 @@ def main(argv: Sequence[str]) -> int:
       print('stopped and saved; the same command goes on from here', file=sys.stderr)
     return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
-    message = f'launch.py: {error}'
+    message = f'{host.program_name()}: {error}'
     if isinstance(error, OSError):
       message += '\nOnce that is mended, give the same command again.'
     _fail(message, 1)
@@ -393,10 +408,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def command() -> None:
-  """Runs the program: of this file, and of `alexnet` where it is installed."""
+  """Runs the program: `python launch.py` in a checkout, `alexnet` where it is installed."""
   host.prepare_process()
   app.run(main, flags_parser=_parse)
-
-
-if __name__ == '__main__':
-  command()

@@ -87,6 +87,16 @@ def has_peers(environment: Mapping[str, str]) -> bool:
   )
 
 
+def program() -> str:
+  """How the program is called here: `alexnet` if it was started so, else as in a checkout."""
+  return 'alexnet' if Path(sys.argv[0]).stem == 'alexnet' else 'python launch.py'
+
+
+def program_name() -> str:
+  """What its messages begin with: 'alexnet', or 'launch.py'."""
+  return program().removeprefix('python ')
+
+
 def prepare_process() -> None:
   """Sets what is missing, and starts the same command again where glibc must be told.
 

@@ -97,8 +97,8 @@ classifier.predict(images)[0]._repr_html_()
 import jax
 from absl import flags
 assert not flags.FLAGS.is_parsed()
-heavy = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'configs', 'tensorboardX'}
-print(jax.device_count(), heavy & sys.modules.keys())
+heavy = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'tensorboardX'}
+print(jax.device_count(), (heavy | {'configs', 'alexnet_jax.configs'}) & sys.modules.keys())
 """
 
 
