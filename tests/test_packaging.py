@@ -9,8 +9,14 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 import yaml
+
+import alexnet_jax
+from alexnet_jax import dataset, inference, train
+from tests.small import small_config
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
@@ -29,6 +35,12 @@ def run(*command, **options):
   done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout
+
+
+def make_environment(path):
+  """A virtual environment with nothing in it; its python."""
+  run(sys.executable, '-m', 'venv', path)
+  return path / 'bin' / 'python'
 
 
 def pip_install(python, *arguments):
@@ -82,3 +94,26 @@ print(len(classifier.predict(numpy.zeros((8, 8, 3), numpy.uint8)).class_names))
   mine = empty / 'mine.py'
   mine.write_text('from alexnet_jax.configs import digits\n\nget_config = digits.get_config\n')
   assert run(*alexnet, '--config=mine.py', '--mode=summary', **here).startswith('2 columns, 8x8x3')
+
+
+@pytest.mark.slow
+def test_an_exported_network_runs_with_what_the_readme_installs(tmp_path):
+  readme = (ROOT / 'README.md').read_text()
+  [packages] = re.findall(r'`pip install (jax [\w ]+)`', readme)
+  [example] = [
+    code for code in re.findall(r'```python\n(.*?)```', readme, re.S) if 'export' in code
+  ]
+  train.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'run')
+  classifier = alexnet_jax.load(tmp_path / 'run')
+  images = dataset.digits('validation').images[:3]
+  inference.export(classifier, tmp_path / 'alexnet.jaxexport')
+  np.save(tmp_path / 'crops.npy', classifier.crops(images))
+
+  python = make_environment(tmp_path / 'environment')
+  (tmp_path / 'constraints.txt').write_text(f'jax=={jax.__version__}\n')
+  pip_install(python, '-c', tmp_path / 'constraints.txt', *packages.split())
+  load, save = "crops = np.load('crops.npy')\n", "np.save('logits.npy', logits)\n"
+  run(python, '-c', 'import numpy as np\n' + load + example + save, cwd=tmp_path)
+  np.testing.assert_allclose(
+    np.load(tmp_path / 'logits.npy'), classifier.logits(images), rtol=0, atol=1e-5
+  )
