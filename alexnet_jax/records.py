@@ -43,14 +43,15 @@ def import_tensorflow() -> tuple[Any, Any]:
 
       # `import tensorflow_datasets` logs what is wrong and goes on, with nothing in it; this raises.
       import tensorflow_datasets.public_api as tfds
+
+      with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], 'GPU')  # complains where there is none
   except Exception as error:  # protobuf has an exception of its own for versions that do not fit
     if sys.version_info >= (3, 14) and isinstance(error, ImportError):
       cure = 'there is none for Python 3.14 and newer yet: take an older Python'
     else:
       cure = 'install it with: pip install -e ".[train]"'
     raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {cure}') from error
-  with contextlib.suppress(RuntimeError):
-    tf.config.set_visible_devices([], 'GPU')
   return tf, tfds
 
 
