@@ -30,6 +30,17 @@ def test_the_citation_is_of_this_version():
   assert [reference['year'] for reference in citation['references']] == [2012, 2017]
 
 
+def test_the_workflow_runs_every_check_and_every_python_that_is_promised():
+  workflow = yaml.safe_load((ROOT / '.github' / 'workflows' / 'checks.yml').read_text())
+  jobs = workflow['jobs']['check']['strategy']['matrix']['include']
+  checks = re.findall(r'^  (\w+)\)$', (ROOT / '.ci' / 'check').read_text(), re.M)
+  assert {job['check'] for job in jobs} == set(checks)
+  versions = [
+    line.rpartition(' ')[2] for line in PROJECT['classifiers'] if ':: Python :: 3.' in line
+  ]
+  assert sorted({job['python'] for job in jobs}) == versions
+
+
 def run(*command, **options):
   """Runs a command to its end; its output in the message where it fails."""
   done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
