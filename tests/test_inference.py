@@ -339,7 +339,7 @@ def test_html_is_escaped_and_shows_what_there_is(classifier, digits, tmp_path):
 
 ALONE = """
 import sys
-import jax, numpy as np, safetensors.numpy
+import jax, jax.export, numpy as np, safetensors.numpy
 arrays = safetensors.numpy.load_file(sys.argv[1])
 program = jax.export.deserialize(bytearray(arrays.pop('program')))
 crops = np.load(sys.argv[2])
