@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 def knows_timeouts(jaxlib_version: str) -> bool:
   """Whether this version of XLA knows the flags of the timeouts.
 
-  One that nobody has tried is asked once, in a process of its own, which takes a second; the answer
+  One that nobody has tried is asked once, in a process of its own, which takes 2 s; the answer
   is kept in the cache folder.
   """
   if jaxlib_version in _KNOW_TIMEOUTS:
