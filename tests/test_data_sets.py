@@ -228,6 +228,8 @@ def test_a_part_of_a_split_that_cannot_be_is_named(tmp_path, split):
 
 @pytest.mark.parametrize('base', [flowers, imagenette, places365_small])
 def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
+  records.import_tensorflow()  # its absence would be what is said
+
   def fail(*args, **kwargs):
     raise requests.ConnectionError('Failed to resolve')
 
