@@ -11,31 +11,73 @@ from typing import Any
 import jax
 import jaxlib
 
+from alexnet_jax import host
+
 PRECISIONS = ('float32', 'bfloat16')
 
 # XLA's CPU backend can hand matrix products, reductions and convolutions to a library, YNNPACK.
 # With its products and reductions and XLA's own (Eigen's) convolutions a training step takes half
-# of the time that the default, all three, takes (docs/performance.md). The option is experimental:
-# it is used where it was measured and tests/test_compilation.py has held its values to the plain.
-_LIBRARY_FUSIONS = {
-  '0.10.2': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE',
+# of the time that the default, all three, takes. The option is experimental: what is fastest was
+# measured for these releases of jaxlib, the newest last (docs/performance.md has the figures), and
+# tests/test_compilation.py holds the values of the one that is installed to the plain ones.
+_FUSIONS = 'xla_cpu_experimental_ynn_fusion_type'
+_NEWEST = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
+_MEASURED = {
+  '0.7': None,  # has no such option
+  '0.8': None,  # has it, without the library: the programs are the same
+  '0.9': None,  # as 0.8
+  '0.10': _NEWEST,
+  '0.11': _NEWEST,
+  '0.12': _NEWEST,
 }
+
+
+def _release() -> str:
+  """jaxlib's, as '0.10'."""
+  return '.'.join(jaxlib.version.__version__.split('.')[:2])
+
+
+@functools.cache
+def takes(**options: str) -> bool:
+  """Whether this version of XLA has such compile options: tried on an empty program, in 10 ms."""
+  try:
+    jax.jit(lambda: None, compiler_options=options).lower().compile()
+  except jax.errors.JaxRuntimeError:  # which an unknown name or value is
+    return False
+  return True
 
 
 def options(platform: str, library_fusions: bool = True) -> dict[str, str]:
   """Options of `jax.jit(compiler_options=...)` with which a program for a platform is fast.
+
+  A version of jaxlib that was not measured has what is best for the newest that was, where it takes
+  it.
 
   Args:
     platform: of the devices, as `mesh.devices.flat[0].platform`.
     library_fusions: whether to choose what the CPU's library computes; without it, and where
       XLA_FLAGS chooses, XLA is left alone.
   """
-  name = 'xla_cpu_experimental_ynn_fusion_type'
-  fusions = _LIBRARY_FUSIONS.get(jaxlib.version.__version__)
-  chosen = name in os.environ.get('XLA_FLAGS', '')
+  fusions = _MEASURED.get(_release(), _NEWEST)
+  chosen = _FUSIONS in os.environ.get('XLA_FLAGS', '')
   if platform != 'cpu' or not library_fusions or fusions is None or chosen:
     return {}
-  return {name: fusions}
+  return {_FUSIONS: fusions} if takes(**{_FUSIONS: fusions}) else {}
+
+
+def describe(platform: str, library_fusions: bool = True) -> str:
+  """What `options` are, and whether they were measured for this version of jaxlib, in a line."""
+  ours = [f'{name}={value}' for name, value in options(platform, library_fusions).items()]
+  where = f'jaxlib {jaxlib.version.__version__}'
+  if not ours:
+    return f'none for {platform} with {where}'
+  newest = [*_MEASURED][-1]
+  known = (
+    f'measured for {where}'
+    if _release() in _MEASURED
+    else f'as for {newest}: {where} was not measured'
+  )
+  return f'{" ".join(ours)} ({known})'
 
 
 def ordered(platform: str) -> dict[str, str]:
@@ -50,13 +92,12 @@ def ordered(platform: str) -> dict[str, str]:
 def use_cache() -> None:
   """Keeps what is compiled in a folder of the user's, for the next process to load.
 
-  The folder is `$XDG_CACHE_HOME/alexnet_jax` (`~/.cache/alexnet_jax`). One that jax has already,
-  from JAX_COMPILATION_CACHE_DIR, stands; where no folder can be written there is no cache.
+  The folder is `host.cache_folder()`. One that jax has already, from JAX_COMPILATION_CACHE_DIR,
+  stands; where no folder can be written there is no cache.
   """
-  if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+  if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined, unused-ignore]
     return
-  home = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
-  folder = Path(home) / 'alexnet_jax'
+  folder = host.cache_folder()
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:

@@ -30,11 +30,13 @@ class Display:
     )
 
   def __enter__(self) -> 'Display':
-    self._bars.start()
+    if self.live:
+      self._bars.start()
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._bars.stop()
+    if self.live:  # else rich below 14.3 would end bars that it has not shown with an empty line
+      self._bars.stop()
 
   def task(self, description: str, total: int, completed: int = 0) -> Callable[..., None]:
     """Starts a bar.

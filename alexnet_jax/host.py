@@ -1,27 +1,67 @@
 """The environment that a process starts in: what glibc and XLA read from it, and its launcher."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 _HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
 
-# By version of jaxlib: XLA ends the process for a flag that it does not know.
-_XLA_FLAGS = {
-  # Emulated devices wait for each other at most so many seconds (of 40) before XLA ends the
-  # process: on a loaded machine a large batch keeps one of them busy for longer.
-  '0.10.2': {
-    'xla_cpu_collective_call_warn_stuck_timeout_seconds': 600,
-    'xla_cpu_collective_call_terminate_timeout_seconds': 3600,
-  }
+# Emulated devices wait for each other at most so many seconds (of 40) before XLA ends the process:
+# on a loaded machine a large batch keeps one of them busy for longer.
+_TIMEOUTS = {
+  'xla_cpu_collective_call_warn_stuck_timeout_seconds': 600,
+  'xla_cpu_collective_call_terminate_timeout_seconds': 3600,
+}
+# XLA ends the process for a flag that it does not know; which versions of jaxlib know these.
+_KNOW_TIMEOUTS = {
+  '0.7.2': False,
+  '0.8.3': True,
+  '0.9.2': True,
+  '0.10.2': True,
+  '0.11.2': True,
+  '0.12.0.1': True,
 }
 
 
+def cache_folder() -> Path:
+  """`$XDG_CACHE_HOME/alexnet_jax`, or `~/.cache/alexnet_jax`."""
+  return Path(os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()) / 'alexnet_jax'
+
+
+def knows_timeouts(jaxlib_version: str) -> bool:
+  """Whether this version of XLA knows the flags of the timeouts.
+
+  One that nobody has tried is asked once, in a process of its own, which takes 2 s; the answer
+  is kept in the cache folder.
+  """
+  if jaxlib_version in _KNOW_TIMEOUTS:
+    return _KNOW_TIMEOUTS[jaxlib_version]
+  answer = cache_folder() / f'jaxlib-{jaxlib_version}-knows-timeouts'
+  with contextlib.suppress(OSError):
+    return answer.read_text() == 'yes'
+  asking = subprocess.run(
+    [sys.executable, '-c', 'import jax; jax.devices()'],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(_flags(''))},
+    capture_output=True,
+  )
+  with contextlib.suppress(OSError):
+    answer.parent.mkdir(parents=True, exist_ok=True)
+    answer.write_text('no' if asking.returncode else 'yes')
+  return not asking.returncode
+
+
+def _flags(given: str) -> list[str]:
+  """Those of the timeouts that XLA_FLAGS does not have."""
+  return [f'--{name}={value}' for name, value in _TIMEOUTS.items() if name not in given]
+
+
 def additions(
-  environment: Mapping[str, str], jaxlib_version: str, huge_pages: str
+  environment: Mapping[str, str], timeouts_are_known: bool, huge_pages: str
 ) -> dict[str, str]:
   """What to add to the environment of a process that trains; what the user set stands.
 
@@ -30,7 +70,7 @@ def additions(
 
   Args:
     environment: the process's.
-    jaxlib_version: as '0.10.2'.
+    timeouts_are_known: as `knows_timeouts` says.
     huge_pages: what `/sys/kernel/mm/transparent_hugepage/enabled` says, '' where there is none.
 
   Returns:
@@ -38,11 +78,7 @@ def additions(
   """
   added = {}
   given = environment.get('XLA_FLAGS', '')
-  ours = [
-    f'--{name}={value}'
-    for name, value in _XLA_FLAGS.get(jaxlib_version, {}).items()
-    if name not in given
-  ]
+  ours = _flags(given) if timeouts_are_known else []
   if ours:
     added['XLA_FLAGS'] = ' '.join([given, *ours]).strip()
   tunables = environment.get('GLIBC_TUNABLES', '')
@@ -87,6 +123,16 @@ def has_peers(environment: Mapping[str, str]) -> bool:
   )
 
 
+def program() -> str:
+  """How the program is called here: `alexnet` if it was started so, else as in a checkout."""
+  return 'alexnet' if Path(sys.argv[0]).stem == 'alexnet' else 'python launch.py'
+
+
+def program_name() -> str:
+  """What its messages begin with: 'alexnet', or 'launch.py'."""
+  return program().removeprefix('python ')
+
+
 def prepare_process() -> None:
   """Sets what is missing, and starts the same command again where glibc must be told.
 
@@ -94,7 +140,8 @@ def prepare_process() -> None:
   the same number and the same arguments.
   """
   huge_pages = _HUGE_PAGES.read_text() if _HUGE_PAGES.exists() else ''
-  added = additions(os.environ, importlib.metadata.version('jaxlib'), huge_pages)
+  timeouts_are_known = knows_timeouts(importlib.metadata.version('jaxlib'))
+  added = additions(os.environ, timeouts_are_known, huge_pages)
   os.environ.update(added)
   if 'GLIBC_TUNABLES' in added:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,4 +1,4 @@
-"""A trained network that looks at images of any kind, and its export for jax alone.
+"""A trained network that looks at images of any kind, and its export.
 
   classifier = alexnet_jax.load('runs/digits')
   classifier.predict('photograph.jpg')
@@ -314,7 +314,7 @@ def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[
   The file is in the safetensors format, `trained.write`'s, with one more array, 'program':
   `jax.export`'s serialised bytes, for PLATFORMS, of a function from all the other arrays, by name,
   and crops [n, s, s, 3] uint8, for any n, to logits [n, classes] float32. So neither alexnet_jax
-  nor the network's config is needed to run it:
+  nor the network's config is needed to run it, only jax, safetensors and flatbuffers:
 
     arrays = safetensors.numpy.load_file(target)
     program = jax.export.deserialize(bytearray(arrays.pop('program')))

@@ -5,7 +5,11 @@ one device holds both. Along 'data' each batch is spread over such pairs.
 """
 
 import contextlib
+import functools
+import importlib.metadata
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +23,8 @@ from alexnet_jax.errors import UserError
 DATA, COLUMN = 'data', 'column'
 BATCH = PartitionSpec(DATA)
 REPLICATED = PartitionSpec()
+
+_DEVICE_FILES = Path('/dev')
 
 
 def emulate_cpu_devices(
@@ -38,7 +44,7 @@ def emulate_cpu_devices(
   check(column_devices, data_devices)
   if (
     'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
-    or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
+    or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined, unused-ignore]
   ):
     return
   num_processes = distributed.global_state.num_processes or 1
@@ -46,6 +52,54 @@ def emulate_cpu_devices(
   pairs = num_processes if data_devices == 'auto' else int(data_devices)
   with contextlib.suppress(RuntimeError):  # a backend is running already
     jax.config.update('jax_num_cpu_devices', -(-columns * pairs // num_processes))
+
+
+@functools.cache
+def tell_missing_gpu() -> None:
+  """Says once, on stderr, what `missing_gpu` returns; of several processes the first speaks."""
+  message = missing_gpu()
+  if message and jax.process_index() == 0:
+    print(message, file=sys.stderr)
+
+
+def missing_gpu() -> str | None:
+  """Why JAX computes on CPUs alone where an NVIDIA GPU is meant to be, and what to do about it.
+
+  JAX itself only warns, and leaves out a plugin that does not fit its jaxlib, as after an upgrade of
+  one of the two.
+
+  Returns:
+    A line or two; None where JAX sees an accelerator, where the user chose the CPU (JAX_PLATFORMS,
+    CUDA_VISIBLE_DEVICES), and where there is neither a GPU nor a plugin that does not fit.
+  """
+  hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1', 'NoDevFiles')  # the last is Slurm's
+  platforms = jax.config.jax_platforms  # type: ignore[attr-defined, unused-ignore]
+  if platforms or hidden or jax.devices()[0].platform != 'cpu':
+    return None
+  plugins = {}
+  for cuda in ('cuda13', 'cuda12'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      plugins[cuda] = importlib.metadata.version(f'jax-{cuda}-plugin')
+  jaxlib = importlib.metadata.version('jaxlib')
+  install = f'pip install "jax[{next(iter(plugins), "cuda13")}]=={jax.__version__}"'
+  if plugins and jaxlib not in plugins.values():
+    cuda, version = next(iter(plugins.items()))
+    return (
+      f'JAX computes on the CPU: jax-{cuda}-plugin {version} does not fit jaxlib {jaxlib}.'
+      f'\nInstall the one that does: {install}'
+    )
+  if not any(_DEVICE_FILES.glob('nvidia[0-9]*')):
+    return None
+  if plugins:
+    return (
+      'JAX computes on the CPU: it could not use the NVIDIA GPU of this machine, although its plugin'
+      ' is installed.\nnvidia-smi shows whether the driver works; CUDA 13 needs driver 580 or newer,'
+      ' CUDA 12 driver 525.'
+    )
+  return (
+    'JAX computes on the CPU: the plugin with which it would use the NVIDIA GPU of this machine is not'
+    f' installed.\nInstall it: {install} (jax[cuda12] for drivers older than 580)'
+  )
 
 
 def check(column_devices: int | str, data_devices: int | str) -> None:
@@ -73,6 +127,7 @@ def make_mesh(
       what is there, what is wanted and what to set.
   """
   check(column_devices, data_devices)
+  tell_missing_gpu()
   devices = jax.devices()
   there = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
   if column_devices == 'auto':

@@ -211,6 +211,7 @@ def _prepare(
   source: Source, folder: Path, rule: dict[str, Any], unreadable_limit: float, display: Display
 ) -> None:
   """Makes the folder a whole data set, from wherever it stands."""
+  records.import_tensorflow()  # what is wrong with it is said before the work
   done = _resume(folder, rule)
   _check_room(folder, rule)
   display.line(

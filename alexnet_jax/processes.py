@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed
 
-from alexnet_jax import host
+from alexnet_jax import compat, host
 from alexnet_jax.errors import EXIT_AGAIN, UserError, first_line
 
 T = TypeVar('T')
@@ -56,15 +56,15 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     raise UserError(
       'one process of several needs all of --coordinator=HOST:PORT, --num_processes and --process_id'
     )
-  jax.config.update('jax_enable_preemption_service', False)  # `agreed_stop` takes all signals
   # Told all, jax would still ask a Kubernetes cluster, which may not be allowed, for the rest.
   in_pod = 'KUBERNETES_SERVICE_HOST' in os.environ
   try:
-    jax.distributed.initialize(
-      *given,
-      cluster_detection_method='deactivate' if coordinator and in_pod else None,
-      heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-    )
+    with compat.without_preemption_service():  # `agreed_stop` takes all signals
+      jax.distributed.initialize(
+        *given,
+        cluster_detection_method='deactivate' if coordinator and in_pod else None,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+      )
   except Exception as error:  # the libraries of launchers raise many kinds
     hint = (
       '' if coordinator else '\nGive each of them the address of the first: --coordinator=HOST:PORT'

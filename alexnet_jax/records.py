@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import re
+import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,19 +34,24 @@ def import_tensorflow() -> tuple[Any, Any]:
   """TensorFlow and tfds, without a GPU and without their chatter.
 
   Raises:
-    UserError: they are not installed.
+    UserError: they are not installed, or versions are that do not work together.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     with silenced():
       import tensorflow as tf
-      import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise UserError(
-      f'this data set needs TensorFlow ({error}); install it with: pip install -e ".[train]"'
-    ) from error
-  with contextlib.suppress(RuntimeError):
-    tf.config.set_visible_devices([], 'GPU')
+
+      # `import tensorflow_datasets` logs what is wrong and goes on, with nothing in it; this raises.
+      import tensorflow_datasets.public_api as tfds
+
+      with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], 'GPU')  # complains where there is none
+  except Exception as error:  # protobuf has an exception of its own for versions that do not fit
+    if sys.version_info >= (3, 14) and isinstance(error, ImportError):
+      cure = 'there is none for Python 3.14 and newer yet: take an older Python'
+    else:
+      cure = 'install it with: pip install -e ".[train]"'
+    raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {cure}') from error
   return tf, tfds
 
 

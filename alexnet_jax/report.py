@@ -8,7 +8,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import experiment, prepare, records, summary, sweep_results, trained, workdir
+from alexnet_jax import (
+  compilation,
+  experiment,
+  prepare,
+  records,
+  summary,
+  sweep_results,
+  trained,
+  workdir,
+)
 from alexnet_jax.display import Display, print_table
 
 
@@ -164,7 +173,7 @@ def conversion(network: trained.Trained, target: str) -> None:
 
 
 def network(config: ConfigDict) -> None:
-  """Prints the network's layers as a table."""
+  """Prints the network's layers as a table, and XLA's options for this machine."""
   rows = summary.rows(experiment.make_network(config))
   columns, size = config.model.num_columns, config.model.input_size
   print_table(
@@ -173,6 +182,8 @@ def network(config: ConfigDict) -> None:
     [summary.cells(row) for row in rows],
     summary.total(rows),
   )
+  platform = jax.devices()[0].platform
+  print(f'XLA options: {compilation.describe(platform, config.train.library_fusions)}')
   if rate := experiment.describe_learning_rate(config):
     print(rate)
 

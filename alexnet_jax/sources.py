@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from alexnet_jax import host
 from alexnet_jax.errors import UserError
 
 IMAGE_SUFFIXES = (
@@ -465,7 +466,7 @@ class ImagenetSource:
 def imagenet_instructions(data_dir: Path) -> str:
   """What to do where ImageNet's files are missing: lines of text."""
   files = [f'  {a.file_name}  {a.size:,} bytes, MD5 {a.md5}' for a in IMAGENET_ARCHIVES]
-  command = 'python launch.py --config=configs/imagenet.py --mode=prepare'
+  command = f'{host.program()} --config=configs/imagenet.py --mode=prepare'
   lines = [
     'ImageNet has to be downloaded by hand: register at https://image-net.org/download-images, put',
     *files,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from alexnet_jax import files, sweep, workdir
+from alexnet_jax import files, host, sweep, workdir
 from alexnet_jax.errors import UserError, first_line
 from alexnet_jax.sweep_runner import FAILURE
 
@@ -352,7 +352,7 @@ def runs_csv(results: Results) -> str:
           field: run.final[field] if run.final else None
           for field in ('epoch', 'step', 'top1_error', 'top5_error', 'loss')
         },
-        'command': ' '.join(['python launch.py', *run.command]),
+        'command': ' '.join([host.program(), *run.command]),
       }
       for run in results.runs
     ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax import experiment, files, sweep, workdir
+from alexnet_jax import experiment, files, host, sweep, workdir
 from alexnet_jax.display import Display
 from alexnet_jax.errors import UserError
 from alexnet_jax.signals import Signals
@@ -73,7 +73,7 @@ def prepare_data(runs: Sequence[sweep.Run], program: str) -> None:
 
   Args:
     runs: those that will run.
-    program: path of launch.py.
+    program: path of launch.py, or of the command `alexnet`.
 
   Raises:
     UserError: it failed; the program has said why on stderr.
@@ -121,7 +121,7 @@ def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str
   Args:
     runs: what to run, in this order.
     jobs: how many at a time.
-    program: path of launch.py.
+    program: path of launch.py, or of the command `alexnet`.
 
   Returns:
     Why runs failed, by their names.
@@ -211,7 +211,8 @@ def _ended(job: _Job) -> tuple[str, str]:
 def _reason(log: Path, code: int) -> str:
   """What a run said last before it failed: its message, or the last line that it printed."""
   lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
-  said = [line for line in lines if line.startswith('launch.py: ')]
-  last = (said or lines or ['nothing was printed'])[-1].removeprefix('launch.py: ')
+  begins = f'{host.program_name()}: '
+  said = [line for line in lines if line.startswith(begins)]
+  last = (said or lines or ['nothing was printed'])[-1].removeprefix(begins)
   ended = f'ended by signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
   return f'{last} ({ended}; {log})'

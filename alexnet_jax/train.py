@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import (
   augment,
   checkpoint,
+  compat,
   compilation,
   dataset,
   evaluate,
@@ -141,7 +142,7 @@ def make_train_step(
       return sums['loss'] / (images * mesh.shape[mesh_lib.DATA]), sums
 
     def each_devices_own(params: Any) -> Any:
-      return jax.tree.map(lambda w: lax.pcast(w, mesh_lib.DATA, to='varying'), params)
+      return jax.tree.map(lambda w: compat.varying(w, mesh_lib.DATA), params)
 
     # Each device's own from here on, so that their gradients are summed before any is rounded, and
     # once, after those of the microbatches.

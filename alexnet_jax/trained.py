@@ -142,6 +142,7 @@ def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[
 
 def _first_device() -> Mesh:
   """This process's: of several, each reads for itself."""
+  mesh_lib.tell_missing_gpu()
   return jax.make_mesh(
     (1, 1),
     (mesh_lib.DATA, mesh_lib.COLUMN),

@@ -302,6 +302,10 @@ def _groups(attributes: str, num_devices: int) -> _Groups:
     if not inner:  # {}: all in one
       return frozenset({frozenset(range(num_devices))})
     return frozenset(frozenset(map(int, group.split(','))) for group in inner)
+  # From JAX 0.11 on, mesh['a'=2,'b'=3] {'b'}: the axes along which devices exchange.
+  if named := re.search(r"replica_groups=mesh\[(['\w=,]+)\] \{(['\w,]+)\}", attributes):
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+    return _along(axes, re.findall(r'\w+', named[2]))
   # [groups,size]<=[dimensions]T(order): the devices laid out, turned and cut into rows.
   iota = re.search(
     r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?(?![\w(])', attributes
@@ -324,18 +328,23 @@ def _connected(pairs: Iterable[tuple[int, ...]]) -> _Groups:
   return frozenset(groups)
 
 
+def _along(axes: Mapping[str, int], some: Sequence[str]) -> _Groups:
+  """The groups of devices of a mesh that exchange along some of its axes."""
+  devices = np.arange(math.prod(axes.values())).reshape(tuple(axes.values()))
+  places = [list(axes).index(name) for name in some]
+  rows = np.moveaxis(devices, places, range(-len(some), 0))
+  rows = rows.reshape(-1, math.prod(axes[name] for name in some))
+  return frozenset(frozenset(row) for row in rows.tolist())
+
+
 def _axis_names(axes: Mapping[str, int]) -> dict[_Groups, str]:
   """The groups along each axis, and along several at once."""
-  devices = np.arange(math.prod(axes.values())).reshape(tuple(axes.values()))
   wide = [name for name, size in axes.items() if size > 1]
-  names = {}
-  for count in range(1, len(wide) + 1):
-    for some in itertools.combinations(wide, count):
-      along = [list(axes).index(name) for name in some]
-      rows = np.moveaxis(devices, along, range(-count, 0))
-      rows = rows.reshape(-1, math.prod(axes[name] for name in some))
-      names[frozenset(frozenset(row) for row in rows.tolist())] = '+'.join(some)
-  return names
+  return {
+    _along(axes, some): '+'.join(some)
+    for count in range(1, len(wide) + 1)
+    for some in itertools.combinations(wide, count)
+  }
 
 
 @functools.cache

@@ -77,12 +77,17 @@ class Contestant:
     self.process.wait()
 
 
-def _start(
-  name: str, images: int, command: Sequence[str], environment: dict[str, str]
+def start(
+  name: str,
+  images: int,
+  command: Sequence[str],
+  environment: dict[str, str],
+  python: str = sys.executable,
 ) -> Contestant:
+  """A contestant, once it is ready: a Python file and its arguments, and their interpreter."""
   print(f'starting {name}', file=sys.stderr)
   process = subprocess.Popen(
-    [sys.executable, *command],
+    [python, *command],
     cwd=ROOT,
     env=environment,
     stdin=subprocess.PIPE,
@@ -94,6 +99,34 @@ def _start(
   return contestant
 
 
+def command(
+  config: str,
+  mode: str,
+  batch_size: int,
+  *,
+  precision: str = 'float32',
+  column_devices: int = 1,
+  data_devices: int = 1,
+  without: Sequence[str] = (),
+  cache: str = '',
+  compile_only: bool = False,
+) -> list[str]:
+  """What starts one of our contestants.
+
+  Args:
+    config: a config's file.
+    mode: train or predict.
+    batch_size: images of a step.
+    precision: one of `compilation.PRECISIONS`.
+    column_devices: over how many devices the columns are spread.
+    data_devices: over how many of those a batch is.
+    without: which of TOGGLES are off.
+    cache: the folder of jax's compilation cache; '' for none.
+    compile_only: whether it is only to compile.
+  """
+  return [__file__, json.dumps(locals())]
+
+
 def _contestants(
   args: argparse.Namespace, mode: str, cache: str, compile_only: bool = False
 ) -> Iterator[Contestant]:
@@ -103,25 +136,24 @@ def _contestants(
       for devices in args.column_devices:
         for without in variants:
           name = f'{precision}, {devices} device{"s" * (devices > 1)}'
-          options = {
-            'config': args.config,
-            'mode': mode,
-            'batch_size': batch_size,
-            'precision': precision,
-            'column_devices': devices,
-            'data_devices': args.data_devices,
-            'without': without,
-            'cache': cache,
-            'compile_only': compile_only,
-          }
+          ours = command(
+            args.config,
+            mode,
+            batch_size,
+            precision=precision,
+            column_devices=devices,
+            data_devices=args.data_devices,
+            without=without,
+            cache=cache,
+            compile_only=compile_only,
+          )
           environment = dict(os.environ)
           if 'huge_pages' in without:
             environment['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=0'
-          command = [__file__, json.dumps(options)]
           name = ', '.join([name, *(f'without {toggle}' for toggle in without)])
-          yield _start(name, batch_size, command, environment)
+          yield start(name, batch_size, ours, environment)
     for precision in args.peer_precision if args.peer else ():
-      command = [
+      peer = [
         str(ROOT / 'benchmarks' / 'pytorch_peer.py'),
         f'--config={args.config}',
         f'--mode={mode}',
@@ -133,15 +165,15 @@ def _contestants(
         if pages:
           environment['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
         name = f'PyTorch compiled, {precision}{", " + pages if pages else ""}'
-        yield _start(name, batch_size, command, environment)
+        yield start(name, batch_size, peer, environment)
 
 
 def _work(options: dict[str, Any]) -> None:
   """Our contestant: builds a step, and runs it as it is asked."""
+  sys.path.insert(0, str(ROOT))  # configs import each other; the package may not be installed
   from alexnet_jax import host
 
   host.prepare_process()
-  sys.path.insert(0, str(ROOT))  # configs import each other
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -232,6 +264,9 @@ def _work(options: dict[str, Any]) -> None:
     'platform': platform_name,
     'temporary_bytes': analysis.temp_size_in_bytes,
     'argument_bytes': analysis.argument_size_in_bytes,
+    'python': platform.python_version(),
+    'versions': _versions(),
+    'options': compilation.options(platform_name, fusions),
   }
   print(json.dumps(ready), flush=True)
   for line in sys.stdin:
@@ -323,7 +358,7 @@ def main(mode: str, description: str) -> None:
       same = next(row for row in figures if (row['contestant'], row['batch_size']) == at)
       same['cached_compile_seconds'] = again.ready['compile_seconds']
   device = next((one.ready['device'] for one in contestants if 'device' in one.ready), '')
-  versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
+  versions = _versions()
   if args.peer:
     versions['torch'] = importlib.metadata.version('torch')
   where = {
@@ -332,7 +367,7 @@ def main(mode: str, description: str) -> None:
     'command': ' '.join(['python', *sys.argv]),
     'date': datetime.date.today().isoformat(),
     'device': device,
-    'processor': _processor(),
+    'processor': processor(),
     'cores': len(os.sched_getaffinity(0)),
     'versions': versions,
   }
@@ -372,7 +407,12 @@ def _number(value: float) -> str:
   return f'{value:,.1f}' if value < 1000 else f'{value:,.0f}'
 
 
-def _processor() -> str:
+def _versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
+
+
+def processor() -> str:
+  """The machine's, by name."""
   lines = Path('/proc/cpuinfo').read_text().splitlines() if os.path.exists('/proc/cpuinfo') else []
   names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
   return names[0] if names else platform.processor()

@@ -8,7 +8,9 @@ import numpy as np
 from jax import lax
 
 # Compiles several times faster; small arrays do not need the speed that it costs.
-QUICK_TO_COMPILE = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
+QUICK_TO_COMPILE = {'xla_backend_optimization_level': 0}
+if jax.version.__version_info__ < (0, 11):  # 0.11 has the emitters alone, without the option
+  QUICK_TO_COMPILE['xla_cpu_use_fusion_emitters'] = False
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 

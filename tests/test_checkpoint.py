@@ -119,7 +119,7 @@ def test_arrays_may_go_once_save_returns(tmp_path):
 
 
 def test_a_checkpoint_of_the_same_step_takes_the_others_place(tmp_path):
-  trees, others = make_trees(), jax.tree.map(lambda leaf: leaf + 1, make_trees())
+  trees, others = make_trees(), jax.tree.map(lambda leaf: leaf + leaf, make_trees())
   write(tmp_path, [(1, trees, {}, None), (1, others, {}, None), (2, trees, {}, None)], keep=2)
   assert_same(checkpoint.read(tmp_path, 1, abstract(trees))[0], others)
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_the_same_step_takes_the_others_place(tmp_path):
 def test_a_checkpoint_that_was_to_be_replaced_is_there_until_the_new_one_is(
   tmp_path, monkeypatch, killed_before
 ):
-  trees, others = make_trees(), jax.tree.map(lambda leaf: leaf + 1, make_trees())
+  trees, others = make_trees(), jax.tree.map(lambda leaf: leaf + leaf, make_trees())
   write(tmp_path, [(1, trees, {}, None)])
   with monkeypatch.context() as patch:
     target = (

@@ -49,6 +49,13 @@ def assert_message(result, code, *words):
     assert word in err
 
 
+def test_help_describes_every_flag_and_is_no_failure():
+  code, out, err = launch('--help')
+  assert (code, err) == (0, '')
+  assert 'python launch.py --config=configs/digits.py' in out
+  assert all(f'\n  --{flag}: ' in out for flag in ('config', 'workdir', 'mode', 'process_id'))
+
+
 @pytest.mark.parametrize(
   ('override', 'words'),
   [
@@ -146,7 +153,14 @@ def test_the_summary_has_the_papers_numbers():
   returncode, out, err = launch('--config=configs/imagenet.py', '--mode=summary')
   assert returncode == 0
   assert err == ''
-  for figure in ('60,965,224', '659,272', '724,406,816', '55x55x96', '96 of 11x11x3'):
+  for figure in (
+    '60,965,224',
+    '659,272',
+    '724,406,816',
+    '55x55x96',
+    '96 of 11x11x3',
+    'XLA options: ',
+  ):
     assert figure in out
 
 

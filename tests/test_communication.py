@@ -174,9 +174,12 @@ def read(line, axes=AXES, **options):
     ('[1,4]<=[4]', 'data+column', 4),
     ('{}', 'data+column', 4),
     ('{{0,3},{1,2}}', '', 2),
+    ("mesh['data'=2,'column'=2] {'column'}", 'column', 2),
+    ("mesh['data'=2,'column'=2] {'data'}", 'data', 2),
+    ("mesh['x'=2,'y'=2] {'x','y'}", 'data+column', 4),
   ],
 )
-def test_groups_in_both_spellings_tell_the_axis(groups, axis, size):
+def test_groups_in_any_spelling_tell_the_axis(groups, axis, size):
   line = f'%a = f32[6]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%add'
   assert read(line) == [Exchange('all-reduce', '', False, axis, size, 24, 24)]
 

@@ -18,6 +18,8 @@ from tests import reference
 
 ROOT = Path(__file__).parents[1]
 NAME = 'xla_cpu_experimental_ynn_fusion_type'
+RELEASE = jax.version.__version_info__[:2]
+FASTER = {NAME} if RELEASE >= (0, 10) else set()  # older ones have no library to choose
 
 
 @pytest.fixture
@@ -37,12 +39,31 @@ def cache(monkeypatch):
     jax.config.update(name, value)
 
 
-def test_the_library_is_chosen_on_this_version_s_cpu_only(no_flags, monkeypatch):
-  assert compilation.options('cpu').keys() == {NAME}
+def test_the_library_is_chosen_on_cpus_only(no_flags):
+  assert compilation.options('cpu').keys() == FASTER
   assert compilation.options('cpu', library_fusions=False) == {}
   assert compilation.options('gpu') == {}
-  monkeypatch.setattr(compilation.jaxlib.version, '__version__', '0.10.99')
+
+
+def test_a_version_that_was_not_measured_has_the_newest_choice_where_it_takes_it(
+  no_flags, monkeypatch
+):
+  monkeypatch.setattr(compilation.jaxlib.version, '__version__', '0.99.1')
+  known = RELEASE >= (0, 8)
+  assert compilation.options('cpu').keys() == ({NAME} if known else set())
+  if known:
+    described = compilation.describe('cpu')
+    assert f'{NAME}=LIBRARY_FUSION_TYPE' in described
+    assert 'jaxlib 0.99.1 was not measured' in described
+  monkeypatch.setattr(compilation, 'takes', lambda **options: False)
   assert compilation.options('cpu') == {}
+  assert compilation.describe('cpu') == 'none for cpu with jaxlib 0.99.1'
+
+
+def test_an_option_or_a_value_that_xla_does_not_know_is_not_taken():
+  assert not compilation.takes(xla_no_such_option='1')
+  assert not compilation.takes(xla_disable_hlo_passes='x', xla_no_such_option='1')
+  assert compilation.takes(xla_disable_hlo_passes='cse_barrier_expander')
 
 
 def test_the_user_s_own_choice_of_library_stands(monkeypatch):
@@ -67,7 +88,7 @@ def test_the_network_under_the_options_is_the_plain_one(no_flags):
 
   options = compilation.options('cpu')
   compiled = jax.jit(logits_and_gradients, compiler_options=options).lower(params, images).compile()
-  assert '__ynn_fusion' in compiled.as_text()
+  assert ('__ynn_fusion' in compiled.as_text()) == bool(FASTER)
   actual = compiled(params, images)
   expected = reference.value_and_gradients(params, images, weights, net)
 
@@ -167,5 +188,7 @@ def test_a_compiled_program_that_is_not_whole_is_written_again(tmp_path):
     assert 'another' in done.stderr
     assert 'Error' not in done.stderr
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    assert sizes == (whole := whole or sizes)
-    assert len(whole) > 0
+    whole = whole or sizes
+    assert sizes.keys() == whole.keys() != set()
+    # To a few bytes: a program is kept with the seconds that compiling it took.
+    assert all(size > 0.9 * whole[name] for name, size in sizes.items())

@@ -164,7 +164,7 @@ def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(
   assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
   network = trained.read(tmp_path / 'run')
   assert list(network.class_names) == ['dandelion', 'daisy', 'tulips', 'sunflowers', 'roses']
-  mean_color = network.statistics.mean_image.mean(axis=(0, 1))
+  mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
   whole = dataset.statistics(training)['mean_image'].mean(axis=(0, 1))
   np.testing.assert_allclose(mean_color, whole, rtol=1e-5)
   together = experiment.load_split(config, builder, 'train')
@@ -228,6 +228,8 @@ def test_a_part_of_a_split_that_cannot_be_is_named(tmp_path, split):
 
 @pytest.mark.parametrize('base', [flowers, imagenette, places365_small])
 def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
+  records.import_tensorflow()  # its absence would be what is said
+
   def fail(*args, **kwargs):
     raise requests.ConnectionError('Failed to resolve')
 

@@ -13,30 +13,48 @@ MADVISE = 'always [madvise] never'
 
 
 def test_huge_pages_are_asked_of_glibc_where_the_system_waits_to_be_asked():
-  assert host.additions({}, 'unknown', MADVISE) == {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
+  assert host.additions({}, False, MADVISE) == {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
   given = {'GLIBC_TUNABLES': 'glibc.malloc.check=0'}
-  added = host.additions(given, 'unknown', MADVISE)
+  added = host.additions(given, False, MADVISE)
   assert added == {'GLIBC_TUNABLES': 'glibc.malloc.check=0:glibc.malloc.hugetlb=1'}
 
 
 @pytest.mark.parametrize('huge_pages', ['[always] madvise never', 'always madvise [never]', ''])
 def test_huge_pages_are_left_alone_where_asking_changes_nothing(huge_pages):
-  assert host.additions({}, 'unknown', huge_pages) == {}
+  assert host.additions({}, False, huge_pages) == {}
 
 
 def test_what_the_user_set_stands():
   flags = '--xla_cpu_collective_call_terminate_timeout_seconds=7'
   given = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=0', 'XLA_FLAGS': flags}
-  added = host.additions(given, '0.10.2', MADVISE)
+  added = host.additions(given, True, MADVISE)
   assert added == {'XLA_FLAGS': f'{flags} --xla_cpu_collective_call_warn_stuck_timeout_seconds=600'}
 
 
-def test_a_version_of_xla_that_was_not_tried_gets_no_flag():
-  assert host.additions({'XLA_FLAGS': '--xla_dump_to=x'}, '0.10.99', '') == {}
+def test_a_version_of_xla_that_does_not_know_the_flags_gets_none():
+  assert host.additions({'XLA_FLAGS': '--xla_dump_to=x'}, False, '') == {}
+
+
+def test_a_version_of_xla_that_was_not_tried_is_asked_once(monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setenv(
+    'XLA_FLAGS', '--xla_no_such_flag=1'
+  )  # the user's own, of which it is not asked
+  known = host.knows_timeouts('0.99')
+  installed = '.'.join(jaxlib.version.__version__.split('.')[:2])
+  assert known == (installed != '0.7')
+  monkeypatch.setattr(subprocess, 'run', None)
+  assert host.knows_timeouts('0.99') == known
+
+
+def test_an_unknown_flag_is_found_out(monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(host, '_TIMEOUTS', {'xla_no_such_flag': 1})
+  assert not host.knows_timeouts('0.99')
 
 
 def test_this_version_of_xla_knows_the_flags():
-  added = host.additions({}, jaxlib.version.__version__, '')
+  added = host.additions({}, host.knows_timeouts(jaxlib.version.__version__), '')
   environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | added
   code = 'import jax; print(len(jax.devices("cpu")))'
   done = subprocess.run(

@@ -97,8 +97,8 @@ classifier.predict(images)[0]._repr_html_()
 import jax
 from absl import flags
 assert not flags.FLAGS.is_parsed()
-heavy = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'configs', 'tensorboardX'}
-print(jax.device_count(), heavy & sys.modules.keys())
+heavy = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'tensorboardX'}
+print(jax.device_count(), (heavy | {'configs', 'alexnet_jax.configs'}) & sys.modules.keys())
 """
 
 
@@ -339,7 +339,7 @@ def test_html_is_escaped_and_shows_what_there_is(classifier, digits, tmp_path):
 
 ALONE = """
 import sys
-import jax, numpy as np, safetensors.numpy
+import jax, jax.export, numpy as np, safetensors.numpy
 arrays = safetensors.numpy.load_file(sys.argv[1])
 program = jax.export.deserialize(bytearray(arrays.pop('program')))
 crops = np.load(sys.argv[2])

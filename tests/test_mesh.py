@@ -1,5 +1,6 @@
 """The layout of devices, the errors where it does not work out, and who has which part of what."""
 
+import importlib.metadata
 import itertools
 import os
 import socket
@@ -28,6 +29,80 @@ def some_devices(monkeypatch):
     monkeypatch.setattr(jax, 'devices', lambda: four[:count])
 
   return leave
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+  """A machine with such device files and packages, whose jax sees CPUs; None is not installed."""
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  monkeypatch.setattr(mesh, '_DEVICE_FILES', tmp_path)
+  monkeypatch.setattr(jax, '__version__', '0.10.2')
+  platforms = jax.config.jax_platforms
+  jax.config.update('jax_platforms', None)
+
+  def make(files, cuda12=None, cuda13=None):
+    for name in files:
+      (tmp_path / name).touch()
+    versions = {
+      'jaxlib': '0.10.2', 'jax-cuda12-plugin': cuda12, 'jax-cuda13-plugin': cuda13
+    }  # fmt: skip
+
+    def version(name):
+      if versions[name] is None:
+        raise importlib.metadata.PackageNotFoundError(name)
+      return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+
+  yield make
+  jax.config.update('jax_platforms', platforms)
+
+
+@pytest.mark.parametrize(
+  ('plugins', 'words'),
+  [
+    ({}, ('is not installed', 'pip install "jax[cuda13]==0.10.2"')),
+    ({'cuda12': '0.10.2'}, ('could not use the NVIDIA GPU', 'nvidia-smi')),
+    (
+      {'cuda12': '0.7.2'},
+      ('jax-cuda12-plugin 0.7.2 does not fit jaxlib 0.10.2', 'pip install "jax[cuda12]==0.10.2"'),
+    ),
+  ],
+)
+def test_a_gpu_that_jax_does_not_see_is_told_with_what_to_install(machine, plugins, words):
+  machine(['nvidia0', 'nvidiactl'], **plugins)
+  message = mesh.missing_gpu()
+  assert message.startswith('JAX computes on the CPU: ')
+  assert len(message.splitlines()) == 2
+  for word in words:
+    assert word in message
+
+
+def test_a_plugin_that_does_not_fit_is_told_wherever_it_is(machine):
+  machine([], cuda13='0.11.2')
+  assert 'jax-cuda13-plugin 0.11.2 does not fit jaxlib 0.10.2' in mesh.missing_gpu()
+
+
+def test_nothing_is_told_where_there_is_no_gpu_or_the_user_chose_the_cpu(machine, monkeypatch):
+  machine(['nvidiactl'])
+  assert mesh.missing_gpu() is None
+  machine(['nvidia0'])
+  assert mesh.missing_gpu()
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+  assert mesh.missing_gpu()
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+  assert mesh.missing_gpu() is None
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+  jax.config.update('jax_platforms', 'cpu')
+  assert mesh.missing_gpu() is None
+
+
+def test_a_missing_gpu_is_told_once(monkeypatch, capsys):
+  monkeypatch.setattr(mesh, 'missing_gpu', lambda: 'JAX computes on the CPU: because')
+  mesh.tell_missing_gpu.cache_clear()
+  mesh.make_mesh(2)
+  mesh.make_mesh(1)
+  assert capsys.readouterr().err == 'JAX computes on the CPU: because\n'
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -372,3 +373,38 @@ except errors.UserError as error:
   )
   assert 'needs TensorFlow' in done.stdout
   assert 'pip install -e ".[train]"' in done.stdout
+
+
+@pytest.mark.parametrize(
+  ('version', 'broken', 'words'),
+  [
+    ((3, 13), 'VersionError("gencode 6.31.1, runtime 5.29.6")', ['5.29.6', '".[train]"']),
+    ((3, 14), 'ImportError("No module named tensorflow")', ['none for Python 3.14']),
+  ],
+)
+def test_tensorflow_that_cannot_be_used_is_named(tmp_path, version, broken, words):
+  (tmp_path / 'tensorflow.py').touch()
+  tfds = tmp_path / 'tensorflow_datasets'
+  tfds.mkdir()
+  (tfds / '__init__.py').touch()  # imports without a word, as tfds does
+  (tfds / 'public_api.py').write_text(f'class VersionError(Exception): ...\nraise {broken}\n')
+  code = f"""
+import sys
+from alexnet_jax import errors, records
+sys.version_info = {version}
+try:
+  records.import_tensorflow()
+except errors.UserError as error:
+  print(error)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=REPOSITORY,
+    env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=True,
+    timeout=100,
+  )
+  assert 'needs TensorFlow' in done.stdout
+  assert all(word in done.stdout for word in words), done.stdout

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import threading
+import warnings
 from pathlib import Path
 
 import jax
@@ -717,13 +718,17 @@ def traced_steps(path):
   """The numbers of the steps in the one trace of a run."""
   [trace] = (path / 'profile').rglob('*.xplane.pb')
   assert list(trace.parent.glob('perfetto_trace.json.gz'))
-  return sorted(
-    dict(event.stats)['step_num']
-    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
-    for line in plane.lines
-    for event in line.events
-    if event.name == 'train'
-  )
+  with warnings.catch_warnings():
+    # jaxlib makes the type of `event.stats` when it is first asked for. Python 3.12 and later warn
+    # of how it does, and the warning as an error, inside C++, would abort the interpreter.
+    warnings.filterwarnings('ignore', 'builtin type event_stats', DeprecationWarning)
+    return sorted(
+      dict(event.stats)['step_num']
+      for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
+      for line in plane.lines
+      for event in line.events
+      if event.name == 'train'
+    )
 
 
 def test_a_trace_has_the_steps_that_were_asked_for(tmp_path, capfd):

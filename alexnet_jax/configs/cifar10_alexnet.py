@@ -12,7 +12,7 @@ Expected: 16.9 % error after 34 epochs, of JPEG-compressed images (seed 0), with
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -10,7 +10,7 @@ Expected: 13 % error (the source's figure; not yet reproduced here).
 
 from ml_collections import config_dict
 
-from configs import cifar10
+from alexnet_jax.configs import cifar10
 
 
 def get_config() -> config_dict.ConfigDict:

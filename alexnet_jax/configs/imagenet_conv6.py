@@ -13,7 +13,7 @@ Expected: not known; the source stopped a like net that was trained on 1,000 cla
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -12,7 +12,7 @@ Expected: 39.2 % top-1, 18.2 % top-5 error (the source's net 145-half, on ILSVRC
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

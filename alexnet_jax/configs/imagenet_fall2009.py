@@ -14,7 +14,7 @@ Expected: 67.4 % top-1 and 40.9 % top-5 error on the other half (paper, section 
 
 from ml_collections import config_dict
 
-from configs import imagenet_conv6
+from alexnet_jax.configs import imagenet_conv6
 
 
 def get_config() -> config_dict.ConfigDict:

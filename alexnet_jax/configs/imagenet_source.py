@@ -14,7 +14,7 @@ Expected: 40.66 % top-1, 18.21 % top-5 error on the ILSVRC-2012 validation image
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -12,7 +12,7 @@ Expected: 24.6 % error. The source's own schedule, five times as long, gives 18 
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -13,7 +13,7 @@ Expected: no figure of this net's is known; not run here.
 
 from ml_collections import config_dict
 
-from configs import imagenet_conv6
+from alexnet_jax.configs import imagenet_conv6
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -7,7 +7,7 @@ Expected: 34.4 to 36.3 % error (seeds 0 to 2).
 
 from ml_collections import config_dict
 
-from configs import cifar10_alexnet
+from alexnet_jax.configs import cifar10_alexnet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -13,7 +13,7 @@ Expected: 39.0 % top-1, 16.6 % top-5 error, ten views (paper, table 2); the sour
 
 from ml_collections import config_dict
 
-from configs import imagenet_conv6
+from alexnet_jax.configs import imagenet_conv6
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -11,7 +11,7 @@ Expected: 11 % error (cuda-convnet's figure; not yet reproduced here).
 
 from ml_collections import config_dict
 
-from configs import cifar10_13pct
+from alexnet_jax.configs import cifar10_13pct
 
 
 def get_config() -> config_dict.ConfigDict:

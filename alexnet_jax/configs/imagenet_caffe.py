@@ -19,7 +19,7 @@ Expected: 42.9 % top-1, 19.8 % top-5 error on the ILSVRC-2012 validation images,
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -13,7 +13,7 @@ Expected: 37.5 % top-1 and 17.0 % top-5 error on the test images, ten views; 39.
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

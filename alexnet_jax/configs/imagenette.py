@@ -15,7 +15,7 @@ Expected: 18.7 % of the validation images wrong by the centre crop, 17.3 % by te
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

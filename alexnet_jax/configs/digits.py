@@ -11,7 +11,7 @@ Expected: at least 97 % of the 359 held-out digits right.
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

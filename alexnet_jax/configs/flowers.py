@@ -13,7 +13,7 @@ Expected: not yet measured.
 
 from ml_collections import config_dict
 
-from configs import image_folder
+from alexnet_jax.configs import image_folder
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -18,7 +18,7 @@ Expected: 19.3 % of 300 validation images wrong, of six kinds of scenery, after 
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -16,7 +16,7 @@ Expected: 43.5 % top-1, 20.9 % top-5 error on the ILSVRC-2012 validation images,
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from alexnet_jax.configs import imagenet
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -10,9 +10,9 @@ Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
 
 from ml_collections import ConfigDict
 
+from alexnet_jax.configs import cifar10_11pct, cifar10_13pct
 from alexnet_jax.sweep import Reported, Sweep, Variant
 from alexnet_jax.workdir import flatten
-from configs import cifar10_11pct, cifar10_13pct
 
 _PAPER = Reported(-2.0, where='CIFAR-10 test, 13 % to 11 %')
 

@@ -1,0 +1,413 @@
+"""Trains, evaluates, draws, describes, converts or sweeps an AlexNet, or prepares its data.
+
+  python launch.py --config=configs/digits.py
+  python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
+  python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
+  python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
+  python launch.py --workdir=runs/digits --mode=evaluate
+  python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c --workdir=runs/ensemble
+  python launch.py --workdir=runs/digits --mode=figures
+  python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
+  python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
+
+A config that is not in the folder at hand is taken from those that come with the program.
+
+A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
+save and exit with 75: start me again. Under srun or mpirun the same command trains, or evaluates,
+on many hosts.
+"""
+
+import difflib
+import functools
+import os
+import runpy
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from alexnet_jax import host, quiet
+
+# absl would describe the flags of the file that was started, and exit with 1.
+_HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
+  ' (--config.model.num_columns=1). May be left out where the workdir has a config.json.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's folder, made if need be (default: runs/ and the config's name)."
+)
+_MODE = flags.DEFINE_enum(
+  'mode',
+  'train',
+  ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert', 'sweep'],
+  'train: train, or go on training; prepare: shrink the images once, as training does by itself'
+  ' where it has not been done; summary: print the network as a table; evaluate: the errors of the'
+  " workdir's best checkpoint, or of --members, by centre crop and by ten views; figures: draw into"
+  " the workdir what its best checkpoint has learned: the paper's figures 3 and 4, activations,"
+  " learning curves; or, of a sweep's folder, its tables and pictures; convert: read a network from"
+  ' --source, of this project or another, and write it to --target; sweep: run what is missing of'
+  ' --sweep, and draw up its table.',
+)
+_MEMBERS = flags.DEFINE_list(
+  'members',
+  None,
+  'With --mode=evaluate: networks to evaluate alone and together, their probabilities averaged, as'
+  ' --members=runs/a,runs/b; each a workdir (of which the best checkpoint is taken), a checkpoint or'
+  ' a .safetensors file. Results go to --workdir (default: runs/ensemble). Each has a config of its'
+  ' own; of --config, where given, data_dir, the batch size and the devices are taken.',
+)
+_MEMBER_WEIGHTS = flags.DEFINE_list(
+  'member_weights', None, "The members' weights in the average, as 1,1,2 (default: all alike)."
+)
+_LAYER = flags.DEFINE_string(
+  'layer',
+  None,
+  'For --mode=figures: the output by which training images are near, as fc6 or conv5_pool (default:'
+  ' that of the last hidden layer, as in the paper). One that is not there is answered with all.',
+)
+_COMPARE = flags.DEFINE_list(
+  'compare',
+  [],
+  'For --mode=figures: other runs, whose learning curves to draw with this one'
+  "'s: --compare=runs/relu,runs/tanh.",
+)
+_SOURCE = flags.DEFINE_string(
+  'source',
+  None,
+  'For --mode=convert: a workdir, a checkpoint or a file of this project; or, with the --config of its'
+  " network, Caffe's .caffemodel, TensorFlow users' .npy, or PyTorch's state dict (.pth,"
+  ' .safetensors): --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel.',
+)
+_TARGET = flags.DEFINE_string(
+  'target',
+  None,
+  'For --mode=convert: net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
+  ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict.',
+)
+_MEAN = flags.DEFINE_string(
+  'mean',
+  None,
+  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto) in place of a mean colour.",
+)
+_CLASS_NAMES = flags.DEFINE_string(
+  'class_names',
+  None,
+  "For --mode=convert: a text file with a class's name a line, in the order of the labels.",
+)
+_SWEEP = flags.DEFINE_string(
+  'sweep',
+  None,
+  'For --mode=sweep: a file of configs/sweeps/, whose variants of --config are run, each in a folder of'
+  ' its own: --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py. The same'
+  ' command goes on where it was stopped.',
+)
+_JOBS = flags.DEFINE_integer(
+  'jobs', 1, 'For --mode=sweep: how many runs at a time; the cores are dealt out.', lower_bound=1
+)
+_SEEDS = flags.DEFINE_list(
+  'seeds', None, "For --mode=sweep: seeds in place of the sweep's own, as --seeds=0,1,2."
+)
+_ONLY = flags.DEFINE_list(
+  'only', None, 'For --mode=sweep: the base and these variants alone: --only=no_dropout,one_column.'
+)
+_LIST = flags.DEFINE_bool(
+  'list',
+  False,
+  'With --mode=sweep: run nothing, but print the command line of each run that is missing; any'
+  ' machine may take it. --mode=figures then gathers the table.',
+)
+
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  'Where several processes train or evaluate together and no launcher (srun, mpirun, Cloud TPU) tells'
+  ' them of each other: host and port of the first, with --num_processes and --process_id:'
+  ' --coordinator=node1:1234 --num_processes=2 --process_id=0.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'With --coordinator: how many processes there are.', lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
+)
+
+
+def _config_mistake(argv: Sequence[str]) -> str | None:
+  """A message where --config names no file, or an override a field that the config does not have."""
+  from alexnet_jax import workdir
+
+  given = [arg.lstrip('-').split('=', 1)[0] for arg in argv]
+  if 'config' not in given:
+    return None
+  at = given.index('config')
+  named = [*argv[at].split('=', 1), *argv[at + 1 : at + 2], '']  # --config=FILE or --config FILE
+  path = Path(named[1])
+  if not path.is_file():
+    return f'there is no file {path} (--config); those of this project are in configs/'
+  try:
+    known = dict(workdir.flatten(runpy.run_path(str(path))['get_config']().to_dict()))
+  except (ImportError, SyntaxError, KeyError, ValueError) as error:
+    return f'{path} is no config, a Python file with get_config(): {error}'
+  by_end = {name.rsplit('.', 1)[-1]: name for name in known}
+  for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
+    if not any(name == field or name.startswith(f'{field}.') for name in known):
+      near = difflib.get_close_matches(field, known, 1)
+      near += [by_end[end] for end in difflib.get_close_matches(field.split('.')[-1], by_end, 1)]
+      hint = f'; did you mean config.{near[0]}?' if near else ''
+      return f'the config has no field {field!r}{hint}'
+  return None
+
+
+def _shipped(argument: str) -> str:
+  """`--config=configs/digits.py`, or the file alone, with the package's where there is none here."""
+  flag, equals, value = argument.rpartition('=')
+  shipped = Path(__file__).resolve().parent / value
+  if value.endswith('.py') and not Path(value).exists() and shipped.is_file():
+    return f'{flag}{equals}{shipped}'
+  return argument
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags as absl does, with a message in place of a traceback."""
+  if _HELP & set(argv[1:]):
+    described = (__doc__ or '').replace('python launch.py', host.program())
+    print(f'{described}\nflags:\n{flags.FLAGS.module_help(__name__)}')
+    sys.exit(0)
+  argv = [*argv[:1], *map(_shipped, argv[1:])]
+  mistake = None
+  try:
+    rest = list(flags.FLAGS(list(argv)))
+  except (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    KeyError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+  ) as error:
+    mistake = str(error)
+  mistake = _config_mistake(argv) or mistake
+  if mistake:
+    print(f'{host.program_name()}: {mistake}', file=sys.stderr)
+    sys.exit(2)
+  return rest
+
+
+def _config_and_workdir() -> tuple[ConfigDict, Path]:
+  from alexnet_jax import experiment, workdir
+  from alexnet_jax.errors import UserError
+
+  if _CONFIG.value is not None:
+    source = Path(config_flags.get_config_filename(flags.FLAGS['config']))
+    return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / source.stem)
+  if _WORKDIR.value is None:
+    raise UserError('what shall run? Give --config=configs/digits.py, or --workdir of a run')
+  config = workdir.read_config(_WORKDIR.value)
+  if config is None:
+    raise UserError(f'{_WORKDIR.value} has no config.json; give --config')
+  path = Path(_WORKDIR.value)
+  return experiment.checked(config, str(path / 'config.json')), path
+
+
+def _join() -> None:
+  """Makes this process one of several where it is one, before jax looks for devices."""
+  from alexnet_jax import processes
+
+  processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+  """Ends the process with a message, of several processes printed once."""
+  if 'alexnet_jax.processes' in sys.modules:  # else nothing has been joined
+    from alexnet_jax import processes
+
+    code = processes.fail(message, code)
+  else:
+    print(message, file=sys.stderr)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  # Threads that Orbax leaves behind a write that failed would hold the process for ten minutes.
+  os._exit(code)
+
+
+def _run(config: ConfigDict, path: Path) -> None:
+  """Each mode imports what it needs, so that the others, and mistakes, take no time."""
+  from alexnet_jax import compilation, experiment, report
+
+  experiment.check(config)
+  compilation.use_cache()
+  if _MODE.value in ('train', 'evaluate'):
+    _join()
+  if _MODE.value == 'summary':
+    report.network(config)
+  elif _MODE.value == 'evaluate':
+    from alexnet_jax import evaluate, processes
+
+    evaluation = evaluate.evaluate_workdir(path, config)
+    if processes.is_first():
+      report.evaluation(path, evaluation)
+  elif _MODE.value == 'figures':
+    from alexnet_jax import gallery
+
+    report.pictures(path, *gallery.draw(path, config, _LAYER.value, _COMPARE.value))
+  elif _MODE.value == 'prepare':
+    report.preparation(config)
+  else:
+    from alexnet_jax import processes, train
+
+    result = train.train_and_evaluate(config, path)
+    if processes.is_first():
+      report.training(config, path, result)
+
+
+def _convert() -> None:
+  from alexnet_jax import convert, report
+  from alexnet_jax.errors import UserError
+
+  if _SOURCE.value is None or _TARGET.value is None:
+    raise UserError(
+      'convert what, to what? Give --source and --target, as --source=runs/digits'
+      ' --target=digits.safetensors'
+    )
+  network = convert.convert(
+    _SOURCE.value,
+    _TARGET.value,
+    _CONFIG.value,
+    mean=_MEAN.value,
+    class_names=_CLASS_NAMES.value,
+    tell=functools.partial(print, file=sys.stderr),
+  )
+  report.conversion(network, _TARGET.value)
+
+
+def _evaluate_members(members: Sequence[str]) -> None:
+  from alexnet_jax import compilation, evaluate, processes, report
+  from alexnet_jax.errors import UserError
+
+  if _MODE.value != 'evaluate':
+    raise UserError(f'--members are evaluated; they need --mode=evaluate, not {_MODE.value}')
+  try:
+    weights = None if _MEMBER_WEIGHTS.value is None else [float(w) for w in _MEMBER_WEIGHTS.value]
+  except ValueError as error:
+    raise UserError(f'--member_weights must be numbers, as 1,1,2: {error}') from error
+  compilation.use_cache()
+  path = Path(_WORKDIR.value or Path('runs') / 'ensemble')
+  _join()
+  evaluation = evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value)
+  if processes.is_first():
+    report.evaluation(path, evaluation)
+
+
+def _sweep(config: ConfigDict) -> int:
+  """Runs what is missing and draws up the table; returns the exit code."""
+  from alexnet_jax import report, sweep, sweep_report, sweep_runner, workdir
+  from alexnet_jax.errors import UserError
+
+  if _SWEEP.value is None or _CONFIG.value is None:
+    raise UserError(
+      'which sweep, of what? Give --sweep=configs/sweeps/ablations.py and --config=configs/digits.py'
+    )
+  flag = flags.FLAGS['config']
+  config_file = config_flags.get_config_filename(flag)
+  name = Path(_SWEEP.value).stem
+  plan = sweep.plan(
+    name,
+    sweep.chosen(sweep.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
+    config,
+    Path(_WORKDIR.value or Path('runs') / f'{name}_{Path(config_file).stem}'),
+    config_file=config_file,
+    overrides=config_flags.get_override_values(flag),
+  )
+  sweep.check_folder(plan)
+  runs = sweep_runner.missing(plan)
+  if _LIST.value:
+    sweep.write(plan)
+    for run in runs:
+      print(f'{host.program()} {shlex.join(run.command)}')
+    return 0
+  program = os.path.abspath(sys.argv[0])
+  with workdir.alone(plan.path):
+    sweep.write(plan)
+    if _JOBS.value > 1:
+      sweep_runner.prepare_data(runs, program)
+    failures = sweep_runner.run_all(runs, _JOBS.value, program)
+  report.sweep(*sweep_report.write(plan.path))
+  for failed, reason in failures.items():
+    print(f'{host.program_name()}: {failed} failed: {reason}', file=sys.stderr)
+  return 1 if failures else 0
+
+
+def _leave(code: int) -> None:
+  """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
+  shown = b'\x1b[?25h' if os.isatty(2) else b''
+  os.write(2, shown + b'\nstopped; the same command goes on from here\n')
+  os._exit(code)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs one mode; returns the exit code."""
+  from alexnet_jax.errors import EXIT_AGAIN, Stopped, UserError
+  from alexnet_jax.signals import PREEMPTION
+
+  logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
+  quiet.pass_over_broken_writes()
+  try:
+    if len(argv) > 1:
+      raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
+    several = host.launched(os.environ) > 1 or _COORDINATOR.value is not None
+    if _MODE.value not in ('train', 'evaluate') and several:
+      raise UserError(
+        f'--mode={_MODE.value} is for one process; start it without srun, mpirun or --coordinator'
+      )
+    if _MODE.value == 'convert':
+      _convert()
+      return 0
+    if _MODE.value == 'figures' and _WORKDIR.value:
+      from alexnet_jax import report, sweep, sweep_report
+
+      if Path(_WORKDIR.value, sweep.FILE_NAME).exists():
+        report.sweep(*sweep_report.write(_WORKDIR.value))
+        return 0
+    if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
+      _evaluate_members(_MEMBERS.value or [])
+      return 0
+    if _SWEEP.value is not None and _MODE.value != 'sweep':
+      raise UserError(f'--sweep needs --mode=sweep, not {_MODE.value}')
+    if _MODE.value == 'sweep':
+      return _sweep(_CONFIG.value)
+    config, path = _config_and_workdir()
+    if _MODE.value in ('train', 'prepare'):
+      # Until the loop, which saves, takes the signals itself, there is nothing to save.
+      signal.signal(signal.SIGINT, lambda *_: _leave(0))
+      for signum in PREEMPTION:
+        signal.signal(signum, lambda *_: _leave(EXIT_AGAIN))
+    _run(config, path)
+  except Stopped as stopped:
+    from alexnet_jax import processes
+
+    if processes.is_first():
+      print('stopped and saved; the same command goes on from here', file=sys.stderr)
+    return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
+  except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
+    message = f'{host.program_name()}: {error}'
+    if isinstance(error, OSError):
+      message += '\nOnce that is mended, give the same command again.'
+    _fail(message, 1)
+  except KeyboardInterrupt:
+    return 130
+  return 0
+
+
+def command() -> None:
+  """Runs the program: `python launch.py` in a checkout, `alexnet` where it is installed."""
+  host.prepare_process()
+  app.run(main, flags_parser=_parse)
