@@ -1,8 +1,9 @@
 """The four-layer net on CIFAR-10: three convolutions and a classifier.
 
-The net of the paper's section 3.1 (figure 1) is "a four-layer convolutional network"; this is the
-2012 code's (`example-layers/layers-18pct.cfg`), with its norm within each map after the first two
-pools, mean and maximum pools, its rates and its weight decays.
+The net of the paper's section 3.1 (figure 1) is "a four-layer convolutional network", of which the
+paper says no more. That it is this one of the 2012 code (`example-layers/layers-18pct.cfg`) is
+inferred from the number of its layers. Norms within each map follow the first two pools, of which one
+takes the maximum and one, as the third, the mean; rates and weight decays are that file's.
 
 Command:  python launch.py --config=configs/cifar10.py --config.data.data_dir=TFDS_FOLDER
 Cost:     28 epochs of 50,000 images, 48 s each on 2 cores.

@@ -1,7 +1,7 @@
 """The conv-local net with response normalisation on CIFAR-10: 11 % error.
 
-cuda-convnet's `layers-conv-local-11pct.cfg`, the "four-layer CNN" with normalisation of the
-paper's section 3.3 (2,112,970 parameters). It differs from the 13 % net in more than the norms:
+cuda-convnet's `layers-conv-local-11pct.cfg` (2,112,970 parameters); that it is the "four-layer CNN" with
+normalization of the paper's section 3.3 is inferred from its error. It differs from the 13 % net in more than the norms:
 conv3 has 64 maps, and fc8 more weight decay.
 
 Command:  python launch.py --config=configs/cifar10_11pct.py --config.data.data_dir=TFDS_FOLDER

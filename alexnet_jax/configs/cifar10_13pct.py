@@ -1,7 +1,8 @@
 """The conv-local net on CIFAR-10: two convolutions, two locally connected layers, 13 % error.
 
-The source's `example-layers/layers-conv-local-13pct.cfg`, the "four-layer CNN" without
-normalisation of the paper's section 3.3, on 24x24 crops and mirror images (1,116,490 parameters).
+The source's `example-layers/layers-conv-local-13pct.cfg`, on 24x24 crops and mirror images (1,116,490
+parameters). That it is the "four-layer CNN" without normalization of the paper's section 3.3 is
+inferred from its error.
 
 Command:  python launch.py --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
 Cost:     520 epochs of 50,000 images.

@@ -1,6 +1,6 @@
 """The net with a sixth convolutional layer over the last pool.
 
-Paper, section 6.1 ("1 CNN*") and the source's nets 146: conv6 has 256 kernels of 3x3 that read
+Paper, section 6 ("1 CNN*" of table 2) and the source's nets 146: conv6 has 256 kernels of 3x3 that read
 both columns, and no pool (61,555,304 parameters). This is the net alone, from scratch. The paper
 has two steps, which are configs/imagenet_conv6_pretrain.py, on a larger ImageNet, and
 configs/imagenet_conv6_finetune.py.

@@ -1,13 +1,13 @@
 """First step of the paper's "1 CNN*": the net with conv6 on the Fall 2011 ImageNet, all its classes.
 
-Paper, section 6.1, and the source's net 146 for 2011 (`layer-params-146-2011.cfg`): 21,843 classes,
+Paper, section 6, and the source's net 146 for 2011 (`layer-params-146-2011.cfg`): 21,843 classes,
 and 1024 + 1024 linear units between fc7 and the classes, without which those alone would have 90
 million weights (110,605,267 parameters in all).
 
 Command:  python launch.py --config=configs/imagenet_conv6_pretrain.py --config.data.data_dir=FOLDER
           where FOLDER has a folder of images for each synset; a copy that lacks some takes
           --config.model.num_classes as many as it has
-Cost:     8 epochs of 15 million images, 4.5 GFLOP an image: 5.4e17 FLOP.
+Cost:     8 epochs of 15 million images, 4.56 GFLOP an image: 5.5e17 FLOP.
 Expected: no figure of this net's is known; not run here.
 """
 
@@ -26,7 +26,7 @@ def get_config() -> config_dict.ConfigDict:
   config.data.validation_fraction = 0.01
   # 0.01, and 0.001 from epoch 6. The source took conv1 to conv6 from the same net trained on the
   # 2009 release (configs/imagenet_fall2009.py, train.init_from) and trained them at a tenth of the
-  # rate throughout.
+  # rate, 0.001, until the other layers came down to it at epoch 6.
   config.optimizer.cut_epochs = (6,)
   config.train.num_epochs = 8
   return config
