@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -53,12 +54,14 @@ print(float(np.abs(np.asarray(logits) - np.load(f'{folder}/logits.npy')).max()))
 
 
 def run(python: str, *arguments: str) -> str:
-  """What a command prints last; raises RuntimeError with the last line of its errors."""
+  """What a command prints last; raises RuntimeError with the line that names its error."""
   done = subprocess.run(
     [python, *arguments], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ)
   )
   if done.returncode:
-    raise RuntimeError((done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1])
+    lines = done.stderr.strip().splitlines() or [f'exit code {done.returncode}']
+    named = [line for line in lines if re.match(r'[\w.]*(Error|Exception): ', line)]
+    raise RuntimeError((named or lines)[-1])
   return (done.stdout.strip().splitlines() or [''])[-1]
 
 
