@@ -310,6 +310,16 @@ def _parser(description: str) -> argparse.ArgumentParser:
   return parser
 
 
+def take_turns(contestants: Sequence[Contestant], rounds: int, steps: int) -> None:
+  """Runs so many rounds, in each of which every contestant has a turn, and ends them."""
+  for number in range(rounds):
+    print(f'round {number + 1} of {rounds}', file=sys.stderr)
+    for contestant in contestants:
+      contestant.turn(steps)
+  for contestant in contestants:
+    contestant.ends()
+
+
 def _figures(contestant: Contestant) -> dict[str, Any]:
   seconds, ready, images = contestant.seconds, contestant.ready, contestant.images
   rates = sorted(images / one for one in seconds)
@@ -342,12 +352,7 @@ def main(mode: str, description: str) -> None:
 
   with tempfile.TemporaryDirectory() as cache:
     contestants = list(_contestants(args, mode, cache))
-    for number in range(args.rounds):
-      print(f'round {number + 1} of {args.rounds}', file=sys.stderr)
-      for contestant in contestants:
-        contestant.turn(args.steps)
-    for contestant in contestants:
-      contestant.ends()
+    take_turns(contestants, args.rounds, args.steps)
     figures = [_figures(contestant) for contestant in contestants]
     args.peer_precision = []
     for again in _contestants(

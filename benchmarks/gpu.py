@@ -31,12 +31,13 @@ os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch wants
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from communication import training_flop  # noqa: E402
 
-from alexnet_jax import augment, evaluate, experiment, memory, metrics, train  # noqa: E402
+from alexnet_jax import augment, evaluate, experiment, memory, metrics, summary, train  # noqa: E402
 from alexnet_jax import mesh as mesh_lib  # noqa: E402
 from configs import imagenet  # noqa: E402
 
-FLOP = {'train': 4.13e9, 'predict': 1.449e9}  # an image; no gradient of the image is needed
+MODES = ('train', 'predict')
 
 
 def log(*words: object) -> None:
@@ -128,7 +129,7 @@ def matrix_product(precision: str) -> float:
 
 def peers(batch_sizes: list[int]) -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
   """Starts PyTorch's, compiled, channels_last, in bfloat16."""
-  for mode, batch_size in itertools.product(FLOP, batch_sizes):
+  for mode, batch_size in itertools.product(MODES, batch_sizes):
     command = [
       sys.executable, str(ROOT / 'benchmarks/pytorch_peer.py'), '--device=cuda', '--channels_last',
       '--precision=bfloat16', f'--mode={mode}', f'--batch_size={batch_size}',
@@ -198,7 +199,7 @@ def main() -> None:
     )
   ours = {
     (mode, size, precision): programs(mode, size, precision)
-    for mode, size, precision in itertools.product(FLOP, sizes, ('bfloat16', 'float32'))
+    for mode, size, precision in itertools.product(MODES, sizes, ('bfloat16', 'float32'))
   }
   products = {precision: matrix_product(precision) for precision in ('bfloat16', 'float32')}
   log(', '.join(f'{name} product: {flop / 1e12:.0f} TFLOP/s' for name, flop in products.items()))
@@ -210,8 +211,11 @@ def main() -> None:
       rates[mode, size, 'PyTorch bfloat16'].append(peer_rate(process, size))
   for _, _, process in others:
     process.kill()
+  net = experiment.make_network(imagenet.get_config())
+  forward = 2 * sum(row.multiply_adds for row in summary.rows(net))
+  of_image = {'train': training_flop(net), 'predict': forward}
   for (mode, size, name), found in sorted(rates.items()):
-    flop = statistics.median(found) * FLOP[mode]
+    flop = statistics.median(found) * of_image[mode]
     share = f', {flop / products[name]:.2f} of the product' if name in products else ''
     log(f'{mode:8} {size:5} {name:17} {spread(found)}, {flop / 1e12:.0f} TFLOP/s{share}')
   for (mode, size, precision), (_, program) in ours.items():

@@ -4,13 +4,15 @@ r"""Trains on a folder of photographs that are held in an accelerator's memory, 
     --run="base" --run="raw:augment.pixel_scale=1.0;model.conv1.weight_std=0.01" --seeds=0,1
 
 PHOTOS/train/CLASS/* and PHOTOS/val/CLASS/* are decoded once, scaled to data.image_size and put on the
-device, which cuts the crops there: the same order, crops and step as `launch.py` has (dropout and
-lighting too, for seed 0), and no host that feeds them. A run ends with train.num_epochs, or at its plateau: when the rule has no cuts left and
-again sees no improvement for optimizer.patience epochs. Of each run OUT/metrics.jsonl.gz has every
-epoch's figures and the colour selectivity of conv1's columns, OUT/kernels.npz conv1's kernels, and
-OUT/predictions.npz the probabilities of the validation images, by centre crop and by ten views, at the
-epoch with the lowest validation error. `--again` repeats the best of the runs with other fields, and
-adds the training images nearest to each validation image by fc7. Everything is written as it comes, and `--seconds` ends the program in time.
+device, which cuts the crops there: order, crops and step are those of `launch.py` (for seed 0 dropout
+and lighting too), and no host feeds them. A run ends with train.num_epochs, or at its plateau: when
+the rule has no cuts left and again sees no improvement for optimizer.patience epochs.
+
+OUT/metrics.jsonl.gz has every epoch's figures and the color selectivity of conv1's columns;
+OUT/kernels.npz conv1's kernels, of runs with seed 0; OUT/predictions.npz the probabilities of the
+validation images, by center crop and by ten views, at the epoch with the lowest validation error.
+`--again` repeats the best run with other fields, and adds the training images nearest to each
+validation image by fc7. Results are written after each run; a run that `--seconds` cuts off is not kept.
 """
 
 import argparse
@@ -426,11 +428,11 @@ def _compiled_fields(config: ConfigDict) -> str:
 
 
 def draw(out: Path) -> None:
-  """Draws the curves of all runs, and conv1's kernels at the end of each."""
+  """Draws the curves of the runs with seed 0, and conv1's kernels at the end of each."""
   from matplotlib.figure import Figure
 
   with gzip.open(out / 'metrics.jsonl.gz', 'rt') as file:
-    lines = [json.loads(line) for line in file]
+    lines = [line for line in map(json.loads, file) if line['seed'] == 0]
   curves = Figure(figsize=(9, 3.6), layout='constrained')
   errors, selectivity = curves.subplots(1, 2)
   for i, (name, group) in enumerate(itertools.groupby(lines, lambda line: line['run'])):

@@ -29,12 +29,7 @@ def _rates(args: argparse.Namespace, mode: str) -> list[contest.Contestant]:
     )
     for python in args.python
   ]
-  for number in range(args.rounds):
-    print(f'round {number + 1} of {args.rounds}', file=sys.stderr)
-    for contestant in contestants:
-      contestant.turn(args.steps)
-  for contestant in contestants:
-    contestant.ends()
+  contest.take_turns(contestants, args.rounds, args.steps)
   return contestants
 
 
