@@ -5,6 +5,12 @@
 Each interpreter is of an environment with a version of JAX and the project's other dependencies; the
 project itself is this checkout. The contestants are those of `train_step.py` and `predict.py`: of
 one mode, all versions take turns.
+
+With `--flags` every version also runs with these XLA_FLAGS in place of the options that
+`compilation.py` chooses; several values are separated by semicolons:
+
+  python benchmarks/versions.py --python=jax012/bin/python --mode=train \
+    --flags='--xla_cpu_experimental_ynn_fusion_type=;--xla_cpu_use_fusion_emitters=false'
 """
 
 import argparse
@@ -21,13 +27,16 @@ def _rates(args: argparse.Namespace, mode: str) -> list[contest.Contestant]:
   """The contestants of a mode, one a version, their turns done."""
   contestants = [
     contest.start(
-      f'{python}, {mode}',
+      f'{python}, {mode}, {flags}'.removesuffix(', '),
       args.batch_size,
-      contest.command(args.config, mode, args.batch_size, without=['library_fusions'] * args.plain),
-      dict(os.environ),
+      contest.command(
+        args.config, mode, args.batch_size, without=['library_fusions'] * bool(args.plain or flags)
+      ),
+      {**os.environ, 'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {flags}'.strip()},
       python,
     )
     for python in args.python
+    for flags in ('', *args.flags)
   ]
   contest.take_turns(contestants, args.rounds, args.steps)
   return contestants
@@ -56,28 +65,31 @@ def main() -> None:
   parser.add_argument('--batch_size', type=int, default=128)
   parser.add_argument('--rounds', type=int, default=5, help='turns of each version')
   parser.add_argument('--steps', type=int, default=2, help='steps that count in a turn')
+  parser.add_argument('--mode', type=lambda text: text.split(','), default=['train', 'predict'])
+  parser.add_argument(
+    '--flags', type=lambda text: text.split(';'), default=[], help='XLA_FLAGS to try, as a;b'
+  )
   parser.add_argument(
     '--plain', action='store_true', help="without XLA's options, as its CPU backend comes"
   )
   args = parser.parse_args()
-  trained, predicted = _rates(args, 'train'), _rates(args, 'predict')
+  rates = {mode: _rates(args, mode) for mode in args.mode}
   sys.path.insert(0, str(contest.ROOT))
   from alexnet_jax.display import print_table
 
   print_table(
     f'{args.config}, batch {args.batch_size}, images/s: medians of {args.rounds} turns, lowest -'
     f' highest; {contest.processor()}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}',
-    ('JAX', 'Python', 'flax', 'training', 'prediction', "XLA's options"),
+    ('JAX', 'Python', 'flax', *args.mode, "XLA's options"),
     [
       (
-        one.ready['versions']['jax'],
-        one.ready['python'],
-        one.ready['versions']['flax'],
-        _cell(one),
-        _cell(other),
-        _options(one.ready),
+        same[0].ready['versions']['jax'],
+        same[0].ready['python'],
+        same[0].ready['versions']['flax'],
+        *map(_cell, same),
+        same[0].name.partition('--')[2] or _options(same[0].ready),
       )
-      for one, other in zip(trained, predicted, strict=True)
+      for same in zip(*rates.values(), strict=True)
     ],
   )
 
