@@ -3,24 +3,34 @@
   classifier = alexnet_jax.load('runs/digits')
   classifier.predict('photograph.jpg')
 
-`alexnet_jax.inference` says more; training is `launch.py`'s, or `alexnet_jax.train`'s.
+`load` reads what `launch.py` has trained; `train_and_evaluate(config, workdir)` is what it calls.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from alexnet_jax.inference import load
+  from alexnet_jax.evaluation.inference import load
+  from alexnet_jax.models.alexnet import AlexNet
+  from alexnet_jax.training.train import train_and_evaluate
 
-__all__ = ['load']
+__all__ = ['AlexNet', 'load', 'train_and_evaluate']
 
 
 def __getattr__(name: str) -> Any:
-  """Imports `load` when it is first asked for: launch.py must see its flags before jax comes."""
-  if name != 'load':
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  from alexnet_jax.inference import load
+  """Imports a name when it is first asked for: launch.py must see its flags before jax comes."""
+  if name == 'AlexNet':
+    from alexnet_jax.models.alexnet import AlexNet
 
-  return load
+    return AlexNet
+  if name == 'load':
+    from alexnet_jax.evaluation.inference import load
+
+    return load
+  if name == 'train_and_evaluate':
+    from alexnet_jax.training.train import train_and_evaluate
+
+    return train_and_evaluate
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:

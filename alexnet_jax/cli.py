@@ -31,7 +31,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from alexnet_jax import host, quiet
+from alexnet_jax.utils import config_fields, host, silence
 
 # absl would describe the flags of the file that was started, and exit with 1.
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
@@ -142,8 +142,6 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 def _config_mistake(argv: Sequence[str]) -> str | None:
   """A message where --config names no file, or an override a field that the config does not have."""
-  from alexnet_jax import workdir
-
   given = [arg.lstrip('-').split('=', 1)[0] for arg in argv]
   if 'config' not in given:
     return None
@@ -153,7 +151,7 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   if not path.is_file():
     return f'there is no file {path} (--config); those of this project are in configs/'
   try:
-    known = dict(workdir.flatten(runpy.run_path(str(path))['get_config']().to_dict()))
+    known = dict(config_fields.flatten(runpy.run_path(str(path))['get_config']().to_dict()))
   except (ImportError, SyntaxError, KeyError, ValueError) as error:
     return f'{path} is no config, a Python file with get_config(): {error}'
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
@@ -203,8 +201,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _config_and_workdir() -> tuple[ConfigDict, Path]:
-  from alexnet_jax import experiment, workdir
-  from alexnet_jax.errors import UserError
+  from alexnet_jax import experiment
+  from alexnet_jax.checkpoints import workdir
+  from alexnet_jax.utils.errors import UserError
 
   if _CONFIG.value is not None:
     source = Path(config_flags.get_config_filename(flags.FLAGS['config']))
@@ -220,17 +219,17 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
 
 def _join() -> None:
   """Makes this process one of several where it is one, before jax looks for devices."""
-  from alexnet_jax import processes
+  from alexnet_jax.parallel import multihost
 
-  processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  multihost.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
 
 
 def _fail(message: str, code: int) -> NoReturn:
   """Ends the process with a message, of several processes printed once."""
-  if 'alexnet_jax.processes' in sys.modules:  # else nothing has been joined
-    from alexnet_jax import processes
+  if 'alexnet_jax.parallel.multihost' in sys.modules:  # else nothing has been joined
+    from alexnet_jax.parallel import multihost
 
-    code = processes.fail(message, code)
+    code = multihost.fail(message, code)
   else:
     print(message, file=sys.stderr)
   sys.stdout.flush()
@@ -241,37 +240,42 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _run(config: ConfigDict, path: Path) -> None:
   """Each mode imports what it needs, so that the others, and mistakes, take no time."""
-  from alexnet_jax import compilation, experiment, report
+  from alexnet_jax import experiment
+  from alexnet_jax.parallel import xla
+  from alexnet_jax.reports import printed
 
   experiment.check(config)
-  compilation.use_cache()
+  xla.use_cache()
   if _MODE.value in ('train', 'evaluate'):
     _join()
   if _MODE.value == 'summary':
-    report.network(config)
+    printed.network(config)
   elif _MODE.value == 'evaluate':
-    from alexnet_jax import evaluate, processes
+    from alexnet_jax.evaluation import evaluate
+    from alexnet_jax.parallel import multihost
 
     evaluation = evaluate.evaluate_workdir(path, config)
-    if processes.is_first():
-      report.evaluation(path, evaluation)
+    if multihost.is_first():
+      printed.evaluation(path, evaluation)
   elif _MODE.value == 'figures':
-    from alexnet_jax import gallery
+    from alexnet_jax.reports import plot_run
 
-    report.pictures(path, *gallery.draw(path, config, _LAYER.value, _COMPARE.value))
+    printed.pictures(path, *plot_run.draw(path, config, _LAYER.value, _COMPARE.value))
   elif _MODE.value == 'prepare':
-    report.preparation(config)
+    printed.preparation(config)
   else:
-    from alexnet_jax import processes, train
+    from alexnet_jax.parallel import multihost
+    from alexnet_jax.training import train
 
     result = train.train_and_evaluate(config, path)
-    if processes.is_first():
-      report.training(config, path, result)
+    if multihost.is_first():
+      printed.training(config, path, result)
 
 
 def _convert() -> None:
-  from alexnet_jax import convert, report
-  from alexnet_jax.errors import UserError
+  from alexnet_jax.convert.convert import convert
+  from alexnet_jax.reports import printed
+  from alexnet_jax.utils.errors import UserError
 
   if _SOURCE.value is None or _TARGET.value is None:
     raise UserError(
@@ -286,12 +290,14 @@ def _convert() -> None:
     class_names=_CLASS_NAMES.value,
     tell=functools.partial(print, file=sys.stderr),
   )
-  report.conversion(network, _TARGET.value)
+  printed.conversion(network, _TARGET.value)
 
 
 def _evaluate_members(members: Sequence[str]) -> None:
-  from alexnet_jax import compilation, evaluate, processes, report
-  from alexnet_jax.errors import UserError
+  from alexnet_jax.evaluation import evaluate
+  from alexnet_jax.parallel import multihost, xla
+  from alexnet_jax.reports import printed
+  from alexnet_jax.utils.errors import UserError
 
   if _MODE.value != 'evaluate':
     raise UserError(f'--members are evaluated; they need --mode=evaluate, not {_MODE.value}')
@@ -299,18 +305,19 @@ def _evaluate_members(members: Sequence[str]) -> None:
     weights = None if _MEMBER_WEIGHTS.value is None else [float(w) for w in _MEMBER_WEIGHTS.value]
   except ValueError as error:
     raise UserError(f'--member_weights must be numbers, as 1,1,2: {error}') from error
-  compilation.use_cache()
+  xla.use_cache()
   path = Path(_WORKDIR.value or Path('runs') / 'ensemble')
   _join()
   evaluation = evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value)
-  if processes.is_first():
-    report.evaluation(path, evaluation)
+  if multihost.is_first():
+    printed.evaluation(path, evaluation)
 
 
 def _sweep(config: ConfigDict) -> int:
   """Runs what is missing and draws up the table; returns the exit code."""
-  from alexnet_jax import report, sweep, sweep_report, sweep_runner, workdir
-  from alexnet_jax.errors import UserError
+  from alexnet_jax.checkpoints import workdir
+  from alexnet_jax.sweeps import report, runner, spec
+  from alexnet_jax.utils.errors import UserError
 
   if _SWEEP.value is None or _CONFIG.value is None:
     raise UserError(
@@ -319,28 +326,28 @@ def _sweep(config: ConfigDict) -> int:
   flag = flags.FLAGS['config']
   config_file = config_flags.get_config_filename(flag)
   name = Path(_SWEEP.value).stem
-  plan = sweep.plan(
+  plan = spec.plan(
     name,
-    sweep.chosen(sweep.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
+    spec.chosen(spec.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
     config,
     Path(_WORKDIR.value or Path('runs') / f'{name}_{Path(config_file).stem}'),
     config_file=config_file,
     overrides=config_flags.get_override_values(flag),
   )
-  sweep.check_folder(plan)
-  runs = sweep_runner.missing(plan)
+  spec.check_folder(plan)
+  runs = runner.missing(plan)
   if _LIST.value:
-    sweep.write(plan)
+    spec.write(plan)
     for run in runs:
       print(f'{host.program()} {shlex.join(run.command)}')
     return 0
   program = os.path.abspath(sys.argv[0])
   with workdir.alone(plan.path):
-    sweep.write(plan)
+    spec.write(plan)
     if _JOBS.value > 1:
-      sweep_runner.prepare_data(runs, program)
-    failures = sweep_runner.run_all(runs, _JOBS.value, program)
-  report.sweep(*sweep_report.write(plan.path))
+      runner.prepare_data(runs, program)
+    failures = runner.run_all(runs, _JOBS.value, program)
+  report.show(*report.write(plan.path))
   for failed, reason in failures.items():
     print(f'{host.program_name()}: {failed} failed: {reason}', file=sys.stderr)
   return 1 if failures else 0
@@ -355,11 +362,11 @@ def _leave(code: int) -> None:
 
 def main(argv: Sequence[str]) -> int:
   """Runs one mode; returns the exit code."""
-  from alexnet_jax.errors import EXIT_AGAIN, Stopped, UserError
-  from alexnet_jax.signals import PREEMPTION
+  from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError
+  from alexnet_jax.utils.signals import PREEMPTION
 
   logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
-  quiet.pass_over_broken_writes()
+  silence.pass_over_broken_writes()
   try:
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
@@ -372,10 +379,10 @@ def main(argv: Sequence[str]) -> int:
       _convert()
       return 0
     if _MODE.value == 'figures' and _WORKDIR.value:
-      from alexnet_jax import report, sweep, sweep_report
+      from alexnet_jax.sweeps import report, spec
 
-      if Path(_WORKDIR.value, sweep.FILE_NAME).exists():
-        report.sweep(*sweep_report.write(_WORKDIR.value))
+      if Path(_WORKDIR.value, spec.FILE_NAME).exists():
+        report.show(*report.write(_WORKDIR.value))
         return 0
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
       _evaluate_members(_MEMBERS.value or [])
@@ -392,9 +399,9 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(signum, lambda *_: _leave(EXIT_AGAIN))
     _run(config, path)
   except Stopped as stopped:
-    from alexnet_jax import processes
+    from alexnet_jax.parallel import multihost
 
-    if processes.is_first():
+    if multihost.is_first():
       print('stopped and saved; the same command goes on from here', file=sys.stderr)
     return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's

@@ -11,22 +11,14 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import (
-  augment,
-  compilation,
-  dataset,
-  images,
-  optimizer,
-  prepare,
-  records,
-  sources,
-  statistics,
-  workdir,
-)
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError, first_line
-from alexnet_jax.model import AlexNet, alexnet, parameter_shapes
+from alexnet_jax import optimizer
+from alexnet_jax.data import augment, dataset, images, prepare, sources, statistics, tfds_reader
+from alexnet_jax.models.alexnet import AlexNet, alexnet, parameter_shapes
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.parallel import xla
+from alexnet_jax.utils import config_fields
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError, first_line
 
 
 def resolved(config: ConfigDict) -> dict[str, Any]:
@@ -47,8 +39,8 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
     return tuple(map(tuples, part)) if isinstance(part, list) else part
 
   config = ConfigDict(tuples(value))
-  there = dict(workdir.flatten(value))
-  for field, before in workdir.ADDED_FIELDS.items():
+  there = dict(config_fields.flatten(value))
+  for field, before in config_fields.ADDED_FIELDS.items():
     section, _, name = field.partition('.')
     if section in config and field not in there:
       config[section][name] = before
@@ -98,7 +90,7 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
     UserError: a field is missing, or has a value of another kind, or one that cannot be used.
   """
   try:
-    fields = dict(workdir.flatten(value))
+    fields = dict(config_fields.flatten(value))
     for field, kind in _KINDS.items():
       if not isinstance(fields.get(field), kind | None):
         raise UserError(f'{field} is {fields[field]!r}')
@@ -139,7 +131,7 @@ def check(config: ConfigDict) -> None:
   one_of = {
     'augment.mean': (config.augment.mean, augment.MEANS),
     'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
-    'train.precision': (config.train.precision, compilation.PRECISIONS),
+    'train.precision': (config.train.precision, xla.PRECISIONS),
     'optimizer.batch_size_rule': (config.optimizer.batch_size_rule, optimizer.BATCH_SIZE_RULES),
     'data.encoding': (config.data.encoding, ('auto', *images.ENCODINGS)),
   }
@@ -291,7 +283,7 @@ def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, Any]:
     UserError: the data are not there, cannot be prepared, or do not have the network's classes.
   """
   builder = _builder(config, display)
-  names = dataset.DIGITS if builder is None else records.class_names(builder)
+  names = dataset.DIGITS if builder is None else tfds_reader.class_names(builder)
   if config.model.num_classes is None:
     config = config.copy_and_resolve_references()
     config.model.num_classes = len(names)
@@ -324,15 +316,15 @@ def _builder(config: ConfigDict, display: Display) -> Any:
   if data.name == 'digits':
     return None
   data_dir = os.path.expanduser(data.data_dir) if data.data_dir else None
-  prepared_dir = Path(data.prepared_dir or records.default_data_dir()).expanduser()
+  prepared_dir = Path(data.prepared_dir or tfds_reader.default_data_dir()).expanduser()
   source: sources.Source
   if data.name == 'folder':
     if not data_dir:
       raise UserError('which folder of images? Give it with --config.data.data_dir=PATH')
     source = sources.open_folder(data_dir, data.validation_fraction)
   else:
-    builder = records.open_builder(data.name, data_dir)
-    name, where = records.plain_name(builder), Path(data_dir or records.default_data_dir())
+    builder = tfds_reader.open_builder(data.name, data_dir)
+    name, where = tfds_reader.plain_name(builder), Path(data_dir or tfds_reader.default_data_dir())
     if (
       name == 'imagenet2012'
       and not builder.is_prepared()
@@ -348,10 +340,10 @@ def _builder(config: ConfigDict, display: Display) -> Any:
         display.line(
           f'{name} is not in {where} yet: tfds downloads and prepares it there, which takes internet'
         )
-        records.let_tfds_prepare(builder)
-      if not records.needs_shrinking(builder, data.image_size):
+        tfds_reader.let_tfds_prepare(builder)
+      if not tfds_reader.needs_shrinking(builder, data.image_size):
         return builder
-      source = records.TfdsSource(builder)
+      source = tfds_reader.TfdsSource(builder)
     if name == 'imagenet2012':
       sources.check_synsets(source.class_names)
 
@@ -386,7 +378,7 @@ def _open_prepared(config: ConfigDict, directory: Path) -> Any:
       f'{directory} holds {found} images, but data.encoding is {config.data.encoding!r}; remove'
       ' it, or choose another folder with data.prepared_dir'
     )
-  return records.open_directory(directory)
+  return tfds_reader.open_directory(directory)
 
 
 def load_split(config: ConfigDict, builder: Any, split: str) -> dataset.Split:

@@ -25,7 +25,7 @@ _WRITE = """
 import sys
 import jax, numpy as np
 import alexnet_jax
-from alexnet_jax import dataset
+from alexnet_jax.data import dataset
 folder = sys.argv[1]
 images = dataset.digits('validation').images
 np.save(f'{folder}/logits.npy', alexnet_jax.load(f'{folder}/checkpoint').logits(images))
@@ -35,7 +35,7 @@ print(jax.__version__)
 _READ = """
 import sys
 import jax, numpy as np
-from alexnet_jax import dataset
+from alexnet_jax.data import dataset
 folder, kind, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
 images = dataset.digits('validation').images
 if kind == 'jaxexport':

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax import host
+from alexnet_jax.utils import host
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,9 +40,11 @@ def main() -> None:
   import jax
   import jax.numpy as jnp
 
-  from alexnet_jax import compilation, experiment, layers, summary
-  from alexnet_jax.display import print_table
-  from alexnet_jax.model import AlexNet
+  from alexnet_jax import experiment
+  from alexnet_jax.models import layers, summary
+  from alexnet_jax.models.alexnet import AlexNet
+  from alexnet_jax.parallel import xla
+  from alexnet_jax.utils.display import print_table
 
   config = runpy.run_path(args.config)['get_config']()
   net = experiment.make_network(config)
@@ -50,7 +52,7 @@ def main() -> None:
   images = jax.random.normal(jax.random.key(1), shape).astype(args.precision)
   params = net.init(jax.random.key(0), images[:1])['params']
   positions = jnp.arange(args.batch_size)
-  options = compilation.options(jax.devices()[0].platform)
+  options = xla.options(jax.devices()[0].platform)
   rows = summary.rows(net)
   names = [row.layer for row in rows]
   dropout_key = jax.random.key(2)

@@ -32,11 +32,16 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, experiment, metrics, summary, train, trained
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.display import print_table
-from alexnet_jax.errors import UserError
-from alexnet_jax.model import CONVOLUTIONS, LAYERS, AlexNet
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.data import augment
+from alexnet_jax.evaluation import metrics
+from alexnet_jax.models import summary
+from alexnet_jax.models.alexnet import CONVOLUTIONS, LAYERS, AlexNet
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.training import train
+from alexnet_jax.utils.display import print_table
+from alexnet_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 KINDS = (
@@ -612,7 +617,7 @@ def compiled_step(config: ConfigDict, mesh: Mesh) -> str:
   }
   spread = mesh_lib.shardings(mesh, mesh_lib.BATCH)
   batch = {name: abstract(array, spread) for name, array in batch.items()}
-  arrays: Any = trained.abstract(net, config.data.image_size, mesh)['statistics']
+  arrays: Any = pretrained.abstract(net, config.data.image_size, mesh)['statistics']
   known = augment.Statistics(**arrays)
   everywhere = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
   lighting = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)

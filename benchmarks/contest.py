@@ -117,7 +117,7 @@ def command(
     config: a config's file.
     mode: train or predict.
     batch_size: images of a step.
-    precision: one of `compilation.PRECISIONS`.
+    precision: one of `xla.PRECISIONS`.
     column_devices: over how many devices the columns are spread.
     data_devices: over how many of those a batch is.
     without: which of TOGGLES are off.
@@ -171,7 +171,7 @@ def _contestants(
 def _work(options: dict[str, Any]) -> None:
   """Our contestant: builds a step, and runs it as it is asked."""
   sys.path.insert(0, str(ROOT))  # configs import each other; the package may not be installed
-  from alexnet_jax import host
+  from alexnet_jax.utils import host
 
   host.prepare_process()
   import jax
@@ -179,8 +179,13 @@ def _work(options: dict[str, Any]) -> None:
   import numpy as np
   from communication import training_flop
 
-  from alexnet_jax import augment, compilation, evaluate, experiment, metrics, summary, train
-  from alexnet_jax import mesh as mesh_lib
+  from alexnet_jax import experiment
+  from alexnet_jax.data import augment
+  from alexnet_jax.evaluation import evaluate, metrics
+  from alexnet_jax.models import summary
+  from alexnet_jax.parallel import mesh as mesh_lib
+  from alexnet_jax.parallel import xla
+  from alexnet_jax.training import train
 
   config = runpy.run_path(options['config'])['get_config']()
   config.train.batch_size = batch_size = options['batch_size']
@@ -241,7 +246,7 @@ def _work(options: dict[str, Any]) -> None:
   b = jnp.ones((inner, columns), options['precision'])
   product = jax.jit(
     lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32),
-    compiler_options=compilation.options(platform_name, fusions),
+    compiler_options=xla.options(platform_name, fusions),
   )
 
   def matmul() -> float:
@@ -266,7 +271,7 @@ def _work(options: dict[str, Any]) -> None:
     'argument_bytes': analysis.argument_size_in_bytes,
     'python': platform.python_version(),
     'versions': _versions(),
-    'options': compilation.options(platform_name, fusions),
+    'options': xla.options(platform_name, fusions),
   }
   print(json.dumps(ready), flush=True)
   for line in sys.stdin:
@@ -348,7 +353,7 @@ def main(mode: str, description: str) -> None:
     sys.exit(f'--without={",".join(unknown)}: it may be {" or ".join(TOGGLES)}')
   if args.peer and importlib.util.find_spec('torch') is None:
     sys.exit('--peer needs PyTorch: pip install torch')
-  from alexnet_jax.display import print_table
+  from alexnet_jax.utils.display import print_table
 
   with tempfile.TemporaryDirectory() as cache:
     contestants = list(_contestants(args, mode, cache))

@@ -33,8 +33,13 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from communication import training_flop  # noqa: E402
 
-from alexnet_jax import augment, evaluate, experiment, memory, metrics, summary, train  # noqa: E402
-from alexnet_jax import mesh as mesh_lib  # noqa: E402
+from alexnet_jax import experiment  # noqa: E402
+from alexnet_jax.data import augment  # noqa: E402
+from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
+from alexnet_jax.models import summary  # noqa: E402
+from alexnet_jax.parallel import memory  # noqa: E402
+from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
+from alexnet_jax.training import train  # noqa: E402
 from configs import imagenet  # noqa: E402
 
 MODES = ('train', 'predict')

@@ -48,8 +48,11 @@ def _write(config_file: str, folder: Path) -> list[Path]:
   import jax
   import numpy as np
 
-  from alexnet_jax import augment, checkpoint, experiment, inference, trained
-  from alexnet_jax.model import parameter_shapes
+  from alexnet_jax import experiment
+  from alexnet_jax.checkpoints import checkpoint, pretrained
+  from alexnet_jax.data import augment
+  from alexnet_jax.evaluation import inference
+  from alexnet_jax.models.alexnet import parameter_shapes
 
   config = runpy.run_path(config_file)['get_config']()
   net = experiment.make_network(config)
@@ -60,8 +63,8 @@ def _write(config_file: str, folder: Path) -> list[Path]:
   mean = np.full((config.data.image_size, config.data.image_size, 3), 120, np.float32)
   found = augment.Statistics(mean, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
   names = [f'class {i}' for i in range(net.num_classes)]
-  network = trained.Trained(params, config, found, names, 1, '')
-  trained.write(folder / 'alexnet.safetensors', network)
+  network = pretrained.Trained(params, config, found, names, 1, '')
+  pretrained.write(folder / 'alexnet.safetensors', network)
   start = time.perf_counter()
   inference.export(network, folder / 'alexnet.jaxexport')
   print(f'exported in {time.perf_counter() - start:.1f} s', file=sys.stderr)
@@ -85,7 +88,7 @@ def main() -> None:
   parser.add_argument('--runs', type=int, default=5, help='processes of each kind')
   args = parser.parse_args()
 
-  from alexnet_jax.display import print_table
+  from alexnet_jax.utils.display import print_table
 
   rows = []
   with tempfile.TemporaryDirectory() as folder:

@@ -37,12 +37,15 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from alexnet_jax import dataset, evaluate, experiment, prepare, records, train
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax import statistics as statistics_lib
-from alexnet_jax.display import Display, print_table
-from alexnet_jax.errors import UserError
-from alexnet_jax.signals import Signals
+from alexnet_jax import experiment
+from alexnet_jax.data import dataset, prepare, tfds_reader
+from alexnet_jax.data import statistics as statistics_lib
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.training import train
+from alexnet_jax.utils.display import Display, print_table
+from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.signals import Signals
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ('originals', 'jpeg', 'raw', 'cifar10', 'resume', 'torch', 'training')
@@ -58,10 +61,10 @@ Contestant = Callable[[int], Generator[dataset.Batch]]
 
 @functools.cache
 def _split(directory: Path, split: str, size: int, in_memory: bool) -> dataset.Split:
-  builder = records.open_directory(directory)
+  builder = tfds_reader.open_directory(directory)
   if in_memory:
     return dataset.open_split(builder, split, size, memory_megabytes=10**6)
-  return records.RecordSplit(builder, split, size, BLOCK_BYTES)
+  return tfds_reader.RecordSplit(builder, split, size, BLOCK_BYTES)
 
 
 def ours(
@@ -98,7 +101,7 @@ def bare(
     crop: side of the crops.
     number: a seed.
   """
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   features = {
     'image': tf.io.FixedLenFeature([], tf.string),
     'label': tf.io.FixedLenFeature([], tf.int64),
@@ -190,7 +193,7 @@ def _resident() -> float:
   """MB that this process has with its libraries loaded."""
   with contextlib.suppress(ImportError):
     importlib.import_module('torch')
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   next(tf.data.Dataset.range(1).map(lambda x: x + 1, tf.data.AUTOTUNE).as_numpy_iterator())
   pages = int(Path('/proc/self/statm').read_text().split()[1])
   return pages * resource.getpagesize() / 1e6
@@ -277,7 +280,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   config.train.log_every_steps = options.train_steps
   experiment.check(config)
   mesh = experiment.make_mesh(config)
-  builder = records.open_directory(directory)
+  builder = tfds_reader.open_directory(directory)
   net, split = experiment.make_network(config), experiment.load_split(config, builder, 'train')
   if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:
     raise UserError(f'{steps} steps are more than an epoch; set --images={steps * batch_size}')
@@ -358,7 +361,7 @@ def _repeat(prepared: Path, place: Path, times: int) -> Path:
 
 def _prepare(originals: Any, folder: Path) -> Path:
   """Prepares some originals as JPEGs, in one shard."""
-  source = records.TfdsSource(originals)
+  source = tfds_reader.TfdsSource(originals)
   if source.splits['train'] < SAMPLE:
     raise UserError(f'{originals.data_path} has fewer than {SAMPLE} training images')
   source.splits = {'train': SAMPLE}
@@ -377,7 +380,7 @@ def _prepare(originals: Any, folder: Path) -> Path:
 
 def _write_raw(prepared: Path, path: Path) -> Path:
   """Writes the pixels of a data set as records."""
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   split = _split(prepared, 'train', SIZE, in_memory=True)
   with (
     contextlib.closing(dataset.whole_images(split)) as batches,
@@ -395,7 +398,7 @@ def _write_raw(prepared: Path, path: Path) -> Path:
 def _write_jpegs(prepared: Path, folder: Path) -> Path:
   """Writes a data set's images as files."""
   folder.mkdir(exist_ok=True)
-  examples = records.TfdsSource(records.open_directory(prepared)).examples('train', 0)
+  examples = tfds_reader.TfdsSource(tfds_reader.open_directory(prepared)).examples('train', 0)
   for number, example in enumerate(examples):
     (folder / f'{number}.jpg').write_bytes(example.encoded)
   return folder
@@ -403,14 +406,14 @@ def _write_jpegs(prepared: Path, folder: Path) -> Path:
 
 def _builder(name: str, data_dir: str) -> Any:
   """A prepared data set; raises UserError where there is none."""
-  builder = records.open_builder(name, data_dir)
+  builder = tfds_reader.open_builder(name, data_dir)
   if not builder.is_prepared():
     raise UserError(f'{data_dir} has no prepared {name}')
   return builder
 
 
 def _files(directory: Path) -> list[str]:
-  splits = records.open_directory(directory).info.splits
+  splits = tfds_reader.open_directory(directory).info.splits
   return [os.fspath(path) for path in splits['train'].filepaths]
 
 
@@ -487,7 +490,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 
 def _machine() -> str:
   """Hardware, versions and date."""
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   models = [
     line.split(':', 1)[1].strip()
     for line in Path('/proc/cpuinfo').read_text().splitlines()
@@ -565,6 +568,6 @@ def main() -> None:
 
 
 if __name__ == '__mp_main__':  # the process from which the contestants' are forked
-  records.import_tensorflow()
+  tfds_reader.import_tensorflow()
 if __name__ == '__main__':
   main()

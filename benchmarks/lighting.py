@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax import augment
-from alexnet_jax.display import print_table
+from alexnet_jax.data import augment
+from alexnet_jax.utils.display import print_table
 
 STD = 0.1  # of the draws
 DRAWS = 100_000

@@ -26,12 +26,12 @@ SINCE = 'STARTUP_BENCHMARK_SINCE'
 
 def _first_step(arguments: list[str]) -> None:
   """launch.py, but for printing when the first step has been dispatched, and ending there."""
-  from alexnet_jax import host
+  from alexnet_jax.utils import host
 
   host.prepare_process()
   sys.path.insert(0, str(ROOT))
   sys.argv = [str(ROOT / 'launch.py'), *arguments]
-  from alexnet_jax import train
+  from alexnet_jax.training import train
 
   make = train.make_train_step
 

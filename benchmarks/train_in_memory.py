@@ -40,20 +40,13 @@ import numpy as np  # noqa: E402
 from jax import lax  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from alexnet_jax import (  # noqa: E402
-  augment,
-  dataset,
-  evaluate,
-  experiment,
-  figures,
-  images,
-  metrics,
-  optimizer,
-  statistics,
-  train,
-  workdir,
-)
-from alexnet_jax import mesh as mesh_lib  # noqa: E402
+from alexnet_jax import experiment, optimizer  # noqa: E402
+from alexnet_jax.data import augment, dataset, images, statistics  # noqa: E402
+from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
+from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
+from alexnet_jax.reports import figures  # noqa: E402
+from alexnet_jax.training import train  # noqa: E402
+from alexnet_jax.utils import config_fields  # noqa: E402
 
 EVALUATION_BATCH = 512
 KEPT_EPOCHS = (0, 1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 50, 60, 70, 80, 90)  # of conv1's kernels
@@ -416,7 +409,7 @@ def feed(programs: Programs, data: Data, batch_size: int) -> float:
 
 def _compiled_fields(config: ConfigDict) -> str:
   """What of a config the compiled programs depend on: runs that agree in it share them."""
-  fields = workdir.flatten(config.to_dict())
+  fields = config_fields.flatten(config.to_dict())
   others = ('weight_std', 'bias', 'initialization', 'pixel_scale', 'crop_offsets', 'std', 'seed')
   kept = {
     name: value

@@ -75,7 +75,7 @@ def main() -> None:
   args = parser.parse_args()
   rates = {mode: _rates(args, mode) for mode in args.mode}
   sys.path.insert(0, str(contest.ROOT))
-  from alexnet_jax.display import print_table
+  from alexnet_jax.utils.display import print_table
 
   print_table(
     f'{args.config}, batch {args.batch_size}, images/s: medians of {args.rounds} turns, lowest -'

@@ -10,7 +10,7 @@ os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_opti
 import jax
 import pytest
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils.errors import UserError
 
 WITHOUT_TENSORFLOW = importlib.util.find_spec('tensorflow') is None
 

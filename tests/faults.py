@@ -37,7 +37,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.errors import EXIT_AGAIN
+from alexnet_jax.utils.errors import EXIT_AGAIN
 
 ROOT = Path(__file__).parents[1]
 TINY = (

@@ -43,23 +43,15 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_jax import (
-  checkpoint,
-  convert,
-  experiment,
-  figures,
-  images,
-  predictions,
-  prepare,
-  sources,
-  statistics,
-  sweep_report,
-  sweep_results,
-  sweep_runner,
-  trained,
-  workdir,
-)
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.convert.convert import convert
+from alexnet_jax.data import images, prepare, sources, statistics
+from alexnet_jax.evaluation import predictions
+from alexnet_jax.reports import figures
+from alexnet_jax.sweeps import report, runner
+from alexnet_jax.sweeps import results as sweep_results
+from alexnet_jax.utils.errors import UserError
 from tests import caffe_files, sweeps
 from tests import test_convert as networks
 from tests.small import small_config
@@ -336,9 +328,9 @@ def _read_pth(folder: Path) -> Any:
 
 def _safetensors(folder: Path) -> st.SearchStrategy[Input]:
   network = networks.random_network(small_config())
-  trained.write(folder / 'valid.safetensors', network)
+  pretrained.write(folder / 'valid.safetensors', network)
   convert.write(folder / 'valid.torch.safetensors', network)
-  trained.write_arrays(folder / 'plain.safetensors', networks.state_dict(), {'format': 'pt'})
+  pretrained.write_arrays(folder / 'plain.safetensors', networks.state_dict(), {'format': 'pt'})
   valid = [path.read_bytes() for path in sorted(folder.glob('*.safetensors'))]
   return _one_file('x.safetensors', [*map(mutated, valid), *map(mutated_safetensors, valid)])
 
@@ -393,7 +385,7 @@ def _checkpoints(folder: Path) -> st.SearchStrategy[Input]:
 
 @_format('checkpoint', _checkpoints)
 def _read_checkpoint(folder: Path) -> Any:
-  return trained.read(folder)
+  return pretrained.read(folder)
 
 
 def _configs(_: Path) -> st.SearchStrategy[Input]:
@@ -448,7 +440,7 @@ def write_sweep(folder: Path) -> None:
   for picture in folder.rglob('*.svg'):  # which nothing reads
     picture.unlink()
   (folder / 'tanh' / 'seed1').mkdir(parents=True, exist_ok=True)
-  (folder / 'tanh' / 'seed1' / sweep_runner.FAILURE).write_text('it failed')
+  (folder / 'tanh' / 'seed1' / runner.FAILURE).write_text('it failed')
 
 
 def _sweep_folders(folder: Path) -> st.SearchStrategy[Input]:
@@ -469,13 +461,13 @@ def _read_sweep(folder: Path) -> Any:
     sweep_results.markdown(results),
     sweep_results.table_csv(results),
     sweep_results.runs_csv(results),
-    sweep_report.html(results, []),
+    report.html(results, []),
   )
 
 
 @_format('sweep_page', _sweep_folders)
 def _write_sweep_page(folder: Path) -> Any:
-  return sweep_report.write(folder)
+  return report.write(folder)
 
 
 def _statistics(folder: Path) -> st.SearchStrategy[Input]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils.errors import UserError
 
 
 def refusal(function, *arguments, **keywords):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax.model import AlexNet, parameter_shapes
+from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from configs import digits
 
 

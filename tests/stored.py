@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from alexnet_jax import records
+from alexnet_jax.data import tfds_reader
 
 TRAIN, VALIDATION, SIZE = 40, 7, 10
 BLOCK = 17  # examples; with three shards of 13 or 14, no multiple of anything
@@ -30,7 +30,7 @@ def store(folder, name, splits, shards=1, encoding='png', shape=(None, None, 3),
     shape: what the data set says of its images.
     labelled: whether the labels are stored.
   """
-  _, tfds = records.import_tensorflow()
+  _, tfds = tfds_reader.import_tensorflow()
   classes = 1 + max(label for images in splits.values() for label in images)
   features = {'image': tfds.features.Image(shape=shape, encoding_format=encoding)}
   if labelled:
@@ -60,7 +60,7 @@ def store_numbers(folder):
 
 def open_records(folder, split='train', name='numbers', image_size=SIZE, block=None):
   """A split, shuffled in blocks of so many examples, or whole."""
-  builder = records.open_builder(name, str(folder))
+  builder = tfds_reader.open_builder(name, str(folder))
   info = builder.info.splits[split.split('[')[0]]
   each = info.num_bytes // info.num_examples
-  return records.RecordSplit(builder, split, image_size, each * block if block else 10**9)
+  return tfds_reader.RecordSplit(builder, split, image_size, each * block if block else 10**9)

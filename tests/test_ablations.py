@@ -4,12 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import augment, experiment, mesh, sweep, train
+from alexnet_jax import experiment
+from alexnet_jax.data import augment
+from alexnet_jax.parallel import mesh
+from alexnet_jax.sweeps import spec
+from alexnet_jax.training import train
 from configs import imagenet
 from configs.sweeps import ablations
 
 ABLATIONS = [
-  sweep.BASE, *(variant.name for variant in ablations.get_sweep(imagenet.get_config()).variants)
+  spec.BASE, *(variant.name for variant in ablations.get_sweep(imagenet.get_config()).variants)
 ]  # fmt: skip
 
 
@@ -17,7 +21,7 @@ ABLATIONS = [
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_every_ablation_takes_two_steps_of_the_papers_network(name, tmp_path):
   config = imagenet.get_config()
-  planned = sweep.plan(
+  planned = spec.plan(
     'ablations', ablations.get_sweep(config), config, tmp_path, config_file='x.py', overrides={}
   )
   variants = {run.variant: run.config for run in planned.runs}

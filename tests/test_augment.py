@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import augment, experiment
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.data import augment
+from alexnet_jax.utils.errors import UserError
 from tests.small import small_config
 
 turn = jax.jit(augment.turn)

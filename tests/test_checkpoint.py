@@ -12,8 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from alexnet_jax import checkpoint, mesh
-from alexnet_jax.errors import UserError
+from alexnet_jax.checkpoints import checkpoint
+from alexnet_jax.parallel import mesh
+from alexnet_jax.utils.errors import UserError
 
 DESCRIPTION = {
   'step': 3,

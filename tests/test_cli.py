@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from alexnet_jax import workdir
+from alexnet_jax.checkpoints import workdir
 from tests import sweeps
 
 ROOT = Path(__file__).parents[1]

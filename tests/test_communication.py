@@ -7,7 +7,8 @@ import math
 import jax
 import pytest
 
-from alexnet_jax import experiment, mesh
+from alexnet_jax import experiment
+from alexnet_jax.parallel import mesh
 from benchmarks import communication
 from benchmarks.communication import Exchange
 from configs import imagenet

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import compilation, experiment, layers
+from alexnet_jax import experiment
+from alexnet_jax.models import layers
+from alexnet_jax.parallel import xla
 from configs import imagenet
 from tests import reference
 
@@ -40,35 +42,35 @@ def cache(monkeypatch):
 
 
 def test_the_library_is_chosen_on_cpus_only(no_flags):
-  assert compilation.options('cpu').keys() == FASTER
-  assert compilation.options('cpu', library_fusions=False) == {}
-  assert compilation.options('gpu') == {}
+  assert xla.options('cpu').keys() == FASTER
+  assert xla.options('cpu', library_fusions=False) == {}
+  assert xla.options('gpu') == {}
 
 
 def test_a_version_that_was_not_measured_has_the_newest_choice_where_it_takes_it(
   no_flags, monkeypatch
 ):
-  monkeypatch.setattr(compilation.jaxlib.version, '__version__', '0.99.1')
+  monkeypatch.setattr(xla.jaxlib.version, '__version__', '0.99.1')
   known = RELEASE >= (0, 8)
-  assert compilation.options('cpu').keys() == ({NAME} if known else set())
+  assert xla.options('cpu').keys() == ({NAME} if known else set())
   if known:
-    described = compilation.describe('cpu')
+    described = xla.describe('cpu')
     assert f'{NAME}=LIBRARY_FUSION_TYPE' in described
     assert 'jaxlib 0.99.1 was not measured' in described
-  monkeypatch.setattr(compilation, 'takes', lambda **options: False)
-  assert compilation.options('cpu') == {}
-  assert compilation.describe('cpu') == 'none for cpu with jaxlib 0.99.1'
+  monkeypatch.setattr(xla, 'takes', lambda **options: False)
+  assert xla.options('cpu') == {}
+  assert xla.describe('cpu') == 'none for cpu with jaxlib 0.99.1'
 
 
 def test_an_option_or_a_value_that_xla_does_not_know_is_not_taken():
-  assert not compilation.takes(xla_no_such_option='1')
-  assert not compilation.takes(xla_disable_hlo_passes='x', xla_no_such_option='1')
-  assert compilation.takes(xla_disable_hlo_passes='cse_barrier_expander')
+  assert not xla.takes(xla_no_such_option='1')
+  assert not xla.takes(xla_disable_hlo_passes='x', xla_no_such_option='1')
+  assert xla.takes(xla_disable_hlo_passes='cse_barrier_expander')
 
 
 def test_the_user_s_own_choice_of_library_stands(monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', f'--{NAME}=LIBRARY_FUSION_TYPE_DOT')
-  assert compilation.options('cpu') == {}
+  assert xla.options('cpu') == {}
 
 
 def test_the_network_under_the_options_is_the_plain_one(no_flags):
@@ -86,7 +88,7 @@ def test_the_network_under_the_options_is_the_plain_one(no_flags):
     logits, pullback = jax.vjp(lambda params: net.apply({'params': params}, images)[0], params)
     return logits, pullback(weights)[0]
 
-  options = compilation.options('cpu')
+  options = xla.options('cpu')
   compiled = jax.jit(logits_and_gradients, compiler_options=options).lower(params, images).compile()
   assert ('__ynn_fusion' in compiled.as_text()) == bool(FASTER)
   actual = compiled(params, images)
@@ -99,7 +101,7 @@ def test_the_network_under_the_options_is_the_plain_one(no_flags):
 
 
 def test_products_of_any_shape_under_the_options_are_right(no_flags):
-  options = compilation.options('cpu')
+  options = xla.options('cpu')
   for rows, inner, columns in [(1, 1, 1), (3, 7, 5), (128, 33, 1), (1, 257, 64), (65, 64, 63)]:
     a = jax.random.normal(jax.random.key(0), (rows, inner))
     b = jax.random.normal(jax.random.key(1), (inner, columns))
@@ -134,7 +136,7 @@ def test_bfloat16_computes_in_bfloat16_and_sums_in_float32():
 
 def test_the_cache_is_the_user_s_own_folder(cache, monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  compilation.use_cache()
+  xla.use_cache()
   assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'alexnet_jax')
   assert (tmp_path / 'alexnet_jax').is_dir()
 
@@ -142,7 +144,7 @@ def test_the_cache_is_the_user_s_own_folder(cache, monkeypatch, tmp_path):
 def test_a_cache_that_the_user_chose_stands(cache, monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   jax.config.update('jax_compilation_cache_dir', '/somewhere')
-  compilation.use_cache()
+  xla.use_cache()
   assert jax.config.jax_compilation_cache_dir == '/somewhere'
   assert list(tmp_path.iterdir()) == []
 
@@ -150,13 +152,13 @@ def test_a_cache_that_the_user_chose_stands(cache, monkeypatch, tmp_path):
 def test_without_a_folder_to_write_there_is_no_cache(cache, monkeypatch, tmp_path):
   (tmp_path / 'file').write_text('')
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-  compilation.use_cache()
+  xla.use_cache()
   assert jax.config.jax_compilation_cache_dir is None
   if os.geteuid():  # root may write anywhere
     (tmp_path / 'read-only').mkdir()
     (tmp_path / 'read-only').chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'read-only'))
-    compilation.use_cache()
+    xla.use_cache()
     assert jax.config.jax_compilation_cache_dir is None
 
 

@@ -8,8 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax import experiment, summary, train
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.models import summary
+from alexnet_jax.training import train
+from alexnet_jax.utils.errors import UserError
 from configs import image_folder
 from tests import stored
 from tests.small import small_config

@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from alexnet_jax import augment, convert, experiment, trained
-from alexnet_jax.errors import UserError
-from alexnet_jax.model import parameter_shapes
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.convert.convert import convert
+from alexnet_jax.data import augment
+from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.utils.errors import UserError
 from configs import imagenet, imagenet_caffe, imagenet_torchvision
 from tests import caffe_files
 from tests.reference import QUICK_TO_COMPILE
@@ -232,7 +235,7 @@ def test_caffe_s_mean_image_is_subtracted_where_the_crop_lies(tmp_path):
   convert.convert(
     tmp_path / 'x.caffemodel', target, caffe_config(), mean=tmp_path / 'mean.binaryproto'
   )
-  assert_close(our_logits(trained.read(target)), caffe_logits(caffe_blobs(), mean))
+  assert_close(our_logits(pretrained.read(target)), caffe_logits(caffe_blobs(), mean))
 
 
 def tensorflow_layers():
@@ -313,7 +316,7 @@ def torchvision_images():
 
 
 def write_state_dict(path, arrays=None):
-  trained.write_arrays(path, state_dict() if arrays is None else arrays, {'format': 'pt'})
+  pretrained.write_arrays(path, state_dict() if arrays is None else arrays, {'format': 'pt'})
   return path
 
 
@@ -414,7 +417,7 @@ def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
   monkeypatch.setitem(sys.modules, 'torch', None)  # importing it would fail
   network = convert.read(source, torchvision_config())
   convert.write(tmp_path / 'x.torch.safetensors', network)
-  back = trained.read_arrays(tmp_path / 'x.torch.safetensors')
+  back = pretrained.read_arrays(tmp_path / 'x.torch.safetensors')
   assert back.keys() == state_dict().keys()
   for name, array in state_dict().items():
     np.testing.assert_array_equal(back[name], array.astype(dtype).astype(np.float32))
@@ -434,7 +437,7 @@ def random_network(config, mean_image=None):
     eigenvectors=np.eye(3, dtype=np.float32),
   )
   names = [f'class {label}' for label in range(config.model.num_classes)]
-  return trained.Trained(draw, config, statistics, names, 12, 'nowhere')
+  return pretrained.Trained(draw, config, statistics, names, 12, 'nowhere')
 
 
 def assert_same(a, b):
@@ -453,12 +456,12 @@ NETWORKS = {
 @pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
 def test_ours_to_a_state_dict_and_back_is_the_same_network(tmp_path, make_config):
   network = random_network(make_config())
-  trained.write(tmp_path / 'x.safetensors', network)
+  pretrained.write(tmp_path / 'x.safetensors', network)
   convert.convert(tmp_path / 'x.safetensors', tmp_path / 'x.torch.safetensors')
   with pytest.raises(UserError, match='convert it first'):
-    trained.read(tmp_path / 'x.torch.safetensors')
+    pretrained.read(tmp_path / 'x.torch.safetensors')
   convert.convert(tmp_path / 'x.torch.safetensors', tmp_path / 'back.safetensors')
-  assert_same(network, trained.read(tmp_path / 'back.safetensors'))
+  assert_same(network, pretrained.read(tmp_path / 'back.safetensors'))
 
 
 @pytest.mark.parametrize('layout', [convert.CAFFE, convert.TENSORFLOW, convert.TORCHVISION])
@@ -473,8 +476,8 @@ def test_decoding_undoes_encoding(layout, make_config):
 def test_a_state_dict_has_torchvision_s_names_and_groups_for_columns(tmp_path):
   convert.write(tmp_path / 'x.torch.safetensors', random_network(caffe_config()))
   arrays, metadata = (
-    trained.read_arrays(tmp_path / 'x.torch.safetensors'),
-    trained.read_metadata(tmp_path / 'x.torch.safetensors'),
+    pretrained.read_arrays(tmp_path / 'x.torch.safetensors'),
+    pretrained.read_metadata(tmp_path / 'x.torch.safetensors'),
   )
   expected = dict(
     zip(state_dict(), (a.shape for p in caffe_blobs().values() for a in p), strict=True)
@@ -535,7 +538,7 @@ def test_mean_and_class_names_come_from_files(tmp_path):
     mean=tmp_path / 'mean.binaryproto',
     class_names=tmp_path / 'names.txt',
   )
-  assert_same(network, trained.read(tmp_path / 'y.safetensors'))
+  assert_same(network, pretrained.read(tmp_path / 'y.safetensors'))
   assert network.class_names[3] == 'sort 3'
   np.testing.assert_array_equal(network.statistics.mean_image[..., 0], mean[2])  # red
   np.testing.assert_array_equal(network.statistics.eigenvalues, np.zeros(3))
@@ -789,7 +792,7 @@ def test_a_source_without_a_config_asks_for_it(tmp_path):
 
 
 def test_a_source_with_a_config_takes_no_other(tmp_path):
-  trained.write(tmp_path / 'x.safetensors', random_network(caffe_config()))
+  pretrained.write(tmp_path / 'x.safetensors', random_network(caffe_config()))
   with pytest.raises(UserError, match='brings its own config; leave --config out'):
     convert.read(tmp_path / 'x.safetensors', caffe_config())
 
@@ -831,10 +834,12 @@ def test_a_damaged_mean_color_is_named(tmp_path, text):
   network = random_network(small_config())
   convert.write(tmp_path / 'x.torch.safetensors', network)
   arrays, metadata = (
-    trained.read_arrays(tmp_path / 'x.torch.safetensors'),
-    trained.read_metadata(tmp_path / 'x.torch.safetensors'),
+    pretrained.read_arrays(tmp_path / 'x.torch.safetensors'),
+    pretrained.read_metadata(tmp_path / 'x.torch.safetensors'),
   )
-  trained.write_arrays(tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text})
+  pretrained.write_arrays(
+    tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text}
+  )
   with pytest.raises(UserError, match='has a mean_color that cannot be read'):
     convert.read(tmp_path / 'x.torch.safetensors')
 
@@ -861,7 +866,7 @@ def test_a_mean_or_names_that_do_not_fit_are_named(tmp_path):
 
 
 def test_launch_converts_and_says_what(tmp_path):
-  trained.write(tmp_path / 'x.safetensors', random_network(small_config()))
+  pretrained.write(tmp_path / 'x.safetensors', random_network(small_config()))
   target = tmp_path / 'x.torch.safetensors'
   code, out, _ = launch(
     '--mode=convert', f'--source={tmp_path / "x.safetensors"}', f'--target={target}'

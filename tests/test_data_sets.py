@@ -9,7 +9,11 @@ import pytest
 import requests
 from PIL import Image
 
-from alexnet_jax import dataset, evaluate, experiment, prepare, records, train, trained
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.data import dataset, prepare, tfds_reader
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.training import train
 from configs import (
   flowers,
   image_folder,
@@ -63,7 +67,7 @@ def store(folder, name, labels, **size):
     labels: of each split.
     size: of the images.
   """
-  _, tfds = records.import_tensorflow()
+  _, tfds = tfds_reader.import_tensorflow()
   folder.mkdir(exist_ok=True)
   builder = tfds.builder(name, data_dir=folder)
 
@@ -135,7 +139,7 @@ def test_places_trains_on_the_images_as_they_are_stored(tmp_path):
   config = config_of(places365_small, tmp_path)
   assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
   assert not (tmp_path / 'prepared').exists()
-  network = trained.read(tmp_path / 'run')
+  network = pretrained.read(tmp_path / 'run')
   assert len(network.class_names) == network.config.model.num_classes == 365
   assert network.class_names[:2] == ['airfield', 'airplane_cabin']
 
@@ -162,7 +166,7 @@ def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(
   of_training, held_out = colors(training), colors(validation)
   assert len({*of_training, *held_out}) == 30
   assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
-  network = trained.read(tmp_path / 'run')
+  network = pretrained.read(tmp_path / 'run')
   assert list(network.class_names) == ['dandelion', 'daisy', 'tulips', 'sunflowers', 'roses']
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
   whole = dataset.statistics(training)['mean_image'].mean(axis=(0, 1))
@@ -228,7 +232,7 @@ def test_a_part_of_a_split_that_cannot_be_is_named(tmp_path, split):
 
 @pytest.mark.parametrize('base', [flowers, imagenette, places365_small])
 def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
-  records.import_tensorflow()  # its absence would be what is said
+  tfds_reader.import_tensorflow()  # its absence would be what is said
 
   def fail(*args, **kwargs):
     raise requests.ConnectionError('Failed to resolve')

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax import augment, dataset, records
-from alexnet_jax.errors import UserError
-from alexnet_jax.images import fit_square
+from alexnet_jax.data import augment, dataset, tfds_reader
+from alexnet_jax.data.images import fit_square
+from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, make_image, open_records
 
@@ -30,7 +30,7 @@ def data_dir(tmp_path_factory):
 def open_numbers(data_dir, how, split='train'):
   """'numbers' in memory, streamed and shuffled whole, or in blocks."""
   if how == 'memory':
-    return dataset.open_split(records.open_builder('numbers', str(data_dir)), split, SIZE, 1)
+    return dataset.open_split(tfds_reader.open_builder('numbers', str(data_dir)), split, SIZE, 1)
   return open_records(data_dir, split, block=BLOCK if how == 'blocks' else None)
 
 
@@ -130,11 +130,11 @@ def test_digits_have_two_splits():
 
 
 def test_a_split_that_fits_is_held_in_memory(data_dir):
-  builder = records.open_builder('numbers', str(data_dir))
+  builder = tfds_reader.open_builder('numbers', str(data_dir))
   held = dataset.open_split(builder, 'train', 200, 5)  # 40 images of 200x200x3 bytes: 4.8 MB
   assert isinstance(held, dataset.ArraySplit)
   assert held.images.shape == (TRAIN, 200, 200, 3)
-  assert isinstance(dataset.open_split(builder, 'train', 200, 4), records.RecordSplit)
+  assert isinstance(dataset.open_split(builder, 'train', 200, 4), tfds_reader.RecordSplit)
 
 
 @pytest.mark.parametrize('batch_size', [1, 12, 40, 100])
@@ -317,7 +317,7 @@ def test_whole_images_come_in_order_across_reads():
 def test_real_images_are_read(name, split, size, classes, first_class):
   if not (SHARED_DATA / name).is_dir():
     pytest.skip(f'{SHARED_DATA / name} is not there')
-  builder = records.open_builder(name, str(SHARED_DATA))
+  builder = tfds_reader.open_builder(name, str(SHARED_DATA))
   held = dataset.open_split(builder, split, size, 100)
   assert held.images.shape == (held.num_examples, size, size, 3)
   assert held.num_examples in (100, 8)

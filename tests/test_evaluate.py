@@ -11,20 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import (
-  augment,
-  checkpoint,
-  dataset,
-  evaluate,
-  experiment,
-  mesh,
-  predictions,
-  trained,
-  workdir,
-)
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
-from alexnet_jax.model import parameter_shapes
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.data import augment, dataset
+from alexnet_jax.evaluation import evaluate, predictions
+from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.parallel import mesh
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests.small import small_config
 
@@ -46,7 +40,7 @@ def random_network(config, split, seed=0):
   statistics = {
     name: np.asarray(array, np.float32) for name, array in dataset.statistics(split).items()
   }
-  return trained.Trained(
+  return pretrained.Trained(
     jax.tree_util.tree_map_with_path(random, shapes),
     config,
     augment.Statistics(**statistics),
@@ -316,7 +310,7 @@ def test_a_run_is_evaluated_with_all_its_files(runs):
   assert identity['members'][0]['step'] == 10
   assert identity['class_names'] == list(dataset.DIGITS)
   found = predictions.Predictions(**arrays)
-  assert_plain(trained.read('a'), split, found)
+  assert_plain(pretrained.read('a'), split, found)
   lines = Path('a/evaluation/submission.txt').read_text().splitlines()
   order = np.argsort(-found.ten_views, axis=1)[:, :5] + 1
   assert lines == [' '.join(map(str, row)) for row in order]
@@ -344,7 +338,7 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
   said = evaluate.evaluate_workdir('a', run_config(**{'data.validation_split': 'train'}))
   assert (said['split'], said['images']) == ('train', 1438)
   assert_plain(
-    trained.read('a'),
+    pretrained.read('a'),
     dataset.digits('train'),
     predictions.Predictions(**{k: v for k, v in kept('a').items() if k != 'identity'}),
   )
@@ -381,7 +375,7 @@ def test_an_ensemble_is_numpys_average(runs, weights):
 
 
 def test_members_may_be_workdirs_checkpoints_and_files(runs):
-  trained.write('c.safetensors', trained.read('c'))
+  pretrained.write('c.safetensors', pretrained.read('c'))
   said = evaluate.evaluate_ensemble(['a', 'b/checkpoints/10', 'c.safetensors'], None, 'mixed')
   plain = evaluate.evaluate_ensemble(['a', 'b', 'c'], None, 'plain')
   assert said['ten_views'] == plain['ten_views']

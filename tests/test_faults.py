@@ -14,21 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import (
-  checkpoint,
-  dataset,
-  experiment,
-  figures,
-  predictions,
-  quiet,
-  records,
-  statistics,
-  sweep,
-  train,
-  trained,
-  workdir,
-)
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.data import dataset, statistics, tfds_reader
+from alexnet_jax.evaluation import predictions
+from alexnet_jax.reports import figures
+from alexnet_jax.sweeps import spec
+from alexnet_jax.training import train
+from alexnet_jax.utils import silence
+from alexnet_jax.utils.errors import UserError
 from tests import faults, stored, sweeps
 from tests.small import small_config
 from tests.test_train import lines
@@ -73,10 +67,10 @@ def write_sums(path):
       id='figure',
     ),
     pytest.param(
-      lambda path: trained.write_arrays(path / 'a.safetensors', {'a': np.ones(99)}, {}),
+      lambda path: pretrained.write_arrays(path / 'a.safetensors', {'a': np.ones(99)}, {}),
       id='safetensors',
     ),
-    pytest.param(lambda path: sweep.write(sweeps.plan(path)), id='sweep'),
+    pytest.param(lambda path: spec.write(sweeps.plan(path)), id='sweep'),
   ],
 )
 def test_a_full_disk_leaves_no_half_of_a_file(tmp_path, write):
@@ -214,7 +208,7 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
   stored.store_numbers(tmp_path / 'tfds')
 
   def in_blocks(builder, split, size, _):
-    return records.RecordSplit(builder, split, size, 5 * 300)
+    return tfds_reader.RecordSplit(builder, split, size, 5 * 300)
 
   monkeypatch.setattr(dataset, 'open_split', in_blocks)  # from files, not from memory
   config = small_config(
@@ -303,7 +297,7 @@ def test_what_is_left_of_a_failed_write_is_not_told_but_all_else_is(monkeypatch)
   told = mock.Mock()
   monkeypatch.setattr(sys, 'unraisablehook', told)
   with warnings.catch_warnings():
-    quiet.pass_over_broken_writes()
+    silence.pass_over_broken_writes()
     warnings.warn("coroutine 'write' was never awaited", RuntimeWarning, stacklevel=1)
     sys.unraisablehook(mock.Mock(exc_value=RuntimeError('Event loop is closed')))
     assert not told.called

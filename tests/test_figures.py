@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from alexnet_jax import figures
+from alexnet_jax.reports import figures
 
 RECORDS = [
   {'step': 5, 'epoch': 0.5, 'split': 'train', 'loss': 2.0, 'top1_error': 0.75},

@@ -8,8 +8,8 @@ import sys
 import pytest
 from etils import epath
 
-from alexnet_jax import files
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError
 
 
 def test_a_file_is_whole_or_what_it_was(tmp_path):

@@ -6,8 +6,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, dataset, experiment, figures, gallery, report, workdir
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, workdir
+from alexnet_jax.data import dataset
+from alexnet_jax.reports import figures, plot_run, printed
+from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
 
 
@@ -28,9 +31,9 @@ def split_of(labels, classes):
 )
 def test_the_images_shown_are_the_first_of_each_class(labels, classes, count, chosen):
   split = split_of(labels, classes)
-  examples = gallery.first_of_each_class(split, count)
+  examples = plot_run.first_of_each_class(split, count)
   assert examples.tolist() == chosen
-  images, found = gallery.read_images(split, examples)
+  images, found = plot_run.read_images(split, examples)
   assert found.tolist() == [labels[i] for i in chosen]
   assert images[:, 0, 0, 0].tolist() == [i % 256 for i in chosen]
 
@@ -76,7 +79,7 @@ def test_of_a_locally_connected_layer_the_centres_kernels_are_taken():
   kernels = np.arange(3 * 4 * 1 * 1 * 3 * 2).reshape(3, 4, 1, 1, 3, 2)
   for given in (kernels, kernels[1, 2]):
     np.testing.assert_array_equal(
-      gallery.first_kernels({'conv1': {'kernel': given}}), kernels[1, 2]
+      plot_run.first_kernels({'conv1': {'kernel': given}}), kernels[1, 2]
     )
 
 
@@ -102,7 +105,7 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
 
   save_figure = figures.save
   monkeypatch.setattr(figures, 'save', save)
-  report.pictures(run, *gallery.draw(run, small_config()))
+  printed.pictures(run, *plot_run.draw(run, small_config()))
   out = capsys.readouterr().out
   assert 'column 2 │       8 │' in out
 
@@ -145,7 +148,7 @@ def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
     }
   )
   leave_run(tmp_path, config)
-  _, color = gallery.draw(tmp_path, config)
+  _, color = plot_run.draw(tmp_path, config)
   assert [len(column) for column in color] == [8]
   assert 'digits, 1 column, step 7' in shown['figure3_kernels'].get_suptitle()
   assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv5_pool')
@@ -164,9 +167,9 @@ def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeyp
   monkeypatch.setattr(dataset, 'digits', cut)
   if not count:
     with pytest.raises(UserError, match='no images among which'):
-      gallery.draw(run, small_config())
+      plot_run.draw(run, small_config())
   else:
-    gallery.draw(run, small_config())
+    plot_run.draw(run, small_config())
     assert len(shown['figure4_retrieval'].axes) == 5 * 3
 
 
@@ -174,7 +177,7 @@ def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
   other = tmp_path / 'other'
   other.mkdir()
   shutil.copy(run / 'metrics.jsonl', other)
-  gallery.draw(run, small_config(), 'conv2_norm', [str(other)])
+  plot_run.draw(run, small_config(), 'conv2_norm', [str(other)])
   assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv2_norm')
   (legend,) = shown['learning_curves'].legends
   names = [text.get_text() for text in legend.get_texts()]
@@ -183,13 +186,13 @@ def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
 
 def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
   with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc8"):
-    gallery.draw(run, small_config(), 'fc9')
+    plot_run.draw(run, small_config(), 'fc9')
   with pytest.raises(UserError, match=r'nowhere has no metrics.jsonl'):
-    gallery.draw(run, small_config(), compare=[str(tmp_path / 'nowhere')])
+    plot_run.draw(run, small_config(), compare=[str(tmp_path / 'nowhere')])
   with pytest.raises(UserError, match='no whole checkpoint; train first'):
-    gallery.draw(tmp_path, small_config())
+    plot_run.draw(tmp_path, small_config())
   with pytest.raises(UserError, match='another experiment'):
-    gallery.draw(run, small_config({'model.num_columns': 1}))
+    plot_run.draw(run, small_config({'model.num_columns': 1}))
   assert not shown
 
 
@@ -197,7 +200,7 @@ def test_without_metrics_all_but_the_curves_is_drawn(run, shown, tmp_path, capsy
   copy = tmp_path / 'copy'
   shutil.copytree(run, copy)
   (copy / 'metrics.jsonl').unlink()
-  gallery.draw(copy, small_config())
+  plot_run.draw(copy, small_config())
   assert 'has no metrics.jsonl; its learning curves are left out' in capsys.readouterr().err
   assert 'learning_curves' not in shown
   assert 'figure4_retrieval' in shown

@@ -7,7 +7,7 @@ import sys
 import jaxlib
 import pytest
 
-from alexnet_jax import host
+from alexnet_jax.utils import host
 
 MADVISE = 'always [madvise] never'
 
@@ -68,7 +68,7 @@ def test_the_program_starts_again_once_with_the_same_arguments(tmp_path):
   script.write_text(
     'import os, sys\n'
     'from pathlib import Path\n'
-    'from alexnet_jax import host\n'
+    'from alexnet_jax.utils import host\n'
     f'host._HUGE_PAGES = Path({str(tmp_path / "enabled")!r})\n'
     'print("started", flush=True)\n'
     'host.prepare_process()\n'

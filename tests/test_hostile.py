@@ -12,24 +12,15 @@ import hypothesis
 import pytest
 
 import alexnet_jax
-from alexnet_jax import (
-  checkpoint,
-  convert,
-  evaluate,
-  gallery,
-  prepare,
-  records,
-  sources,
-  statistics,
-  sweep_report,
-  sweep_results,
-  sweep_runner,
-  train,
-  trained,
-  workdir,
-)
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.convert.convert import convert
+from alexnet_jax.data import prepare, sources, statistics, tfds_reader
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.reports import plot_run
+from alexnet_jax.sweeps import report, results, runner
+from alexnet_jax.training import train
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
 from tests import fuzz, sweeps
 from tests.small import small_config
 from tests.test_convert import caffe_config, random_network, torchvision_config
@@ -69,7 +60,7 @@ def test_a_mutated_file_is_read_or_refused_in_few_words(name, tmp_path):
 
 def evaluate_into(folder):
   network = folder / 'net.safetensors'
-  trained.write(network, random_network(small_config()))
+  pretrained.write(network, random_network(small_config()))
   evaluate.evaluate_ensemble([network], None, folder)
 
 
@@ -89,25 +80,25 @@ def prepare_into(folder):
 
 
 def run_sweep(folder):
-  sweep_runner.run_all(
+  runner.run_all(
     [run for run in sweeps.plan(folder).runs if run.name == 'tanh/seed1'], 1, 'no_program.py'
   )
 
 
 # What is in folders, and what reads it, or writes there.
 FOLDERS = [
-  ('checkpoints', trained.read),
+  ('checkpoints', pretrained.read),
   ('checkpoints', lambda folder: train.train_and_evaluate(small_config(), folder)),
-  ('checkpoints/3', trained.read),
-  ('checkpoints/3/description', trained.read),
+  ('checkpoints/3', pretrained.read),
+  ('checkpoints/3/description', pretrained.read),
   ('evaluation', evaluate_into),
   ('figures', lambda folder: workdir.prepare(folder, {})),
   ('profile/plugins', lambda folder: workdir.prepare(folder, {})),
-  ('figures', lambda folder: gallery.draw(folder, small_config())),
+  ('figures', lambda folder: plot_run.draw(folder, small_config())),
   ('x_8/1.0.0.incomplete', prepare_into),
-  ('base', sweep_results.gather),
-  ('base/seed0', sweep_results.gather),
-  ('figures', sweep_report.write),
+  ('base', results.gather),
+  ('base/seed0', results.gather),
+  ('figures', report.write),
 ]
 FILES = [
   ('config.json', workdir.read_config),
@@ -115,14 +106,14 @@ FILES = [
   ('metrics.jsonl', workdir.last_epoch),
   ('metrics.jsonl', lambda folder: workdir.MetricsLog(folder, 0)),
   ('.lock', lambda folder: workdir.alone(folder).__enter__()),
-  ('checkpoints/3/params/manifest.ocdbt', trained.read),
+  ('checkpoints/3/params/manifest.ocdbt', pretrained.read),
   ('checkpoints/_ROOT_METADATA', lambda folder: checkpoint.Writer(folder / 'checkpoints', 1)),
   ('evaluation/predictions.npz', evaluate_into),
   ('x_8/1.0.0.incomplete/lock', prepare_into),
-  ('sweep.json', sweep_results.gather),
-  ('base/seed0/config.json', sweep_results.gather),
-  ('base/seed0/metrics.jsonl', sweep_results.gather),
-  ('tanh/seed1/failure.txt', sweep_results.gather),
+  ('sweep.json', results.gather),
+  ('base/seed0/config.json', results.gather),
+  ('base/seed0/metrics.jsonl', results.gather),
+  ('tanh/seed1/failure.txt', results.gather),
   ('tanh/seed1/log.txt', run_sweep),
 ]
 
@@ -181,7 +172,7 @@ def test_a_folder_may_be_a_link_and_have_links_within_itself(folders, tmp_path):
   checkpoints.rename(tmp_path / 'run' / 'kept')
   checkpoints.symlink_to('kept')
   (tmp_path / 'link').symlink_to(tmp_path / 'run')
-  assert trained.read(tmp_path / 'link').step == 3
+  assert pretrained.read(tmp_path / 'link').step == 3
 
 
 @pytest.mark.parametrize(
@@ -190,12 +181,12 @@ def test_a_folder_may_be_a_link_and_have_links_within_itself(folders, tmp_path):
     ('x.caffemodel', lambda path: convert.read(path, caffe_config())),
     ('x.npy', lambda path: convert.read(path, caffe_config())),
     ('x.pth', lambda path: convert.read(path, torchvision_config())),
-    ('x.safetensors', trained.read),
+    ('x.safetensors', pretrained.read),
     ('x.binaryproto', lambda path: convert.read_mean(path, 4)),
     ('x.txt', lambda path: convert.read_class_names(path, 4)),
     ('statistics.npz', lambda path: statistics.load(path, 4)),
     ('metadata.json', lambda path: prepare.read_metadata(path.parent)),
-    ('dataset_info.json', lambda path: records.open_directory(path.parent)),
+    ('dataset_info.json', lambda path: tfds_reader.open_directory(path.parent)),
   ],
 )
 def test_a_pipe_is_no_file(name, read, tmp_path):
@@ -208,7 +199,7 @@ def test_a_pipe_is_no_file(name, read, tmp_path):
 
 def test_a_pipe_is_no_image(tmp_path):
   os.mkfifo(tmp_path / 'x.png')
-  trained.write(tmp_path / 'net.safetensors', random_network(small_config()))
+  pretrained.write(tmp_path / 'net.safetensors', random_network(small_config()))
   classifier = alexnet_jax.load(tmp_path / 'net.safetensors')
   with pytest.raises(UserError, match=r'x.png is neither a file nor a folder'):
     classifier.predict(tmp_path / 'x.png')
@@ -218,7 +209,7 @@ def test_a_pipe_is_no_image(tmp_path):
   ('name', 'read'),
   [
     ('config.json', workdir.read_config),
-    ('sweep.json', sweep_results.gather),
+    ('sweep.json', results.gather),
     ('metrics.jsonl', workdir.read_metrics),
     ('statistics.npz', lambda folder: statistics.load(folder / 'statistics.npz', 4)),
   ],

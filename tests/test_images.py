@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from alexnet_jax import images
+from alexnet_jax.data import images
 
 REPOSITORY = Path(__file__).parents[1]
 HEIGHT, WIDTH = 24, 30

@@ -13,10 +13,14 @@ import pytest
 from PIL import ExifTags, Image
 
 import alexnet_jax
-from alexnet_jax import augment, checkpoint, dataset, experiment, inference, train, trained
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.errors import UserError
-from alexnet_jax.model import parameter_shapes
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.data import augment, dataset
+from alexnet_jax.evaluation import inference
+from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.training import train
+from alexnet_jax.utils.errors import UserError
 from tests.small import small_config
 from tests.test_cli import launch
 
@@ -68,7 +72,7 @@ def in_a_process(code, *args, cwd=ROOT):
 def on_two_devices(workdir, crops):
   """Logits of centre crops, the network's columns on a device each, as evaluation has them."""
   mesh = mesh_lib.make_mesh(2, 2, 1)
-  network = trained.read(workdir, mesh)
+  network = pretrained.read(workdir, mesh)
   net = experiment.make_network(network.config).local(mesh_lib.COLUMN, 2)
   options = experiment.augment_options(network.config)
   border = (network.config.data.image_size - network.config.model.input_size) // 2
@@ -130,7 +134,7 @@ def test_a_running_event_loop_as_notebooks_have_does_not_matter(workdir, classif
 
 
 def test_whatever_holds_a_network_is_loaded(workdir, classifier, digits, tmp_path):
-  trained.write(tmp_path / 'net.safetensors', classifier)
+  pretrained.write(tmp_path / 'net.safetensors', classifier)
   for path in (workdir / 'checkpoints' / str(classifier.step), tmp_path / 'net.safetensors'):
     loaded = alexnet_jax.load(path)
     assert (loaded.step, loaded.path) == (classifier.step, str(path))
@@ -155,7 +159,7 @@ def test_predictions_are_the_softmax_s_largest_in_order(classifier, digits):
 
 
 def test_huge_logits_are_no_overflow(workdir, digits):
-  network = trained.read(workdir)
+  network = pretrained.read(workdir)
   params = {**network.params, 'fc8': jax.tree.map(lambda x: 1e4 * x, network.params['fc8'])}
   sure = inference.Classifier(**{**vars(network), 'params': params})
   assert sure.predict(digits[0]).probabilities[0] == 1
@@ -232,7 +236,7 @@ def test_a_layer_s_plain_name_is_its_activation(classifier, digits):
 
 
 def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workdir, digits):
-  network = trained.read(workdir)
+  network = pretrained.read(workdir)
   config = network.config.copy_and_resolve_references()
   config.train.precision = 'bfloat16'
   half = inference.Classifier(**{**vars(network), 'config': config}).features(digits[:2], 'conv5')
@@ -321,7 +325,7 @@ def test_it_reads_well(classifier, digits):
 
 def test_html_is_escaped_and_shows_what_there_is(classifier, digits, tmp_path):
   html = inference.Classifier(
-    **{**vars(trained.read(classifier.path)), 'class_names': ['<b>', '&', *'23456789']}
+    **{**vars(pretrained.read(classifier.path)), 'class_names': ['<b>', '&', *'23456789']}
   )
   table = html._repr_html_()
   assert '&lt;b&gt;, &amp;, 2' in table
@@ -384,9 +388,9 @@ def test_every_kind_of_network_is_exported(classifier, digits, overrides, tmp_pa
     lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
     parameter_shapes(experiment.make_network(config)),
   )
-  network = trained.Trained(params, config, classifier.statistics, list('0123456789'), None, '')
+  network = pretrained.Trained(params, config, classifier.statistics, list('0123456789'), None, '')
   inference.export(network, tmp_path / 'net')
-  arrays = trained.read_arrays(tmp_path / 'net')
+  arrays = pretrained.read_arrays(tmp_path / 'net')
   program = jax.export.deserialize(bytearray(arrays.pop('program')))
   loaded = alexnet_jax.load(tmp_path / 'net')
   np.testing.assert_allclose(

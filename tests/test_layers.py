@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from alexnet_jax import layers
+from alexnet_jax.models import layers
 from tests.reference import QUICK_TO_COMPILE
 
 

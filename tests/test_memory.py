@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, memory, train
-from alexnet_jax.errors import UserError
+from alexnet_jax.checkpoints import checkpoint
+from alexnet_jax.parallel import memory
+from alexnet_jax.training import train
+from alexnet_jax.utils.errors import UserError
 from tests.small import small_config
 from tests.test_train import lines
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from alexnet_jax import evaluate, mesh
-from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.parallel import mesh
+from alexnet_jax.utils.errors import UserError
 from tests import two_processes
 
 REPOSITORY = Path(__file__).parents[1]
@@ -196,7 +197,7 @@ def test_column_0_owns_the_first_half_of_the_outputs():
 )
 def test_cpu_devices_are_emulated_unless_the_user_counted_them(flags, arguments, count):
   code = (
-    'import jax; from alexnet_jax import mesh;'
+    'import jax; from alexnet_jax.parallel import mesh;'
     f'mesh.emulate_cpu_devices({arguments}); print(len(jax.devices("cpu")))'
   )
   environment = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import metrics
+from alexnet_jax.evaluation import metrics
 
 batch_sums = jax.jit(metrics.batch_sums)
 

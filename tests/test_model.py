@@ -10,9 +10,9 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax import model
-from alexnet_jax.errors import UserError
+from alexnet_jax.models import alexnet
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.utils.errors import UserError
 from configs import imagenet
 from tests import reference
 from tests.reference import QUICK_TO_COMPILE
@@ -45,7 +45,7 @@ def settings(**updates):
 
 
 def network(updates):
-  return model.alexnet(settings(**updates))
+  return alexnet.alexnet(settings(**updates))
 
 
 def random_params(net):

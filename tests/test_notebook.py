@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_jax import figures, inference, train
+from alexnet_jax.evaluation import inference
+from alexnet_jax.reports import figures
+from alexnet_jax.training import train
 from tests.small import small_config
 
 NOTEBOOK = Path(__file__).parents[1] / 'notebooks' / 'alexnet.ipynb'

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from alexnet_jax import experiment, optimizer
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils.errors import UserError
 from configs import imagenet
 
 MOMENTUM, DECAY = 0.9, 0.0005

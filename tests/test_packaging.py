@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 import alexnet_jax
-from alexnet_jax import dataset, inference, train
+from alexnet_jax.data import dataset
+from alexnet_jax.evaluation import inference
+from alexnet_jax.training import train
 from tests.small import small_config
 
 ROOT = Path(__file__).parents[1]

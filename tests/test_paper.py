@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import model, summary
+from alexnet_jax.models import alexnet, summary
 from tests.reference import QUICK_TO_COMPILE
 
 CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
@@ -17,7 +17,7 @@ LAYERS = (*CONVOLUTIONS, 'fc6', 'fc7', 'fc8')
 def network(config='imagenet', **updates):
   section = importlib.import_module(f'configs.{config}').get_config().model
   section.update_from_flattened_dict(updates)
-  return model.alexnet(section.to_dict())
+  return alexnet.alexnet(section.to_dict())
 
 
 def column(field, config='imagenet', **updates):

@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from alexnet_jax import predictions
-from alexnet_jax.errors import UserError
-from alexnet_jax.predictions import Predictions
+from alexnet_jax.evaluation import predictions
+from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.utils.errors import UserError
 
 NAMES = ('ant', 'bee, wild', 'cat', 'dog', 'eel', 'fox', 'gnu')
 

@@ -19,19 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax import (
-  dataset,
-  experiment,
-  images,
-  prepare,
-  records,
-  report,
-  sources,
-  statistics,
-  train,
-  trained,
-)
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.data import dataset, images, prepare, sources, statistics, tfds_reader
+from alexnet_jax.reports import printed
+from alexnet_jax.training import train
+from alexnet_jax.utils.errors import UserError
 from configs import image_folder, imagenet
 from tests.small import small_config
 from tests.stored import store
@@ -43,7 +36,7 @@ PER_SHARD = 8
 CLASSES = ('red panda', 'Äpfel', '図書')  # as they are sorted
 
 pytestmark = [
-  # pytest replaces the filter that alexnet_jax.images sets.
+  # pytest replaces the filter that alexnet_jax.data.images sets.
   pytest.mark.filterwarnings(r'ignore:::PIL\.'),
   pytest.mark.usefixtures('no_other_folder'),
 ]
@@ -139,7 +132,7 @@ def run(source, folder, display=None, **changes):
 
 @pytest.fixture(scope='module', autouse=True)
 def tensorflow():
-  return records.import_tensorflow()
+  return tfds_reader.import_tensorflow()
 
 
 @pytest.fixture(scope='module')
@@ -193,10 +186,10 @@ def contents(folder):
 
 def stored(directory, split):
   """A split's examples by file name: encoded image, label."""
-  builder = records.open_directory(directory)
+  builder = tfds_reader.open_directory(directory)
   return {
     row['file_name'].decode(): (row['image'], int(row['label']))
-    for row in records.rows(builder, split).as_numpy_iterator()
+    for row in tfds_reader.rows(builder, split).as_numpy_iterator()
   }
 
 
@@ -261,7 +254,7 @@ def test_tfds_loads_it_by_name(tensorflow, png, originals):
 @pytest.mark.parametrize('encoding', ['png', 'jpeg'])
 def test_training_reads_the_pixels_that_pillow_decodes(request, encoding):
   directory = request.getfixturevalue(encoding)
-  builder = records.open_directory(directory)
+  builder = tfds_reader.open_directory(directory)
   held = dataset.open_split(builder, 'train', SIZE, 1)
   expected = [decoded(encoded) for encoded, _ in stored(directory, 'train').values()]
   np.testing.assert_array_equal(held.images, expected)
@@ -294,7 +287,7 @@ def test_few_images_are_kept_without_loss(source, tmp_path, monkeypatch, limit, 
   monkeypatch.setattr(prepare, 'LOSSLESS_UP_TO', limit)
   directory = run(source, tmp_path, encoding='auto', image_size=4)
   assert prepare.read_metadata(directory)['encoding'] == encoding
-  assert records.open_directory(directory).info.features['image']._encoding_format == encoding
+  assert tfds_reader.open_directory(directory).info.features['image']._encoding_format == encoding
 
 
 def test_a_large_split_has_shards_of_a_sixteenth(source, tmp_path):
@@ -493,7 +486,7 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   pixels = np.array([decoded(image) for image, _ in stored(directory, 'train').values()], float)
   found = statistics.load(directory / 'statistics.npz', SIZE)
   np.testing.assert_allclose(found['mean_image'], pixels.mean(axis=0), rtol=0, atol=1e-9)
-  held = dataset.open_split(records.open_directory(directory), 'train', SIZE, 1)
+  held = dataset.open_split(tfds_reader.open_directory(directory), 'train', SIZE, 1)
   np.testing.assert_array_equal(held.images, pixels)
 
 
@@ -723,7 +716,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   assert len(lines) == 4
 
   before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-  report.preparation(config)
+  printed.preparation(config)
   again = capsys.readouterr()
   assert again.out == process.stdout
   assert again.err == ''
@@ -758,7 +751,7 @@ def test_training_prepares_by_itself(originals, tmp_path, capsys, monkeypatch):
   said = capsys.readouterr().err.splitlines()
   assert sum(line.startswith('preparing') and ' once, in ' in line for line in said) == 1
   assert not (tmp_path / 'run' / statistics.FILE_NAME).exists()
-  found = trained.read(tmp_path / 'run' / 'checkpoints' / '2')
+  found = pretrained.read(tmp_path / 'run' / 'checkpoints' / '2')
   assert list(found.class_names) == list(CLASSES)
   for name, array in statistics.load(directory / statistics.FILE_NAME, 8).items():
     np.testing.assert_array_equal(getattr(found.statistics, name), array.astype(np.float32))
@@ -904,7 +897,7 @@ def test_imagenet_is_prepared_from_its_tars(tmp_path, monkeypatch):
     for name, (encoded, _) in rows.items():
       square = images.fit_square(images.decode(data[name]), SIZE)
       np.testing.assert_array_equal(decoded(encoded), square)
-  assert list(records.class_names(builder)) == list(SYNSETS)
+  assert list(tfds_reader.class_names(builder)) == list(SYNSETS)
   # It is found again without the tars.
   for archive in archives:
     (tmp_path / 'in' / archive.file_name).unlink()
@@ -1088,5 +1081,5 @@ def test_what_was_killed_is_never_found(killed, source, tensorflow):
   with pytest.raises(tfds.core.registered.DatasetNotFoundError):
     tfds.builder(f'{source.name}_{SIZE}', data_dir=folder)
   assert 'no tfds data set' in refusal(
-    records.open_directory, folder / f'{source.name}_{SIZE}' / '1.0.0.incomplete'
+    tfds_reader.open_directory, folder / f'{source.name}_{SIZE}' / '1.0.0.incomplete'
   )

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import host, processes, trained, workdir
-from alexnet_jax.errors import UserError
+from alexnet_jax.checkpoints import pretrained, workdir
+from alexnet_jax.parallel import multihost
+from alexnet_jax.utils import host
+from alexnet_jax.utils.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -46,16 +48,16 @@ def test_a_launcher_says_how_many_there_are(environment, count):
 
 
 def test_a_plain_process_is_alone():
-  assert processes.join(None, None, None) == 1
-  assert processes.is_first()
-  assert processes.agreed_stop(5, None) is None
-  assert processes.agreed_stop(5, signal.SIGTERM) == signal.SIGTERM
+  assert multihost.join(None, None, None) == 1
+  assert multihost.is_first()
+  assert multihost.agreed_stop(5, None) is None
+  assert multihost.agreed_stop(5, signal.SIGTERM) == signal.SIGTERM
 
 
 @pytest.mark.parametrize('given', [('a:1', None, None), (None, 2, None), ('a:1', 2, None)])
 def test_flags_of_several_processes_go_together(given):
   with pytest.raises(UserError, match='needs all of --coordinator=HOST:PORT'):
-    processes.join(*given)
+    multihost.join(*given)
 
 
 OPEN_MPI_5 = {'OMPI_COMM_WORLD_SIZE': '8', 'OMPI_COMM_WORLD_RANK': '3'}
@@ -69,7 +71,7 @@ def test_a_launcher_that_does_not_name_the_first_says_which_this_is(environment,
   monkeypatch.setattr(jax.distributed, 'initialize', lambda *given, **_: asked.append(given))
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
-  processes.join('node1:1234', None, None)
+  multihost.join('node1:1234', None, None)
   assert asked == [('node1:1234', 8, 3)]
 
 
@@ -77,7 +79,7 @@ def test_a_pod_that_is_told_all_does_not_ask_the_cluster(monkeypatch):
   asked = []
   monkeypatch.setattr(jax.distributed, 'initialize', lambda *_, **how: asked.append(how))
   monkeypatch.setenv('KUBERNETES_SERVICE_HOST', '10.0.0.1')
-  processes.join('alexnet-workers-0-0.alexnet:1234', 2, 0)
+  multihost.join('alexnet-workers-0-0.alexnet:1234', 2, 0)
   assert asked[0]['cluster_detection_method'] == 'deactivate'
 
 
@@ -91,14 +93,14 @@ def test_what_a_launchers_library_raises_is_told_in_a_line(monkeypatch):
   monkeypatch.setattr(jax.distributed, 'initialize', ask)
   monkeypatch.setattr(host, 'has_peers', lambda environment: True)
   with pytest.raises(UserError, match='cannot join the other processes: Service token file'):
-    processes.join(None, None, None)
+    multihost.join(None, None, None)
 
 
 def test_where_nobody_names_the_first_it_is_asked_for(monkeypatch):
   for name, value in OPEN_MPI_5.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(UserError, match='address of the first: --coordinator=HOST:PORT'):
-    processes.join(None, None, None)
+    multihost.join(None, None, None)
 
 
 class Coordinator:
@@ -121,15 +123,15 @@ class Coordinator:
 @pytest.fixture
 def coordinator(monkeypatch):
   state = type('State', (), {'client': Coordinator(), 'process_id': 1})
-  monkeypatch.setattr(processes.distributed, 'global_state', state)
+  monkeypatch.setattr(multihost.distributed, 'global_state', state)
   return state.client
 
 
 def test_all_stop_after_a_step_that_none_has_come_to(coordinator):
-  assert processes.agreed_stop(7, None) is None
-  assert processes.agreed_stop(8, signal.SIGUSR1) is None  # one is asked
-  assert processes.agreed_stop(9, signal.SIGTERM) is None  # and another, of a later step
-  assert [processes.agreed_stop(step, None) for step in (9, 10, 11, 12)] == [
+  assert multihost.agreed_stop(7, None) is None
+  assert multihost.agreed_stop(8, signal.SIGUSR1) is None  # one is asked
+  assert multihost.agreed_stop(9, signal.SIGTERM) is None  # and another, of a later step
+  assert [multihost.agreed_stop(step, None) for step in (9, 10, 11, 12)] == [
     None, None, signal.SIGUSR1, signal.SIGUSR1
   ]  # fmt: skip
 
@@ -141,33 +143,33 @@ def test_the_first_that_fails_speaks_and_the_others_take_its_code(coordinator, m
   def end(code):
     raise EndedError(code)
 
-  monkeypatch.setattr(processes.os, '_exit', end)
+  monkeypatch.setattr(multihost.os, '_exit', end)
   for message, code in (('no such split', 1), ('another process is gone', 75)):
     with pytest.raises(EndedError, match=r'^1$'):
-      processes.fail(message, code)
+      multihost.fail(message, code)
   assert capfd.readouterr().err == 'no such split (process 1)\n'
 
 
 def test_one_that_waits_for_the_first_ends_where_that_fails(coordinator, monkeypatch):
-  monkeypatch.setattr(processes, 'is_first', lambda: False)
-  monkeypatch.setattr(processes.os, '_exit', sys.exit)
-  coordinator.key_value_set(processes._FAILED, '1')
+  monkeypatch.setattr(multihost, 'is_first', lambda: False)
+  monkeypatch.setattr(multihost.os, '_exit', sys.exit)
+  coordinator.key_value_set(multihost._FAILED, '1')
   with pytest.raises(SystemExit, match=r'^1$'):
-    processes.first_then_others(lambda: pytest.fail('went on'), 'data')
+    multihost.first_then_others(lambda: pytest.fail('went on'), 'data')
 
 
 def test_others_find_what_the_first_has_made(coordinator, monkeypatch):
   made = []
   for first in (True, False):
-    monkeypatch.setattr(processes, 'is_first', lambda first=first: first)
-    monkeypatch.setattr(processes, '_turns', iter([7]))
-    assert processes.first_then_others(lambda: made.append(1) or len(made), 'data') == 1 + (
+    monkeypatch.setattr(multihost, 'is_first', lambda first=first: first)
+    monkeypatch.setattr(multihost, '_turns', iter([7]))
+    assert multihost.first_then_others(lambda: made.append(1) or len(made), 'data') == 1 + (
       not first
     )
 
 
 def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
-  with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'), processes.watched():
+  with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'), multihost.watched():
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
 
 
@@ -226,7 +228,7 @@ def test_two_processes_train_the_network_of_one(two, tmp_path):
   assert f'from {STORED}/checkpoints/300: conv1\n' in printed[0]
   assert len(losses(path)) == 5
   np.testing.assert_allclose(losses(path), losses(tmp_path / 'one'), atol=1e-5)
-  ours, theirs = (trained.read(run).params for run in (path, tmp_path / 'one'))
+  ours, theirs = (pretrained.read(run).params for run in (path, tmp_path / 'one'))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
 
 

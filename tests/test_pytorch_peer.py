@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import model as model_lib
-from alexnet_jax import summary
+from alexnet_jax.models import alexnet as model_lib
+from alexnet_jax.models import summary
 from configs import (
   cifar10,
   cifar10_11pct,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax import dataset, records
-from alexnet_jax.images import fit_square
+from alexnet_jax.data import dataset, tfds_reader
+from alexnet_jax.data.images import fit_square
 from tests import stored
 from tests.mistakes import refusal
 from tests.stored import BLOCK, SIZE, TRAIN, VALIDATION, make_image, noise, open_records
@@ -107,14 +107,14 @@ def test_the_next_block_is_asked_for_while_one_is_read(data_dir, monkeypatch):
   split = open_records(data_dir, block=BLOCK)
   calls = []
   for name in ('_ask_for', '_stored'):
-    method = getattr(records.RecordSplit, name)
+    method = getattr(tfds_reader.RecordSplit, name)
 
     def noted(self, wanted, name=name, method=method):
       if len(wanted):
         calls.append((name, len(wanted)))
       return method(self, wanted)
 
-    monkeypatch.setattr(records.RecordSplit, name, noted)
+    monkeypatch.setattr(tfds_reader.RecordSplit, name, noted)
   groups = [
     (block, np.zeros((len(block), 2), np.int32)) for block in split.order(np.random.default_rng(0))
   ]
@@ -195,21 +195,21 @@ def test_parts_of_splits_can_be_read(data_dir, labels_in_order, split, whole, ch
 
 @pytest.mark.parametrize('split', ['trian', 'train[:', 'train[90:]', 'train[:200%]', ''])
 def test_splits_that_are_not_there_are_refused(data_dir, split):
-  builder = records.open_builder('numbers', str(data_dir))
-  message = refusal(records.RecordSplit, builder, split, SIZE, 1000)
+  builder = tfds_reader.open_builder('numbers', str(data_dir))
+  message = refusal(tfds_reader.RecordSplit, builder, split, SIZE, 1000)
   assert re.search(r"numbers/1\.0\.0 has no split .* 'train', 'validation'", message)
 
 
 @pytest.mark.parametrize('split', ['train[5:5]', 'train[9:3]', 'train[9:3]+validation'])
 def test_parts_that_hold_nothing_are_refused(data_dir, split):
-  builder = records.open_builder('numbers', str(data_dir))
-  message = refusal(records.RecordSplit, builder, split, SIZE, 1000)
+  builder = tfds_reader.open_builder('numbers', str(data_dir))
+  message = refusal(tfds_reader.RecordSplit, builder, split, SIZE, 1000)
   assert re.search(r'empty|no split', message)
 
 
 def test_images_without_labels_are_refused(data_dir):
-  builder = records.open_builder('unlabelled', str(data_dir))
-  for use in (records.class_names, records.TfdsSource):
+  builder = tfds_reader.open_builder('unlabelled', str(data_dir))
+  for use in (tfds_reader.class_names, tfds_reader.TfdsSource):
     assert 'unlabelled/1.0.0 has no class label; it has image' in refusal(use, builder)
 
 
@@ -217,36 +217,36 @@ def test_images_without_labels_are_refused(data_dir):
   ('name', 'near'), [('cifar1O', 'cifar10'), ('imagnet2012', 'imagenet2012'), ('digit', 'digits')]
 )
 def test_an_unknown_name_brings_near_ones(data_dir, name, near):
-  message = refusal(records.open_builder, name, str(data_dir))
+  message = refusal(tfds_reader.open_builder, name, str(data_dir))
   assert re.search(rf"no data set '{name}'.*did you mean .*\b{near}\b", message)
 
 
 def test_a_name_like_no_other_is_refused(data_dir):
-  message = refusal(records.open_builder, 'qqqqqq', str(data_dir))
+  message = refusal(tfds_reader.open_builder, 'qqqqqq', str(data_dir))
   assert "no data set 'qqqqqq'" in message
   assert 'did you mean' not in message
   assert str(data_dir) in message
 
 
 def test_a_version_may_be_given(data_dir):
-  builder = records.open_builder('numbers:1.0.0', str(data_dir))
+  builder = tfds_reader.open_builder('numbers:1.0.0', str(data_dir))
   assert builder.is_prepared()
-  assert records.plain_name(builder) == 'numbers'
+  assert tfds_reader.plain_name(builder) == 'numbers'
 
 
 @pytest.mark.parametrize('name', ['numbers:9.9.9', 'cifar10:9.9.9'])
 def test_a_version_that_is_not_there_is_refused(data_dir, name):
-  assert name in refusal(records.open_builder, name, str(data_dir))
+  assert name in refusal(tfds_reader.open_builder, name, str(data_dir))
 
 
 def test_a_missing_folder_is_named(tmp_path):
   missing = str(tmp_path / 'nowhere')
-  message = refusal(records.open_builder, 'cifar10', missing)
+  message = refusal(tfds_reader.open_builder, 'cifar10', missing)
   assert message == f'there is no folder {missing} (data.data_dir)'
 
 
 def test_a_data_set_that_cannot_be_prepared_says_why(tmp_path):
-  _, tfds = records.import_tensorflow()
+  _, tfds = tfds_reader.import_tensorflow()
 
   class ArchiveIsMissing(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version('1.0.0')
@@ -260,8 +260,8 @@ def test_a_data_set_that_cannot_be_prepared_says_why(tmp_path):
     def _generate_examples(self):
       raise NotImplementedError
 
-  builder = records.open_builder('archive_is_missing', str(tmp_path))
-  first, second = refusal(records.let_tfds_prepare, builder).splitlines()
+  builder = tfds_reader.open_builder('archive_is_missing', str(tmp_path))
+  first, second = refusal(tfds_reader.let_tfds_prepare, builder).splitlines()
   assert 'put archive.tar there by hand' in first
   assert 'data.data_dir' in second
 
@@ -271,12 +271,12 @@ def test_a_data_set_that_cannot_be_prepared_says_why(tmp_path):
   [('numbers', 100, True), ('jpegs', SIDE - 1, True), ('jpegs', SIDE, False), ('jpegs', 99, False)],
 )
 def test_what_is_larger_or_of_many_sizes_needs_shrinking(data_dir, name, image_size, shrunk):
-  builder = records.open_builder(name, str(data_dir))
-  assert records.needs_shrinking(builder, image_size) == shrunk
+  builder = tfds_reader.open_builder(name, str(data_dir))
+  assert tfds_reader.needs_shrinking(builder, image_size) == shrunk
 
 
 def test_a_data_set_is_a_source_that_goes_on_anywhere(data_dir, labels_in_order):
-  source = records.TfdsSource(records.open_builder('numbers', str(data_dir)))
+  source = tfds_reader.TfdsSource(tfds_reader.open_builder('numbers', str(data_dir)))
   assert (source.name, source.version) == ('numbers', '1.0.0')
   assert source.splits == {'train': TRAIN, 'validation': VALIDATION}
   assert json.loads(json.dumps(source.description)) == source.description
@@ -299,7 +299,7 @@ def cut_short(shard):
 
 
 def lose_an_example(shard):
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   examples = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
   with tf.io.TFRecordWriter(str(shard)) as writer:
     for example in examples[:-1]:
@@ -307,7 +307,7 @@ def lose_an_example(shard):
 
 
 def spoil_an_image(shard):
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   examples = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
   with tf.io.TFRecordWriter(str(shard)) as writer:
     for example in examples:
@@ -331,7 +331,7 @@ def test_damaged_files_are_named(data_dir, tmp_path, damage, block):
 @pytest.mark.parametrize('damage', [flip_a_bit, cut_short, lose_an_example, Path.unlink])
 def test_damaged_files_of_a_source_are_named(data_dir, tmp_path, damage):
   shutil.copytree(data_dir / 'numbers', tmp_path / 'numbers')
-  source = records.TfdsSource(records.open_builder('numbers', str(tmp_path)))
+  source = tfds_reader.TfdsSource(tfds_reader.open_builder('numbers', str(tmp_path)))
   folder = tmp_path / 'numbers' / '1.0.0'
   damage(sorted(folder.glob('*-train*'))[1])
   message = refusal(lambda: list(source.examples('train', 3)))
@@ -342,16 +342,17 @@ def test_damaged_files_of_a_source_are_named(data_dir, tmp_path, damage):
 def test_damaged_metadata_are_named(data_dir, tmp_path):
   folder = tmp_path / 'numbers' / '1.0.0'
   shutil.copytree(data_dir / 'numbers' / '1.0.0', folder)
-  assert records.open_directory(folder).info.splits['train'].num_examples == TRAIN
+  assert tfds_reader.open_directory(folder).info.splits['train'].num_examples == TRAIN
   (folder / 'dataset_info.json').write_text('{"name": ')
-  assert f'{folder} is no tfds data set' in refusal(records.open_directory, folder)
+  assert f'{folder} is no tfds data set' in refusal(tfds_reader.open_directory, folder)
 
 
 def test_digits_need_no_tensorflow():
   code = """
 import sys
 sys.modules['tensorflow'] = None
-from alexnet_jax import display, errors, experiment
+from alexnet_jax import experiment
+from alexnet_jax.utils import display, errors
 from configs import digits
 config = digits.get_config()
 config, builder = experiment.open_data(config, display.Display())

@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import dataset, experiment, inference, retrieval
-from alexnet_jax.augment import Statistics
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.data import dataset
+from alexnet_jax.data.augment import Statistics
+from alexnet_jax.evaluation import inference, retrieval
+from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests.small import random_params, small_config
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax import sources
+from alexnet_jax.data import sources
 from tests.mistakes import refusal
 from tests.tars import make_tar
 
@@ -553,7 +553,7 @@ def test_validation_images_have_synsets():
 def test_labels_come_without_importing_tfds():
   program = """
 import sys
-from alexnet_jax import sources
+from alexnet_jax.data import sources
 sources.imagenet_synsets(), sources.validation_synsets()
 assert not {'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules)
 """

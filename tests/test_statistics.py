@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from alexnet_jax import dataset, statistics
-from alexnet_jax.errors import UserError
+from alexnet_jax.data import dataset, statistics
+from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, open_records
 

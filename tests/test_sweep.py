@@ -11,9 +11,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import experiment, sweep, workdir
-from alexnet_jax.errors import UserError
-from alexnet_jax.sweep import Sweep, Variant
+from alexnet_jax import experiment
+from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps.spec import Sweep, Variant
+from alexnet_jax.utils import config_fields
+from alexnet_jax.utils.errors import UserError
 from configs import cifar10, cifar10_11pct, cifar10_13pct, cifar10_alexnet, digits, imagenet
 from configs.sweeps import ablations, lrn_cifar, relu_vs_tanh
 from tests import sweeps
@@ -25,8 +27,8 @@ BASES = (imagenet, cifar10, cifar10_alexnet, digits)
 
 
 def plan_of(file, config, config_file, path):
-  return sweep.plan(
-    file.stem, sweep.read(file, config), config, path, config_file=config_file, overrides={}
+  return spec.plan(
+    file.stem, spec.read(file, config), config, path, config_file=config_file, overrides={}
   )
 
 
@@ -112,7 +114,7 @@ def test_the_norms_of_the_net_of_11_percent_make_it_of_the_net_of_13(tmp_path):
   eleven = experiment.resolved(cifar10_11pct.get_config())
   assert configs['response_norm_and_wider_conv3'] == eleven
   assert configs['base'] == experiment.resolved(cifar10_13pct.get_config())
-  assert {d.split(':')[0] for d in workdir.differences(configs['response_norm'], eleven)} == {
+  assert {d.split(':')[0] for d in config_fields.differences(configs['response_norm'], eleven)} == {
     'model.conv3.features', 'optimizer.decay_multipliers.fc8'
   }  # fmt: skip
   assert lrn_cifar.get_sweep(cifar10.get_config()).seeds == (0, 1, 2)
@@ -223,49 +225,49 @@ def test_a_file_that_is_no_sweep_is_named(text, words, tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(text)
   with pytest.raises(UserError, match=r'mine\.py') as error:
-    sweep.read(file, digits.get_config())
+    spec.read(file, digits.get_config())
   assert words in str(error.value)
 
 
 def test_a_sweep_file_that_is_not_there_is_named(tmp_path):
   with pytest.raises(UserError, match=r'there is no file .*none.py \(--sweep\)'):
-    sweep.read(tmp_path / 'none.py', digits.get_config())
+    spec.read(tmp_path / 'none.py', digits.get_config())
 
 
 def test_a_sweep_file_cannot_change_the_config_it_is_given(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(
-    'from alexnet_jax.sweep import Sweep\n'
+    'from alexnet_jax.sweeps.spec import Sweep\n'
     'def get_sweep(config):\n  config.train.batch_size = 1\n  return Sweep("", [])\n'
   )
   config = small_config()
-  sweep.read(file, config)
+  spec.read(file, config)
   assert config.train.batch_size != 1
 
 
 def test_some_variants_and_other_seeds_are_chosen():
-  some = sweep.chosen(sweeps.SWEEP, ['tanh', 'base'], ['3', '4'])
+  some = spec.chosen(sweeps.SWEEP, ['tanh', 'base'], ['3', '4'])
   assert [variant.name for variant in some.variants] == ['tanh']
   assert some.seeds == [3, 4]
-  assert sweep.chosen(sweeps.SWEEP, None, None) == sweeps.SWEEP
+  assert spec.chosen(sweeps.SWEEP, None, None) == sweeps.SWEEP
   with pytest.raises(
     UserError, match=r"no variant 'tan' \(--only\); it has no_overlap, tanh, same"
   ):
-    sweep.chosen(sweeps.SWEEP, ['tan'], None)
+    spec.chosen(sweeps.SWEEP, ['tan'], None)
   with pytest.raises(UserError, match='--seeds must be numbers'):
-    sweep.chosen(sweeps.SWEEP, None, ['one'])
+    spec.chosen(sweeps.SWEEP, None, ['one'])
 
 
 def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
-  sweep.write(sweeps.plan(tmp_path / 'a'))
+  spec.write(sweeps.plan(tmp_path / 'a'))
   with pytest.raises(UserError, match="holds another sweep, 'made_up', not 'other'"):
-    sweep.check_folder(sweeps.plan(tmp_path / 'a', name='other'))
-  sweep.check_folder(sweeps.plan(tmp_path / 'a'))
+    spec.check_folder(sweeps.plan(tmp_path / 'a', name='other'))
+  spec.check_folder(sweeps.plan(tmp_path / 'a'))
   (tmp_path / 'b').mkdir()
   (tmp_path / 'b' / 'config.json').write_text('{}')
   with pytest.raises(UserError, match='holds a run; give the sweep'):
-    sweep.check_folder(sweeps.plan(tmp_path / 'b'))
-  sweep.check_folder(sweeps.plan(tmp_path / 'new'))
+    spec.check_folder(sweeps.plan(tmp_path / 'b'))
+  spec.check_folder(sweeps.plan(tmp_path / 'new'))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
 def test_a_broken_description_is_named(text, tmp_path):
   (tmp_path / 'sweep.json').write_text(text)
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep'):
-    sweep.read_written(tmp_path)
+    spec.read_written(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -292,24 +294,24 @@ def test_a_broken_description_is_named(text, tmp_path):
   ],
 )
 def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, part, changes):
-  sweep.write(sweeps.plan(tmp_path))
+  spec.write(sweeps.plan(tmp_path))
   description = json.loads((tmp_path / 'sweep.json').read_text())
   description[part][0].update(changes)
   (tmp_path / 'sweep.json').write_text(json.dumps(description))
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep \('):
-    sweep.read_written(tmp_path)
+    spec.read_written(tmp_path)
 
 
 def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match=r'cannot write to .*; choose another with --workdir'):
-    sweep.write(sweeps.plan(tmp_path / 'file'))
+    spec.write(sweeps.plan(tmp_path / 'file'))
 
 
 def test_the_description_has_all_that_the_tables_need(tmp_path):
   planned = sweeps.plan(tmp_path)
-  sweep.write(planned)
-  written = sweep.read_written(tmp_path)
+  spec.write(planned)
+  written = spec.read_written(tmp_path)
   assert written['sweep'] == 'made_up'
   assert written['not_applying'] == ['same']
   assert written['variants'][0]['paper'] == {
@@ -321,33 +323,33 @@ def test_the_description_has_all_that_the_tables_need(tmp_path):
 
 def test_the_final_record_is_that_of_the_stated_length():
   records = sweeps.lines([0.9, 0.8, 0.7])
-  assert sweep.final_record(records, 2, None)['top1_error'] == 0.8
-  assert sweep.final_record(records, 3, None)['top1_error'] == 0.7
-  assert sweep.final_record(records, 4, None) is None
-  assert sweep.final_record(records, 4, 30)['top1_error'] == 0.7
-  assert sweep.final_record(records[:-1], 3, None) is None  # trained, but not validated
-  assert sweep.final_record([], 1, None) is None
+  assert spec.final_record(records, 2, None)['top1_error'] == 0.8
+  assert spec.final_record(records, 3, None)['top1_error'] == 0.7
+  assert spec.final_record(records, 4, None) is None
+  assert spec.final_record(records, 4, 30)['top1_error'] == 0.7
+  assert spec.final_record(records[:-1], 3, None) is None  # trained, but not validated
+  assert spec.final_record([], 1, None) is None
 
 
 def test_a_run_is_finished_when_its_last_validation_and_its_picture_are_there(tmp_path):
   run = sweeps.plan(tmp_path).runs[0]
-  assert not sweep.is_finished(run)
+  assert not spec.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9, 0.8]))
-  assert not sweep.is_finished(run)
+  assert not spec.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6]))
-  assert sweep.is_finished(run)
+  assert spec.is_finished(run)
   (run.path / 'figures' / 'learning_curves.svg').unlink()
-  assert not sweep.is_finished(run)
+  assert not spec.is_finished(run)
 
 
 def test_where_and_how_long_it_ran_may_differ_what_it_is_may_not(tmp_path):
   run = sweeps.plan(tmp_path).runs[0]
   longer = small_config({'train.num_epochs': 9, 'mesh.column_devices': 1})
   sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6, 0.5]), longer)
-  assert sweep.is_finished(run)
+  assert spec.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9]), small_config({'model.num_columns': 1}))
   with pytest.raises(UserError, match=r'model\.num_columns: 1, not 2'):
-    sweep.is_finished(run)
+    spec.is_finished(run)
 
 
 def test_classes_that_the_data_decide_are_no_difference(tmp_path):
@@ -355,8 +357,6 @@ def test_classes_that_the_data_decide_are_no_difference(tmp_path):
   config = small_config(overrides)
   with config.unlocked():
     config.model.num_classes = None
-  planned = sweep.plan(
-    'x', Sweep('', []), config, tmp_path, config_file='x.py', overrides=overrides
-  )
+  planned = spec.plan('x', Sweep('', []), config, tmp_path, config_file='x.py', overrides=overrides)
   sweeps.write_run(planned.runs[0], sweeps.lines([0.5] * 4), small_config(overrides))
-  assert sweep.is_finished(planned.runs[0])
+  assert spec.is_finished(planned.runs[0])

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from alexnet_jax import sweep, sweep_report, sweep_results
-from alexnet_jax.sweep import Reported, Sweep, Variant
-from alexnet_jax.sweep_runner import FAILURE
+from alexnet_jax.sweeps import report as sweep_report
+from alexnet_jax.sweeps import results as sweep_results
+from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps.runner import FAILURE
+from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from tests import sweeps
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
@@ -57,7 +59,7 @@ def report(tmp_path_factory):
   """The page of a sweep with a run that failed and one that has not ended."""
   path = tmp_path_factory.mktemp('sweep')
   planned = sweeps.plan(path, SWEEP)
-  sweep.write(planned)
+  spec.write(planned)
   for run in planned.runs:
     if run.variant in FINALS:
       final = FINALS[run.variant][run.seed]

@@ -8,9 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from alexnet_jax import sweep, sweep_report, sweep_results, workdir
-from alexnet_jax.errors import UserError
-from alexnet_jax.sweep import Reported
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.sweeps import report, spec
+from alexnet_jax.sweeps import results as sweep_results
+from alexnet_jax.sweeps.spec import Reported
+from alexnet_jax.utils.errors import UserError
 from tests import sweeps
 
 FINALS = {'base': (0.20, 0.22), 'no_overlap': (0.30, 0.33), 'tanh': (0.20, 0.21)}
@@ -89,9 +91,9 @@ def test_the_table_in_markdown(tmp_path):
 )
 def test_how_long_the_runs_were_is_said(steps, said, tmp_path):
   overrides = {} if steps is None else {'train.num_steps': steps}
-  short = sweep.Variant('short', {'train.num_epochs': 2}, '')
-  planned = sweeps.plan(tmp_path, sweep.Sweep('', (short,)), overrides)
-  sweep.write(planned)
+  short = spec.Variant('short', {'train.num_epochs': 2}, '')
+  planned = sweeps.plan(tmp_path, spec.Sweep('', (short,)), overrides)
+  spec.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
   assert said in sweep_results.notes(sweep_results.gather(tmp_path))[0]
@@ -145,9 +147,9 @@ def test_a_run_that_went_on_for_longer_counts_where_it_should_have_ended(tmp_pat
 
 
 def test_runs_of_another_length_than_the_bases_are_not_compared_with_it(tmp_path):
-  longer = sweep.Variant('longer', {'train.num_epochs': 5, 'model.pool.window': 2}, '')
-  planned = sweeps.plan(tmp_path, sweep.Sweep('', (longer,)))
-  sweep.write(planned)
+  longer = spec.Variant('longer', {'train.num_epochs': 5, 'model.pool.window': 2}, '')
+  planned = sweeps.plan(tmp_path, spec.Sweep('', (longer,)))
+  spec.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2, 0.1]))
   base, row = sweep_results.gather(tmp_path).rows
@@ -164,9 +166,9 @@ def test_seconds_are_those_of_the_training_lines(tmp_path):
 def test_what_is_no_sweep_and_what_has_no_finished_run_is_named(tmp_path):
   with pytest.raises(UserError, match=r'has no sweep\.json; it is not the folder of a sweep'):
     sweep_results.gather(tmp_path)
-  sweep.write(sweeps.plan(tmp_path))
+  spec.write(sweeps.plan(tmp_path))
   with pytest.raises(UserError, match=r'no run of the sweep in .* is finished yet; --mode=sweep'):
-    sweep_report.write(tmp_path)
+    report.write(tmp_path)
   assert sorted(path.name for path in tmp_path.iterdir()) == ['sweep.json']
 
 
@@ -175,12 +177,12 @@ def test_a_variant_is_shown_before_the_base_is_there(tmp_path):
   assert found['tanh'].top1 == pytest.approx(30)
   assert math.isnan(found['tanh'].difference)
   assert (tmp_path / 'sweep.json').exists()
-  sweep_report.write(tmp_path)
+  report.write(tmp_path)
 
 
 def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
-  _, written = sweep_report.write(tmp_path)
+  _, written = report.write(tmp_path)
   assert [file.relative_to(tmp_path).as_posix() for file in written] == [
     'figures/figure1.png', 'figures/figure1.svg',
     'figures/differences.png', 'figures/differences.svg',
@@ -188,44 +190,44 @@ def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
     'results.md', 'results.csv', 'runs.csv', 'report.html',
   ]  # fmt: skip
   contents = [file.read_bytes() for file in written]
-  sweep_report.write(tmp_path)
+  report.write(tmp_path)
   assert [file.read_bytes() for file in written] == contents
 
 
 def test_metrics_alone_make_the_tables_again(tmp_path):
   """As docs/results keeps them: no checkpoints."""
   sweeps.write_sweep(tmp_path / 'a', FINALS)
-  sweep_report.write(tmp_path / 'a')
+  report.write(tmp_path / 'a')
   for file in (tmp_path / 'a').rglob('*'):
     if file.name in ('sweep.json', 'config.json', 'metrics.jsonl'):
       target = tmp_path / 'b' / file.relative_to(tmp_path / 'a')
       target.parent.mkdir(parents=True, exist_ok=True)
       shutil.copy(file, target)
-  sweep_report.write(tmp_path / 'b')
+  report.write(tmp_path / 'b')
   for name in ('results.csv', 'results.md'):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
 def test_there_is_no_figure_1_of_runs_that_stay_above_25_percent(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.3, 0.3), 'tanh': (0.4, 0.4)})
-  _, written = sweep_report.write(tmp_path)
+  _, written = report.write(tmp_path)
   assert 'figure1.png' not in {file.name for file in written}
   assert 'Figure 1' not in (tmp_path / 'results.md').read_text()
 
 
 def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_path):
   overrides = {'model.activation': 'tanh', 'optimizer.learning_rate': 0.5}
-  of = sweep.Sweep(
+  of = spec.Sweep(
     'Figure 1',
     (
-      sweep.Variant('relu_fast', {'optimizer.learning_rate': 0.25}, ''),
-      sweep.Variant('tanh_slow', {'model.activation': 'tanh'}, ''),
-      sweep.Variant('tanh', overrides, ''),
-      sweep.Variant('tanh_narrow', {**overrides, 'model.fc6.features': 32}, ''),
+      spec.Variant('relu_fast', {'optimizer.learning_rate': 0.25}, ''),
+      spec.Variant('tanh_slow', {'model.activation': 'tanh'}, ''),
+      spec.Variant('tanh', overrides, ''),
+      spec.Variant('tanh_narrow', {**overrides, 'model.fc6.features': 32}, ''),
     ),
   )
   planned = sweeps.plan(tmp_path, of)
-  sweep.write(planned)
+  spec.write(planned)
   errors = {
     'base': [0.8, 0.5, 0.3, 0.2],
     'relu_fast': [0.7, 0.2, 0.2, 0.2],
@@ -235,7 +237,7 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
   }
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines(errors[run.variant]))
-  sweep_report.write(tmp_path)
+  report.write(tmp_path)
   assert (
     '25 % training error: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as many. In the'
     ' paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
@@ -246,7 +248,7 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
 
 def test_no_number_is_not_a_number_in_the_files(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.2,)})
-  _, written = sweep_report.write(tmp_path)
+  _, written = report.write(tmp_path)
   for file in written:
     if file.suffix in ('.md', '.csv'):
       assert 'nan' not in file.read_text()

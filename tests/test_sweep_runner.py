@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax import sweep, sweep_runner, workdir
-from alexnet_jax.errors import Stopped, UserError
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.sweeps import runner, spec
+from alexnet_jax.utils.errors import Stopped, UserError
 from tests import sweeps
 from tests.small import small_config
 
@@ -69,7 +70,7 @@ def names(runs):
 
 def test_runs_go_in_the_plans_order(program, tmp_path, capsys):
   planned = sweeps.plan(tmp_path / 'sweep')
-  assert sweep_runner.run_all(planned.runs, 1, program) == {}
+  assert runner.run_all(planned.runs, 1, program) == {}
   assert (tmp_path / 'sweep' / 'order').read_text().split() == names(planned.runs)
   said = capsys.readouterr().err
   assert 'tanh/seed1  top-1 error 50.00%' in said
@@ -77,7 +78,7 @@ def test_runs_go_in_the_plans_order(program, tmp_path, capsys):
 
 def test_a_run_has_the_arguments_of_its_command_alone(program, tmp_path):
   planned = sweeps.plan(tmp_path / 'sweep')
-  sweep_runner.run_all(planned.runs[:1], 1, program)
+  runner.run_all(planned.runs[:1], 1, program)
   started = (planned.runs[0].path / 'started').read_text()
   assert all(argument in started for argument in planned.runs[0].command)
 
@@ -85,7 +86,7 @@ def test_a_run_has_the_arguments_of_its_command_alone(program, tmp_path):
 def test_a_run_that_fails_is_told_and_the_others_go_on(program, tmp_path, capsys):
   planned = sweeps.plan(tmp_path / 'sweep')
   behave(tmp_path / 'sweep', no_overlap='fail', tanh='crash')
-  failures = sweep_runner.run_all(planned.runs[:3], 1, program)
+  failures = runner.run_all(planned.runs[:3], 1, program)
   failed = tmp_path / 'sweep' / 'no_overlap' / 'seed0'
   assert failures['no_overlap/seed0'] == (
     f'the loss is nan at step 3 (exit code 1; {failed / "log.txt"})'
@@ -99,16 +100,16 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(program, tmp_path, capsys
 def test_a_run_that_ends_early_without_an_error_has_failed(program, tmp_path):
   planned = sweeps.plan(tmp_path / 'sweep')
   behave(tmp_path / 'sweep', base='short')
-  failures = sweep_runner.run_all(planned.runs[:1], 1, program)
+  failures = runner.run_all(planned.runs[:1], 1, program)
   assert 'nothing was printed (exit code 0;' in failures['base/seed0']
 
 
 def test_a_failure_is_forgotten_when_the_run_succeeds(program, tmp_path):
   planned = sweeps.plan(tmp_path / 'sweep')
   behave(tmp_path / 'sweep', base='fail')
-  sweep_runner.run_all(planned.runs[:1], 1, program)
+  runner.run_all(planned.runs[:1], 1, program)
   behave(tmp_path / 'sweep', base='')
-  assert sweep_runner.run_all(planned.runs[:1], 1, program) == {}
+  assert runner.run_all(planned.runs[:1], 1, program) == {}
   assert not (planned.runs[0].path / 'failure.txt').exists()
 
 
@@ -116,7 +117,7 @@ def test_only_what_is_missing_is_run(tmp_path):
   planned = sweeps.plan(tmp_path)
   sweeps.write_run(planned.runs[0], sweeps.lines([0.4] * 4))
   sweeps.write_run(planned.runs[1], sweeps.lines([0.4] * 3))  # cut off
-  assert names(sweep_runner.missing(planned)) == names(planned.runs[1:])
+  assert names(runner.missing(planned)) == names(planned.runs[1:])
 
 
 def test_runs_of_another_config_are_all_listed(tmp_path):
@@ -125,7 +126,7 @@ def test_runs_of_another_config_are_all_listed(tmp_path):
   for run in planned.runs[:2]:
     sweeps.write_run(run, sweeps.lines([0.4] * 4), other)
   with pytest.raises(UserError) as error:
-    sweep_runner.missing(planned)
+    runner.missing(planned)
   message = str(error.value)
   assert message.count('train.batch_size: 16, not 64') == 2
   assert str(planned.runs[0].path) in message
@@ -145,12 +146,12 @@ sys.exit(Path(sys.argv[0]).with_name('broken').exists())
 def test_data_are_prepared_once_for_all_runs_that_share_them(tmp_path):
   program = tmp_path / 'program.py'
   program.write_text(PREPARE)
-  other = sweep.Variant('smaller', {'data.image_size': 9}, '')
-  of = sweep.Sweep('', [*sweeps.SWEEP.variants, other])
-  sweep_runner.prepare_data(sweeps.plan(tmp_path, of).runs, str(program))
+  other = spec.Variant('smaller', {'data.image_size': 9}, '')
+  of = spec.Sweep('', [*sweeps.SWEEP.variants, other])
+  runner.prepare_data(sweeps.plan(tmp_path, of).runs, str(program))
   assert not (tmp_path / 'prepared').exists()  # digits need none
   planned = sweeps.plan(tmp_path, of, {'data.name': 'folder'})
-  sweep_runner.prepare_data(planned.runs, str(program))
+  runner.prepare_data(planned.runs, str(program))
   lines = (tmp_path / 'prepared').read_text().splitlines()
   assert len(lines) == 2
   assert all(line.startswith('--mode=prepare --config=configs/digits.py') for line in lines)
@@ -159,11 +160,11 @@ def test_data_are_prepared_once_for_all_runs_that_share_them(tmp_path):
   with pytest.raises(
     UserError, match=r'the data of base/seed0 could not be prepared; nothing was run'
   ):
-    sweep_runner.prepare_data(planned.runs, str(program))
+    runner.prepare_data(planned.runs, str(program))
 
 
 def test_cores_and_gpus_are_dealt_out():
-  shares = sweep_runner.shares(2, [0, 1, 2, 3, 4], {'CUDA_VISIBLE_DEVICES': '4,5,6,7'})
+  shares = runner.shares(2, [0, 1, 2, 3, 4], {'CUDA_VISIBLE_DEVICES': '4,5,6,7'})
   assert [share.cores for share in shares] == [{0, 2, 4}, {1, 3}]
   assert [dict(share.environment) for share in shares] == [
     {'CUDA_VISIBLE_DEVICES': '4,6'},
@@ -172,10 +173,10 @@ def test_cores_and_gpus_are_dealt_out():
 
 
 def test_where_there_are_fewer_than_runs_all_have_all():
-  shares = sweep_runner.shares(3, [0, 1], {'CUDA_VISIBLE_DEVICES': '0'})
+  shares = runner.shares(3, [0, 1], {'CUDA_VISIBLE_DEVICES': '0'})
   assert [share.cores for share in shares] == [{0, 1}] * 3
   assert [share.environment['CUDA_VISIBLE_DEVICES'] for share in shares] == ['0'] * 3
-  assert sweep_runner.shares(1, [], {}) == [sweep_runner.Share(frozenset(), {})]
+  assert runner.shares(1, [], {}) == [runner.Share(frozenset(), {})]
 
 
 @pytest.mark.skipif(
@@ -183,7 +184,7 @@ def test_where_there_are_fewer_than_runs_all_have_all():
 )
 def test_two_runs_at_a_time_have_different_cores(program, tmp_path):
   planned = sweeps.plan(tmp_path / 'sweep')
-  sweep_runner.run_all(planned.runs[:2], 2, program)
+  runner.run_all(planned.runs[:2], 2, program)
   here = sorted(os.sched_getaffinity(0))
   for i, run in enumerate(planned.runs[:2]):
     assert (run.path / 'started').read_text().startswith(f'[{here[i::2]}')
@@ -210,7 +211,7 @@ def test_a_signal_is_passed_on_and_the_runs_save(signum, program, tmp_path):
   thread = threading.Thread(target=interrupt)
   thread.start()
   with pytest.raises(Stopped) as stopped:
-    sweep_runner.run_all(planned.runs, 2, program)
+    runner.run_all(planned.runs, 2, program)
   thread.join()
   assert stopped.value.signum == signum
   assert all((run.path / 'saved').exists() for run in planned.runs[:2])
@@ -236,7 +237,7 @@ def test_a_run_that_another_process_has_is_waited_for(program, tmp_path, capsys)
   thread.start()
   ender = threading.Thread(target=lambda: (release.wait(), holder.communicate()))
   ender.start()
-  sweep_runner.run_all(planned.runs[:2], 1, program)
+  runner.run_all(planned.runs[:2], 1, program)
   thread.join()
   ender.join()
   assert (tmp_path / 'sweep' / 'order').read_text().split() == [planned.runs[1].name]
@@ -259,9 +260,9 @@ def test_runs_save_and_end_when_the_sweep_is_killed(program, tmp_path):
   behave(tmp_path / 'sweep', base='long')
   run = sweeps.plan(tmp_path / 'sweep').runs[0]
   code = (
-    'import sys; from pathlib import Path; from alexnet_jax import sweep_runner;'
+    'import sys; from pathlib import Path; from alexnet_jax.sweeps import runner;'
     'from tests import sweeps; plan = sweeps.plan(Path(sys.argv[1]));'
-    'sweep_runner.run_all(plan.runs, 1, sys.argv[2])'
+    'runner.run_all(plan.runs, 1, sys.argv[2])'
   )
   killed = subprocess.Popen(
     [sys.executable, '-c', code, str(tmp_path / 'sweep'), program], cwd=ROOT
@@ -313,7 +314,7 @@ def test_a_sweep_killed_twice_ends_in_the_same_table(tmp_path):
   rest.communicate()
   assert rest.returncode == 0
   assert (cut / 'results.csv').read_bytes() == (tmp_path / 'whole/results.csv').read_bytes()
-  assert sweep.read_written(cut)['runs']
+  assert spec.read_written(cut)['runs']
 
 
 def wait_for_lines(file, words):

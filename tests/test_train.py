@@ -17,20 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import (
-  augment,
-  checkpoint,
-  dataset,
-  evaluate,
-  experiment,
-  mesh,
-  statistics,
-  train,
-  workdir,
-)
-from alexnet_jax.display import Display
-from alexnet_jax.errors import Stopped, UserError
-from alexnet_jax.trained import read as read_trained
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, workdir
+from alexnet_jax.checkpoints.pretrained import read as read_trained
+from alexnet_jax.data import augment, dataset, statistics
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.parallel import mesh
+from alexnet_jax.training import train
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import Stopped, UserError
 from configs import cifar10
 from tests.small import small_config
 

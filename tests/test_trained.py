@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 import alexnet_jax
-from alexnet_jax import checkpoint, experiment, mesh, train, trained
-from alexnet_jax import workdir as run_files
-from alexnet_jax.errors import UserError
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.checkpoints import workdir as run_files
+from alexnet_jax.parallel import mesh
+from alexnet_jax.training import train
+from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
 
 
@@ -28,7 +31,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture
 def file(workdir, tmp_path):
   path = tmp_path / 'net.safetensors'
-  trained.write(path, trained.read(workdir[0]))
+  pretrained.write(path, pretrained.read(workdir[0]))
   return path
 
 
@@ -40,21 +43,21 @@ def assert_same(a, b):
 
 def test_workdir_checkpoints_checkpoint_and_file_are_the_same_network(workdir, file):
   path, result = workdir
-  best = trained.read(path)
+  best = pretrained.read(path)
   assert best.step == result['best_step']
   assert list(best.class_names) == list('0123456789')
   assert best.config.model.conv1.features == 16
   for other in (path / 'checkpoints', path / 'checkpoints' / str(best.step), file, str(file)):
-    assert_same(best, trained.read(other))
+    assert_same(best, pretrained.read(other))
 
 
 def test_all_lies_on_one_device_unless_a_mesh_is_given(workdir, file):
   for path in (workdir[0], file):
-    on_one = trained.read(path)
+    on_one = pretrained.read(path)
     assert {leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(on_one.params)} == {
       True
     }
-    on_two = trained.read(path, mesh.make_mesh(2, 2, 1))
+    on_two = pretrained.read(path, mesh.make_mesh(2, 2, 1))
     assert len(on_two.params['conv1']['kernel'].devices()) == 2
     assert_same(on_one, on_two)
 
@@ -66,17 +69,17 @@ def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
   for data in (copy / 'checkpoints' / str(best) / 'params').rglob('d/*'):
     data.write_bytes(data.read_bytes()[:100])
   told = []
-  assert trained.read(copy, tell=told.append).step != best
+  assert pretrained.read(copy, tell=told.append).step != best
   assert told[0].startswith(f'checkpoint {best} is damaged')
   with pytest.raises(UserError, match=r'is damaged .* take another checkpoint'):
-    trained.read(copy / 'checkpoints' / str(best))
+    pretrained.read(copy / 'checkpoints' / str(best))
 
 
 def rewrite(file, change):
-  arrays, metadata = trained.read_arrays(file), trained.read_metadata(file)
+  arrays, metadata = pretrained.read_arrays(file), pretrained.read_metadata(file)
   description = json.loads(metadata['alexnet_jax'])
   change(arrays, description)
-  trained.write_arrays(file, arrays, {'alexnet_jax': json.dumps(description)})
+  pretrained.write_arrays(file, arrays, {'alexnet_jax': json.dumps(description)})
 
 
 @pytest.mark.parametrize(
@@ -122,34 +125,34 @@ def rewrite(file, change):
 def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(file, change, words):
   rewrite(file, change)
   with pytest.raises(UserError, match=words):
-    trained.read(file)
+    pretrained.read(file)
 
 
 def test_a_file_cut_short_is_no_file(file):
   file.write_bytes(file.read_bytes()[:-1])
   with pytest.raises(UserError, match='no safetensors file, or not a whole one'):
-    trained.read(file)
+    pretrained.read(file)
 
 
 def test_a_file_of_others_is_to_be_converted(tmp_path):
-  trained.write_arrays(tmp_path / 'x.safetensors', {'features.0.weight': np.zeros(1)}, {})
+  pretrained.write_arrays(tmp_path / 'x.safetensors', {'features.0.weight': np.zeros(1)}, {})
   with pytest.raises(UserError, match='not written by alexnet_jax; convert it first'):
-    trained.read(tmp_path / 'x.safetensors')
+    pretrained.read(tmp_path / 'x.safetensors')
 
 
 def test_nothing_there_says_so(tmp_path):
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
-    trained.read(tmp_path / 'nowhere')
+    pretrained.read(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='no whole checkpoint; train first'):
-    trained.read(tmp_path)
+    pretrained.read(tmp_path)
 
 
 def test_a_file_is_whole_or_not_there(workdir, tmp_path):
-  network = trained.read(workdir[0])
-  trained.write(tmp_path / 'net.safetensors', network)
+  network = pretrained.read(workdir[0])
+  pretrained.write(tmp_path / 'net.safetensors', network)
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
   with pytest.raises(UserError, match='cannot write'):
-    trained.write(tmp_path / 'net.safetensors' / 'net.safetensors', network)
+    pretrained.write(tmp_path / 'net.safetensors' / 'net.safetensors', network)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +164,9 @@ def test_a_checkpoint_that_is_whole_but_describes_no_network_is_damaged(tmp_path
   writer.save(1, {'params': {'x': np.zeros(2)}}, content, None)
   writer.close()
   with pytest.raises(UserError, match='no whole checkpoint'):
-    trained.read(tmp_path)
+    pretrained.read(tmp_path)
   with pytest.raises(UserError, match=r'1 is damaged .* take another'):
-    trained.read(tmp_path / 'checkpoints' / '1')
+    pretrained.read(tmp_path / 'checkpoints' / '1')
 
 
 def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch, tmp_path):
@@ -173,7 +176,7 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch
     writer.save(3, {}, {'progress': {'best_step': 3}}, 3)
     writer.close()
   with pytest.raises(UserError, match='written by a newer alexnet_jax; upgrade'):
-    trained.read(tmp_path)
+    pretrained.read(tmp_path)
 
 
 # As the version that wrote the checkpoint of format 1 had them: two images' logits, and the loss of
@@ -217,9 +220,9 @@ def on_digits(**updates):
 
 
 def test_layers_whose_shapes_agree_are_taken(workdir):
-  source = trained.read(workdir[0])
+  source = pretrained.read(workdir[0])
   ours, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
-  params, taken, reasons = trained.take_layers(ours, columns, source)
+  params, taken, reasons = pretrained.take_layers(ours, columns, source)
   assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
   assert reasons == {
     'conv4': '3x3x16x16 here, 3x3x16x32 there',
@@ -234,14 +237,14 @@ def test_layers_whose_shapes_agree_are_taken(workdir):
 
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   ours, columns = on_digits(num_columns=1, one_column_halves=())
-  _, taken, reasons = trained.take_layers(ours, columns, trained.read(workdir[0]))
+  _, taken, reasons = pretrained.take_layers(ours, columns, pretrained.read(workdir[0]))
   assert reasons['fc6'] == 'inputs in the order of num_columns=1 here, 2 there'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
 
 
 def test_a_file_from_before_a_field_was_there_is_read(file):
-  expected = trained.read(file)
+  expected = pretrained.read(file)
   rewrite(file, lambda _, description: description['config']['model'].pop('bottleneck'))
-  read = trained.read(file)
+  read = pretrained.read(file)
   jax.tree.map(np.testing.assert_array_equal, read.params, expected.params)
   assert experiment.make_network(read.config) == experiment.make_network(expected.config)

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from alexnet_jax import workdir
-from alexnet_jax.errors import UserError
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.utils import config_fields
+from alexnet_jax.utils.errors import UserError
 from tests.sweeps import lines
 
 CONFIG = {
@@ -56,7 +57,7 @@ def changed(changes, config=CONFIG):
 
 @pytest.mark.parametrize('field', CIRCUMSTANCES)
 def test_circumstances_are_no_difference(field):
-  assert workdir.differences(CONFIG, changed({field: CIRCUMSTANCES[field]})) == []
+  assert config_fields.differences(CONFIG, changed({field: CIRCUMSTANCES[field]})) == []
 
 
 @pytest.mark.parametrize(
@@ -77,18 +78,20 @@ def test_circumstances_are_no_difference(field):
   ],
 )
 def test_differences_name_field_and_values(changes, differences):
-  assert workdir.differences(CONFIG, changed(changes)) == differences
+  assert config_fields.differences(CONFIG, changed(changes)) == differences
 
 
 def test_a_field_that_only_this_config_has_is_a_difference():
-  assert workdir.differences(changed({'model.extra': 5}), CONFIG) == ['model.extra: None, not 5']
+  assert config_fields.differences(changed({'model.extra': 5}), CONFIG) == [
+    'model.extra: None, not 5'
+  ]
 
 
 def test_a_field_that_was_added_since_is_no_difference_where_it_changes_nothing(monkeypatch):
-  monkeypatch.setitem(workdir.ADDED_FIELDS, 'model.new', 1)
-  assert workdir.differences(changed({'model.new': 1}), CONFIG) == []
-  assert workdir.differences(CONFIG, changed({'model.new': 1})) == []
-  assert workdir.differences(changed({'model.new': 2}), CONFIG) == ['model.new: 1, not 2']
+  monkeypatch.setitem(config_fields.ADDED_FIELDS, 'model.new', 1)
+  assert config_fields.differences(changed({'model.new': 1}), CONFIG) == []
+  assert config_fields.differences(CONFIG, changed({'model.new': 1})) == []
+  assert config_fields.differences(changed({'model.new': 2}), CONFIG) == ['model.new: 1, not 2']
 
 
 def test_prepare_writes_the_config(tmp_path):

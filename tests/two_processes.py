@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax import dataset, evaluate
-from alexnet_jax import mesh as mesh_lib
+from alexnet_jax.data import dataset
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.parallel import mesh as mesh_lib
 
 BATCH_SIZE, STEPS, EXAMPLES, SIZE = 12, 5, 29, 6
 # Columns, devices for the columns, and devices for the data: by the devices of each process.

@@ -27,9 +27,10 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from alexnet_jax import files, processes
-from alexnet_jax.errors import UserError, first_line
-from alexnet_jax.quiet import silenced
+from alexnet_jax.parallel import multihost
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
+from alexnet_jax.utils.silence import silenced
 
 _DESCRIPTION = 'description'
 
@@ -42,7 +43,7 @@ FORMAT = 1
 
 Every later version reads those of this number and of all below it: it loads the network, evaluates
 it, and goes on training from it, fields that a config has got since having the value of what was
-done before (`workdir.ADDED_FIELDS`). A number above its own it refuses, asking for an upgrade. What
+done before (`config_fields.ADDED_FIELDS`). A number above its own it refuses, asking for an upgrade. What
 a reader of this number could not take for what it is, changes the number, and leaves a checkpoint of
 the old one in tests/data.
 """
@@ -242,7 +243,7 @@ class Writer:
         self._manager.wait_until_finished()
         # Under this name it stays until the new one is whole.
         there = folder / str(step)
-        processes.first_alone(
+        multihost.first_alone(
           functools.partial(there.rename, folder / f'{_REPLACED}{step}'), f'replacing {step}'
         )
         self._manager.reload()
@@ -265,7 +266,7 @@ class Writer:
       )
       if replaced:
         self._manager.wait_until_finished()
-        processes.first_alone(functools.partial(put_back, folder), f'replaced {step}')
+        multihost.first_alone(functools.partial(put_back, folder), f'replaced {step}')
 
   def check(self) -> None:
     """Raises UserError where the writing that goes on behind has failed; waits for none."""

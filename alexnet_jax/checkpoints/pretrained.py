@@ -22,10 +22,13 @@ from flax import traverse_util
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, checkpoint, experiment, files
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.errors import UserError, first_line
-from alexnet_jax.model import DENSE, AlexNet, parameter_shapes
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint
+from alexnet_jax.data import augment
+from alexnet_jax.models.alexnet import DENSE, AlexNet, parameter_shapes
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
 
 FORMAT = 1
 """Version of the files that `write` writes."""

@@ -12,31 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alexnet_jax import files
-from alexnet_jax.errors import UserError, first_line
-
-# What a run is may not change in a workdir; these say where and how long it runs, and may.
-CIRCUMSTANCES = (
-  'mesh',
-  'checkpoint',
-  'data.data_dir',
-  'data.prepared_dir',
-  'data.unreadable_limit',
-  'train.num_epochs',
-  'train.num_steps',
-  'train.log_every_steps',
-  'train.library_fusions',
-  'train.gradient_accumulation_steps',
-  'train.profile_steps',
-)
-
-# Fields that came after the first runs, and what those did: configs that they left lack them.
-ADDED_FIELDS: dict[str, Any] = {
-  'train.gradient_accumulation_steps': 1,
-  'optimizer.batch_size_rule': 'none',
-  'optimizer.base_batch_size': 128,
-  'train.profile_steps': (),
-}
+from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils.errors import UserError, first_line
 
 LEARNING_CURVES = 'figures/learning_curves'
 """The picture of a run, .png and .svg, which is the last that it leaves."""
@@ -44,36 +21,6 @@ LEARNING_CURVES = 'figures/learning_curves'
 _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
 _LONGEST_LINE = 2**16  # bytes; a line of metrics has some 200
-
-
-def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """Fields and values of a config, as ('model.num_columns', 2)."""
-  for name, value in config.items():
-    if isinstance(value, Mapping):
-      yield from flatten(value, f'{prefix}{name}.')
-    else:
-      yield prefix + name, value
-
-
-def differences(
-  config: Mapping[str, Any],
-  other: Mapping[str, Any],
-  but_for: Sequence[str] = CIRCUMSTANCES,
-) -> list[str]:
-  """Where two configs (as JSON has them) are different experiments: 'model.num_columns: 2, not 1'.
-
-  Args:
-    config: the one.
-    other: the other.
-    but_for: fields and sections that may differ.
-  """
-  ours, theirs = ({**ADDED_FIELDS, **dict(flatten(one))} for one in (config, other))
-  return [
-    first_line(f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}')
-    for field in sorted(ours.keys() | theirs.keys())
-    if not any(field == name or field.startswith(name + '.') for name in but_for)
-    and ours.get(field) != theirs.get(field)
-  ]
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -98,11 +45,11 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
 def check(
   workdir: str | os.PathLike[str],
   config: Mapping[str, Any],
-  but_for: Sequence[str] = CIRCUMSTANCES,
+  but_for: Sequence[str] = config_fields.CIRCUMSTANCES,
 ) -> None:
   """Raises UserError where a workdir has a config that is another experiment, but for some fields."""
   there = read_config(workdir)
-  if there is not None and (different := differences(config, there, but_for)):
+  if there is not None and (different := config_fields.differences(config, there, but_for)):
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
       f'{workdir} holds another experiment: {"; ".join(different[:3])}{more}\n'
@@ -180,7 +127,7 @@ def prepare(
       files.inside(path, written_later)
     if started:
       check(path, config)
-    elif (there := read_config(path)) is not None and differences(config, there):
+    elif (there := read_config(path)) is not None and config_fields.differences(config, there):
       (path / 'statistics.npz').unlink(missing_ok=True)
     with files.whole(path / 'config.json') as temporary:
       temporary.write_text(json.dumps(config, indent=2) + '\n')

@@ -103,7 +103,7 @@ def get_config() -> config_dict.ConfigDict:
   # and loss: meant for GPUs and TPUs, where it is not measured yet; on a CPU float32 is faster.
   train.precision = 'float32'
   # Let XLA's CPU backend hand products and sums to its library where that is known to be right and
-  # fast; see alexnet_jax/compilation.py.
+  # fast; see alexnet_jax/parallel/xla.py.
   train.library_fusions = True
 
   config.checkpoint = checkpoint = config_dict.ConfigDict()

@@ -22,10 +22,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax import augment, experiment, files, foreign, inference, trained
-from alexnet_jax.errors import UserError, first_line
-from alexnet_jax.model import LAYERS, AlexNet, parameter_shapes
-from alexnet_jax.trained import Trained
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.checkpoints.pretrained import Trained
+from alexnet_jax.convert.convert import foreign
+from alexnet_jax.data import augment
+from alexnet_jax.evaluation import inference
+from alexnet_jax.models.alexnet import LAYERS, AlexNet, parameter_shapes
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +202,11 @@ def read(
   """Reads a network from whatever holds it.
 
   Args:
-    path: what `trained.read` takes, or a .caffemodel, a .npy as TensorFlow's users have it
+    path: what `pretrained.read` takes, or a .caffemodel, a .npy as TensorFlow's users have it
       ({'conv1': [weights, biases], ...}), or a PyTorch state dict with torchvision's names (.pth,
       .pt or .safetensors).
     config: the network's; only for a source that brings none, and then needed.
-    tell: see `trained.read`.
+    tell: see `pretrained.read`.
 
   Raises:
     UserError: there is nothing there, it is not whole, or it is not the config's network.
@@ -224,23 +229,23 @@ def read(
 def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | None:
   """The network of a file or folder that brings its config along; None for another."""
   if path.is_dir():
-    return trained.read(path, tell=tell)
+    return pretrained.read(path, tell=tell)
   if path.suffix not in ('.safetensors', '.jaxexport'):
     return None
-  metadata = trained.read_metadata(path)
-  if trained.DESCRIPTION in metadata:
-    return trained.read(path)
+  metadata = pretrained.read_metadata(path)
+  if pretrained.DESCRIPTION in metadata:
+    return pretrained.read(path)
   if _STATE_DICT_DESCRIPTION not in metadata:
     return None
   description = metadata[_STATE_DICT_DESCRIPTION]
-  config, class_names, step = trained.read_description(str(path), description)
+  config, class_names, step = pretrained.read_description(str(path), description)
   try:
     red, green, blue = map(float, files.parse_json(metadata[_MEAN_COLOR]))
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
       f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
     ) from error
-  arrays = trained.read_arrays(path)
+  arrays = pretrained.read_arrays(path)
   network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
   return dataclasses.replace(network, class_names=class_names, step=step)
 
@@ -254,7 +259,7 @@ def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
     case '.pth' | '.pt':
       return TORCHVISION, foreign.read_state_dict(path)
     case '.safetensors':
-      return TORCHVISION, trained.read_arrays(path)
+      return TORCHVISION, pretrained.read_arrays(path)
   raise UserError(
     f'{path} is of no kind known here, which are workdirs, checkpoints, .safetensors, .caffemodel,'
     ' .npy and .pth'
@@ -278,7 +283,7 @@ def _network(
       raise UserError(f'{path} has {first_line(more[0])}')
     with np.errstate(over='ignore'):
       arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
-    trained.check_arrays(str(path), arrays, wanted)
+    pretrained.check_arrays(str(path), arrays, wanted)
   except UserError as error:
     raise UserError(f'{error}, and is not the network of the config') from error
   size = config.data.image_size
@@ -356,7 +361,7 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   Args:
     path: ends in '.torch.safetensors': a PyTorch state dict with torchvision's names, readable by
       `safetensors.torch.load_file`, with the config, class names, step and mean colour as metadata;
-      '.safetensors': what `trained.write` writes; '.jaxexport': what `inference.export` writes;
+      '.safetensors': what `pretrained.write` writes; '.jaxexport': what `inference.export` writes;
       '.pth': a bare state dict, which needs PyTorch.
     network: the network.
 
@@ -366,7 +371,7 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   check_target(path)
   name = os.fspath(path)
   if name.endswith('.safetensors') and not name.endswith('.torch.safetensors'):
-    trained.write(path, network)
+    pretrained.write(path, network)
     return
   if name.endswith('.jaxexport'):
     inference.export(network, path)
@@ -375,15 +380,15 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   check_network(net)
   arrays = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
   if name.endswith('.pth'):
-    trained.write_file(path, _torch_save(arrays))
+    pretrained.write_file(path, _torch_save(arrays))
     return
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
   metadata = {
     'format': 'pt',
-    _STATE_DICT_DESCRIPTION: trained.describe(network),
+    _STATE_DICT_DESCRIPTION: pretrained.describe(network),
     _MEAN_COLOR: json.dumps(mean_color.tolist()),
   }
-  trained.write_arrays(path, arrays, metadata)
+  pretrained.write_arrays(path, arrays, metadata)
 
 
 def _torch_save(arrays: Mapping[str, np.ndarray]) -> bytes:

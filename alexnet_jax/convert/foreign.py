@@ -20,8 +20,8 @@ import numpy as np
 from etils import epath
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from alexnet_jax import files
-from alexnet_jax.errors import UserError, first_line
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
 
 # The parts of `src/caffe/proto/caffe.proto` that hold weights. NetParameter has `layers` in files
 # of before 2015, bvlc_alexnet's too.

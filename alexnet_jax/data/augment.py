@@ -1,6 +1,6 @@
 """From uint8 pixels to what the network sees: turned, mirrored, centred and lit. On the device.
 
-Crops are cut before (`alexnet_jax.dataset`), so that only what is used travels. Every draw follows
+Crops are cut before (`data/dataset.py`), so that only what is used travels. Every draw follows
 from a key and an image's place in the global batch, so any layout of devices sees the same images.
 """
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import ndimage
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
 

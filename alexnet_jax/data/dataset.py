@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alexnet_jax import records
-from alexnet_jax.errors import UserError
-from alexnet_jax.statistics import Sums
+from alexnet_jax.data import tfds_reader
+from alexnet_jax.data.statistics import Sums
+from alexnet_jax.utils.errors import UserError
 
 Batch = dict[str, Any]
 
@@ -157,7 +157,7 @@ def open_split(builder: Any, split: str, image_size: int, memory_megabytes: int)
   Raises:
     UserError: there is no such split, or its features are no images with labels.
   """
-  stored = records.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
+  stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
   n = stored.num_examples
   if n * image_size**2 * 3 > memory_megabytes * 1e6:
     return stored

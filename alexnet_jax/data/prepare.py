@@ -22,10 +22,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import PIL
 
-from alexnet_jax import files, images, records, statistics
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
-from alexnet_jax.sources import Example, Source
+from alexnet_jax.data import images, statistics, tfds_reader
+from alexnet_jax.data.sources import Example, Source
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
 
 LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
 UNREADABLE = 'unreadable.tsv'
@@ -211,7 +212,7 @@ def _prepare(
   source: Source, folder: Path, rule: dict[str, Any], unreadable_limit: float, display: Display
 ) -> None:
   """Makes the folder a whole data set, from wherever it stands."""
-  records.import_tensorflow()  # what is wrong with it is said before the work
+  tfds_reader.import_tensorflow()  # what is wrong with it is said before the work
   done = _resume(folder, rule)
   _check_room(folder, rule)
   display.line(
@@ -252,7 +253,7 @@ def _write_shard(
   path: Path, squares: Iterable[_Square], split: str, done: _Done, tell: '_Telling'
 ) -> None:
   """Writes squares into a file of records, and notes them as done."""
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   written = [0, 0]
   try:
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
@@ -321,7 +322,7 @@ def _check_room(folder: Path, rule: dict[str, Any]) -> None:
 
 def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Square:
   """Decodes, shrinks and encodes an image; `counted`: with what the statistics need."""
-  tf, _ = records.import_tensorflow()
+  tf, _ = tfds_reader.import_tensorflow()
   try:
     square = images.fit_square(images.decode(example.encoded), size)
   except images.UnreadableError as error:
@@ -354,7 +355,7 @@ def _in_order(
 
 def _finish(folder: Path, done: _Done) -> None:
   """Writes what makes the shards a data set."""
-  _, tfds = records.import_tensorflow()
+  _, tfds = tfds_reader.import_tensorflow()
   rule, training = done.rule, done.rule['statistics_of']
   lost = {name for split, name, _, _ in done.unreadable if split == training}
   empty = lost & {

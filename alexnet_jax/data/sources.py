@@ -21,8 +21,8 @@ from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from alexnet_jax import host
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils import host
+from alexnet_jax.utils.errors import UserError
 
 IMAGE_SUFFIXES = (
   '.jpg',

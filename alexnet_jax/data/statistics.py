@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax import files
-from alexnet_jax.errors import UserError, first_line
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
 
 FILE_NAME = 'statistics.npz'
 

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from PIL import Image
 
-from alexnet_jax import files
-from alexnet_jax.errors import UserError, first_line
-from alexnet_jax.images import fit_square
-from alexnet_jax.quiet import silenced
-from alexnet_jax.sources import Example
+from alexnet_jax.data.images import fit_square
+from alexnet_jax.data.sources import Example
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
+from alexnet_jax.utils.silence import silenced
 
 _PIECES_PER_BLOCK = 16
 _TOGETHER = 128  # examples handed to TensorFlow at a time

@@ -20,24 +20,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import (
-  augment,
-  checkpoint,
-  compilation,
-  dataset,
-  experiment,
-  files,
-  metrics,
-  predictions,
-  processes,
-  trained,
-  workdir,
-)
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
-from alexnet_jax.model import AlexNet
-from alexnet_jax.predictions import Predictions
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.data import augment, dataset
+from alexnet_jax.evaluation import metrics, predictions
+from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.parallel import multihost, xla
+from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
 EvaluationStep = Callable[
@@ -46,7 +39,7 @@ EvaluationStep = Callable[
 ViewStep = Callable[[Any, Array, augment.Statistics, augment.View, Array], Array]
 
 # Where a trained network is used again, its config may differ in these.
-_ELSEWHERE = (*workdir.CIRCUMSTANCES, 'train.batch_size')
+_ELSEWHERE = (*config_fields.CIRCUMSTANCES, 'train.batch_size')
 
 _PREDICTIONS = Path('evaluation') / 'predictions.npz'  # in a workdir
 
@@ -92,7 +85,7 @@ def make_evaluation_step(
     mesh: on which it runs.
     options: how pixels are prepared.
     precision: as `train.make_train_step` has it.
-    library_fusions: see `compilation.options`.
+    library_fusions: see `xla.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
 
@@ -112,7 +105,7 @@ def make_evaluation_step(
     return metrics.merge(sums, sharded(params, batch, statistics))
 
   platform = mesh.devices.flat[0].platform
-  return jax.jit(step, compiler_options=compilation.options(platform, library_fusions))
+  return jax.jit(step, compiler_options=xla.options(platform, library_fusions))
 
 
 def evaluate(
@@ -175,7 +168,7 @@ def make_view_step(
     mesh: on which it runs.
     options: how pixels are prepared.
     precision: as `train.make_train_step` has it.
-    library_fusions: see `compilation.options`.
+    library_fusions: see `xla.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
 
@@ -193,7 +186,7 @@ def make_view_step(
     return sharded(params, images, statistics, view, total)
 
   platform = mesh.devices.flat[0].platform
-  return jax.jit(step, compiler_options=compilation.options(platform, library_fusions))
+  return jax.jit(step, compiler_options=xla.options(platform, library_fusions))
 
 
 def predict(
@@ -277,8 +270,8 @@ def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[s
   free = (*_ELSEWHERE, 'data.validation_split', *open_fields)
   workdir.check(path, experiment.resolved(config), free)
   _emulate_devices(config)
-  with Display(quiet=not processes.is_first()) as display, processes.watched():
-    network = trained.read(path, tell=display.line)
+  with Display(quiet=not multihost.is_first()) as display, multihost.watched():
+    network = pretrained.read(path, tell=display.line)
     network.config.data.validation_split = config.data.validation_split
     _prepare(Path(path))
     found = _predict(network, config, display)
@@ -303,7 +296,7 @@ def evaluate_ensemble(
   views.
 
   Args:
-    paths: of the networks, as `trained.read` takes them.
+    paths: of the networks, as `pretrained.read` takes them.
     weights: of the average, at least 0 (2012 source, `avg-test.py`); None: all alike.
     path: the folder for the results, made if need be.
     config: says where their data lie, and where and in what batches they run; its other fields are
@@ -327,8 +320,8 @@ def evaluate_ensemble(
     )
   _emulate_devices(config)
   members, total = [], None
-  with Display(quiet=not processes.is_first()) as display, processes.watched():
-    networks = [trained.read(each, tell=display.line) for each in paths]
+  with Display(quiet=not multihost.is_first()) as display, multihost.watched():
+    networks = [pretrained.read(each, tell=display.line) for each in paths]
     _check_alike(paths, networks)
     _prepare(Path(path))
     for each, network, share in zip(paths, networks, shares, strict=True):
@@ -343,7 +336,7 @@ def evaluate_ensemble(
 
 class _Member(NamedTuple):
   path: str
-  network: trained.Trained
+  network: pretrained.Trained
   share: float
   errors: dict[str, dict[str, float]]
 
@@ -363,11 +356,11 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
 
 
 def _check_alike(
-  paths: Sequence[str | os.PathLike[str]], networks: Sequence[trained.Trained]
+  paths: Sequence[str | os.PathLike[str]], networks: Sequence[pretrained.Trained]
 ) -> None:
   """Raises UserError, naming two, where networks are not of the same data and classes."""
 
-  def data(network: trained.Trained) -> str:
+  def data(network: pretrained.Trained) -> str:
     return f'{network.config.data.name} ({network.config.data.validation_split})'
 
   first = networks[0]
@@ -406,15 +399,17 @@ def _at_hand(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
   return config
 
 
-def _predict(network: trained.Trained, given: ConfigDict | None, display: Display) -> Predictions:
+def _predict(
+  network: pretrained.Trained, given: ConfigDict | None, display: Display
+) -> Predictions:
   """What a network makes of its validation images."""
   config = _at_hand(network.config, given)
   mesh = experiment.make_mesh(config)
-  config, builder = processes.first_then_others(
+  config, builder = multihost.first_then_others(
     functools.partial(experiment.open_data, config, display), 'data'
   )
   split = experiment.load_split(config, builder, config.data.validation_split)
-  trained.check_classes(network, config.data.name, split.class_names)
+  pretrained.check_classes(network, config.data.name, split.class_names)
   net = experiment.make_network(config)
   places = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
   move = display.task('evaluation', split.num_examples)
@@ -438,7 +433,7 @@ def _predict(network: trained.Trained, given: ConfigDict | None, display: Displa
   return found
 
 
-def _identity(networks: Sequence[trained.Trained], shares: Sequence[float]) -> dict[str, Any]:
+def _identity(networks: Sequence[pretrained.Trained], shares: Sequence[float]) -> dict[str, Any]:
   """What predictions are of. A step would not do: another run may have come to the same one."""
   data = networks[0].config.data
   return {
@@ -458,7 +453,7 @@ def _identity(networks: Sequence[trained.Trained], shares: Sequence[float]) -> d
 
 def _kept_or_predicted(
   path: str | os.PathLike[str],
-  network: trained.Trained,
+  network: pretrained.Trained,
   given: ConfigDict | None,
   display: Display,
 ) -> Predictions:
@@ -476,12 +471,12 @@ def _kept_or_predicted(
       display.line(f'{error}; they are made again')
       return None
 
-  found = processes.first_then_others(kept, 'kept predictions')
+  found = multihost.first_then_others(kept, 'kept predictions')
   if found is not None:
     display.line(f'{path}: the predictions of its own evaluation are used')
     return found
   found = _predict(network, given, display)
-  if not processes.is_first():
+  if not multihost.is_first():
     return found
   try:
     predictions.save(file, found, identity)
@@ -493,7 +488,7 @@ def _kept_or_predicted(
 def _prepare(path: Path) -> None:
   """Makes a folder for results; raises UserError where nothing can be written in it."""
   files.inside(path, _PREDICTIONS)
-  if not processes.is_first():
+  if not multihost.is_first():
     return
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -519,7 +514,7 @@ def _write(path: Path, members: Sequence[_Member], found: Predictions) -> dict[s
       for one in members
     ],
   }
-  if processes.is_first():
+  if multihost.is_first():
     predictions.save(path / _PREDICTIONS, found, identity)
     predictions.write_tables(
       path / _PREDICTIONS.parent, found.ten_views, found.labels, identity['class_names']

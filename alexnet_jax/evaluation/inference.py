@@ -26,10 +26,15 @@ from jax import export as jax_export
 from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax import augment, compilation, experiment, files, images, summary, trained
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
-from alexnet_jax.trained import Trained
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.checkpoints.pretrained import Trained
+from alexnet_jax.data import augment, images
+from alexnet_jax.models import summary
+from alexnet_jax.parallel import xla
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
 OutputsStep = Callable[[Any, augment.Statistics, Any], dict[str, Array]]
@@ -47,12 +52,12 @@ def load(path: str | os.PathLike[str]) -> 'Classifier':
 
   Args:
     path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that
-      `trained.write` or `export` has written; on disk, or in a bucket that Orbax can read.
+      `pretrained.write` or `export` has written; on disk, or in a bucket that Orbax can read.
 
   Raises:
     UserError: there is nothing there, nothing that is whole, or it is of a newer version.
   """
-  network = trained.read(path, tell=lambda text: warnings.warn(text, stacklevel=4))
+  network = pretrained.read(path, tell=lambda text: warnings.warn(text, stacklevel=4))
   return Classifier(**vars(network))
 
 
@@ -130,7 +135,7 @@ def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
     return {layer: outputs[names[layer]].astype(jnp.float32) for layer in layers}
 
   platform = jax.devices()[0].platform
-  options = compilation.options(platform, config.train.library_fusions)
+  options = xla.options(platform, config.train.library_fusions)
   return jax.jit(step, compiler_options=options)
 
 
@@ -311,7 +316,7 @@ class Classifier(Trained):
 def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
   """Writes a network and its program into one file, which jax runs without this package.
 
-  The file is in the safetensors format, `trained.write`'s, with one more array, 'program':
+  The file is in the safetensors format, `pretrained.write`'s, with one more array, 'program':
   `jax.export`'s serialised bytes, for PLATFORMS, of a function from all the other arrays, by name,
   and crops [n, s, s, 3] uint8, for any n, to logits [n, classes] float32. So neither alexnet_jax
   nor the network's config is needed to run it, only jax, safetensors and flatbuffers:
@@ -326,28 +331,28 @@ def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[
   to six months older.
 
   Args:
-    network: a trained network, or where to `trained.read` it.
+    network: a trained network, or where to `pretrained.read` it.
     target: path of the file.
 
   Raises:
     UserError: the network cannot be read, or the file cannot be written.
   """
   if not isinstance(network, Trained):
-    network = trained.read(network)
+    network = pretrained.read(network)
   config, size = network.config, network.config.model.input_size
 
   def logits(arrays: Mapping[str, Array], crops: Array) -> Array:
-    params, statistics = trained.unflatten(arrays)
+    params, statistics = pretrained.unflatten(arrays)
     return intermediates(config, params, statistics, crops)['fc8']
 
   arrays = {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    for name, leaf in trained.flatten(network.params, network.statistics).items()
+    for name, leaf in pretrained.flatten(network.params, network.statistics).items()
   }
   (n,) = jax_export.symbolic_shape('n')
   crops = jax.ShapeDtypeStruct((n, size, size, 3), jnp.uint8)
   program = jax_export.export(jax.jit(logits), platforms=PLATFORMS)(arrays, crops)
-  trained.write(target, network, bytes(program.serialize()))
+  pretrained.write(target, network, bytes(program.serialize()))
 
 
 def _listed(given: Any) -> tuple[Sequence[Any], bool]:

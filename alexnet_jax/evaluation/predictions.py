@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax import files, metrics
-from alexnet_jax.errors import UserError, first_line
+from alexnet_jax.evaluation import metrics
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
 
 TIES = 'classes that tie share the places left among the best, as in the 2012 code'
 """How `errors` counts them, in words."""

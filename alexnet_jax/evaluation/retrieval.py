@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax import augment, dataset, inference
-from alexnet_jax.errors import UserError
+from alexnet_jax.data import augment, dataset
+from alexnet_jax.evaluation import inference
+from alexnet_jax.utils.errors import UserError
 
 _ROWS = 256  # of features compared at a time: 8 MB in float64, where they have 4,096 elements
 

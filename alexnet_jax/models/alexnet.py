@@ -3,7 +3,7 @@
 One definition serves every device layout. The *global* network holds all its columns; inside
 `shard_map` a device runs the same module with its share of the columns (`local`), and the columns
 exchange their maps where the paper's do: before conv3, fc6 and fc7, and at the output.
-Parameters always have global shapes outside; see `alexnet_jax.mesh` for how they are split.
+Parameters always have global shapes outside; see `parallel/mesh.py` for how they are split.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from alexnet_jax import layers
-from alexnet_jax.errors import UserError
+from alexnet_jax.models import layers
+from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
 Columns = Sequence[Array]  # an array for each column, or one that all columns read
@@ -201,7 +201,7 @@ class AlexNet(nn.Module):
 
     Args:
       images: [N, input_size, input_size, 3] float, centred pixels. Their dtype is what the network
-        computes in, whatever that of the parameters; see `alexnet_jax.layers`.
+        computes in, whatever that of the parameters; see `models/layers.py`.
       dropout_key: this step's key; None at test time.
       positions: [N] int, the images' places in the global batch; needed with `dropout_key`.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from alexnet_jax.model import CONVOLUTIONS, LAYERS, AlexNet
+from alexnet_jax.models.alexnet import CONVOLUTIONS, LAYERS, AlexNet
 
 
 @dataclasses.dataclass(frozen=True)

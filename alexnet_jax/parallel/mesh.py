@@ -18,7 +18,7 @@ import numpy as np
 from jax._src import distributed
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils.errors import UserError
 
 DATA, COLUMN = 'data', 'column'
 BATCH = PartitionSpec(DATA)

@@ -15,8 +15,9 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed
 
-from alexnet_jax import compat, host
-from alexnet_jax.errors import EXIT_AGAIN, UserError, first_line
+from alexnet_jax.parallel import compat
+from alexnet_jax.utils import host
+from alexnet_jax.utils.errors import EXIT_AGAIN, UserError, first_line
 
 T = TypeVar('T')
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jaxlib
 
-from alexnet_jax import host
+from alexnet_jax.utils import host
 
 PRECISIONS = ('float32', 'bfloat16')
 

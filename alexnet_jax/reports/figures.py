@@ -18,7 +18,7 @@ from matplotlib import colormaps, figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from alexnet_jax import files
+from alexnet_jax.utils import files
 
 _RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
 _MARKERS = 'osD^vP'

@@ -10,10 +10,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import dataset, experiment, figures, files, inference, retrieval, trained, workdir
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
-from alexnet_jax.model import LAYERS
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained, workdir
+from alexnet_jax.data import dataset
+from alexnet_jax.evaluation import inference, retrieval
+from alexnet_jax.models.alexnet import LAYERS
+from alexnet_jax.reports import figures
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
 
 _IMAGES, _QUERIES, _NEIGHBOURS = 8, 5, 6  # as in the paper's figure 4
 
@@ -32,7 +37,7 @@ def draw(
 
   Args:
     path: the run's folder.
-    config: the run's, but for where it runs (`workdir.CIRCUMSTANCES`).
+    config: the run's, but for where it runs (`config_fields.CIRCUMSTANCES`).
     layer: the output by which images are near, one of `inference.layer_names`; None: that of the
       last hidden layer, before dropout, as in the paper.
     compare: workdirs of other runs, whose learning curves are drawn with this one's.
@@ -53,7 +58,7 @@ def draw(
       raise UserError(f'{other} has no metrics.jsonl; compare with the workdir of a run')
   written: list[Path] = []
   with Display() as display:
-    network = trained.read(path, tell=display.line)
+    network = pretrained.read(path, tell=display.line)
     config, builder = experiment.open_data(config, display)
     workdir.check(path, experiment.resolved(config))
     net = experiment.make_network(config)
@@ -78,7 +83,7 @@ def draw(
     save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
 
     validation = experiment.load_split(config, builder, config.data.validation_split)
-    trained.check_classes(network, config.data.name, validation.class_names)
+    pretrained.check_classes(network, config.data.name, validation.class_names)
     images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
     outputs = inference.make_outputs_step(config, [*hidden, layer, 'fc8'])(
       network.params, network.statistics, _centre_crops(images, net.input_size)
@@ -184,7 +189,7 @@ def _centre_crops(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _description(
-  config: ConfigDict, network: trained.Trained, records: Sequence[Mapping[str, Any]]
+  config: ConfigDict, network: pretrained.Trained, records: Sequence[Mapping[str, Any]]
 ) -> str:
   """Data, network, step and, where it was measured then, the validation error."""
   columns = config.model.num_columns

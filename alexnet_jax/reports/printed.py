@@ -8,17 +8,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax import (
-  compilation,
-  experiment,
-  prepare,
-  records,
-  summary,
-  sweep_results,
-  trained,
-  workdir,
-)
-from alexnet_jax.display import Display, print_table
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import pretrained, workdir
+from alexnet_jax.data import prepare, tfds_reader
+from alexnet_jax.models import summary
+from alexnet_jax.parallel import xla
+from alexnet_jax.utils.display import Display, print_table
 
 
 def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
@@ -29,7 +24,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
     path: the run's folder.
     result: what `train.train_and_evaluate` returned.
   """
-  from alexnet_jax import figures  # matplotlib, which nothing else here needs
+  from alexnet_jax.reports import figures  # matplotlib, which nothing else here needs
 
   curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
   picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
@@ -99,27 +94,6 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
   print('each as .svg too')
 
 
-def sweep(results: sweep_results.Results, written: Sequence[Path]) -> None:
-  """Prints a sweep's table, what must stand below it, and which files were written.
-
-  Args:
-    results: what `sweep_results.gather` returned.
-    written: the files.
-  """
-  kept = [i for i, name in enumerate(sweep_results.HEADINGS) if name != 'what it is']
-  rows = [sweep_results.cells(row) for row in results.rows]
-  print_table(
-    f'{results.path}: {results.title}',
-    [sweep_results.HEADINGS[i] for i in kept],
-    [[row[i] for i in kept] for row in rows],
-  )
-  for note in sweep_results.notes(results):
-    print(note)
-  for file in written:
-    if file.suffix != '.svg':
-      print(f'{file.suffix[1:]:14}{file}')
-
-
 def preparation(config: ConfigDict) -> None:
   """Prepares the data, and prints what there is.
 
@@ -140,7 +114,7 @@ def preparation(config: ConfigDict) -> None:
     for name, split in builder.info.splits.items()
   ]
   print_table(
-    f'{builder.info.full_name}, {len(records.class_names(builder)):,} classes',
+    f'{builder.info.full_name}, {len(tfds_reader.class_names(builder)):,} classes',
     ('split', 'images', 'files', 'MB'),
     rows,
   )
@@ -157,7 +131,7 @@ def preparation(config: ConfigDict) -> None:
     print(f'left out      {left_out} unreadable files, listed in {report}')
 
 
-def conversion(network: trained.Trained, target: str) -> None:
+def conversion(network: pretrained.Trained, target: str) -> None:
   """Prints what was read, and where it went.
 
   Args:
@@ -183,7 +157,7 @@ def network(config: ConfigDict) -> None:
     summary.total(rows),
   )
   platform = jax.devices()[0].platform
-  print(f'XLA options: {compilation.describe(platform, config.train.library_fusions)}')
+  print(f'XLA options: {xla.describe(platform, config.train.library_fusions)}')
   if rate := experiment.describe_learning_rate(config):
     print(rate)
 

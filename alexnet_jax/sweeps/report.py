@@ -11,8 +11,12 @@ from typing import Any
 
 import jinja2
 
-from alexnet_jax import figures, files, sweep, sweep_results
-from alexnet_jax.sweep_results import Results, Row, RunResult
+from alexnet_jax.reports import figures
+from alexnet_jax.sweeps import results as sweep_results
+from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps.results import Results, Row, RunResult
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import print_table
 
 # What two runs of figure 1 may differ in, beside their length.
 _FIGURE1 = {'model.activation', 'optimizer.learning_rate', 'train.num_epochs'}
@@ -51,7 +55,7 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
     The results, and the files.
 
   Raises:
-    UserError: as `sweep_results.gather`.
+    UserError: as `results.gather`.
   """
   path = Path(path)
   results = sweep_results.gather(path)
@@ -120,7 +124,7 @@ def _pictures(results: Results) -> list[Picture]:
     row.name: [run.records for run in results.runs if run.variant == row.name and run.records]
     for row in results.rows
   }
-  base = curves.pop(sweep.BASE)
+  base = curves.pop(spec.BASE)
   if curves := {name: runs for name, runs in curves.items() if runs}:
     pictures.append(
       Picture(
@@ -137,7 +141,7 @@ def _by_rate(results: Results, activation: str) -> dict[float, RunResult]:
 
   Only those that differ from the base in nothing else but their length.
   """
-  only = {sweep.BASE} | {
+  only = {spec.BASE} | {
     variant['name']
     for variant in results.description['variants']
     if set(variant['overrides']) <= _FIGURE1
@@ -168,7 +172,7 @@ def _training_error(run: RunResult) -> float:
 
 def html(results: Results, pictures: Sequence[Picture]) -> str:
   """The report: one page without scripts, which asks nothing of any network."""
-  template = importlib.resources.files('alexnet_jax') / 'templates' / 'report.html'
+  template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'report.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   return environment.from_string(template.read_text()).render(
     title=results.title,
@@ -204,3 +208,24 @@ def _run_cells(run: RunResult) -> list[str]:
     f'{final["loss"]:.4f}',
     f'{run.seconds:,.0f}',
   ]
+
+
+def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
+  """Prints a sweep's table, what must stand below it, and which files were written.
+
+  Args:
+    results: what `results.gather` returned.
+    written: the files.
+  """
+  kept = [i for i, name in enumerate(sweep_results.HEADINGS) if name != 'what it is']
+  rows = [sweep_results.cells(row) for row in results.rows]
+  print_table(
+    f'{results.path}: {results.title}',
+    [sweep_results.HEADINGS[i] for i in kept],
+    [[row[i] for i in kept] for row in rows],
+  )
+  for note in sweep_results.notes(results):
+    print(note)
+  for file in written:
+    if file.suffix != '.svg':
+      print(f'{file.suffix[1:]:14}{file}')

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from alexnet_jax import files, host, sweep, workdir
-from alexnet_jax.errors import UserError, first_line
-from alexnet_jax.sweep_runner import FAILURE
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps.runner import FAILURE
+from alexnet_jax.utils import config_fields, files, host
+from alexnet_jax.utils.errors import UserError, first_line
 
 NOISE_LEVEL = 0.05  # a difference is more than noise where chance would give it more rarely
 
@@ -85,12 +87,12 @@ class Row:
   difference: float
   difference_top5: float
   difference_deviation: float
-  paper: sweep.Reported | None
-  source: sweep.Reported | None
+  paper: spec.Reported | None
+  source: spec.Reported | None
   noise: str
   states: Sequence[str]
 
-  def agrees(self, reported: sweep.Reported | None) -> str:
+  def agrees(self, reported: spec.Reported | None) -> str:
     """Whether the difference has the sign of a reported one: 'same sign', 'other sign' or ''."""
     if reported is None or math.isnan(self.difference) or not self.difference:
       return ''
@@ -126,34 +128,34 @@ def gather(path: str | os.PathLike[str]) -> Results:
     UserError: it is none, or none of its runs is finished.
   """
   path = Path(path)
-  description = sweep.read_written(path)
+  description = spec.read_written(path)
   if description is None:
-    raise UserError(f'{path} has no {sweep.FILE_NAME}; it is not the folder of a sweep')
+    raise UserError(f'{path} has no {spec.FILE_NAME}; it is not the folder of a sweep')
   runs = [_read_run(path, run) for run in description['runs']]
   if not any(run.final for run in runs):
     raise UserError(
       f'no run of the sweep in {path} is finished yet; --mode=sweep runs them, and says why one'
       ' fails'
     )
-  base = [run for run in runs if run.variant == sweep.BASE]
-  rows = [_row(sweep.BASE, 'the base', base, base)]
+  base = [run for run in runs if run.variant == spec.BASE]
+  rows = [_row(spec.BASE, 'the base', base, base)]
   for variant in description['variants']:
     of_variant = [run for run in runs if run.variant == variant['name']]
     reported = {
-      by: sweep.Reported(**variant[by]) if variant[by] else None for by in ('paper', 'source')
+      by: spec.Reported(**variant[by]) if variant[by] else None for by in ('paper', 'source')
     }
     rows.append(_row(variant['name'], variant['sentence'], of_variant, base, **reported))
   return Results(path, description, runs, rows)
 
 
 def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
-  folder = sweep.run_path(path, run['variant'], run['seed'])
+  folder = spec.run_path(path, run['variant'], run['seed'])
   config = workdir.read_config(folder) or {}
   if config:
     _check_config(config, folder)
   records = workdir.read_metrics(folder)
   length = run['num_epochs'], run['num_steps']
-  final = sweep.final_record(records, *length)
+  final = spec.final_record(records, *length)
   if final is not None:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]
@@ -171,7 +173,7 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
 
 def _check_config(config: Mapping[str, Any], folder: Path) -> None:
   """Raises UserError where a run's config lacks what a sweep's results say of it."""
-  fields = dict(workdir.flatten(config))
+  fields = dict(config_fields.flatten(config))
   for field, kind in (
     ('train.batch_size', int),
     ('model.activation', str),
@@ -188,8 +190,8 @@ def _row(
   sentence: str,
   runs: Sequence[RunResult],
   base: Sequence[RunResult],
-  paper: sweep.Reported | None = None,
-  source: sweep.Reported | None = None,
+  paper: spec.Reported | None = None,
+  source: spec.Reported | None = None,
 ) -> Row:
   top1, top5 = _errors(runs, 'top1_error'), _errors(runs, 'top5_error')
   is_base = runs is base
@@ -266,7 +268,7 @@ def number(value: float, deviation: float = math.nan, sign: str = '') -> str:
   return f'{value:{sign}.2f}' + ('' if math.isnan(deviation) else f' ± {deviation:.2f}')
 
 
-def reported(difference: sweep.Reported | None) -> str:
+def reported(difference: spec.Reported | None) -> str:
   """As 'about +1.4'; '' for None."""
   return '' if difference is None else f'{difference.roughly} {difference.top1:+.4g}'.strip()
 

@@ -13,16 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax import experiment, files, host, sweep, workdir
-from alexnet_jax.display import Display
-from alexnet_jax.errors import UserError
-from alexnet_jax.signals import Signals
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.sweeps import spec
+from alexnet_jax.utils import files, host
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.signals import Signals
 
 FAILURE = 'failure.txt'  # in a run's folder: why it last failed
 _LOG = 'log.txt'  # in a run's folder: what it printed
 
 
-def missing(plan: sweep.Plan) -> list[sweep.Run]:
+def missing(plan: spec.Plan) -> list[spec.Run]:
   """The runs that are not finished.
 
   Raises:
@@ -31,7 +34,7 @@ def missing(plan: sweep.Plan) -> list[sweep.Run]:
   unfinished, changed = [], []
   for run in plan.runs:
     try:
-      if not sweep.is_finished(run):
+      if not spec.is_finished(run):
         unfinished.append(run)
     except UserError as error:
       changed.append(str(error).splitlines()[0])
@@ -68,7 +71,7 @@ def shares(jobs: int, cores: Sequence[int], environment: Mapping[str, str]) -> l
   ]
 
 
-def prepare_data(runs: Sequence[sweep.Run], program: str) -> None:
+def prepare_data(runs: Sequence[spec.Run], program: str) -> None:
   """Prepares the data of runs, so that several that start together do not do it at once.
 
   Args:
@@ -78,7 +81,7 @@ def prepare_data(runs: Sequence[sweep.Run], program: str) -> None:
   Raises:
     UserError: it failed; the program has said why on stderr.
   """
-  of_data: dict[str, sweep.Run] = {}
+  of_data: dict[str, spec.Run] = {}
   for run in runs:
     of_data.setdefault(json.dumps(experiment.resolved(run.config)['data']), run)
   for run in of_data.values():
@@ -101,7 +104,7 @@ class Share:
 class _Job:
   """A run that is under way."""
 
-  run: sweep.Run
+  run: spec.Run
   process: subprocess.Popen[bytes]
   share: Share
   started: float
@@ -115,7 +118,7 @@ class _Job:
     self.epoch = epoch
 
 
-def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str]:
+def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]:
   """Runs them, going on after one that fails; a run's output goes to log.txt in its folder.
 
   Args:
@@ -144,7 +147,7 @@ def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str
           told.add(run.name)
         for run in [run for run in waiting if run not in taken][: len(free)]:
           waiting.remove(run)
-          if sweep.is_finished(run):  # by another process, meanwhile
+          if spec.is_finished(run):  # by another process, meanwhile
             move(1)
           else:
             running.append(_start(run, free.pop(0), program, display))
@@ -172,7 +175,7 @@ def run_all(runs: Sequence[sweep.Run], jobs: int, program: str) -> dict[str, str
   return failures
 
 
-def _start(run: sweep.Run, share: Share, program: str, display: Display) -> _Job:
+def _start(run: spec.Run, share: Share, program: str, display: Display) -> _Job:
   run.path.mkdir(parents=True, exist_ok=True)
   (run.path / FAILURE).unlink(missing_ok=True)
   command = [sys.executable, program, *run.command]
@@ -199,7 +202,7 @@ def _ended(job: _Job) -> tuple[str, str]:
   """A line for the user, and why the run failed, if it did."""
   run, code, seconds = job.run, job.process.returncode, time.perf_counter() - job.started
   length = run.config.train.num_epochs, run.config.train.num_steps
-  final = sweep.final_record(workdir.read_metrics(run.path), *length)
+  final = spec.final_record(workdir.read_metrics(run.path), *length)
   if code == 0 and final is not None:
     return f'{run.name}  top-1 error {final["top1_error"]:.2%}  {seconds:.0f} s', ''
   failure = _reason(run.path / _LOG, code)

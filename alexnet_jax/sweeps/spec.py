@@ -20,8 +20,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from alexnet_jax import experiment, files, workdir
-from alexnet_jax.errors import UserError, first_line
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils.errors import UserError, first_line
 
 BASE = 'base'
 FILE_NAME = 'sweep.json'
@@ -280,7 +282,7 @@ def _changed(
   changed = config.copy_and_resolve_references()
   found = len(mistakes)
   for field, value in overrides.items():
-    if field not in (known := dict(workdir.flatten(changed.to_dict()))):
+    if field not in (known := dict(config_fields.flatten(changed.to_dict()))):
       near = difflib.get_close_matches(field, known, 1)
       hint = f'; did you mean {near[0]}?' if near else ''
       mistakes.append(f'{name}: the config has no field {field!r}{hint}')
@@ -433,7 +435,9 @@ def is_finished(run: Run) -> bool:
   if there is None:
     return False
   open_fields = ('model.num_classes',) if run.config.model.num_classes is None else ()
-  workdir.check(run.path, experiment.resolved(run.config), (*workdir.CIRCUMSTANCES, *open_fields))
+  workdir.check(
+    run.path, experiment.resolved(run.config), (*config_fields.CIRCUMSTANCES, *open_fields)
+  )
   length = run.config.train.num_epochs, run.config.train.num_steps
   picture = files.inside(run.path, f'{workdir.LEARNING_CURVES}.svg')
   return picture.exists() and final_record(workdir.read_metrics(run.path), *length) is not None

@@ -17,28 +17,17 @@ from jax import lax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import (
-  augment,
-  checkpoint,
-  compat,
-  compilation,
-  dataset,
-  evaluate,
-  experiment,
-  files,
-  memory,
-  metrics,
-  optimizer,
-  processes,
-  statistics,
-  trained,
-  workdir,
-)
-from alexnet_jax import mesh as mesh_lib
-from alexnet_jax.display import Display
-from alexnet_jax.errors import Stopped, UserError, first_line
-from alexnet_jax.model import AlexNet
-from alexnet_jax.signals import Signals
+from alexnet_jax import experiment, optimizer
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.data import augment, dataset, statistics
+from alexnet_jax.evaluation import evaluate, metrics
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.parallel import compat, memory, multihost, xla
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import Stopped, UserError, first_line
+from alexnet_jax.utils.signals import Signals
 
 Array = jax.Array
 
@@ -113,9 +102,9 @@ def make_train_step(
     options: how pixels are prepared.
     seed: of dropout and augmentation; their draws follow from it, the step and an image's place
       in the global batch, whatever the mesh.
-    precision: what the network computes in, one of `compilation.PRECISIONS`; parameters, their
+    precision: what the network computes in, one of `xla.PRECISIONS`; parameters, their
       gradients' sums, velocity, norms' sums, logits and loss are float32 in either.
-    library_fusions: see `compilation.options`.
+    library_fusions: see `xla.options`.
     accumulation_steps: into how many microbatches, one after the other, each device's part of a
       batch is split; their gradients' sum is the batch's, to rounding, in less memory.
   """
@@ -195,8 +184,8 @@ def make_train_step(
     donate_argnums=0,
     out_shardings=(placed, mesh_lib.shardings(mesh, mesh_lib.REPLICATED)),
     compiler_options={
-      **compilation.options(platform, library_fusions),
-      **(compilation.ordered(platform) if accumulation_steps > 1 else {}),
+      **xla.options(platform, library_fusions),
+      **(xla.ordered(platform) if accumulation_steps > 1 else {}),
     },
   )
 
@@ -270,7 +259,7 @@ def _restore(
   trees = {
     'params': abstract.params,
     'training': _training_tree(abstract),
-    'statistics': trained.abstract(net, split.image_size, mesh)['statistics'],
+    'statistics': pretrained.abstract(net, split.image_size, mesh)['statistics'],
   }
   damaged: dict[int, str] = {}
   for step in reversed(checkpoint.steps(directory)):
@@ -280,7 +269,7 @@ def _restore(
       damaged[step] = str(error)
       continue
     for newer, reason in damaged.items():
-      moved = processes.first_alone(
+      moved = multihost.first_alone(
         functools.partial(checkpoint.set_aside, directory, newer), f'damaged {newer}'
       )
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
@@ -314,9 +303,9 @@ def _restore(
   return None
 
 
-def _start_from(source: trained.Trained, params: Any, num_columns: int, display: Display) -> Any:
+def _start_from(source: pretrained.Trained, params: Any, num_columns: int, display: Display) -> Any:
   """The parameters with the layers that fit of a trained network, saying which."""
-  params, taken, reasons = trained.take_layers(params, num_columns, source)
+  params, taken, reasons = pretrained.take_layers(params, num_columns, source)
   listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
   if not taken:
     raise UserError(
@@ -359,12 +348,12 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   mesh = experiment.make_mesh(config)
   experiment.check_microbatches(config, mesh)
   started = bool(checkpoint.steps(files.inside(path, 'checkpoints')))
-  first = processes.is_first()
+  first = multihost.is_first()
   with Display(quiet=not first) as display:
     source = None
     if config.train.init_from and not started:  # before data are prepared, which may take hours
-      source = trained.read(config.train.init_from, tell=display.line)
-    config, builder = processes.first_then_others(
+      source = pretrained.read(config.train.init_from, tell=display.line)
+    config, builder = multihost.first_then_others(
       functools.partial(experiment.open_data, config, display), 'data'
     )
     net = experiment.make_network(config)
@@ -375,7 +364,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
       workdir.alone(path) if first else contextlib.nullcontext(),
       Signals('stopping after this step' if first else None) as signals,
       contextlib.ExitStack() as closing,
-      processes.watched(),
+      multihost.watched(),
     ):
       if first:
         workdir.prepare(path, experiment.resolved(config), started)
@@ -398,7 +387,7 @@ class Run:
     train_split: dataset.Split,
     validation_split: dataset.Split,
     stored: dict[str, np.ndarray] | None,
-    source: trained.Trained | None,
+    source: pretrained.Trained | None,
     signals: Signals,
     display: Display,
   ):
@@ -435,13 +424,13 @@ class Run:
     self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
-    processes.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
+    multihost.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
     restored = _restore(directory, net, tx, mesh, train_split, display)
     if restored:
       self.state, self.statistics, self.progress = restored
     else:
       if stored is None:
-        stored = processes.first_then_others(
+        stored = multihost.first_then_others(
           functools.partial(_compute_statistics, train_split, path, display, signals), 'statistics'
         )
       single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
@@ -460,7 +449,7 @@ class Run:
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.shown = ''  # the words behind the progress bar
     self.clock: tuple[float, int] | None = None  # when, and at which step, it was last read
-    self.log = workdir.MetricsLog(path, self.progress.metrics_lines, processes.is_first())
+    self.log = workdir.MetricsLog(path, self.progress.metrics_lines, multihost.is_first())
     self.writer = checkpoint.Writer(directory, config.checkpoint.keep)
     self.first_step = self.step + 1
 
@@ -535,7 +524,7 @@ class Run:
           self.write_line()
           self.validate()
         # Asked once: what stops the run saves it.
-        signum = processes.agreed_stop(self.step, self.signals.signum)
+        signum = multihost.agreed_stop(self.step, self.signals.signum)
         if validation_due or signum or (every and self.step % every == 0):
           self.write_line()
           self.save()
@@ -703,7 +692,7 @@ class Run:
     record = {'step': step, 'epoch': round(epoch, 4), 'split': split, **values}
     self.log.write(record)
     self.progress.metrics_lines = self.log.lines
-    if processes.is_first():
+    if multihost.is_first():
       self.tensorboard.write(step, {f'{split}/{name}': value for name, value in values.items()})
     text = f'step {step}  epoch {epoch:.2f}  {split:10}  loss {values["loss"]:.4f}'
     text += f'  top-1 error {values["top1_error"]:.2%}  top-5 error {values["top5_error"]:.2%}'

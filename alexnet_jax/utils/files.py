@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.utils.errors import UserError
 
 _DEEPEST = 20  # lists and objects within each other in JSON
 _MOST = 2**26  # bytes of a file of JSON; the largest, a sweep's of 1,000 runs, has one or two

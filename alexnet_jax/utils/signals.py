@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from alexnet_jax.errors import Stopped
+from alexnet_jax.utils.errors import Stopped
 
 PREEMPTION = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they end a job."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax import workdir
+from alexnet_jax.checkpoints import workdir
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = [

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, workdir
+from alexnet_jax.checkpoints import checkpoint, workdir
 from tests.cluster.runs import REPOSITORY, SMALL, alone, losses
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_jax import trained, workdir
+from alexnet_jax.checkpoints import pretrained, workdir
 from tests.cluster import slurm
 from tests.cluster.runs import REPOSITORY, SMALL, alone, losses
 
@@ -46,7 +46,7 @@ def start(nodes, path, epochs, *run):
 
 
 def assert_same_parameters(one, other):
-  ours, theirs = trained.read(one).params, trained.read(other).params
+  ours, theirs = pretrained.read(one).params, pretrained.read(other).params
   for layer, parameters in ours.items():
     for kind, array in parameters.items():
       np.testing.assert_array_equal(array, theirs[layer][kind], f'{layer} {kind}')

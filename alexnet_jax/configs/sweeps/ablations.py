@@ -9,8 +9,8 @@ Cost:     17 variants apply to the digits and are run beside the base: 7 minutes
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.model import INITIALIZATIONS
-from alexnet_jax.sweep import Reported, Sweep, Variant
+from alexnet_jax.models.alexnet import INITIALIZATIONS
+from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 
 
 def get_sweep(config: ConfigDict) -> Sweep:

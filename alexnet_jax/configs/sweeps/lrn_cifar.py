@@ -11,8 +11,8 @@ Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs import cifar10_11pct, cifar10_13pct
-from alexnet_jax.sweep import Reported, Sweep, Variant
-from alexnet_jax.workdir import flatten
+from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
+from alexnet_jax.utils.config_fields import flatten
 
 _PAPER = Reported(-2.0, where='CIFAR-10 test, 13 % to 11 %')
 

@@ -13,7 +13,7 @@ Cost:     92 epochs in all, 51 s each on one core.
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.sweep import Sweep, Variant
+from alexnet_jax.sweeps.spec import Sweep, Variant
 
 # Epochs by multiple of the rate.
 RELU = {1: 2, 2: 2, 4: 10, 8: 2, 16: 2}

@@ -1,0 +1,1 @@
+"""Checkpoints, a run's folder, and networks that were trained before."""

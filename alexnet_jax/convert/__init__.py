@@ -1,0 +1,1 @@
+"""Caffe's, PyTorch's and TensorFlow's files, and exported programs."""

@@ -1,0 +1,1 @@
+"""Images: data sets, their preparation, batches, augmentation, statistics."""

@@ -1,0 +1,1 @@
+"""Errors, predictions, retrieval, and classifying images with a trained network."""

@@ -1,0 +1,1 @@
+"""Devices and processes: meshes, several hosts, how XLA compiles."""

@@ -1,0 +1,1 @@
+"""Pictures, pages and tables of what a run has learned."""

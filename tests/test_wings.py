@@ -1,0 +1,42 @@
+"""Imports run one way: from the wings above to those below."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / 'alexnet_jax'
+
+# A module imports from its own floor and from those below it.
+FLOORS = (
+  ('cli', '__init__'),
+  ('sweeps',),
+  ('training',),
+  ('reports',),
+  ('convert',),
+  ('evaluation',),
+  ('checkpoints',),
+  ('experiment',),
+  ('models', 'data', 'parallel', 'optimizer'),
+  ('utils',),
+)
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def imported(path):
+  """The package's modules that a file imports, as 'data.dataset'."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'alexnet_jax':
+      module = node.module.split('.')[1:]
+      yield from ['.'.join(module)] if module else [alias.name for alias in node.names]
+
+
+def test_imports_run_from_the_wings_above_to_those_below():
+  upward = []
+  for path in PACKAGE.rglob('*.py'):
+    wing = path.relative_to(PACKAGE).with_suffix('').parts[0]
+    if wing != 'configs':  # what a user writes: plain values
+      upward += [
+        f'{path.relative_to(PACKAGE)} imports {name}'
+        for name in imported(path)
+        if FLOOR[name.split('.')[0]] < FLOOR[wing]
+      ]
+  assert not upward
