@@ -17,10 +17,9 @@ PRECISIONS = ('float32', 'bfloat16')
 
 # XLA's CPU backend can hand matrix products, reductions and convolutions to a library, YNNPACK.
 # With its products and reductions and XLA's own (Eigen's) convolutions a training step takes half
-# of the time that the default, all three, takes. The option is experimental: it was tried under these
-# releases of jaxlib, the newest last. Under 0.11 and 0.12 the choice is known to be faster than the
-# default, but not to be the fastest there is (docs/performance.md), and
-# tests/test_compilation.py holds the values of the one that is installed to the plain ones.
+# of the time that the default, all three, takes. The option is experimental: it was measured under
+# these releases of jaxlib, the newest last (docs/performance.md, Versions of JAX), and
+# tests/test_compilation.py compares the values of the installed one with the plain ones.
 _FUSIONS = 'xla_cpu_experimental_ynn_fusion_type'
 _NEWEST = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 _MEASURED = {
