@@ -273,7 +273,7 @@ def _run(config: ConfigDict, path: Path) -> None:
 
 
 def _convert() -> None:
-  from alexnet_jax.convert.convert import convert
+  from alexnet_jax.convert import convert
   from alexnet_jax.reports import printed
   from alexnet_jax.utils.errors import UserError
 

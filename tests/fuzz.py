@@ -45,7 +45,7 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.convert.convert import convert
+from alexnet_jax.convert import convert
 from alexnet_jax.data import images, prepare, sources, statistics
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures

@@ -19,7 +19,7 @@ from jax import lax
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.convert.convert import convert
+from alexnet_jax.convert import convert
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError

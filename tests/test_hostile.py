@@ -13,7 +13,7 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.convert.convert import convert
+from alexnet_jax.convert import convert
 from alexnet_jax.data import prepare, sources, statistics, tfds_reader
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.reports import plot_run

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import Trained
-from alexnet_jax.convert.convert import foreign
+from alexnet_jax.convert import foreign
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import inference
 from alexnet_jax.models.alexnet import LAYERS, AlexNet, parameter_shapes
