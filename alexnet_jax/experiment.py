@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
 from alexnet_jax.data import augment, dataset, images, prepare, sources, statistics, tfds_reader
-from alexnet_jax.models.alexnet import AlexNet, alexnet, parameter_shapes
+from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils import config_fields
@@ -112,7 +112,9 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
 def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that training cannot use."""
   model = config.model.to_dict()
-  alexnet({**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']})
+  AlexNet.from_config(
+    {**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']}
+  )
   at_least = {
     'train.log_every_steps': (config.train.log_every_steps, 1),
     'train.batch_size': (config.train.batch_size, 1),
@@ -192,8 +194,8 @@ def _is_pair(value: Any) -> bool:
 
 
 def make_network(config: ConfigDict) -> AlexNet:
-  """The network; raises UserError as `alexnet` does."""
-  return alexnet(config.model.to_dict())
+  """The network; raises UserError as `AlexNet.from_config` does."""
+  return AlexNet.from_config(config.model.to_dict())
 
 
 def make_mesh(config: ConfigDict) -> Mesh:

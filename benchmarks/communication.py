@@ -37,7 +37,8 @@ from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.models import summary
-from alexnet_jax.models.alexnet import CONVOLUTIONS, LAYERS, AlexNet
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import train
 from alexnet_jax.utils.display import print_table

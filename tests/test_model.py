@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.models import alexnet
+from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
 from configs import imagenet
@@ -45,7 +45,7 @@ def settings(**updates):
 
 
 def network(updates):
-  return alexnet.alexnet(settings(**updates))
+  return AlexNet.from_config(settings(**updates))
 
 
 def random_params(net):

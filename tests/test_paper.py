@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import alexnet, summary
+from alexnet_jax.models import summary
+from alexnet_jax.models.alexnet import AlexNet
 from tests.reference import QUICK_TO_COMPILE
 
 CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
@@ -17,7 +18,7 @@ LAYERS = (*CONVOLUTIONS, 'fc6', 'fc7', 'fc8')
 def network(config='imagenet', **updates):
   section = importlib.import_module(f'configs.{config}').get_config().model
   section.update_from_flattened_dict(updates)
-  return alexnet.alexnet(section.to_dict())
+  return AlexNet.from_config(section.to_dict())
 
 
 def column(field, config='imagenet', **updates):

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import alexnet as model_lib
 from alexnet_jax.models import summary
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.options import LAYERS
 from configs import (
   cifar10,
   cifar10_11pct,
@@ -54,7 +55,7 @@ def section(config, updates):
   """The model section of a config, and our network of it."""
   model = config.get_config().model
   model.update_from_flattened_dict(updates)
-  return model, model_lib.alexnet(model.to_dict())
+  return model, AlexNet.from_config(model.to_dict())
 
 
 VARIANTS = [
@@ -106,7 +107,7 @@ def draw_parameters(ours, net):
   rng = np.random.default_rng(3)
   drawn = {}
   maps = None  # of a column, where they are yet to be flattened
-  for name in filter(params.__contains__, model_lib.LAYERS):
+  for name in filter(params.__contains__, LAYERS):
     shapes = params[name]
     kernel = rng.standard_normal(shapes['kernel'].shape, np.float32)
     kernel *= np.sqrt(2 / np.prod(kernel.shape[:-1]))

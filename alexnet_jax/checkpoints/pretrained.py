@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint
 from alexnet_jax.data import augment
-from alexnet_jax.models.alexnet import DENSE, AlexNet, parameter_shapes
+from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
+from alexnet_jax.models.options import DENSE
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line

@@ -18,6 +18,9 @@ This is the base from which the other configs differ.
 
 from ml_collections import config_dict
 
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.options import LAYERS
+
 
 def get_config() -> config_dict.ConfigDict:
   """Returns the paper's configuration."""
@@ -82,8 +85,8 @@ def get_config() -> config_dict.ConfigDict:
   optimizer.cut_biases = True
   # Each layer's multiple of the rate, as (from epoch, multiple): ((0, 0.1), (50, 0.0)) starts at
   # a tenth and freezes the layer, momentum and all, at epoch 50. Empty: 1 throughout.
-  optimizer.rate_multipliers = config_dict.ConfigDict(dict.fromkeys(_LAYERS, ()))
-  optimizer.decay_multipliers = config_dict.ConfigDict(dict.fromkeys(_LAYERS, 1.0))
+  optimizer.rate_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, ()))
+  optimizer.decay_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, 1.0))
 
   config.train = train = config_dict.ConfigDict()
   train.batch_size = 128
@@ -120,91 +123,12 @@ def get_config() -> config_dict.ConfigDict:
   return config
 
 
-_LAYERS = (
-  'conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'conv6', 'fc6', 'fc7', 'bottleneck', 'fc8'
-)  # fmt: skip
-
-
 def _model() -> config_dict.ConfigDict:
-  model = config_dict.ConfigDict()
-  model.num_classes = 1000  # None: as many as the data have
-  model.input_size = 224
-  model.num_columns = 2
-  # Layers that read both columns (figure 2); the others read their own. With () the columns never
-  # talk before fc8; the source's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
-  model.cross_column = ('conv3', 'conv6', 'fc6', 'fc7', 'bottleneck')
-  # With num_columns = 1, the layers with half their kernels (section 3.2, footnote).
-  model.one_column_halves = ('conv1', 'conv2', 'conv3', 'conv4')
-  model.locally_connected = ()  # convolutions that do not share kernels between places
-  model.activation = 'relu'  # section 3.1; or 'tanh', 'logistic'
-
-  # Kernels (0 leaves a layer out), their side, and what follows, in which order.
-  def conv(features: int, kernel_size: int, stride: int, padding: int) -> config_dict.ConfigDict:
-    layer = config_dict.ConfigDict()
-    layer.features = features
-    layer.kernel_size = kernel_size
-    layer.stride = stride
-    layer.padding = padding
-    # Of the output's side where the stride does not divide: 'up' (the source: 224 pixels give 55,
-    # three of them zero pixels beyond the edge) or 'down' (Caffe, PyTorch).
-    layer.rounding = 'up'
-    # The paper's order; the source has 'norm-pool-activation' in conv1, CaffeNet
-    # 'activation-pool-norm'. A step that the layer does not have is passed over.
-    layer.order = 'activation-norm-pool'
-    return layer
-
-  model.conv1 = conv(96, kernel_size=11, stride=4, padding=0)
-  model.conv2 = conv(256, kernel_size=5, stride=1, padding=2)
-  model.conv3 = conv(384, kernel_size=3, stride=1, padding=1)
-  model.conv4 = conv(384, kernel_size=3, stride=1, padding=1)
-  model.conv5 = conv(256, kernel_size=3, stride=1, padding=1)
-  model.conv6 = conv(0, kernel_size=3, stride=1, padding=1)  # 256 in the nets with a sixth
-  model.fc6 = config_dict.ConfigDict({'features': 4096})
-  model.fc7 = config_dict.ConfigDict({'features': 4096})
-  # Linear units between fc7 and fc8: 2048 in the source's net for 21,843 classes.
-  model.bottleneck = config_dict.ConfigDict({'features': 0})
-  model.fc8 = config_dict.ConfigDict()
-
-  # 'paper' (section 5), 'source', 'caffe', 'source_cifar10' or 'he'; and, where set, a layer's
-  # own standard deviation of weights, and bias.
-  model.initialization = 'paper'
-  for name in _LAYERS:
+  """The paper's network; `models/alexnet.py` and `models/options.py` describe each field."""
+  model = config_dict.ConfigDict(AlexNet().to_config())
+  model.num_classes = config_dict.placeholder(int)  # None: as many as the data have
+  model.num_classes = 1000
+  for name in LAYERS:
     model[name].weight_std = config_dict.placeholder(float)
     model[name].bias = config_dict.placeholder(float)
-
-  # Section 3.3: across neighbouring maps of a column ('column') or of both ('all_channels',
-  # Caffe). The paper does not divide alpha by size; the source, Caffe and PyTorch do.
-  model.response_norm = norm = config_dict.ConfigDict()
-  norm.layers = ('conv1', 'conv2')
-  norm.size = 5
-  norm.k = 2.0
-  norm.alpha = 1e-4
-  norm.beta = 0.75
-  norm.divide_alpha = False
-  norm.over = 'column'
-
-  # The source's second norm, within each map, which the paper does not have; the constants are
-  # the source's.
-  model.within_norm = within = config_dict.ConfigDict()
-  within.layers = ()
-  within.size = 5
-  within.k = 1.0
-  within.alpha = 1e-3
-  within.beta = 0.75
-  within.divide_alpha = True
-
-  # Section 3.4. With window = 2 pools do not overlap, and the layers in `trim` have one pixel
-  # less padding, as in the source's net 147, so that fc6 keeps its input.
-  model.pool = pool = config_dict.ConfigDict()
-  pool.layers = ('conv1', 'conv2', 'conv5')
-  pool.average = ()  # of these, the layers whose pools take the mean
-  pool.window = 3
-  pool.stride = 2
-  pool.trim = ('conv2', 'conv5')
-
-  # Section 4.2: outputs times 1 - rate at test time; inverted: divided by it in training.
-  model.dropout = dropout = config_dict.ConfigDict()
-  dropout.rate = 0.5
-  dropout.layers = ('fc6', 'fc7')
-  dropout.inverted = False
   return model

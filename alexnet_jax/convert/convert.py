@@ -28,7 +28,8 @@ from alexnet_jax.checkpoints.pretrained import Trained
 from alexnet_jax.convert import foreign
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import inference
-from alexnet_jax.models.alexnet import LAYERS, AlexNet, parameter_shapes
+from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
+from alexnet_jax.models.options import LAYERS
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from alexnet_jax.models.alexnet import CONVOLUTIONS, LAYERS, AlexNet
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import dataset
 from alexnet_jax.evaluation import inference, retrieval
-from alexnet_jax.models.alexnet import LAYERS
+from alexnet_jax.models.options import LAYERS
 from alexnet_jax.reports import figures
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display

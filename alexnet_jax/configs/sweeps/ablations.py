@@ -9,7 +9,7 @@ Cost:     17 variants apply to the digits and are run beside the base: 7 minutes
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.models.alexnet import INITIALIZATIONS
+from alexnet_jax.models.options import INITIALIZATIONS
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 
 

@@ -1,0 +1,91 @@
+"""Checks of a network's description, with messages for whoever wrote the config."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from alexnet_jax.models import layers
+from alexnet_jax.models.options import ACTIVATIONS, CONVOLUTIONS, INITIALIZATIONS, LAYERS
+from alexnet_jax.utils.errors import UserError
+
+if TYPE_CHECKING:
+  from alexnet_jax.models.alexnet import AlexNet
+
+_LARGEST_NORM = 1000  # neighbors
+
+
+def check(net: 'AlexNet') -> None:
+  """Raises UserError, naming the field, where a choice is unknown or sizes do not fit.
+
+  Args:
+    net: the network, read for its fields only.
+  """
+
+  def one_of(field: str, value: Any, choices: Sequence[Any]) -> None:
+    if value not in choices:
+      raise UserError(f'model.{field} is {value!r}; it may be {", ".join(map(repr, choices))}')
+
+  def layers_of(field: str, names: Sequence[str], choices: Sequence[str]) -> None:
+    for name in names:
+      one_of(field, name, choices)
+
+  one_of('num_columns', net.num_columns, (1, 2))
+  one_of('activation', net.activation, tuple(ACTIVATIONS))
+  one_of('initialization', net.initialization, tuple(INITIALIZATIONS))
+  one_of('response_norm.over', net.response_norm.over, ('column', 'all_channels'))
+  layers_of('cross_column', net.cross_column, LAYERS[1:-1])
+  layers_of('one_column_halves', net.one_column_halves, LAYERS[:-1])
+  layers_of('locally_connected', net.locally_connected, CONVOLUTIONS)
+  layers_of('dropout.layers', net.dropout.layers, LAYERS[:-1])
+  for field in (
+    'response_norm.layers',
+    'within_norm.layers',
+    'pool.layers',
+    'pool.average',
+    'pool.trim',
+  ):
+    part, name = field.split('.')
+    layers_of(field, getattr(getattr(net, part), name), CONVOLUTIONS)
+
+  def at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+      raise UserError(f'model.{field} is {value}; it must be at least {least}')
+
+  at_least('num_classes', net.num_classes, 1)
+  at_least('input_size', net.input_size, 1)
+  for field, norm in (('response_norm', net.response_norm), ('within_norm', net.within_norm)):
+    at_least(f'{field}.size', norm.size, 1)
+    if norm.size > _LARGEST_NORM:
+      raise UserError(
+        f'model.{field}.size is {norm.size}; it may be at most {_LARGEST_NORM}, as neighbours are'
+        ' added one by one'
+      )
+  at_least('pool.stride', net.pool.stride, 1)
+  if net.pool.stride > net.pool.window:
+    raise UserError(
+      f'model.pool.stride is {net.pool.stride} but windows are {net.pool.window} pixels; it may be'
+      ' no larger'
+    )
+  if not 0 <= net.dropout.rate < 1:
+    raise UserError(f'model.dropout.rate is {net.dropout.rate}; it must be at least 0 and below 1')
+  at_least('conv1.features', net.conv1.features, 2)  # only later layers can be left out
+  for name in LAYERS[:-1]:
+    features = getattr(net, name).features
+    at_least(f'{name}.features', features, 0)
+    if features % 2:
+      raise UserError(
+        f'model.{name}.features is {features}; an even number (or 0, to leave the layer out)'
+        ' splits into columns'
+      )
+  for name in CONVOLUTIONS:
+    layer = getattr(net, name)
+    at_least(f'{name}.kernel_size', layer.kernel_size, 1)
+    at_least(f'{name}.stride', layer.stride, 1)
+    at_least(f'{name}.padding', layer.padding, int(net.is_trimmed(name)))
+    one_of(f'{name}.rounding', layer.rounding, tuple(layers.ROUNDINGS))
+    if sorted(layer.steps) != ['activation', 'norm', 'pool']:
+      raise UserError(
+        f'model.{name}.order is {layer.order!r}; it must hold activation, norm and pool in some'
+        " order, as 'activation-norm-pool' (the paper)"
+      )
+    if name in net.locally_connected and layer.stride != 1:
+      raise UserError(f'model.{name} is locally connected and needs stride 1')
