@@ -1,8 +1,8 @@
 """A check that the full network learns: 256 ImageNet images by heart, no error left.
 
 configs/imagenet.py with dropout and augmentation off, on the first 256 training images. The
-initialisation is He et al.'s, on pixels divided by 64: the paper's, with biases of 1, stays at
-chance for long on so few images (see the README).
+initialization is He et al.'s, on pixels divided by 64: the paper's, with biases of 1, stays at
+chance for long on so few images (docs/results.md).
 
 Command:  python launch.py --config=configs/imagenet_overfit.py --config.data.data_dir=FOLDER
 Cost:     20 epochs of 256 images, 27 images/s on 2 cores.
