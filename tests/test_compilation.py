@@ -164,8 +164,8 @@ def test_without_a_folder_to_write_there_is_no_cache(cache, monkeypatch, tmp_pat
 
 COMPILED = """
 import jax, sys, warnings
-from alexnet_jax import compilation
-compilation.use_cache()
+from alexnet_jax.parallel import xla
+xla.use_cache()
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 print(jax.jit(lambda x: x * 2)(21))
 warnings.warn('another')

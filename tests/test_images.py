@@ -425,7 +425,7 @@ def test_pillow_warns_nobody():
   program = f"""
 import io, warnings
 from PIL import Image
-from alexnet_jax import images
+from alexnet_jax.data import images
 
 Image.MAX_IMAGE_PIXELS = {WIDTH * HEIGHT - 1}
 encoded = {encoded}

@@ -971,7 +971,7 @@ def test_small_squares_need_no_preparation(tmp_path, image_size):
 
 KILLED = """
 import itertools, os, signal, sys
-from alexnet_jax import prepare, sources
+from alexnet_jax.data import prepare, sources
 
 root, folder, size, per_shard, log, place, number = sys.argv[1:]
 numbers = itertools.count(1)

@@ -391,10 +391,11 @@ def test_tensorflow_that_cannot_be_used_is_named(tmp_path, version, broken, word
   (tfds / 'public_api.py').write_text(f'class VersionError(Exception): ...\nraise {broken}\n')
   code = f"""
 import sys
-from alexnet_jax import errors, records
+from alexnet_jax.data import tfds_reader
+from alexnet_jax.utils import errors
 sys.version_info = {version}
 try:
-  records.import_tensorflow()
+  tfds_reader.import_tensorflow()
 except errors.UserError as error:
   print(error)
 """

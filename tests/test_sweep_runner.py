@@ -249,7 +249,7 @@ def test_a_run_that_another_process_has_is_waited_for(program, tmp_path, capsys)
 
 HOLD = """
 import sys
-from alexnet_jax import workdir
+from alexnet_jax.checkpoints import workdir
 with workdir.alone(sys.argv[1]):
   sys.stdin.read()
 """
