@@ -38,6 +38,16 @@ PAPER_PARAMETERS = {
 NET_150 = {'cross_column': (), 'conv2.features': 320, 'fc6.features': 8192}
 
 
+def test_alexnet_without_arguments_is_the_papers():
+  assert AlexNet() == network()
+  assert sum(row.parameters for row in summary.rows(AlexNet())) == 60_965_224
+
+
+@pytest.mark.parametrize('config', ['imagenet_source', 'imagenet_torchvision', 'cifar10'])
+def test_a_network_is_made_again_from_its_own_config(config):
+  assert AlexNet.from_config(network(config).to_config()) == network(config)
+
+
 def test_paper_s_parameters_by_layer():
   assert column('parameters') == PAPER_PARAMETERS
 

@@ -180,7 +180,7 @@ class AlexNet(nn.Module):
     internal = ('column_devices', 'column_axis', 'parent', 'name')
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     return {
-      name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+      name: dict(vars(value)) if dataclasses.is_dataclass(value) else value
       for name, value in fields.items()
       if name not in internal
     }
@@ -216,7 +216,7 @@ class AlexNet(nn.Module):
       y = jnp.concatenate(list(lax.all_gather(y, self.column_axis)), axis=-1)
     return [y]
 
-  def _initializers(self, name: str) -> dict[str, nn.initializers.Initializer]:
+  def _initializers(self, name: str) -> dict[str, Any]:
     places = (0, 1) if name in self.locally_connected else ()
     return initializers(self.initialization, name, getattr(self, name), places)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -56,14 +57,14 @@ class Dense:
   weight_std: float | None = None
   bias: float | None = None
 
-  steps = ('activation',)
+  steps: ClassVar[tuple[str, ...]] = ('activation',)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bottleneck(Dense):
   """A linear layer between fc7 and fc8: 2048 units in the source's net for 21,843 classes."""
 
-  steps = ()
+  steps: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +177,7 @@ INITIALIZATIONS = {
 
 def initializers(
   initialization: str, name: str, layer: Convolution | Dense | Output, places: tuple[int, ...] = ()
-) -> dict[str, nn.initializers.Initializer]:
+) -> dict[str, Any]:
   """How a layer's parameters are drawn.
 
   Args:
