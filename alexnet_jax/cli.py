@@ -20,6 +20,7 @@ on many hosts.
 import difflib
 import functools
 import os
+import re
 import runpy
 import shlex
 import signal
@@ -139,6 +140,43 @@ _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
 )
 
+# Which modes read a flag; --config is for all.
+_MODES = {
+  'workdir': ('train', 'prepare', 'summary', 'evaluate', 'figures', 'sweep'),
+  'members': ('evaluate',),
+  'member_weights': ('evaluate',),
+  'layer': ('figures',),
+  'compare': ('figures',),
+  'source': ('convert',),
+  'target': ('convert',),
+  'mean': ('convert',),
+  'class_names': ('convert',),
+  'sweep': ('sweep',),
+  'jobs': ('sweep',),
+  'seeds': ('sweep',),
+  'only': ('sweep',),
+  'list': ('sweep',),
+  'coordinator': ('train', 'evaluate'),
+  'num_processes': ('train', 'evaluate'),
+  'process_id': ('train', 'evaluate'),
+}
+
+
+def _check_flags(mode: str) -> None:
+  """Raises UserError, naming them, for flags that the mode does not read."""
+  from alexnet_jax.utils.errors import UserError
+
+  unread = [
+    name for name, modes in _MODES.items() if flags.FLAGS[name].present and mode not in modes
+  ]
+  if unread:
+    read_by = ' or '.join(f'--mode={mode}' for mode in _MODES[unread[0]])
+    listed = ', '.join(f'--{name}' for name in unread)
+    raise UserError(
+      f'--mode={mode} does not read {listed}; leave {"it" if len(unread) == 1 else "them"} out, or'
+      f' give {read_by}'
+    )
+
 
 def _config_mistake(argv: Sequence[str]) -> str | None:
   """A message where --config names no file, or an override a field that the config does not have."""
@@ -147,13 +185,30 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
     return None
   at = given.index('config')
   named = [*argv[at].split('=', 1), *argv[at + 1 : at + 2], '']  # --config=FILE or --config FILE
-  path = Path(named[1])
+  file, argument = _split(named[1])
+  path = Path(file)
+  if path.suffix == '.json' and path.is_file():
+    return f'{path} is what a run has written; resume that run with --workdir={path.parent}'
+  if path.is_dir():
+    return f'{path} is a folder; --config takes a file, such as configs/digits.py'
   if not path.is_file():
     return f'there is no file {path} (--config); those of this project are in configs/'
   try:
-    known = dict(config_fields.flatten(runpy.run_path(str(path))['get_config']().to_dict()))
-  except (ImportError, SyntaxError, KeyError, ValueError) as error:
-    return f'{path} is no config, a Python file with get_config(): {error}'
+    get_config = runpy.run_path(str(path)).get('get_config')
+    if get_config is None:
+      return f'{path} is not a config: it has no get_config()'
+    config = get_config() if argument is None else get_config(argument)
+    if not isinstance(config, ConfigDict):
+      return (
+        f'{path}: get_config() returns a {type(config).__name__}, not a ConfigDict; start from'
+        ' alexnet_jax.configs.imagenet.get_config()'
+      )
+    known = dict(config_fields.flatten(config.to_dict()))
+  except Exception as error:  # whatever the user's file raises
+    # A locked ConfigDict names the nearest field, after all that it has.
+    reason = re.sub(r' Other fields present: .*?(?=Did you mean|\Z)', ' ', str(error), flags=re.S)
+    reason = ' '.join(reason.split())
+    return f'{path} is not a config that can be used: {type(error).__name__}: {reason}'
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
   for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
     if not any(name == field or name.startswith(f'{field}.') for name in known):
@@ -161,15 +216,32 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
       near += [by_end[end] for end in difflib.get_close_matches(field.split('.')[-1], by_end, 1)]
       hint = f'; did you mean config.{near[0]}?' if near else ''
       return f'the config has no field {field!r}{hint}'
+    if field not in known:
+      first = next(name for name in known if name.startswith(f'{field}.'))
+      return f'config.{field} is a section; set its fields one by one, such as --config.{first}=...'
   return None
+
+
+def _split(config: str) -> tuple[str, str | None]:
+  """A config's file, and what its get_config is called with: 'FILE.py:STRING' or 'FILE.py'."""
+  file, colon, argument = config.partition('.py:')
+  return (f'{file}.py', argument) if colon else (config, None)
+
+
+def _run_name(config: str) -> str:
+  """The workdir's name by default: 'digits' of configs/digits.py, 'FILE_STRING' of FILE.py:STRING."""
+  file, argument = _split(config)
+  name = Path(file).stem if argument is None else f'{Path(file).stem}_{argument}'
+  return re.sub(r'[^\w.=-]+', '_', name)
 
 
 def _shipped(argument: str) -> str:
   """`--config=configs/digits.py`, or the file alone, with the package's where there is none here."""
-  flag, equals, value = argument.rpartition('=')
-  shipped = Path(__file__).resolve().parent / value
-  if value.endswith('.py') and not Path(value).exists() and shipped.is_file():
-    return f'{flag}{equals}{shipped}'
+  flag, equals, value = argument.partition('=') if argument.startswith('-') else ('', '', argument)
+  file, _ = _split(value)
+  shipped = Path(__file__).resolve().parent / file
+  if file.endswith('.py') and not Path(file).exists() and shipped.is_file():
+    return f'{flag}{equals}{shipped}{value.removeprefix(file)}'
   return argument
 
 
@@ -183,16 +255,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
   mistake = None
   try:
     rest = list(flags.FLAGS(list(argv)))
-  except (
-    flags.Error,
-    AttributeError,
-    ImportError,
-    KeyError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-  ) as error:
-    mistake = str(error)
+  except Exception as error:  # a config's file and an override can raise any kind
+    mistake = str(error).replace('\n', ' ')
   mistake = _config_mistake(argv) or mistake
   if mistake:
     print(f'{host.program_name()}: {mistake}', file=sys.stderr)
@@ -206,10 +270,10 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   from alexnet_jax.utils.errors import UserError
 
   if _CONFIG.value is not None:
-    source = Path(config_flags.get_config_filename(flags.FLAGS['config']))
-    return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / source.stem)
+    source = config_flags.get_config_filename(flags.FLAGS['config'])
+    return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / _run_name(source))
   if _WORKDIR.value is None:
-    raise UserError('what shall run? Give --config=configs/digits.py, or --workdir of a run')
+    raise UserError('pass --config, such as --config=configs/digits.py, or --workdir of a run')
   config = workdir.read_config(_WORKDIR.value)
   if config is None:
     raise UserError(f'{_WORKDIR.value} has no config.json; give --config')
@@ -279,8 +343,7 @@ def _convert() -> None:
 
   if _SOURCE.value is None or _TARGET.value is None:
     raise UserError(
-      'convert what, to what? Give --source and --target, as --source=runs/digits'
-      ' --target=digits.safetensors'
+      'pass --source and --target, such as --source=runs/digits --target=digits.safetensors'
     )
   network = convert.convert(
     _SOURCE.value,
@@ -299,8 +362,6 @@ def _evaluate_members(members: Sequence[str]) -> None:
   from alexnet_jax.reports import printed
   from alexnet_jax.utils.errors import UserError
 
-  if _MODE.value != 'evaluate':
-    raise UserError(f'--members are evaluated; they need --mode=evaluate, not {_MODE.value}')
   try:
     weights = None if _MEMBER_WEIGHTS.value is None else [float(w) for w in _MEMBER_WEIGHTS.value]
   except ValueError as error:
@@ -321,7 +382,7 @@ def _sweep(config: ConfigDict) -> int:
 
   if _SWEEP.value is None or _CONFIG.value is None:
     raise UserError(
-      'which sweep, of what? Give --sweep=configs/sweeps/ablations.py and --config=configs/digits.py'
+      'pass --sweep and --config, such as --sweep=configs/sweeps/ablations.py --config=configs/digits.py'
     )
   flag = flags.FLAGS['config']
   config_file = config_flags.get_config_filename(flag)
@@ -330,7 +391,7 @@ def _sweep(config: ConfigDict) -> int:
     name,
     spec.chosen(spec.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
     config,
-    Path(_WORKDIR.value or Path('runs') / f'{name}_{Path(config_file).stem}'),
+    Path(_WORKDIR.value or Path('runs') / f'{name}_{_run_name(config_file)}'),
     config_file=config_file,
     overrides=config_flags.get_override_values(flag),
   )
@@ -369,12 +430,12 @@ def main(argv: Sequence[str]) -> int:
   silence.pass_over_broken_writes()
   try:
     if len(argv) > 1:
-      raise UserError(f'{argv[1]!r} is no flag; fields are set by --config.section.field=value')
-    several = host.launched(os.environ) > 1 or _COORDINATOR.value is not None
-    if _MODE.value not in ('train', 'evaluate') and several:
       raise UserError(
-        f'--mode={_MODE.value} is for one process; start it without srun, mpirun or --coordinator'
+        f'unexpected argument {argv[1]!r}; fields are set by --config.section.field=value'
       )
+    _check_flags(_MODE.value)
+    if _MODE.value not in ('train', 'evaluate') and host.launched(os.environ) > 1:
+      raise UserError(f'--mode={_MODE.value} is for one process; start it without srun or mpirun')
     if _MODE.value == 'convert':
       _convert()
       return 0
@@ -387,8 +448,6 @@ def main(argv: Sequence[str]) -> int:
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
       _evaluate_members(_MEMBERS.value or [])
       return 0
-    if _SWEEP.value is not None and _MODE.value != 'sweep':
-      raise UserError(f'--sweep needs --mode=sweep, not {_MODE.value}')
     if _MODE.value == 'sweep':
       return _sweep(_CONFIG.value)
     config, path = _config_and_workdir()

@@ -44,7 +44,7 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
     section, _, name = field.partition('.')
     if section in config and field not in there:
       config[section][name] = before
-  return config
+  return config.lock()
 
 
 _NUMBER = int | float

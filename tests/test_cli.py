@@ -61,6 +61,7 @@ def test_help_describes_every_flag_and_is_no_failure():
   [
     ('--config.model.num_column=1', ("no field 'model.num_column'", 'config.model.num_columns')),
     ('--config.modl.num_columns=1', ("no field 'modl.num_columns'", 'config.model.num_columns')),
+    ('--config.model={"num_columns":1}', ('config.model is a section', '--config.model.')),
     ('--config.learning_rate=1', ("no field 'learning_rate'", 'config.optimizer.learning_rate')),
     ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
     ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
@@ -77,6 +78,45 @@ def test_a_mistaken_flag_is_named_with_its_mending(override, words):
     assert word in err
 
 
+@pytest.mark.parametrize(
+  ('text', 'argument', 'words'),
+  [
+    ('def get_config(which): return 1', '', ('get_config() missing 1 required', "'which'")),
+    ('import no_such_module', '', ('ModuleNotFoundError', 'no_such_module')),
+    ('def get_config(): raise RuntimeError("a\\nb")', '', ('RuntimeError: a b',)),
+    ('get = 1', '', ('it has no get_config()',)),
+    ('def get_config(): return {}', '', ('returns a dict', 'ConfigDict')),
+    (
+      'from alexnet_jax.configs import digits\n\n\n'
+      'def get_config():\n  config = digits.get_config()\n  config.train.bacth_size = 1\n',
+      '',
+      ('"bacth_size" does not exist', 'Did you mean "batch_size"'),
+    ),
+    (
+      'from alexnet_jax.configs import digits\n\n\n'
+      'def get_config(word):\n  config = digits.get_config()\n  config.model.activation = word\n'
+      '  return config\n',
+      ':sine',
+      ("'sine'", "'relu'"),  # get_config has had it
+    ),
+  ],
+)
+def test_a_mistake_in_a_config_file_is_told_in_a_line(tmp_path, text, argument, words):
+  (tmp_path / 'mine.py').write_text(text)
+  code, _, err = launch(f'--config={tmp_path / "mine.py"}{argument}', '--mode=summary')
+  assert code in (1, 2)
+  assert err.startswith('launch.py: ')
+  assert len(err.splitlines()) == 1, err
+  for word in words:
+    assert word in err
+
+
+def test_the_config_of_a_run_is_answered_with_its_workdir(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  result = launch(f'--config={tmp_path / "config.json"}')
+  assert_message(result, 2, f'--workdir={tmp_path}')
+
+
 def test_a_config_that_is_not_there_is_named():
   assert_message(launch('--config=configs/nothing.py'), 2, '--config', 'configs/')
 
@@ -87,6 +127,20 @@ def test_a_file_that_is_no_config_is_named():
 
 def test_without_a_config_it_says_what_to_give():
   assert_message(launch(), 1, '--config=configs/digits.py')
+
+
+@pytest.mark.parametrize(
+  ('mode', 'unread', 'words'),
+  [
+    ('summary', ('--layer=fc6', '--jobs=3'), ('--layer, --jobs', 'them', '--mode=figures')),
+    ('train', ('--target=a.pth',), ('--target;', '--mode=convert')),
+    ('convert', ('--workdir=a',), ('--workdir;',)),
+    ('figures', ('--process_id=1',), ('--process_id', '--mode=train or --mode=evaluate')),
+  ],
+)
+def test_a_flag_that_the_mode_does_not_read_is_refused(mode, unread, words):
+  result = launch('--config=configs/digits.py', f'--mode={mode}', *unread)
+  assert_message(result, 1, f'--mode={mode} does not read', *words)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +296,9 @@ ABLATIONS = '--sweep=configs/sweeps/ablations.py'
 @pytest.mark.parametrize(
   ('args', 'words'),
   [
-    ((), ('which sweep, of what?', '--sweep=', '--config=')),
-    (('--config=configs/digits.py',), ('which sweep, of what?',)),
-    ((ABLATIONS,), ('which sweep, of what?',)),
+    ((), ('pass --sweep and --config', '--sweep=', '--config=')),
+    (('--config=configs/digits.py',), ('pass --sweep and --config',)),
+    ((ABLATIONS,), ('pass --sweep and --config',)),
     (('--config=configs/digits.py', '--sweep=configs/none.py'), ('configs/none.py', '--sweep')),
     (('--config=configs/digits.py', ABLATIONS, '--only=nothing'), ("'nothing'", 'no_dropout')),
     (('--config=configs/digits.py', ABLATIONS, '--seeds=a'), ('--seeds', '0,1,2')),
@@ -257,7 +311,7 @@ def test_a_mistaken_sweep_is_named_before_anything_is_made(tmp_path, args, words
 
 def test_a_sweep_is_not_taken_for_a_run(tmp_path):
   result = launch(ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path / "run"}')
-  assert_message(result, 1, '--sweep needs --mode=sweep')
+  assert_message(result, 1, 'does not read --sweep', '--mode=sweep')
   assert list(tmp_path.iterdir()) == []
 
 

@@ -69,7 +69,8 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     'train.num_epochs': 1,
   }
   config = small_config(overrides)
-  del config.model
+  with config.unlocked():
+    del config.model
   every = set(leaves(config))
   config = small_config(overrides)
   names = {}

@@ -120,7 +120,7 @@ def get_config() -> config_dict.ConfigDict:
   mesh.column_devices = 'auto'
   mesh.data_devices = config_dict.placeholder(object)
   mesh.data_devices = 'auto'
-  return config
+  return config.lock()
 
 
 def _model() -> config_dict.ConfigDict:
