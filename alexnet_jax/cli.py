@@ -208,7 +208,9 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
     # A locked ConfigDict names the nearest field, after all that it has.
     reason = re.sub(r' Other fields present: .*?(?=Did you mean|\Z)', ' ', str(error), flags=re.S)
     reason = ' '.join(reason.split())
-    return f'{path} is not a config that can be used: {type(error).__name__}: {reason}'
+    return (
+      f'{path} is not a config, a Python file with get_config(): {type(error).__name__}: {reason}'
+    )
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
   for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
     if not any(name == field or name.startswith(f'{field}.') for name in known):
