@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
@@ -24,7 +25,9 @@ T = TypeVar('T')
 HEARTBEAT_SECONDS = 30
 """After so long without a sign of life of a process, the others end."""
 
-_STOP, _FAILED = 'alexnet_jax/stop', 'alexnet_jax/failed'  # keys that jax's coordinator keeps
+# Keys that jax's coordinator keeps.
+_STOP, _FAILED, _ALIVE = 'alexnet_jax/stop', 'alexnet_jax/failed', 'alexnet_jax/alive'
+_BEAT_SECONDS = 2
 _AHEAD = 3  # steps
 _turns = itertools.count()  # of `first_alone`, the same in all processes
 
@@ -64,7 +67,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       jax.distributed.initialize(
         *given,
         cluster_detection_method='deactivate' if coordinator and in_pod else None,
-        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        # jax would abort this process; `watched` sees it before, and ends it with a code.
+        heartbeat_timeout_seconds=2 * HEARTBEAT_SECONDS,
       )
   except Exception as error:  # the libraries of launchers raise many kinds
     hint = (
@@ -173,15 +177,49 @@ def watched() -> Iterator[None]:
   """Ends this process with EXIT_AGAIN where, of several, another is gone while they compute.
 
   That is seen at once where a connection breaks, and after HEARTBEAT_SECONDS where a process or
-  its host hangs; then jax ends this one, naming the task.
+  its host hangs.
   """
+  client = distributed.global_state.client
+  if client is None:
+    yield
+    return
+  ended = threading.Event()
+  watcher = threading.Thread(target=_watch, args=(client, ended), daemon=True)
+  watcher.start()
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    if distributed.global_state.client is None:
-      raise
-    fail(
-      f'another process is gone: {first_line(error)}\nStart all of them again; training goes on from'
-      ' its last checkpoint.',
-      EXIT_AGAIN,
-    )
+    _gone(first_line(error))
+  finally:
+    ended.set()
+    watcher.join()
+
+
+def _watch(client: Any, ended: threading.Event) -> None:
+  """Says every two seconds that this process is alive, and looks whether the others do."""
+  this, count = distributed.global_state.process_id, distributed.global_state.num_processes
+  seen: dict[int, tuple[str | None, float]] = {
+    other: (None, 0.0) for other in range(count) if other != this
+  }
+  for beat in itertools.count():
+    last = ended.wait(_BEAT_SECONDS)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator is gone: jax says so
+      client.key_value_set(f'{_ALIVE}/{this}', 'ended' if last else str(beat), allow_overwrite=True)
+    if last:
+      return
+    now = time.monotonic()
+    for other, (before, since) in seen.items():
+      said = _said(client, f'{_ALIVE}/{other}')
+      if said in (None, 'ended') or said != before:
+        seen[other] = (said, now)
+      elif now - since > HEARTBEAT_SECONDS:
+        _gone(f'process {other} has given no sign of life for {HEARTBEAT_SECONDS} seconds')
+
+
+def _gone(reason: str) -> None:
+  """Ends this process, for another is gone."""
+  fail(
+    f'another process is gone: {reason}\nStart all of them again; training resumes from its last'
+    ' checkpoint.',
+    EXIT_AGAIN,
+  )
