@@ -2,6 +2,8 @@ r"""Trains on a folder of photographs that are held in an accelerator's memory, 
 
   python benchmarks/train_in_memory.py --config=configs/imagenette.py --data_dir=PHOTOS --out=OUT \
     --run="base" --run="raw:augment.pixel_scale=1.0;model.conv1.weight_std=0.01" --seeds=0,1
+  python benchmarks/train_in_memory.py --config=configs/imagenette.py --data_dir=PHOTOS --out=OUT \
+    --run="base:train.precision='bfloat16'" --sweep=configs/sweeps/ablations.py --only=tanh,no_dropout
 
 PHOTOS/train/CLASS/* and PHOTOS/val/CLASS/* are decoded once, scaled to data.image_size and put on the
 device, which cuts the crops there: order, crops and step are those of `launch.py` (for seed 0 dropout
@@ -11,6 +13,7 @@ the rule has no cuts left and again sees no improvement for optimizer.patience e
 OUT/metrics.jsonl.gz has every epoch's figures and the color selectivity of conv1's columns;
 OUT/kernels.npz conv1's kernels, of runs with seed 0; OUT/predictions.npz the probabilities of the
 validation images, by center crop and by ten views, at the epoch with the lowest validation error.
+`--sweep` adds variants of the first run, `--table` prints their differences from it, paired by seed.
 `--again` repeats the best run with other fields, and adds the training images nearest to each
 validation image by fc7. Results are written after each run; a run that `--seconds` cuts off is not kept.
 """
@@ -357,22 +360,78 @@ def run(
   return result
 
 
-def configure(path: str, description: str, seed: int) -> tuple[str, ConfigDict]:
-  """A run's name, and its config."""
+class Described(NamedTuple):
+  """A run that is asked for: its name, and values by field."""
+
+  name: str
+  overrides: dict[str, Any]
+
+
+def parse(description: str) -> Described:
+  """NAME:field=value;field=value."""
   name, _, overrides = description.partition(':')
+  values = dict(part.split('=', 1) for part in overrides.split(';') if part)
+  return Described(name, {field: ast.literal_eval(text) for field, text in values.items()})
+
+
+def configure(path: str, described: Described, seed: int) -> ConfigDict:
+  """A run's config."""
   config = runpy.run_path(path)['get_config']()
   config.mesh.column_devices = config.mesh.data_devices = 1
   config.train.seed = seed
-  values = dict(part.split('=', 1) for part in overrides.split(';') if part)
-  for field, text in values.items():
+  for field, value in described.overrides.items():
     section, _, last = field.rpartition('.')
     holder = config
     for part in section.split('.'):
       holder = holder[part]
     with holder.ignore_type():
-      holder[last] = ast.literal_eval(text)
+      holder[last] = value
   experiment.check(config)
-  return name, config
+  return config
+
+
+def variants(path: str, base: Described, sweep: str, only: str) -> list[Described]:
+  """A sweep file's variants that are asked for, of the base."""
+  found = runpy.run_path(sweep)['get_sweep'](configure(path, base, 0)).variants
+  names = only.split(',') if only else [variant.name for variant in found]
+  by_name = {variant.name: variant for variant in found}
+  return [Described(name, base.overrides | by_name[name].overrides) for name in names]
+
+
+def table(out: Path) -> None:
+  """Prints the runs' errors after the last epoch, and their differences from the first, by seed."""
+  from scipy import stats
+
+  with gzip.open(out / 'metrics.jsonl.gz', 'rt') as file:
+    last = {(line['run'], line['seed']): line for line in map(json.loads, file)}
+  names = list(dict.fromkeys(name for name, _ in last))
+
+  def of(name: str, split: str = 'validation') -> dict[int, float]:
+    of_run = {seed: line for (run, seed), line in last.items() if run == name}
+    return {seed: 100 * line[split]['top1_error'] for seed, line in of_run.items()}
+
+  base = of(names[0])
+  print(
+    '| run | seeds | validation error, % | training error, % | difference | 95 % interval | p |'
+  )
+  print('|---|---:|---:|---:|---:|---|---:|')
+  for name in names:
+    errors, train_errors = of(name), of(name, 'train')
+    common = sorted(errors.keys() & base.keys())
+    differences = np.array([errors[seed] - base[seed] for seed in common])
+    cells = [name, f'{len(errors)}', f'{statistics_of(errors)}', f'{statistics_of(train_errors)}']
+    if name != names[0] and len(common) > 1:
+      mean, error = differences.mean(), differences.std(ddof=1) / len(common) ** 0.5
+      half = stats.t.ppf(0.975, len(common) - 1) * error
+      chance = stats.ttest_1samp(differences, 0).pvalue
+      cells += [f'{mean:+.2f}', f'{mean - half:+.2f} to {mean + half:+.2f}', f'{chance:.3f}']
+    print('| ' + ' | '.join(cells + [''] * (7 - len(cells))) + ' |')
+
+
+def statistics_of(errors: dict[int, float]) -> str:
+  """The mean, and the standard deviation over seeds."""
+  values = np.array(list(errors.values()))
+  return f'{values.mean():.2f}' + (f' ± {values.std(ddof=1):.2f}' if len(values) > 1 else '')
 
 
 def feed(programs: Programs, data: Data, batch_size: int) -> float:
@@ -457,6 +516,9 @@ def main() -> None:
   parser.add_argument('--data_dir', type=Path, help='if left out, only draws what OUT has')
   parser.add_argument('--out', type=Path, required=True)
   parser.add_argument('--run', action='append', default=[], help='NAME:field=value;field=value')
+  parser.add_argument('--sweep', help='a file of variants, of the first run')
+  parser.add_argument('--only', default='', help="some of the sweep's variants, as a,b")
+  parser.add_argument('--table', action='store_true', help='only print what OUT has, as a table')
   parser.add_argument('--seeds', default='0', help='as 0,1,2: all runs with the first, then ...')
   parser.add_argument('--again', default='', help='NAME:field=value;...: the best of the runs, so')
   parser.add_argument('--again_seeds', default='0,1,2')
@@ -465,19 +527,22 @@ def main() -> None:
   args = parser.parse_args()
   args.out.mkdir(parents=True, exist_ok=True)
   if args.data_dir is None:
-    draw(args.out)
+    (table if args.table else draw)(args.out)
     return
   until = START + args.seconds
+  runs = [parse(description) for description in args.run]
+  if args.sweep:
+    runs += variants(args.config, runs[0], args.sweep, args.only)
   planned = [
-    configure(args.config, description, seed)
+    (described, configure(args.config, described, seed))
     for seed in map(int, args.seeds.split(','))
-    for description in args.run
+    for described in runs
   ]
   data = Data(args.data_dir, planned[0][1].data.image_size)
   made: dict[str, Programs] = {}
   kernels: dict[str, np.ndarray] = {}
   predictions: dict[str, np.ndarray] = {'labels': data.test_labels}
-  lowest = 2.0, ''
+  lowest = 2.0, runs[0]
 
   def do(name: str, config: ConfigDict, with_neighbors: bool) -> float:
     """One run and what is kept of it; returns its error, 2 where there is none."""
@@ -505,15 +570,14 @@ def main() -> None:
       file.write(json.dumps(found) + '\n')
     return float(found.get('centre_crop_error', 2.0))
 
-  for (name, config), description in zip(planned, itertools.cycle(args.run), strict=False):
-    if (error := do(name, config, with_neighbors=False)) < lowest[0]:
-      lowest = error, description
+  for described, config in planned:
+    if (error := do(described.name, config, with_neighbors=False)) < lowest[0]:
+      lowest = error, described
   if args.again:
-    name, _, more = args.again.partition(':')
-    chosen, _, overrides = lowest[1].partition(':')
+    again, chosen = parse(args.again), lowest[1]
+    again = Described(f'{chosen.name}_{again.name}', chosen.overrides | again.overrides)
     for seed in map(int, args.again_seeds.split(',')):
-      _, config = configure(args.config, f':{overrides};{more}', seed)
-      do(f'{chosen}_{name}', config, with_neighbors=seed == 0)
+      do(again.name, configure(args.config, again, seed), with_neighbors=seed == 0)
 
 
 if __name__ == '__main__':
