@@ -485,25 +485,27 @@ def draw(out: Path) -> None:
 
   with gzip.open(out / 'metrics.jsonl.gz', 'rt') as file:
     lines = [line for line in map(json.loads, file) if line['seed'] == 0]
-  curves = Figure(figsize=(9, 3.6), layout='constrained')
+  curves = Figure(figsize=(9, 4), layout='constrained')
   errors, selectivity = curves.subplots(1, 2)
   for i, (name, group) in enumerate(itertools.groupby(lines, lambda line: line['run'])):
     of_run = list(group)
     epochs = [line['epoch'] for line in of_run]
     shown = {'color': f'C{i}', 'label': name}
     errors.plot(epochs, [100 * line['validation']['top1_error'] for line in of_run], **shown)
-    for column, style in enumerate(('-', '--')):
+    columns = len(of_run[0]['selectivity'])
+    for column, style in enumerate(('-', '--')[:columns]):
       values = [line['selectivity'][column] for line in of_run]
       selectivity.plot(epochs, values, style, **(shown if not column else shown | {'label': None}))
     with np.load(out / 'kernels.npz') as kept:
       kernels = kept[f'{name}_0_{epochs[-1]}'].astype(np.float32)
-    figures.kernels(kernels, 2, f'conv1 after {epochs[-1]} epochs: {name}').savefig(
+    figures.kernels(kernels, columns, f'conv1 after {epochs[-1]} epochs: {name}').savefig(
       out / f'kernels_{name}.png', dpi=100
     )
-  errors.set(title='validation error, centre crop (%)', xlabel='epoch', ylim=(10, 90))
+  errors.set(title='validation error, center crop (%)', xlabel='epoch', ylim=(10, 90))
   selectivity.set(title="color selectivity of conv1's columns (2: dashed)", xlabel='epoch')
   selectivity.axhline(2 / 3, color='0.7', linewidth=0.8)  # of random kernels
-  errors.legend(frameon=False)
+  handles, labels = errors.get_legend_handles_labels()
+  curves.legend(handles, labels, loc='outside lower center', ncols=5, frameon=False)
   curves.savefig(out / 'curves.png', dpi=100)
 
 
