@@ -1,7 +1,8 @@
 """What a sweep found: its runs' errors gathered into a table, as Markdown and as CSV.
 
-All comes from sweep.json and from each run's config.json and metrics.jsonl, so that the same runs
-give the same table to the last digit, however often they were stopped on the way.
+All comes from sweep.json and from each run's config.json and metrics.jsonl, or from an archive of
+them, so that the same runs give the same table to the last digit, however often they were stopped
+on the way.
 """
 
 import csv
@@ -9,6 +10,7 @@ import dataclasses
 import io
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import archive, spec
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.utils import config_fields, files, host
 from alexnet_jax.utils.errors import UserError, first_line
@@ -122,16 +124,17 @@ class Results:
 
 
 def gather(path: str | os.PathLike[str]) -> Results:
-  """Reads a sweep's folder.
+  """Reads a sweep's folder, or the archive of one.
 
   Raises:
-    UserError: it is none, or none of its runs is finished.
+    UserError: it is none, is damaged, or none of its runs is finished.
   """
   path = Path(path)
   description = spec.read_written(path)
   if description is None:
     raise UserError(f'{path} has no {spec.FILE_NAME}; it is not the folder of a sweep')
-  runs = [_read_run(path, run) for run in description['runs']]
+  read = _read_archive if archive.is_archive(description) else _read_runs
+  runs = read(path, description)
   if not any(run.final for run in runs):
     raise UserError(
       f'no run of the sweep in {path} is finished yet; --mode=sweep runs them, and says why one'
@@ -146,6 +149,20 @@ def gather(path: str | os.PathLike[str]) -> Results:
     }
     rows.append(_row(variant['name'], variant['sentence'], of_variant, base, **reported))
   return Results(path, description, runs, rows)
+
+
+def _read_runs(path: Path, description: Mapping[str, Any]) -> list[RunResult]:
+  return [_read_run(path, run) for run in description['runs']]
+
+
+def _read_archive(path: Path, description: Mapping[str, Any]) -> list[RunResult]:
+  with tempfile.TemporaryDirectory() as folder:
+    archive.unpack(path, folder)
+    try:
+      return _read_runs(Path(folder), description)
+    except UserError as error:  # it names an unpacked file, and what to do about that
+      what = str(error).replace(f'{folder}/', '').rpartition(';')[0]
+      raise UserError(f'the archive {path} is damaged: {what}') from error
 
 
 def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
