@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from alexnet_jax.evaluation.inference import load
   from alexnet_jax.models.alexnet import AlexNet
-  from alexnet_jax.training.train import train_and_evaluate
+  from alexnet_jax.training.loop import train_and_evaluate
 
 __all__ = ['AlexNet', 'load', 'train_and_evaluate']
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
     return load
   if name == 'train_and_evaluate':
-    from alexnet_jax.training.train import train_and_evaluate
+    from alexnet_jax.training.loop import train_and_evaluate
 
     return train_and_evaluate
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

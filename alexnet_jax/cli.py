@@ -331,9 +331,9 @@ def _run(config: ConfigDict, path: Path) -> None:
     printed.preparation(config)
   else:
     from alexnet_jax.parallel import multihost
-    from alexnet_jax.training import train
+    from alexnet_jax.training import loop
 
-    result = train.train_and_evaluate(config, path)
+    result = loop.train_and_evaluate(config, path)
     if multihost.is_first():
       printed.training(config, path, result)
 

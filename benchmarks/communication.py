@@ -40,7 +40,7 @@ from alexnet_jax.models import summary
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.training import train
+from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import print_table
 from alexnet_jax.utils.errors import UserError
 
@@ -601,14 +601,14 @@ def compiled_step(config: ConfigDict, mesh: Mesh) -> str:
   net = experiment.make_network(config)
   tx = experiment.make_optimizer(config, net)
   options = experiment.augment_options(config)
-  step: Any = train.make_train_step(
+  step: Any = step_lib.make_train_step(
     net, tx, mesh, options, config.train.seed, precision=config.train.precision
   )
 
   def abstract(array: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
-  shapes, specs = train.state_specs(net, tx)
+  shapes, specs = step_lib.state_specs(net, tx)
   state = jax.tree.map(abstract, shapes, mesh_lib.shardings(mesh, specs))
   batch_size, size = config.train.batch_size, net.input_size
   batch = {

@@ -185,7 +185,7 @@ def _work(options: dict[str, Any]) -> None:
   from alexnet_jax.models import summary
   from alexnet_jax.parallel import mesh as mesh_lib
   from alexnet_jax.parallel import xla
-  from alexnet_jax.training import train
+  from alexnet_jax.training import step as step_lib
 
   config = runpy.run_path(options['config'])['get_config']()
   config.train.batch_size = batch_size = options['batch_size']
@@ -211,11 +211,11 @@ def _work(options: dict[str, Any]) -> None:
   batch = jax.device_put(batch, mesh_lib.shardings(mesh, mesh_lib.BATCH))
   mean = jnp.full((config.data.image_size, config.data.image_size, 3), 127.0)
   known = jax.device_put(augment.Statistics(mean, jnp.full(3, 0.1), jnp.eye(3)), replicated)
-  state = train.init_state(net, tx, mesh, 0)
+  state = step_lib.init_state(net, tx, mesh, 0)
   lighting = jnp.asarray(0.1, jnp.float32)
 
   if options['mode'] == 'train':
-    jitted = train.make_train_step(net, tx, mesh, augmenting, 0, **computing)
+    jitted = step_lib.make_train_step(net, tx, mesh, augmenting, 0, **computing)
     arguments: tuple[Any, ...] = (state, batch, known, lighting)
   else:
     jitted = evaluate.make_evaluation_step(net, mesh, augmenting, **computing)

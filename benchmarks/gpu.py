@@ -39,7 +39,7 @@ from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
 from alexnet_jax.models import summary  # noqa: E402
 from alexnet_jax.parallel import memory  # noqa: E402
 from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
-from alexnet_jax.training import train  # noqa: E402
+from alexnet_jax.training import step as step_lib  # noqa: E402
 from configs import imagenet  # noqa: E402
 
 MODES = ('train', 'predict')
@@ -79,10 +79,10 @@ def programs(
   batch = jax.device_put(batch, mesh_lib.shardings(mesh, mesh_lib.BATCH))
   mean = jnp.full((config.data.image_size, config.data.image_size, 3), 127.0)
   known = mesh_lib.replicate(mesh, augment.Statistics(mean, jnp.full(3, 0.1), jnp.eye(3)))
-  state = train.init_state(net, tx, mesh, 0)
+  state = step_lib.init_state(net, tx, mesh, 0)
   std = jnp.asarray(0.1, jnp.float32)
   if mode == 'train':
-    jitted = train.make_train_step(net, tx, mesh, augmenting, 0, precision=precision)
+    jitted = step_lib.make_train_step(net, tx, mesh, augmenting, 0, precision=precision)
     arguments: tuple[Any, ...] = (state, batch, known, std)
   else:
     jitted = evaluate.make_evaluation_step(net, mesh, augmenting, precision=precision)
@@ -96,7 +96,7 @@ def programs(
     nonlocal arguments
     last = None
     if fresh:
-      arguments = (train.init_state(net, tx, mesh, 0), *arguments[1:])
+      arguments = (step_lib.init_state(net, tx, mesh, 0), *arguments[1:])
     for _ in range(steps):
       if mode == 'train':
         new, last = program(*arguments)

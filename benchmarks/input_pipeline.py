@@ -42,7 +42,8 @@ from alexnet_jax.data import dataset, prepare, tfds_reader
 from alexnet_jax.data import statistics as statistics_lib
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
+from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display, print_table
 from alexnet_jax.utils.errors import UserError
 from alexnet_jax.utils.signals import Signals
@@ -271,7 +272,7 @@ def resume(directory: Path, options: argparse.Namespace) -> None:
 def training(directory: Path, options: argparse.Namespace) -> None:
   """Prints the training loop's images/s beside the step's own, fed one batch again and again.
 
-  The loop is `train.Run`'s, with its data, looks at the loss and lines of metrics.jsonl; no epoch
+  The loop is `loop.Run`'s, with its data, looks at the loss and lines of metrics.jsonl; no epoch
   ends while it is timed.
   """
   sys.path.append(str(ROOT))  # configs import each other
@@ -285,17 +286,17 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:
     raise UserError(f'{steps} steps are more than an epoch; set --images={steps * batch_size}')
   tx, seed = experiment.make_optimizer(config, net), config.train.seed
-  step = train.make_train_step(net, tx, mesh, experiment.augment_options(config), seed)
-  state = train.init_state(net, tx, mesh, seed)
+  step = step_lib.make_train_step(net, tx, mesh, experiment.augment_options(config), seed)
+  state = step_lib.init_state(net, tx, mesh, seed)
   stored = statistics_lib.load(directory / statistics_lib.FILE_NAME, SIZE)
   rates: dict[str, list[float]] = {'the training loop': [], 'the step alone': []}
   with contextlib.ExitStack() as stack:
     display = stack.enter_context(Display())
     signals = stack.enter_context(Signals('stopping after this step'))
     workdir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    run = train.Run(config, workdir, net, mesh, split, split, stored, None, signals, display)
+    run = loop.Run(config, workdir, net, mesh, split, split, stored, None, signals, display)
     stack.callback(run.close)
-    loop = stack.enter_context(contextlib.closing(run.steps()))
+    run_steps = stack.enter_context(contextlib.closing(run.steps()))
     read = dataset.train_batches(
       split,
       seed=seed,
@@ -309,7 +310,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
       batch = next(batches)
 
     def steps_of_the_loop() -> None:
-      for _ in itertools.islice(loop, options.train_steps):
+      for _ in itertools.islice(run_steps, options.train_steps):
         pass
       run.state.step.block_until_ready()
 

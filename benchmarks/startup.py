@@ -31,9 +31,9 @@ def _first_step(arguments: list[str]) -> None:
   host.prepare_process()
   sys.path.insert(0, str(ROOT))
   sys.argv = [str(ROOT / 'launch.py'), *arguments]
-  from alexnet_jax.training import train
+  from alexnet_jax.training import step as step_lib
 
-  make = train.make_train_step
+  make = step_lib.make_train_step
 
   def make_first(*args: Any, **options: Any) -> Callable[..., None]:
     step = make(*args, **options)
@@ -46,7 +46,7 @@ def _first_step(arguments: list[str]) -> None:
     first.lower = step.lower  # type: ignore[attr-defined]  # what the loop asks for its memory
     return first
 
-  train.make_train_step = make_first
+  step_lib.make_train_step = make_first
   runpy.run_path(sys.argv[0], run_name='__main__')
 
 

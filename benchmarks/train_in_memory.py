@@ -48,7 +48,7 @@ from alexnet_jax.data import augment, dataset, images, statistics  # noqa: E402
 from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
 from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
 from alexnet_jax.reports import figures  # noqa: E402
-from alexnet_jax.training import train  # noqa: E402
+from alexnet_jax.training import step as step_lib  # noqa: E402
 from alexnet_jax.utils import config_fields  # noqa: E402
 
 EVALUATION_BATCH = 512
@@ -157,7 +157,9 @@ class Programs:
     self.tx = experiment.make_optimizer(config, self.net)
     options = dataclasses.replace(experiment.augment_options(config), pixel_scale=1.0)
     computing = {'precision': config.train.precision}
-    self.train_step = train.make_train_step(self.net, self.tx, self.mesh, options, 0, **computing)
+    self.train_step = step_lib.make_train_step(
+      self.net, self.tx, self.mesh, options, 0, **computing
+    )
     self.evaluation_step = evaluate.make_evaluation_step(self.net, self.mesh, options, **computing)
     self.view_step = evaluate.make_view_step(self.net, self.mesh, options, **computing)
 
@@ -251,7 +253,7 @@ def run(
   """Trains once; returns what came of it, or None where time did not suffice."""
   seed, batch_size, side = config.train.seed, config.train.batch_size, programs.net.input_size
   net = experiment.make_network(config)  # its initial weights may differ from the programs'
-  state = train.init_state(net, programs.tx, programs.mesh, seed)
+  state = step_lib.init_state(net, programs.tx, programs.mesh, seed)
   scale = jnp.asarray(config.augment.pixel_scale, jnp.float32)
   data.statistics = data.statistics._replace(scale=scale)
   # The step's seed is compiled into it. That of the first serves all, at steps far from each other.
@@ -436,7 +438,7 @@ def statistics_of(errors: dict[int, float]) -> str:
 
 def feed(programs: Programs, data: Data, batch_size: int) -> float:
   """Images a second of training that is fed as `launch.py` feeds it: cropped by the host."""
-  state = train.init_state(programs.net, programs.tx, programs.mesh, 0)
+  state = step_lib.init_state(programs.net, programs.tx, programs.mesh, 0)
   read = dataset.train_batches(
     data.held,
     seed=0,

@@ -8,7 +8,7 @@ from alexnet_jax import experiment
 from alexnet_jax.data import augment
 from alexnet_jax.parallel import mesh
 from alexnet_jax.sweeps import spec
-from alexnet_jax.training import train
+from alexnet_jax.training import step as step_lib
 from configs import imagenet
 from configs.sweeps import ablations
 
@@ -32,8 +32,8 @@ def test_every_ablation_takes_two_steps_of_the_papers_network(name, tmp_path):
   net = experiment.make_network(config)
   devices = mesh.make_mesh(config.model.num_columns, 1, 1)
   tx = experiment.make_optimizer(config, net)
-  step = train.make_train_step(net, tx, devices, experiment.augment_options(config), seed=0)
-  state = train.init_state(net, tx, devices, seed=0)
+  step = step_lib.make_train_step(net, tx, devices, experiment.augment_options(config), seed=0)
+  state = step_lib.init_state(net, tx, devices, seed=0)
   rates = jax.tree.map(lambda leaf: np.float32(config.optimizer.learning_rate), state.params)
   state = state._replace(opt_state=state.opt_state._replace(learning_rates=rates))
   rng = np.random.default_rng(0)

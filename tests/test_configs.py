@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.models import summary
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder
 from tests import stored
@@ -91,5 +91,5 @@ def test_every_field_is_read(tmp_path, monkeypatch):
 
   monkeypatch.setattr(ConfigDict, '__getitem__', note)
   monkeypatch.setattr(experiment, 'resolved', lambda config: {})
-  train.train_and_evaluate(config, tmp_path / 'run')
+  loop.train_and_evaluate(config, tmp_path / 'run')
   assert every - read == set()

@@ -13,7 +13,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import dataset, prepare, tfds_reader
 from alexnet_jax.evaluation import evaluate
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from configs import (
   flowers,
   image_folder,
@@ -137,7 +137,7 @@ def test_places_trains_on_the_images_as_they_are_stored(tmp_path):
   labels = {'train': range(0, 365, 40), 'test': [-1] * 3, 'validation': [0, 364, 100]}
   store(tmp_path / 'data', 'places365_small', labels, height=256, width=256)
   config = config_of(places365_small, tmp_path)
-  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
+  assert loop.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
   assert not (tmp_path / 'prepared').exists()
   network = pretrained.read(tmp_path / 'run')
   assert len(network.class_names) == network.config.model.num_classes == 365
@@ -165,7 +165,7 @@ def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(
   assert (training.num_examples, validation.num_examples) == (27, 3)
   of_training, held_out = colors(training), colors(validation)
   assert len({*of_training, *held_out}) == 30
-  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
+  assert loop.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
   network = pretrained.read(tmp_path / 'run')
   assert list(network.class_names) == ['dandelion', 'daisy', 'tulips', 'sunflowers', 'roses']
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
@@ -281,7 +281,7 @@ def test_a_folder_of_other_classes_is_refused(tmp_path, base, classes):
 def test_ilsvrc_2010_trains_and_is_evaluated_on_its_test_images(tmp_path):
   fill(tmp_path / 'data', ('n01', 'n02', 'n03'), train=3, val=1, test=2)
   config = config_of(imagenet2010, tmp_path, **{'model.num_classes': 3})
-  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
+  assert loop.train_and_evaluate(config, tmp_path / 'run')['step'] == 2
   lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
   assert json.loads(lines[-1])['split'] == 'validation'
   assert evaluate.evaluate_workdir(tmp_path / 'run', config)['images'] == 3

@@ -20,7 +20,8 @@ from alexnet_jax.data import dataset, statistics, tfds_reader
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures
 from alexnet_jax.sweeps import spec
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
+from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
 from tests import faults, stored, sweeps
@@ -120,7 +121,7 @@ def test_a_line_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path,
 def whole(tmp_path_factory):
   """A run that nothing happened to."""
   path = tmp_path_factory.mktemp('whole')
-  train.train_and_evaluate(small_config(), path)
+  loop.train_and_evaluate(small_config(), path)
   return path
 
 
@@ -147,20 +148,20 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on(
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint.Writer, 'save', fill_up)
     with pytest.raises(UserError) as error:
-      train.train_and_evaluate(config, tmp_path)
+      loop.train_and_evaluate(config, tmp_path)
   message = str(error.value)
   assert message.startswith(f'cannot write a checkpoint into {tmp_path / "checkpoints"}: File too')
   assert len(message.splitlines()) == 2
   assert lines(tmp_path)[-1]['step'] == 30  # it is not trained on until the next checkpoint
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   assert_same_run(tmp_path, whole)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
   tmp_path, whole, monkeypatch
 ):
-  make_train_step = train.make_train_step
+  make_train_step = step_lib.make_train_step
 
   def make(*args, **options):
     real = make_train_step(*args, **options)
@@ -172,31 +173,31 @@ def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
     return step
 
   with monkeypatch.context() as patch:
-    patch.setattr(train, 'make_train_step', make)
-    with pytest.raises(train.NotFiniteError) as error:
-      train.train_and_evaluate(small_config(), tmp_path)
+    patch.setattr(step_lib, 'make_train_step', make)
+    with pytest.raises(loop.NotFiniteError) as error:
+      loop.train_and_evaluate(small_config(), tmp_path)
   text = str(error.value)
   assert 'the loss is nan at step 30, learning rate 0.02' in text
   assert str(tmp_path / 'checkpoints' / '23') in text
   assert [r['step'] for r in lines(tmp_path) if r['split'] == 'train'][-1] == 23
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
-  train.train_and_evaluate(small_config(), tmp_path)
+  loop.train_and_evaluate(small_config(), tmp_path)
   assert_same_run(tmp_path, whole)
 
 
 def test_a_second_process_on_one_workdir_says_so_and_changes_nothing(whole):
   before = faults.contents(whole)
   with workdir.alone(whole), pytest.raises(UserError, match='another process is at work in'):
-    train.train_and_evaluate(small_config({'train.num_epochs': 3}), whole)
+    loop.train_and_evaluate(small_config({'train.num_epochs': 3}), whole)
   assert faults.contents(whole) == before
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
-  train.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
+  loop.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
   now, now_ns = time.time, time.time_ns
   monkeypatch.setattr(time, 'time', lambda: now() - 10**6)
   monkeypatch.setattr(time, 'time_ns', lambda: now_ns() - 10**15)
-  train.train_and_evaluate(small_config(), tmp_path)
+  loop.train_and_evaluate(small_config(), tmp_path)
   assert_same_run(tmp_path, whole)
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
 
@@ -226,10 +227,10 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
   for section, field, value in (('data', 'encoding', 'png'), ('data', 'image_size', 8)):
     config[section][field] = value
   whole, robbed = tmp_path / 'whole', tmp_path / 'robbed'
-  train.train_and_evaluate(config, whole)
+  loop.train_and_evaluate(config, whole)
   [shard] = (tmp_path / 'prepared').rglob('*-train.tfrecord-00001-*')
   away = tmp_path / 'away'
-  advance = train.Run.advance
+  advance = loop.Run.advance
 
   def advance_and_rob(run, batch):
     advance(run, batch)
@@ -237,14 +238,14 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
       shard.rename(away)
 
   with monkeypatch.context() as patch:
-    patch.setattr(train.Run, 'advance', advance_and_rob)
+    patch.setattr(loop.Run, 'advance', advance_and_rob)
     with pytest.raises(UserError) as error:
-      train.train_and_evaluate(config, robbed)
+      loop.train_and_evaluate(config, robbed)
   assert str(shard) in str(error.value)
   assert len(str(error.value).splitlines()) == 1
   away.rename(shard)
   assert 4 <= checkpoint.steps(robbed / 'checkpoints')[-1] < 30
-  train.train_and_evaluate(config, robbed)
+  loop.train_and_evaluate(config, robbed)
   assert lines(robbed) == lines(whole)
   assert faults.checkpoints(robbed)[30] == faults.checkpoints(whole)[30]
 
@@ -279,7 +280,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
         }[damage]
       )
     told = Told()
-    state, _, progress = train._restore(folder, net, tx, mesh, split, told)
+    state, _, progress = loop._restore(folder, net, tx, mesh, split, told)
     step = int(state.step)
     steps.add(step)
     assert checkpoint.digest(state.params) == faults.checkpoints(whole)[step]['params']

@@ -18,7 +18,7 @@ from alexnet_jax.data import prepare, sources, statistics, tfds_reader
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.reports import plot_run
 from alexnet_jax.sweeps import report, results, runner
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 from tests import fuzz, sweeps
@@ -88,7 +88,7 @@ def run_sweep(folder):
 # What is in folders, and what reads it, or writes there.
 FOLDERS = [
   ('checkpoints', pretrained.read),
-  ('checkpoints', lambda folder: train.train_and_evaluate(small_config(), folder)),
+  ('checkpoints', lambda folder: loop.train_and_evaluate(small_config(), folder)),
   ('checkpoints/3', pretrained.read),
   ('checkpoints/3/description', pretrained.read),
   ('evaluation', evaluate_into),

@@ -19,7 +19,7 @@ from alexnet_jax.data import augment, dataset
 from alexnet_jax.evaluation import inference
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from tests.small import small_config
 from tests.test_cli import launch
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 def workdir(tmp_path_factory):
   """Of a run on two devices."""
   path = tmp_path_factory.mktemp('run')
-  train.train_and_evaluate(
+  loop.train_and_evaluate(
     small_config({'mesh.column_devices': 2, 'train.num_epochs': 6, 'train.log_every_steps': 100}),
     path,
   )

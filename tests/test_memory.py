@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.checkpoints import checkpoint
 from alexnet_jax.parallel import memory
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from tests.small import small_config
 from tests.test_train import lines
@@ -30,7 +30,7 @@ def test_too_little_memory_is_foreseen_and_the_batch_that_is_named_trains(
   config = small_config(FEW_LAYERS)
   monkeypatch.setattr(memory, 'free_on_host', lambda: 5_000_000)
   with pytest.raises(UserError) as error:
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
   message = str(error.value)
   assert message.startswith('training with train.batch_size=640 needs ')
   assert ' and 5 MB are free; ' in message
@@ -43,7 +43,7 @@ def test_too_little_memory_is_foreseen_and_the_batch_that_is_named_trains(
   assert 64 < config.train.batch_size < 640
   assert config.train.batch_size % 2 == 0  # devices
   with jax.log_compiles():
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
   assert lines(tmp_path)[-1]['step'] == 2
   # Training's and validation's: to ask for the memory costs no compilation of its own.
   assert sum(text.startswith('Compiling jit(step) ') for text in caplog.messages) == 2
@@ -52,7 +52,7 @@ def test_too_little_memory_is_foreseen_and_the_batch_that_is_named_trains(
 def test_no_batch_is_named_where_none_fits(tmp_path, monkeypatch):
   monkeypatch.setattr(memory, 'free_on_host', lambda: 5_000)
   with pytest.raises(UserError, match=r'and 0 MB are free; no batch fits\nIt takes more devices'):
-    train.train_and_evaluate(small_config(FEW_LAYERS), tmp_path)
+    loop.train_and_evaluate(small_config(FEW_LAYERS), tmp_path)
   assert not lines(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax.evaluation import inference
 from alexnet_jax.reports import figures
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from tests.small import small_config
 
 NOTEBOOK = Path(__file__).parents[1] / 'notebooks' / 'alexnet.ipynb'
@@ -65,7 +65,7 @@ def check(values):
 
 def test_every_cell_runs_on_a_checkpoint(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  train.train_and_evaluate(small_config(), tmp_path / 'run')
+  loop.train_and_evaluate(small_config(), tmp_path / 'run')
   check(run(code(tmp_path / 'run'), {}))
 
 

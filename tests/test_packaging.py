@@ -17,7 +17,7 @@ import yaml
 import alexnet_jax
 from alexnet_jax.data import dataset
 from alexnet_jax.evaluation import inference
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from tests.small import small_config
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def test_an_exported_network_runs_with_what_its_page_installs(tmp_path):
   page = (ROOT / 'docs' / 'conversion.md').read_text()
   [packages] = re.findall(r'`pip install (jax [\w ]+)`', page)
   [example] = [code for code in re.findall(r'```python\n(.*?)```', page, re.S) if 'export' in code]
-  train.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'run')
+  loop.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'run')
   classifier = alexnet_jax.load(tmp_path / 'run')
   images = dataset.digits('validation').images[:3]
   inference.export(classifier, tmp_path / 'alexnet.jaxexport')

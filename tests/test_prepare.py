@@ -23,7 +23,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import dataset, images, prepare, sources, statistics, tfds_reader
 from alexnet_jax.reports import printed
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder, imagenet
 from tests.small import small_config
@@ -728,7 +728,7 @@ def test_training_prepares_by_itself(originals, tmp_path, capsys, monkeypatch):
   def compute(*args):
     raise AssertionError('the statistics are computed, though they are stored')
 
-  monkeypatch.setattr(train, '_compute_statistics', compute)
+  monkeypatch.setattr(loop, '_compute_statistics', compute)
   config = small_config(
     {
       'data.name': 'folder',
@@ -745,7 +745,7 @@ def test_training_prepares_by_itself(originals, tmp_path, capsys, monkeypatch):
       'train.num_steps': 2,
     }
   )
-  result = train.train_and_evaluate(config, tmp_path / 'run')
+  result = loop.train_and_evaluate(config, tmp_path / 'run')
   assert result['step'] == 2
   [directory] = (tmp_path / 'prepared').glob('my_photos_*_8/1.0.0')
   said = capsys.readouterr().err.splitlines()

@@ -23,7 +23,8 @@ from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import augment, dataset, statistics
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
+from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
 from configs import cifar10
@@ -42,7 +43,7 @@ class Trainer:
     self.tx = experiment.make_optimizer(config, self.net)
     self.split = experiment.load_split(config, None, 'train')
     options = experiment.augment_options(config)
-    self.step = train.make_train_step(
+    self.step = step_lib.make_train_step(
       self.net,
       self.tx,
       self.mesh,
@@ -57,14 +58,14 @@ class Trainer:
     found = dataset.statistics(self.split)
     found = {name: jnp.asarray(array, jnp.float32) for name, array in found.items()}
     self.statistics = jax.device_put(augment.Statistics(**found), replicated)
-    self.state = train.init_state(self.net, self.tx, self.mesh, config.train.seed)
+    self.state = step_lib.init_state(self.net, self.tx, self.mesh, config.train.seed)
     rates = jax.tree.map(lambda _: jnp.asarray(0.02, jnp.float32), self.state.params)
     rates = jax.device_put(rates, replicated)
     self.state = self.state._replace(opt_state=self.state.opt_state._replace(learning_rates=rates))
 
   def placed(self, state):
     """A state of another mesh, laid out on this one."""
-    _, specs = train.state_specs(self.net, self.tx)
+    _, specs = step_lib.state_specs(self.net, self.tx)
     return jax.device_put(jax.device_get(state), mesh.shardings(self.mesh, specs))
 
   def run(self, steps):
@@ -198,7 +199,7 @@ def test_bfloat16_ends_within_the_noise_of_float32_on_cifar10(tmp_path):
     config.train.num_steps = 120
     config.train.seed = seed
     config.train.precision = precision
-    return train.train_and_evaluate(config, tmp_path / f'{precision}{seed}')['loss']
+    return loop.train_and_evaluate(config, tmp_path / f'{precision}{seed}')['loss']
 
   one, other, mixed = last_loss('float32', 0), last_loss('float32', 1), last_loss('bfloat16', 0)
   assert max(one, other) < 2.1  # ln 10 is 2.3: it has learned something to lose
@@ -234,7 +235,7 @@ def lines(path):
 def params_at(path, step, config):
   """The parameters of a checkpoint, as numpy arrays."""
   net = experiment.make_network(config)
-  shapes, _ = train.state_specs(net, experiment.make_optimizer(config, net))
+  shapes, _ = step_lib.state_specs(net, experiment.make_optimizer(config, net))
   on_one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = jax.tree.map(
     lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=on_one), shapes.params
@@ -245,7 +246,7 @@ def params_at(path, step, config):
 
 def test_a_run_leaves_config_metrics_statistics_and_checkpoints(tmp_path):
   config = small_config()
-  result = train.train_and_evaluate(config, tmp_path)
+  result = loop.train_and_evaluate(config, tmp_path)
   records = workdir.read_metrics(tmp_path)
   assert json.loads((tmp_path / 'config.json').read_text()) == experiment.resolved(config)
   assert {'step', 'epoch', 'split', 'loss', 'top1_error', 'top5_error'} <= records[0].keys()
@@ -262,11 +263,11 @@ def test_a_run_leaves_config_metrics_statistics_and_checkpoints(tmp_path):
 def test_a_run_in_parts_and_on_other_devices_is_the_whole_run(tmp_path):
   circumstances = {'checkpoint.every_steps': 7}
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  train.train_and_evaluate(small_config(circumstances), whole)
+  loop.train_and_evaluate(small_config(circumstances), whole)
   for num_steps in (7, 14, 35):
     config = small_config({**circumstances, 'train.num_steps': num_steps})
-    train.train_and_evaluate(config, parts)
-  train.train_and_evaluate(small_config(circumstances), parts)
+    loop.train_and_evaluate(config, parts)
+  loop.train_and_evaluate(small_config(circumstances), parts)
   a, b = params_at(whole, 45, small_config()), params_at(parts, 45, small_config())
   jax.tree.map(np.testing.assert_array_equal, a, b)
   # Runs cut short by num_steps validate where they end; these lines the whole run does not have.
@@ -280,7 +281,7 @@ def test_a_checkpoint_moves_between_one_device_and_two(tmp_path):
 
   def run(path, devices, num_steps):
     overrides = {'mesh.data_devices': 1, 'mesh.column_devices': devices}
-    train.train_and_evaluate(small_config({**overrides, 'train.num_steps': num_steps}), path)
+    loop.train_and_evaluate(small_config({**overrides, 'train.num_steps': num_steps}), path)
 
   run(stay, 2, 30)
   for devices, num_steps in ((2, 10), (1, 20), (2, 30)):
@@ -290,7 +291,7 @@ def test_a_checkpoint_moves_between_one_device_and_two(tmp_path):
 
 
 def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
-  train.train_and_evaluate(small_config({'train.num_steps': 5}), tmp_path / 'first')
+  loop.train_and_evaluate(small_config({'train.num_steps': 5}), tmp_path / 'first')
   config = small_config(
     {
       'train.init_from': str(tmp_path / 'first'),
@@ -302,7 +303,7 @@ def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
     }
   )
   capfd.readouterr()
-  train.train_and_evaluate(config, tmp_path / 'second')
+  loop.train_and_evaluate(config, tmp_path / 'second')
   said = capfd.readouterr().err
   assert f'from {tmp_path}/first/checkpoints/5: conv1, conv2, conv3, conv4, conv5, fc6\n' in said
   assert 'afresh: fc7 (64x32 here, 64x64 there), fc8 (32x10 here, 64x10 there)\n' in said
@@ -313,37 +314,37 @@ def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
 
 
 def test_a_run_that_goes_on_does_not_start_again_from_elsewhere(tmp_path):
-  train.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'first')
+  loop.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'first')
   config = small_config({'train.init_from': str(tmp_path / 'first'), 'train.num_steps': 2})
-  train.train_and_evaluate(config, tmp_path / 'second')
+  loop.train_and_evaluate(config, tmp_path / 'second')
   shutil.rmtree(tmp_path / 'first')
   config.train.num_steps = 4
-  assert train.train_and_evaluate(config, tmp_path / 'second')['step'] == 4
+  assert loop.train_and_evaluate(config, tmp_path / 'second')['step'] == 4
 
 
 def test_a_network_to_start_from_must_be_there_and_fit(tmp_path):
   config = small_config({'train.init_from': str(tmp_path / 'nowhere')})
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
-    train.train_and_evaluate(config, tmp_path / 'second')
+    loop.train_and_evaluate(config, tmp_path / 'second')
   assert not (tmp_path / 'second').exists()
-  train.train_and_evaluate(small_config({'train.num_steps': 1}), tmp_path / 'first')
+  loop.train_and_evaluate(small_config({'train.num_steps': 1}), tmp_path / 'first')
   other = {f'model.{layer}.features': 8 for layer in ('conv1', 'conv2', 'conv3', 'fc6', 'fc7')}
   other |= {'model.conv4.features': 8, 'model.conv5.features': 8}
   config = small_config({'train.init_from': str(tmp_path / 'first'), **other})
   with pytest.raises(UserError, match='has no layer of the shape of this network'):
-    train.train_and_evaluate(config, tmp_path / 'second')
+    loop.train_and_evaluate(config, tmp_path / 'second')
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):
-  first = train.train_and_evaluate(small_config(), tmp_path)
+  first = loop.train_and_evaluate(small_config(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
-  assert train.train_and_evaluate(small_config(), tmp_path) == first
+  assert loop.train_and_evaluate(small_config(), tmp_path) == first
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
-  train.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
-  result = train.train_and_evaluate(small_config({'train.num_epochs': 3}), tmp_path)
+  loop.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
+  result = loop.train_and_evaluate(small_config({'train.num_epochs': 3}), tmp_path)
   assert result['step'] == 68
   assert [r['step'] for r in lines(tmp_path) if r['split'] == 'validation'] == [23, 45, 68]
 
@@ -367,11 +368,11 @@ def truncate(file):
 @pytest.mark.parametrize('damage', [flip_a_bit, truncate])
 def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, capfd, damage):
   config = small_config({'train.num_epochs': 2})
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   whole, before = params_at(tmp_path, 45, config), lines(tmp_path)
   damage(data_file(tmp_path, 45))
   capfd.readouterr()
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   said = capfd.readouterr().err
   assert 'checkpoint 45 is damaged' in said
   assert 'going on at step 23' in said
@@ -381,7 +382,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, capfd, dam
 
 def test_evaluation_gives_the_error_of_the_best_checkpoint(tmp_path):
   config = small_config()
-  result = train.train_and_evaluate(config, tmp_path)
+  result = loop.train_and_evaluate(config, tmp_path)
   said = evaluate.evaluate_workdir(tmp_path, config)
   assert said['members'][0]['step'] == result['best_step']
   assert said['centre_crop']['top1_error'] == pytest.approx(result['best_error'])
@@ -389,7 +390,7 @@ def test_evaluation_gives_the_error_of_the_best_checkpoint(tmp_path):
 
 def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(tmp_path, capfd):
   config = small_config()
-  result = train.train_and_evaluate(config, tmp_path)
+  result = loop.train_and_evaluate(config, tmp_path)
   flip_a_bit(data_file(tmp_path, result['best_step']))
   said = evaluate.evaluate_workdir(tmp_path, config)
   assert said['members'][0]['step'] != result['best_step']
@@ -398,7 +399,7 @@ def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(tmp_p
 
 def test_evaluation_on_other_classes_is_refused(tmp_path, monkeypatch):
   config = small_config({'train.num_steps': 2})
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   digits = dataset.digits
   monkeypatch.setattr(
     dataset, 'digits', lambda split: dataclasses.replace(digits(split), class_names='9876543210')
@@ -414,8 +415,8 @@ def test_evaluation_without_a_checkpoint_says_so(tmp_path):
 
 def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
   config = small_config({'optimizer.learning_rate': 1e30})
-  with pytest.raises(train.NotFiniteError):
-    train.train_and_evaluate(config, tmp_path)
+  with pytest.raises(loop.NotFiniteError):
+    loop.train_and_evaluate(config, tmp_path)
   assert checkpoint.steps(tmp_path / 'checkpoints') == []
 
 
@@ -425,7 +426,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
 def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
   config = small_config({'train.num_epochs': 6})
-  train.train_and_evaluate(config, whole)
+  loop.train_and_evaluate(config, whole)
 
   def interrupt():
     while not (stopped / 'metrics.jsonl').exists() or len(lines(stopped)) < 4:
@@ -435,11 +436,11 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
   thread = threading.Thread(target=interrupt)
   thread.start()
   with pytest.raises(Stopped) as stop:
-    train.train_and_evaluate(config, stopped)
+    loop.train_and_evaluate(config, stopped)
   thread.join()
   assert stop.value.signum == signum
   assert checkpoint.steps(stopped / 'checkpoints')[-1] < 135
-  train.train_and_evaluate(config, stopped)
+  loop.train_and_evaluate(config, stopped)
   jax.tree.map(
     np.testing.assert_array_equal, params_at(whole, 135, config), params_at(stopped, 135, config)
   )
@@ -447,22 +448,22 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
 
 
 def test_a_signal_at_any_point_of_the_loop_is_saved(tmp_path, monkeypatch):
-  end_line = train.Run.end_line
+  end_line = loop.Run.end_line
 
   def end_line_and_be_stopped(run):
     end_line(run)
     if run.step == 10:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(train.Run, 'end_line', end_line_and_be_stopped)
+  monkeypatch.setattr(loop.Run, 'end_line', end_line_and_be_stopped)
   with pytest.raises(Stopped):
-    train.train_and_evaluate(small_config(), tmp_path)
+    loop.train_and_evaluate(small_config(), tmp_path)
   assert checkpoint.steps(tmp_path / 'checkpoints') == [10]
 
 
 def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(tmp_path, monkeypatch):
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
-  train.train_and_evaluate(small_config(), whole)
+  loop.train_and_evaluate(small_config(), whole)
   calls = []
 
   def evaluate_and_be_stopped(*args, progress, **kwargs):
@@ -474,38 +475,38 @@ def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(tmp_path, monkey
   original = evaluate.evaluate
   monkeypatch.setattr(evaluate, 'evaluate', evaluate_and_be_stopped)
   with pytest.raises(Stopped):
-    train.train_and_evaluate(small_config(), stopped)
-  result = train.train_and_evaluate(small_config(), stopped)
+    loop.train_and_evaluate(small_config(), stopped)
+  result = loop.train_and_evaluate(small_config(), stopped)
   assert lines(stopped) == lines(whole)
-  assert train.train_and_evaluate(small_config(), stopped) == result
+  assert loop.train_and_evaluate(small_config(), stopped) == result
   assert len(calls) == 3  # two epochs, and once more
 
 
 def test_where_no_checkpoint_can_be_read_nothing_is_touched(tmp_path):
-  train.train_and_evaluate(small_config(), tmp_path)
+  loop.train_and_evaluate(small_config(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
   for step in (23, 45):
     truncate(data_file(tmp_path, step))
   with pytest.raises(UserError, match='none of the checkpoints'):
-    train.train_and_evaluate(small_config(), tmp_path)
+    loop.train_and_evaluate(small_config(), tmp_path)
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
 def test_a_mistake_before_the_first_checkpoint_can_be_corrected(tmp_path):
-  with pytest.raises(train.NotFiniteError):
-    train.train_and_evaluate(small_config({'optimizer.learning_rate': 1e30}), tmp_path)
+  with pytest.raises(loop.NotFiniteError):
+    loop.train_and_evaluate(small_config({'optimizer.learning_rate': 1e30}), tmp_path)
   config = small_config({'train.num_steps': 5})
-  assert train.train_and_evaluate(config, tmp_path)['step'] == 5
+  assert loop.train_and_evaluate(config, tmp_path)['step'] == 5
   assert workdir.read_config(tmp_path) == experiment.resolved(config)
 
 
 def test_a_run_goes_on_with_the_statistics_of_its_checkpoint(tmp_path):
   whole, other = tmp_path / 'whole', tmp_path / 'other'
-  train.train_and_evaluate(small_config(), whole)
-  train.train_and_evaluate(small_config({'train.num_epochs': 1}), other)
+  loop.train_and_evaluate(small_config(), whole)
+  loop.train_and_evaluate(small_config({'train.num_epochs': 1}), other)
   (other / 'statistics.npz').unlink()
-  train.train_and_evaluate(small_config(), other)
+  loop.train_and_evaluate(small_config(), other)
   assert lines(other) == lines(whole)
   assert not (other / 'statistics.npz').exists()
 
@@ -524,7 +525,7 @@ def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, 
     other = np.zeros((2, 9, 9, 3), np.uint8)
     split = dataset.ArraySplit(other, np.zeros(2, np.int32), ['a'])
     statistics.save(file, dataset.statistics(split))
-  train.train_and_evaluate(one_step(), tmp_path)
+  loop.train_and_evaluate(one_step(), tmp_path)
   [line] = [line for line in capfd.readouterr().err.splitlines() if str(file) in line]
   assert line.endswith('computing it again')
   assert ('of images of 9 x 9 pixels' if there == 'of another size' else 'cannot be read') in line
@@ -536,7 +537,7 @@ def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, 
 def test_statistics_that_fit_are_not_computed_again(tmp_path, monkeypatch):
   statistics.save(tmp_path / 'statistics.npz', dataset.statistics(dataset.digits('train')))
   monkeypatch.delattr(dataset, 'statistics')
-  assert train.train_and_evaluate(one_step(), tmp_path)['step'] == 1
+  assert loop.train_and_evaluate(one_step(), tmp_path)['step'] == 1
 
 
 def fewer(split):
@@ -549,12 +550,12 @@ def named_otherwise(split):
 
 @pytest.mark.parametrize('change', [fewer, named_otherwise])
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch, change):
-  train.train_and_evaluate(one_step(), tmp_path)
+  loop.train_and_evaluate(one_step(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
   digits = dataset.digits
   monkeypatch.setattr(dataset, 'digits', lambda split: change(digits(split)))
   with pytest.raises(UserError) as refused:
-    train.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
+    loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
   message = str(refused.value)
   assert len(message.splitlines()) <= 2
   assert f'{tmp_path / "checkpoints"} was trained on 1,438 images of 10 classes' in message
@@ -562,29 +563,29 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch, change):
   assert '--workdir' in message
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
   monkeypatch.undo()
-  assert train.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)['step'] == 2
+  assert loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)['step'] == 2
 
 
 def test_the_first_line_says_how_images_are_shuffled(tmp_path, capfd, monkeypatch):
-  train.train_and_evaluate(one_step(), tmp_path / 'whole')
+  loop.train_and_evaluate(one_step(), tmp_path / 'whole')
   assert '1438 training and 359 validation images' in (first := capfd.readouterr().err)
   assert 'shuffled whole' in first
   monkeypatch.setattr(dataset.ArraySplit, 'block_size', 1000)
-  train.train_and_evaluate(one_step(), tmp_path / 'blocks')
+  loop.train_and_evaluate(one_step(), tmp_path / 'blocks')
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 
 
 def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd):
   rule = {'optimizer.batch_size_rule': 'sqrt', 'optimizer.base_batch_size': 16}
   cut = {'optimizer.cut_epochs': (1,), 'train.num_steps': 30}
-  train.train_and_evaluate(small_config({**rule, **cut}), tmp_path)
+  loop.train_and_evaluate(small_config({**rule, **cut}), tmp_path)
   said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16); workdir'
   assert said in capfd.readouterr().err
   rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
   assert rates[10] == pytest.approx(0.04)
   assert rates[30] == pytest.approx(0.004)
   with pytest.raises(UserError, match=r"batch_size_rule: 'sqrt', not 'none'"):
-    train.train_and_evaluate(small_config({'train.num_steps': 30}), tmp_path)
+    loop.train_and_evaluate(small_config({'train.num_steps': 30}), tmp_path)
 
 
 def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
@@ -597,7 +598,7 @@ def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
       'train.num_epochs': 5,
     }
   )
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   rates = [r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train']
   assert rates[0] == pytest.approx(1e-8)
   assert rates[-1] == pytest.approx(1e-9)
@@ -611,7 +612,7 @@ def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
       'train.num_epochs': 2,
     }
   )
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   first, last = params_at(tmp_path, 23, config), params_at(tmp_path, 45, config)
   np.testing.assert_array_equal(first['conv1']['kernel'], last['conv1']['kernel'])
   assert np.abs(first['conv2']['kernel'] - last['conv2']['kernel']).max() > 0
@@ -623,18 +624,18 @@ def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
 
 def test_the_number_of_classes_is_that_of_the_data(tmp_path):
   config = one_step(**{'model.num_classes': None})
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   assert config.model.num_classes is None
   assert workdir.read_config(tmp_path)['model']['num_classes'] == 10
   # The run goes on, and is evaluated, with the number left open, or not.
   for again in (config, one_step()):
-    assert train.train_and_evaluate(again, tmp_path)['step'] == 1
+    assert loop.train_and_evaluate(again, tmp_path)['step'] == 1
     assert evaluate.evaluate_workdir(tmp_path, again)['members'][0]['step'] == 1
 
 
 def test_the_wrong_number_of_classes_is_named(tmp_path):
   with pytest.raises(UserError, match=r'10 classes.*--config\.model\.num_classes=10'):
-    train.train_and_evaluate(small_config({'model.num_classes': 12}), tmp_path)
+    loop.train_and_evaluate(small_config({'model.num_classes': 12}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -662,7 +663,7 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
 )
 def test_a_value_that_cannot_be_used_is_named(tmp_path, field, value):
   with pytest.raises(UserError, match=f'^{re.escape(field)} is {re.escape(repr(value))}; it must'):
-    train.train_and_evaluate(small_config({field: value}), tmp_path)
+    loop.train_and_evaluate(small_config({field: value}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -706,7 +707,7 @@ def test_what_part_of_a_folder_to_hold_out_is_checked(tmp_path, value):
 )
 def test_digits_have_one_size_and_two_splits(tmp_path, change, words):
   with pytest.raises(UserError, match=words):
-    train.train_and_evaluate(small_config(change), tmp_path)
+    loop.train_and_evaluate(small_config(change), tmp_path)
 
 
 def traced_steps(path):
@@ -728,37 +729,37 @@ def traced_steps(path):
 
 def test_a_trace_has_the_steps_that_were_asked_for(tmp_path, capfd):
   config = small_config({'train.num_steps': 6, 'train.profile_steps': (3, 4)})
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   assert traced_steps(tmp_path) == [3, 4]
   [line] = [line for line in capfd.readouterr().err.splitlines() if 'ui.perfetto.dev' in line]
   assert f'steps 3 to 4 in {tmp_path}/profile/' in line
   config.train.profile_steps, config.train.num_steps = (1, 2), 7  # they are past
-  train.train_and_evaluate(config, tmp_path)
+  loop.train_and_evaluate(config, tmp_path)
   assert traced_steps(tmp_path) == [3, 4]
 
 
 @pytest.mark.slow
 def test_a_run_that_ends_within_the_steps_to_trace_leaves_what_there_is(tmp_path, capfd):
   config = small_config({'train.num_steps': 3, 'train.profile_steps': (2, 10)})
-  train.train_and_evaluate(config, tmp_path / 'ended')
+  loop.train_and_evaluate(config, tmp_path / 'ended')
   assert traced_steps(tmp_path / 'ended') == [2, 3]
   assert 'steps 2 to 3 in' in capfd.readouterr().err
   config.optimizer.learning_rate = 1e30
-  with pytest.raises(train.NotFiniteError):
-    train.train_and_evaluate(config, tmp_path / 'failed')
+  with pytest.raises(loop.NotFiniteError):
+    loop.train_and_evaluate(config, tmp_path / 'failed')
   assert traced_steps(tmp_path / 'failed')[0] == 2
 
 
 def test_steps_to_trace_that_the_run_does_not_reach_are_named(tmp_path):
   config = small_config({'train.num_steps': 3, 'train.profile_steps': (5, 6)})
   with pytest.raises(UserError, match=r'profile_steps is \(5, 6\), but the run ends with step 3;'):
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
 
 
 def test_a_batch_that_does_not_divide_is_named(tmp_path):
   config = small_config({'train.batch_size': 63, 'mesh.data_devices': 2})
   with pytest.raises(UserError, match='batch_size=63 does not divide over 2'):
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
 
 
 def test_microbatches_that_do_not_divide_are_named(tmp_path):
@@ -767,15 +768,15 @@ def test_microbatches_that_do_not_divide_are_named(tmp_path):
     UserError,
     match=r'steps=3 does not divide the 32 images .* it may be one of 1, 2, 4, 8, 16, 32$',
   ):
-    train.train_and_evaluate(small_config(changes), tmp_path)
+    loop.train_and_evaluate(small_config(changes), tmp_path)
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_microbatches(tmp_path):
   for steps, in_parts in ((2, 1), (4, 4)):
     changes = {'train.num_steps': steps, 'train.gradient_accumulation_steps': in_parts}
-    result = train.train_and_evaluate(small_config(changes), tmp_path / 'parts')
-  whole = train.train_and_evaluate(small_config({'train.num_steps': 4}), tmp_path / 'whole')
+    result = loop.train_and_evaluate(small_config(changes), tmp_path / 'parts')
+  whole = loop.train_and_evaluate(small_config({'train.num_steps': 4}), tmp_path / 'whole')
   assert result['step'] == whole['step'] == 4
   assert result['loss'] == pytest.approx(whole['loss'], rel=1e-5)
   assert_close(
@@ -785,12 +786,12 @@ def test_a_run_goes_on_with_other_microbatches(tmp_path):
 
 def test_too_few_devices_are_named(tmp_path):
   with pytest.raises(UserError, match=r'there are 4 cpu devices.*wants 8'):
-    train.train_and_evaluate(
+    loop.train_and_evaluate(
       small_config({'mesh.data_devices': 4, 'mesh.column_devices': 2}), tmp_path
     )
 
 
 def test_a_workdir_of_another_experiment_is_refused(tmp_path):
-  train.train_and_evaluate(small_config({'train.num_steps': 1}), tmp_path)
+  loop.train_and_evaluate(small_config({'train.num_steps': 1}), tmp_path)
   with pytest.raises(UserError, match=r"model.activation: 'relu', not 'tanh'"):
-    train.train_and_evaluate(small_config({'model.activation': 'tanh'}), tmp_path)
+    loop.train_and_evaluate(small_config({'model.activation': 'tanh'}), tmp_path)

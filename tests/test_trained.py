@@ -15,7 +15,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained
 from alexnet_jax.checkpoints import workdir as run_files
 from alexnet_jax.parallel import mesh
-from alexnet_jax.training import train
+from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
 
@@ -24,7 +24,7 @@ from tests.small import random_params, small_config
 def workdir(tmp_path_factory):
   """Of a run on two devices."""
   path = tmp_path_factory.mktemp('run')
-  result = train.train_and_evaluate(small_config({'mesh.column_devices': 2}), path)
+  result = loop.train_and_evaluate(small_config({'mesh.column_devices': 2}), path)
   return path, result
 
 
@@ -204,7 +204,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_format_1_as_it_did(tmp_path):
   shutil.copytree(FORMAT1, tmp_path / 'run')
   config = experiment.from_resolved(run_files.read_config(tmp_path / 'run'))
   config.train.num_steps = 302
-  assert train.train_and_evaluate(config, tmp_path / 'run')['step'] == 302
+  assert loop.train_and_evaluate(config, tmp_path / 'run')['step'] == 302
   [line] = [
     record
     for record in run_files.read_metrics(tmp_path / 'run')

@@ -84,7 +84,7 @@ def make_evaluation_step(
     net: the global network.
     mesh: on which it runs.
     options: how pixels are prepared.
-    precision: as `train.make_train_step` has it.
+    precision: as `step.make_train_step` has it.
     library_fusions: see `xla.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
@@ -167,7 +167,7 @@ def make_view_step(
     net: the global network.
     mesh: on which it runs.
     options: how pixels are prepared.
-    precision: as `train.make_train_step` has it.
+    precision: as `step.make_train_step` has it.
     library_fusions: see `xla.options`.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])

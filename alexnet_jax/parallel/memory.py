@@ -17,7 +17,7 @@ def needed(train_step: Callable[..., Any], arguments: tuple[Any, ...], mesh: Mes
   jax keeps that, so that the call that follows does not compile it again.
 
   Args:
-    train_step: compiled, as `train.make_train_step` makes it.
+    train_step: compiled, as `step.make_train_step` makes it.
     arguments: its arguments, batch and lighting_std as `jax.ShapeDtypeStruct`.
     mesh: of the step.
   """

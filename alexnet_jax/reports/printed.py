@@ -22,7 +22,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
   Args:
     config: the run's.
     path: the run's folder.
-    result: what `train.train_and_evaluate` returned.
+    result: what `loop.train_and_evaluate` returned.
   """
   from alexnet_jax.reports import figures  # matplotlib, which nothing else here needs
 

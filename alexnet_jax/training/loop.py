@@ -1,19 +1,18 @@
-"""Training: the step, and the loop around it."""
+"""Training: the loop around the step."""
 
 import contextlib
 import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -22,8 +21,9 @@ from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.data import augment, dataset, statistics
 from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.parallel import compat, memory, multihost, xla
+from alexnet_jax.parallel import memory, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError, first_line
@@ -34,160 +34,6 @@ Array = jax.Array
 
 class NotFiniteError(UserError):
   """The loss, or a parameter, is not a finite number."""
-
-
-class TrainState(NamedTuple):
-  """All that a step changes.
-
-  Attributes:
-    step: steps done, int32.
-    params: {layer: {'kernel', 'bias'}}, of global shape.
-    opt_state: velocity and learning rates.
-    sums: `metrics.batch_sums` since the last training line of metrics.jsonl.
-  """
-
-  step: Array
-  params: Any
-  opt_state: optimizer.PaperSGDState
-  sums: dict[str, Array]
-
-
-TrainStep = Callable[
-  [TrainState, Mapping[str, Array], augment.Statistics, Array], tuple[TrainState, Array]
-]
-
-
-def _init(net: AlexNet, tx: optax.GradientTransformation, key: Array) -> TrainState:
-  params = net.init(key, jnp.zeros((1, net.input_size, net.input_size, 3)))['params']
-  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), metrics.empty())
-
-
-def state_specs(net: AlexNet, tx: optax.GradientTransformation) -> tuple[Any, Any]:
-  """The shapes of a TrainState, and the PartitionSpec of each part."""
-  shapes = jax.eval_shape(functools.partial(_init, net, tx), jax.random.key(0))
-  of_params = mesh_lib.parameter_specs(shapes.params)
-  replicated = jax.tree.map(lambda _: mesh_lib.REPLICATED, shapes)
-  opt_specs = replicated.opt_state._replace(velocity=of_params)
-  specs = replicated._replace(params=of_params, opt_state=opt_specs)
-  return shapes, specs
-
-
-def init_state(net: AlexNet, tx: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
-  """A new state, its parameters drawn from the seed alone, each part where it belongs."""
-  _, specs = state_specs(net, tx)
-  init = jax.jit(functools.partial(_init, net, tx), out_shardings=mesh_lib.shardings(mesh, specs))
-  state: TrainState = init(jax.random.key(seed))
-  return state
-
-
-def make_train_step(
-  net: AlexNet,
-  tx: optax.GradientTransformation,
-  mesh: Mesh,
-  options: augment.Options,
-  seed: int,
-  *,
-  precision: str = 'float32',
-  library_fusions: bool = True,
-  accumulation_steps: int = 1,
-) -> TrainStep:
-  """A compiled function from (state, batch, statistics, lighting_std) to the next state and loss.
-
-  The state is donated. The batch is spread over the mesh's 'data' axis.
-
-  Args:
-    net: the global network.
-    tx: the update rule.
-    mesh: on which it runs.
-    options: how pixels are prepared.
-    seed: of dropout and augmentation; their draws follow from it, the step and an image's place
-      in the global batch, whatever the mesh.
-    precision: what the network computes in, one of `xla.PRECISIONS`; parameters, their
-      gradients' sums, velocity, norms' sums, logits and loss are float32 in either.
-    library_fusions: see `xla.options`.
-    accumulation_steps: into how many microbatches, one after the other, each device's part of a
-      batch is split; their gradients' sum is the batch's, to rounding, in less memory.
-  """
-  local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
-  _, specs = state_specs(net, tx)
-
-  def on_device(
-    params: Any, step: Array, batch: Mapping[str, Array], statistics: Any, lighting_std: Array
-  ) -> tuple[Array, dict[str, Array], Any]:
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    augment_key, dropout_key = jax.random.split(key)
-    images = batch['image'].shape[0]
-    positions = lax.axis_index(mesh_lib.DATA) * images + jnp.arange(images)
-
-    def loss_fn(
-      params: Any, batch: Mapping[str, Array], positions: Array
-    ) -> tuple[Array, dict[str, Array]]:
-      pixels = augment.training_pixels(
-        augment_key, batch['image'], batch['offset'], positions, statistics, lighting_std, options
-      )
-      logits, _ = local.apply({'params': params}, pixels.astype(precision), dropout_key, positions)
-      sums = metrics.batch_sums(logits, batch['label'])
-      # A share of the global mean: shard_map sums the gradients of what it replicated.
-      return sums['loss'] / (images * mesh.shape[mesh_lib.DATA]), sums
-
-    def each_devices_own(params: Any) -> Any:
-      return jax.tree.map(lambda w: compat.varying(w, mesh_lib.DATA), params)
-
-    # Each device's own from here on, so that their gradients are summed before any is rounded, and
-    # once, after those of the microbatches.
-    params, sum_over_devices = jax.vjp(each_devices_own, params)
-    size = images // accumulation_steps
-    found: Any = None
-    # Not lax.scan: XLA's CPU backend runs convolutions inside a loop a hundred times slower.
-    for first in range(0, images, size):
-      if found is not None:
-        # One microbatch after the other: all at once, they would need the whole batch's memory.
-        aux, gradients = found
-        pairs = jax.tree.map(lambda *pair: lax.optimization_barrier(pair), params, gradients)
-        params, gradients = jax.tree.transpose(jax.tree.structure(params), None, pairs)
-        found = aux, gradients
-      rows = slice(first, first + size)
-      part = {name: array[rows] for name, array in batch.items()}
-      one = jax.value_and_grad(loss_fn, has_aux=True)(params, part, positions[rows])
-      found = one if found is None else jax.tree.map(jnp.add, found, one)
-    (loss, sums), gradients = found
-    loss, sums = lax.psum((loss, sums), mesh_lib.DATA)
-    return loss, sums, sum_over_devices(gradients)[0]
-
-  gradient_fn = jax.shard_map(
-    on_device,
-    mesh=mesh,
-    in_specs=(
-      specs.params, mesh_lib.REPLICATED, mesh_lib.BATCH, mesh_lib.REPLICATED, mesh_lib.REPLICATED
-    ),
-    out_specs=(mesh_lib.REPLICATED, mesh_lib.REPLICATED, specs.params),
-    check_vma=True,
-  )  # fmt: skip
-
-  def step(
-    state: TrainState, batch: Mapping[str, Array], statistics: Any, lighting_std: Array
-  ) -> tuple[TrainState, Array]:
-    loss, sums, gradients = gradient_fn(state.params, state.step, batch, statistics, lighting_std)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    new_state = TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state,
-      sums=metrics.merge(state.sums, sums),
-    )
-    return new_state, loss
-
-  placed = mesh_lib.shardings(mesh, specs)
-  platform = mesh.devices.flat[0].platform
-  return jax.jit(
-    step,
-    donate_argnums=0,
-    out_shardings=(placed, mesh_lib.shardings(mesh, mesh_lib.REPLICATED)),
-    compiler_options={
-      **xla.options(platform, library_fusions),
-      **(xla.ordered(platform) if accumulation_steps > 1 else {}),
-    },
-  )
 
 
 @dataclasses.dataclass
@@ -244,13 +90,13 @@ def _restore(
   mesh: Mesh,
   split: dataset.Split,
   display: Display,
-) -> tuple[TrainState, augment.Statistics, Progress] | None:
+) -> tuple[step_lib.TrainState, augment.Statistics, Progress] | None:
   """The newest checkpoint that is whole, if there are any; newer, damaged ones are set aside.
 
   Raises:
     UserError: there are checkpoints, but none that can be read, or they are of other images.
   """
-  shapes, specs = state_specs(net, tx)
+  shapes, specs = step_lib.state_specs(net, tx)
   abstract = jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
     shapes,
@@ -290,7 +136,7 @@ def _restore(
     training = found['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
     return (
-      TrainState(training['step'], found['params'], opt_state, training['sums']),
+      step_lib.TrainState(training['step'], found['params'], opt_state, training['sums']),
       augment.Statistics(**found['statistics']),
       progress,
     )
@@ -323,7 +169,7 @@ def _shuffled(split: dataset.Split) -> str:
   return 'whole' if whole else f'in blocks of {split.block_size:,} images'
 
 
-def _training_tree(state: TrainState) -> dict[str, Any]:
+def _training_tree(state: step_lib.TrainState) -> dict[str, Any]:
   """What a checkpoint holds of a state beside the parameters."""
   return {'step': state.step, 'optimizer': state.opt_state._asdict(), 'sums': state.sums}
 
@@ -412,7 +258,7 @@ class Run:
       'library_fusions': config.train.library_fusions,
     }
     self.accumulation_steps = config.train.gradient_accumulation_steps
-    self.train_step = make_train_step(
+    self.train_step = step_lib.make_train_step(
       net,
       tx,
       mesh,
@@ -435,7 +281,7 @@ class Run:
         )
       single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
       self.statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
-      self.state = init_state(net, tx, mesh, config.train.seed)
+      self.state = step_lib.init_state(net, tx, mesh, config.train.seed)
       if source is not None:
         params = _start_from(source, self.state.params, net.num_columns, display)
         self.state = self.state._replace(params=params)
