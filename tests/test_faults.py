@@ -20,7 +20,7 @@ from alexnet_jax.data import dataset, statistics, tfds_reader
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures
 from alexnet_jax.sweeps import spec
-from alexnet_jax.training import loop
+from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
@@ -280,7 +280,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
         }[damage]
       )
     told = Told()
-    state, _, progress = loop._restore(folder, net, tx, mesh, split, told)
+    state, _, progress = resume.restore(folder, net, tx, mesh, split, told)
     step = int(state.step)
     steps.add(step)
     assert checkpoint.digest(state.params) == faults.checkpoints(whole)[step]['params']

@@ -23,7 +23,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import dataset, images, prepare, sources, statistics, tfds_reader
 from alexnet_jax.reports import printed
-from alexnet_jax.training import loop
+from alexnet_jax.training import loop, resume
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder, imagenet
 from tests.small import small_config
@@ -728,7 +728,7 @@ def test_training_prepares_by_itself(originals, tmp_path, capsys, monkeypatch):
   def compute(*args):
     raise AssertionError('the statistics are computed, though they are stored')
 
-  monkeypatch.setattr(loop, '_compute_statistics', compute)
+  monkeypatch.setattr(resume, 'compute_statistics', compute)
   config = small_config(
     {
       'data.name': 'folder',

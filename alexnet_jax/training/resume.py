@@ -1,0 +1,172 @@
+"""What a run starts from: its newest checkpoint, a trained network, or nothing."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from alexnet_jax import optimizer
+from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.data import augment, dataset, statistics
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.parallel import multihost
+from alexnet_jax.training import step as step_lib
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError, first_line
+from alexnet_jax.utils.signals import Signals
+
+
+@dataclasses.dataclass
+class Progress:
+  """What the loop knows beside the state; kept with every checkpoint.
+
+  Attributes:
+    plateau: of the learning-rate rule.
+    validated_epochs: epochs after which the validation has been done.
+    last_validation: its record in metrics.jsonl.
+    best_step, best_error: of the checkpoint with the lowest validation top-1 error.
+    metrics_lines: lines of metrics.jsonl.
+  """
+
+  plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
+  validated_epochs: int = 0
+  last_validation: dict[str, Any] | None = None
+  best_step: int | None = None
+  best_error: float | None = None
+  metrics_lines: int = 0
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> 'Progress':
+    """From what `dataclasses.asdict` gave."""
+    return cls(**{**value, 'plateau': optimizer.Plateau(**value['plateau'])})
+
+
+def compute_statistics(
+  split: dataset.Split, path: Path, display: Display, signals: Signals
+) -> dict[str, np.ndarray]:
+  """The training images' statistics, from the workdir if it has them, else computed and kept."""
+  kept = files.inside(path, statistics.FILE_NAME)
+  if kept.exists():
+    try:
+      return statistics.load(kept, split.image_size)
+    except UserError as error:
+      display.line(f'{error}; computing it again')
+  update_progress = display.task('mean image', split.num_examples)
+
+  def count(images: int) -> None:
+    signals.check()
+    update_progress(images)
+
+  computed = dataset.statistics(split, count)
+  update_progress(done=True)
+  statistics.save(kept, computed)
+  return computed
+
+
+def restore(
+  directory: Path,
+  net: AlexNet,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  split: dataset.Split,
+  display: Display,
+) -> tuple[step_lib.TrainState, augment.Statistics, Progress] | None:
+  """The newest checkpoint that is whole, if there are any; newer, damaged ones are set aside.
+
+  Args:
+    directory: the checkpoints.
+    net: the global network.
+    tx: its update rule.
+    mesh: where the state is placed.
+    split: the images that are trained on.
+    display: for lines to the user.
+
+  Returns:
+    The state, the training images' statistics and the progress; None without checkpoints.
+
+  Raises:
+    UserError: there are checkpoints, but none that can be read, or they are of other images.
+  """
+  shapes, specs = step_lib.state_specs(net, tx)
+  abstract = jax.tree.map(
+    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+    shapes,
+    mesh_lib.shardings(mesh, specs),
+  )
+  trees = {
+    'params': abstract.params,
+    'training': training_tree(abstract),
+    'statistics': pretrained.abstract(net, split.image_size, mesh)['statistics'],
+  }
+  damaged: dict[int, str] = {}
+  for step in reversed(checkpoint.steps(directory)):
+    try:
+      restored, description = checkpoint.read(directory, step, trees)
+    except checkpoint.DamagedError as error:
+      damaged[step] = str(error)
+      continue
+    for newer, reason in damaged.items():
+      moved = multihost.first_alone(
+        functools.partial(checkpoint.set_aside, directory, newer), f'damaged {newer}'
+      )
+      display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
+    try:
+      trained_on = description['train_examples'], description['class_names']
+      progress = Progress.from_json(description['progress'])
+    except (KeyError, TypeError) as error:
+      raise UserError(
+        f'{directory / str(step)} is not of a training run ({first_line(error)}); give another'
+        ' --workdir'
+      ) from error
+    if trained_on != (split.num_examples, list(split.class_names)):
+      raise UserError(
+        f'{directory} was trained on {trained_on[0]:,} images of {len(trained_on[1])} classes, but'
+        f' the data are now {split.num_examples:,} of {len(split.class_names)}, or named otherwise;'
+        ' give the data it had, or another --workdir'
+      )
+    training = restored['training']
+    opt_state = optimizer.PaperSGDState(**training['optimizer'])
+    return (
+      step_lib.TrainState(training['step'], restored['params'], opt_state, training['sums']),
+      augment.Statistics(**restored['statistics']),
+      progress,
+    )
+  if damaged:
+    step, reason = max(damaged.items())
+    raise UserError(
+      f'none of the checkpoints in {directory} can be read; the newest, {step}: {reason}\n'
+      'Mend that, or start afresh in another --workdir.'
+    )
+  return None
+
+
+def start_from(source: pretrained.Trained, params: Any, num_columns: int, display: Display) -> Any:
+  """The parameters with the layers that fit of a trained network, saying which.
+
+  Raises:
+    UserError: no layer fits.
+  """
+  params, taken, reasons = pretrained.take_layers(params, num_columns, source)
+  listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
+  if not taken:
+    raise UserError(
+      f'train.init_from={source.path} has no layer of the shape of this network: {listed}'
+    )
+  display.line(f'from {source.path}: {", ".join(taken)}')
+  display.line(f'afresh: {listed or "nothing"}')
+  if unused := [layer for layer in source.params if layer not in params]:
+    display.line(f'not used: {", ".join(unused)}')
+  return params
+
+
+def training_tree(state: step_lib.TrainState) -> dict[str, Any]:
+  """What a checkpoint holds of a state beside the parameters."""
+  return {'step': state.step, 'optimizer': state.opt_state._asdict(), 'sums': state.sums}
