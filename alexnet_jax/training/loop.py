@@ -24,6 +24,7 @@ from alexnet_jax.parallel import memory, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import resume
 from alexnet_jax.training import step as step_lib
+from alexnet_jax.training.profiler import Profiler
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
@@ -111,13 +112,7 @@ class Run:
     self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
     if config.train.num_steps is not None:
       self.total_steps = min(self.total_steps, config.train.num_steps)
-    self.profile_steps = config.train.profile_steps or (0, 0)
-    self.profiled_from: int | None = None  # the first step of the trace that is being taken
-    if self.profile_steps[0] > self.total_steps:
-      raise UserError(
-        f'train.profile_steps is {self.profile_steps}, but the run ends with step'
-        f' {self.total_steps}; choose earlier ones'
-      )
+    self.profiler = Profiler(path, config.train.profile_steps, self.total_steps, display)
     options = experiment.augment_options(config)
     tx = experiment.make_optimizer(config, net)
     computing = {
@@ -185,7 +180,7 @@ class Run:
         closing.callback(self.tensorboard.close)
       closing.callback(self.log.close)
       closing.callback(self.writer.close)
-      self.end_profile()
+      self.profiler.stop(self.step)
 
   @functools.cached_property
   def tensorboard(self) -> workdir.Events:
@@ -246,14 +241,10 @@ class Run:
           raise Stopped(signum)
         if finished:
           return
-        first, until = self.profile_steps
-        if self.profiled_from is None and first <= self.step + 1 <= until:
-          self.start_profile()
+        self.profiler.before_step(self.step + 1, self.state.params)
         with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1):
           self.advance(next(batches))
-        if self.profiled_from is not None and self.step == until:
-          jax.block_until_ready(self.state.params)
-          self.end_profile()
+        self.profiler.after_step(self.step, self.state.params)
         move(1, status=self.status() if self.display.live else None)
         yield self.step
 
@@ -315,24 +306,6 @@ class Run:
       other = 'It takes more devices, with memory of their own, or a smaller network.'
       raise UserError(f'{message}no batch fits\n{other}')
     raise UserError(f'{message}--config.train.batch_size={fits} fits\n{other}')
-
-  def start_profile(self) -> None:
-    """Starts a trace, once what was begun before is done."""
-    jax.block_until_ready(self.state.params)
-    jax.profiler.start_trace(str(self.path / 'profile'), create_perfetto_trace=True)
-    self.profiled_from = self.step + 1
-
-  def end_profile(self) -> None:
-    """Writes the trace that has been started, if one has, and says where it is."""
-    if self.profiled_from is None:
-      return
-    first, self.profiled_from = self.profiled_from, None
-    jax.profiler.stop_trace()
-    *_, newest = sorted((self.path / 'profile').glob('plugins/profile/*'))
-    self.display.line(
-      f'trace of steps {first} to {self.step} in {newest}: open perfetto_trace.json.gz at'
-      f' https://ui.perfetto.dev, or all of it with `xprof --logdir={self.path / "profile"}`'
-    )
 
   def check_loss(self) -> None:
     """Looks at the loss that is waiting; raises NotFiniteError where it is no number."""
