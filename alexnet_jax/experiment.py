@@ -259,6 +259,21 @@ def learning_rate(config: ConfigDict) -> float:
   )
 
 
+def make_schedule(config: ConfigDict) -> optimizer.Schedule:
+  """The learning rates of a training."""
+  chosen = config.optimizer
+  return optimizer.Schedule(
+    learning_rate=learning_rate(config),
+    cut_factor=chosen.cut_factor,
+    cut_epochs=chosen.cut_epochs,
+    patience=chosen.patience,
+    max_cuts=chosen.max_cuts,
+    multipliers=chosen.rate_multipliers,
+    bias_multiplier=chosen.bias_multiplier,
+    cut_biases=chosen.cut_biases,
+  )
+
+
 def describe_learning_rate(config: ConfigDict) -> str:
   """'learning rate 0.04 (0.01 x 4: linear, batches of 512 for 128)'; '' where it is as given."""
   chosen, rate = config.optimizer, learning_rate(config)

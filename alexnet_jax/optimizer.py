@@ -89,48 +89,15 @@ def batch_size_multiple(rule: str, batch_size: int, base_batch_size: int) -> flo
   return {'none': 1.0, 'linear': ratio, 'sqrt': ratio**0.5}[rule]
 
 
-def at_epoch(schedule: Sequence[tuple[float, float]], epoch: float, default: float) -> float:
+def piecewise_constant(
+  schedule: Sequence[tuple[float, float]], epoch: float, default: float
+) -> float:
   """The value in force at an epoch (from 0), of a schedule of (from epoch, value)."""
   in_force = default
   for start, value in sorted(schedule):
     if start <= epoch:
       in_force = value
   return in_force
-
-
-def parameter_rates(
-  params: Any,
-  learning_rate: float,
-  cut: float,
-  epoch: float,
-  multipliers: Mapping[str, Sequence[tuple[float, float]]],
-  bias_multiplier: float,
-  cut_biases: bool,
-) -> Any:
-  """The learning rate of each parameter.
-
-  Args:
-    params: {layer: {'kernel', 'bias'}}.
-    learning_rate: the weights' rate before any cut.
-    cut: what all cuts so far leave of it: 1.0, 0.1, ...
-    epoch: epochs done, for the multipliers.
-    multipliers: each layer's multiples of the rate, as (from epoch, multiple).
-    bias_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
-    cut_biases: whether cuts and multipliers apply to biases; in the source they did not, but
-      for the multiplier 0, which freezes the layer.
-
-  Returns:
-    float32 scalars in the tree of params.
-  """
-  rates: dict[str, dict[str, Array]] = {}
-  for layer, parameters in params.items():
-    own = at_epoch(multipliers[layer], epoch, 1.0)
-    kernel = learning_rate * cut * own
-    bias = learning_rate * bias_multiplier * (cut * own if cut_biases else float(own != 0))
-    rates[layer] = {
-      kind: jnp.asarray(bias if kind == 'bias' else kernel, jnp.float32) for kind in parameters
-    }
-  return rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,3 +126,55 @@ class Plateau:
     if since >= patience and self.cuts < max_cuts:
       return Plateau(self.best_error, 0, self.cuts + 1)
     return Plateau(self.best_error, since, self.cuts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """The learning rates of a training (paper, section 5).
+
+  Attributes:
+    learning_rate: the weights' rate before any cut.
+    cut_factor: what each cut divides it by.
+    cut_epochs: epochs at whose start it is cut; (): as `Plateau` has it.
+    patience, max_cuts: of `Plateau.update`.
+    multipliers: each layer's multiples of the rate, as (from epoch, multiple).
+    bias_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
+    cut_biases: whether cuts and multipliers apply to biases; in the source they did not, but for
+      the multiplier 0, which freezes the layer.
+  """
+
+  learning_rate: float
+  cut_factor: float
+  cut_epochs: Sequence[float]
+  patience: int
+  max_cuts: int
+  multipliers: Mapping[str, Sequence[tuple[float, float]]]
+  bias_multiplier: float
+  cut_biases: bool
+
+  def cut(self, epoch: int, plateau: Plateau) -> float:
+    """What the cuts so far leave of the rate in an epoch: 1.0, 0.1, ..."""
+    by_epoch = sum(start <= epoch for start in self.cut_epochs)
+    return float(self.cut_factor ** -(by_epoch if self.cut_epochs else plateau.cuts))
+
+  def rate(self, epoch: int, plateau: Plateau) -> float:
+    """The weights' rate in an epoch, before any layer's multiplier."""
+    return self.learning_rate * self.cut(epoch, plateau)
+
+  def parameter_rates(self, params: Any, epoch: int, plateau: Plateau) -> Any:
+    """The rate of each parameter in an epoch: float32 scalars in the tree of params."""
+    cut = self.cut(epoch, plateau)
+    rates: dict[str, dict[str, Array]] = {}
+    for layer, parameters in params.items():
+      own = piecewise_constant(self.multipliers[layer], epoch, 1.0)
+      kernel = self.learning_rate * cut * own
+      of_biases = cut * own if self.cut_biases else float(own != 0)
+      bias = self.learning_rate * self.bias_multiplier * of_biases
+      rates[layer] = {
+        kind: jnp.asarray(bias if kind == 'bias' else kernel, jnp.float32) for kind in parameters
+      }
+    return rates
+
+  def after_validation(self, plateau: Plateau, error: float) -> Plateau:
+    """What the rule has seen, one validation later."""
+    return plateau.update(error, self.patience, self.max_cuts)

@@ -268,6 +268,7 @@ def run(
     crop_offsets=config.augment.crop_offsets,
     images_per_draw=config.augment.images_per_draw,
   )
+  schedule = experiment.make_schedule(config)
   plateau, best, best_params = optimizer.Plateau(), (2.0, 0), None
   kernels = {0: np.asarray(state.params['conv1']['kernel'], np.float16)}
   steps = int(-(-config.train.num_epochs * numbers.num_examples // batch_size))
@@ -279,23 +280,13 @@ def run(
   for step in range(steps):
     if (now := step * batch_size // numbers.num_examples) != epoch:
       epoch = now
-      chosen = config.optimizer
-      cuts = (
-        sum(first <= epoch for first in chosen.cut_epochs) if chosen.cut_epochs else plateau.cuts
-      )
-      rates = optimizer.parameter_rates(
-        state.params,
-        learning_rate=experiment.learning_rate(config),
-        cut=chosen.cut_factor**-cuts,
-        epoch=epoch,
-        multipliers=chosen.rate_multipliers,
-        bias_multiplier=chosen.bias_multiplier,
-        cut_biases=chosen.cut_biases,
-      )
+      rates = schedule.parameter_rates(state.params, epoch, plateau)
       state = state._replace(
         opt_state=state.opt_state._replace(learning_rates=mesh_lib.replicate(programs.mesh, rates))
       )
-      std = jnp.asarray(optimizer.at_epoch(config.augment.lighting.std, epoch, 0.0), jnp.float32)
+      std = jnp.asarray(
+        optimizer.piecewise_constant(config.augment.lighting.std, epoch, 0.0), jnp.float32
+      )
     drawn = next(batches)
     batch = {
       'image': crops(data.train, drawn['number'], drawn['offset'], side),
@@ -314,7 +305,7 @@ def run(
         'epoch': done,
         'train': found,
         'validation': seen,
-        'learning_rate': experiment.learning_rate(config) * chosen.cut_factor**-cuts,
+        'learning_rate': schedule.rate(epoch, plateau),
         'selectivity': selective(),
         'seconds': round(time.perf_counter() - start, 3),
       }
@@ -324,12 +315,12 @@ def run(
       if not np.isfinite(seen['loss']):
         log(f'{name}, seed {seed}: the loss is no number after {done} epochs')
         break
-      plateau = plateau.update(seen['top1_error'], chosen.patience, chosen.max_cuts)
+      plateau = schedule.after_validation(plateau, seen['top1_error'])
       if seen['top1_error'] < best[0]:
         best = seen['top1_error'], done
         best_params = jax.tree.map(jnp.copy, state.params)
-      flat = plateau.cuts == chosen.max_cuts and plateau.epochs_since_best >= chosen.patience
-      if flat and not chosen.cut_epochs:
+      flat = plateau.cuts == schedule.max_cuts and plateau.epochs_since_best >= schedule.patience
+      if flat and not schedule.cut_epochs:
         break
       if time.perf_counter() > until:
         log(f'{name}, seed {seed}: out of time after {done} epochs')

@@ -183,32 +183,47 @@ def test_weight_decays_leave_biases_alone():
     (((0, 0.5),), 0, 0.5),
   ],
 )
-def test_at_epoch(schedule, epoch, value):
-  assert optimizer.at_epoch(schedule, epoch, 1.0) == value
+def test_piecewise_constant(schedule, epoch, value):
+  assert optimizer.piecewise_constant(schedule, epoch, 1.0) == value
+
+
+def schedule(**changed):
+  return optimizer.Schedule(
+    **{
+      'learning_rate': 0.01,
+      'cut_factor': 10,
+      'cut_epochs': (),
+      'patience': 5,
+      'max_cuts': 3,
+      'multipliers': {'conv1': (), 'fc8': ()},
+      'bias_multiplier': 1.0,
+      'cut_biases': True,
+      **changed,
+    }
+  )
 
 
 @pytest.mark.parametrize(
-  ('epoch', 'cut', 'weights', 'conv1_weights'),
+  ('epoch', 'weights', 'conv1_weights'),
   [
-    (0, 1.0, 1e-2, 1e-2),
-    (25, 0.1, 1e-3, 1e-3),
-    (51, 0.01, 1e-4, 1e-4),
-    (67, 0.01, 1e-4, 1e-5),
-    (71.5, 0.01, 1e-4, 1e-5),
-    (72, 0.01, 1e-4, 0.0),
-    (79, 0.001, 1e-5, 0.0),
+    (0, 1e-2, 1e-2),
+    (25, 1e-3, 1e-3),
+    (51, 1e-4, 1e-4),
+    (67, 1e-4, 1e-5),
+    (71, 1e-4, 1e-5),
+    (72, 1e-4, 0.0),
+    (79, 1e-5, 0.0),
   ],
 )
-def test_rates_of_net_145(epoch, cut, weights, conv1_weights):
-  rates = optimizer.parameter_rates(
-    SHAPES,
-    learning_rate=0.01,
-    cut=cut,
-    epoch=epoch,
+def test_rates_of_net_145(epoch, weights, conv1_weights):
+  of_net = schedule(
+    cut_epochs=(25, 51, 79),
     multipliers={'conv1': ((67, 0.1), (72, 0.0)), 'fc8': ()},
     bias_multiplier=2.0,
     cut_biases=False,
   )
+  rates = of_net.parameter_rates(SHAPES, epoch, optimizer.Plateau())
+  assert of_net.rate(epoch, optimizer.Plateau()) == pytest.approx(weights)
   assert float(rates['fc8']['kernel']) == pytest.approx(weights)
   assert float(rates['fc8']['bias']) == pytest.approx(0.02)
   assert float(rates['conv1']['kernel']) == pytest.approx(conv1_weights)
@@ -222,14 +237,9 @@ def test_rates_of_net_145(epoch, cut, weights, conv1_weights):
 
 @pytest.mark.parametrize(('bias_multiplier', 'bias'), [(1.0, 0.002), (2.0, 0.004), (0.0, 0.0)])
 def test_cuts_and_layer_multiples_apply_to_biases_too(bias_multiplier, bias):
-  rates = optimizer.parameter_rates(
-    SHAPES,
-    learning_rate=0.01,
-    cut=0.1,
-    epoch=3,
-    multipliers={'conv1': ((0, 2.0),), 'fc8': ()},
-    bias_multiplier=bias_multiplier,
-    cut_biases=True,
+  multipliers = {'conv1': ((0, 2.0),), 'fc8': ()}
+  rates = schedule(multipliers=multipliers, bias_multiplier=bias_multiplier).parameter_rates(
+    SHAPES, 3, optimizer.Plateau(cuts=1)
   )
   assert float(rates['conv1']['kernel']) == pytest.approx(0.002)
   assert float(rates['conv1']['bias']) == pytest.approx(bias)

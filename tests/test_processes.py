@@ -288,7 +288,7 @@ def test_all_stop_where_one_is_asked_and_one_process_goes_on(tmp_path, asked):
   step = max(int(name.name) for name in (path / 'checkpoints').iterdir() if name.name.isdecimal())
   assert workdir.read_metrics(path)[-1]['step'] == step
   [printed] = launch(1, *few, f'--config.train.num_steps={step + 2}')
-  assert f'going on at step {step} to {step + 2}' in printed
+  assert f'resuming at step {step} to {step + 2}' in printed
 
 
 @pytest.mark.slow

@@ -375,7 +375,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, capfd, dam
   loop.train_and_evaluate(config, tmp_path)
   said = capfd.readouterr().err
   assert 'checkpoint 45 is damaged' in said
-  assert 'going on at step 23' in said
+  assert 'resuming at step 23' in said
   jax.tree.map(np.testing.assert_array_equal, whole, params_at(tmp_path, 45, config))
   assert lines(tmp_path) == before
 

@@ -88,7 +88,7 @@ def test_mpirun_hands_a_signal_on_and_the_run_is_saved(tmp_path, signum, options
   assert printed.count('stopped and saved') == 1
   step = checkpoint.steps(path / 'checkpoints')[-1]
   assert workdir.read_metrics(path)[-1]['step'] == step
-  assert f'going on at step {step} ' in alone(
+  assert f'resuming at step {step} ' in alone(
     f'--workdir={path}', f'--config.train.num_steps={step + 2}'
   )
 
