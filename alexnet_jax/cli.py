@@ -10,10 +10,10 @@
   python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
   python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
 
-A config that is not in the folder at hand is taken from those that come with the program.
+A config that is not in the current folder is taken from those that come with the program.
 
-A run is continued by the same command. SIGINT (Ctrl-C) saves and exits with 0, SIGTERM and SIGUSR1
-save and exit with 75: start me again. Under srun or mpirun the same command trains, or evaluates,
+The same command resumes a run. SIGINT (Ctrl-C) saves and exits with 0; SIGTERM and SIGUSR1 save and
+exit with 75, which asks for a restart. Under srun or mpirun the same command trains, or evaluates,
 on many hosts.
 """
 
@@ -27,12 +27,34 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax.utils import config_fields, host, silence
+
+
+class _OptionalParser(flags.ArgumentParser[Any]):
+  """Parses 'None' as None, and the rest as another parser does."""
+
+  def __init__(self, parser: flags.ArgumentParser[Any]):
+    self._parser = parser
+
+  def parse(self, argument: str) -> Any:
+    return None if argument == 'None' else self._parser.parse(argument)
+
+  def flag_type(self) -> str:
+    return str(self._parser.flag_type())
+
+
+# --config.model.num_classes=None and the like; which fields may be None is checked with the config.
+for _kind, _parser in (
+  (int, flags.IntegerParser()),
+  (float, flags.FloatParser()),
+  (str, flags.ArgumentParser()),
+):
+  config_flags.register_flag_parser_for_type(_kind, _OptionalParser(_parser))
 
 # absl would describe the flags of the file that was started, and exit with 1.
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
@@ -40,7 +62,7 @@ _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
-  ' (--config.model.num_columns=1). May be left out where the workdir has a config.json.',
+  ' (--config.model.num_columns=1). Optional where the workdir has a config.json.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "The run's folder, made if need be (default: runs/ and the config's name)."
@@ -49,13 +71,13 @@ _MODE = flags.DEFINE_enum(
   'mode',
   'train',
   ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert', 'sweep'],
-  'train: train, or go on training; prepare: shrink the images once, as training does by itself'
+  'train: train, or resume training; prepare: shrink the images once, as training does by itself'
   ' where it has not been done; summary: print the network as a table; evaluate: the errors of the'
-  " workdir's best checkpoint, or of --members, by centre crop and by ten views; figures: draw into"
+  " workdir's best checkpoint, or of --members, by center crop and by ten views; figures: draw into"
   " the workdir what its best checkpoint has learned: the paper's figures 3 and 4, activations,"
-  " learning curves; or, of a sweep's folder, its tables and pictures; convert: read a network from"
+  " learning curves; or, for a sweep's folder, its tables and pictures; convert: read a network from"
   ' --source, of this project or another, and write it to --target; sweep: run what is missing of'
-  ' --sweep, and draw up its table.',
+  ' --sweep, and write its table.',
 )
 _MEMBERS = flags.DEFINE_list(
   'members',
@@ -66,13 +88,13 @@ _MEMBERS = flags.DEFINE_list(
   ' own; of --config, where given, data_dir, the batch size and the devices are taken.',
 )
 _MEMBER_WEIGHTS = flags.DEFINE_list(
-  'member_weights', None, "The members' weights in the average, as 1,1,2 (default: all alike)."
+  'member_weights', None, "The members' weights in the average, as 1,1,2 (default: equal)."
 )
 _LAYER = flags.DEFINE_string(
   'layer',
   None,
   'For --mode=figures: the output by which training images are near, as fc6 or conv5_pool (default:'
-  ' that of the last hidden layer, as in the paper). One that is not there is answered with all.',
+  ' that of the last hidden layer, as in the paper). An unknown name is answered with all names.',
 )
 _COMPARE = flags.DEFINE_list(
   'compare',
@@ -96,7 +118,7 @@ _TARGET = flags.DEFINE_string(
 _MEAN = flags.DEFINE_string(
   'mean',
   None,
-  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto) in place of a mean colour.",
+  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto) in place of a mean color.",
 )
 _CLASS_NAMES = flags.DEFINE_string(
   'class_names',
@@ -108,10 +130,10 @@ _SWEEP = flags.DEFINE_string(
   None,
   'For --mode=sweep: a file of configs/sweeps/, whose variants of --config are run, each in a folder of'
   ' its own: --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py. The same'
-  ' command goes on where it was stopped.',
+  ' command resumes a sweep that was stopped.',
 )
 _JOBS = flags.DEFINE_integer(
-  'jobs', 1, 'For --mode=sweep: how many runs at a time; the cores are dealt out.', lower_bound=1
+  'jobs', 1, 'For --mode=sweep: how many runs at a time; they share the cores.', lower_bound=1
 )
 _SEEDS = flags.DEFINE_list(
   'seeds', None, "For --mode=sweep: seeds in place of the sweep's own, as --seeds=0,1,2."
@@ -419,7 +441,7 @@ def _sweep(config: ConfigDict) -> int:
 def _leave(code: int) -> None:
   """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
   shown = b'\x1b[?25h' if os.isatty(2) else b''
-  os.write(2, shown + b'\nstopped; the same command goes on from here\n')
+  os.write(2, shown + b'\nstopped; the same command resumes from here\n')
   os._exit(code)
 
 
@@ -463,12 +485,12 @@ def main(argv: Sequence[str]) -> int:
     from alexnet_jax.parallel import multihost
 
     if multihost.is_first():
-      print('stopped and saved; the same command goes on from here', file=sys.stderr)
+      print('stopped and saved; the same command resumes from here', file=sys.stderr)
     return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
     message = f'{host.program_name()}: {error}'
     if isinstance(error, OSError):
-      message += '\nOnce that is mended, give the same command again.'
+      message += '\nOnce that is repaired, give the same command again.'
     _fail(message, 1)
   except KeyboardInterrupt:
     return 130

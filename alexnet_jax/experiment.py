@@ -111,6 +111,10 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
 
 def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that training cannot use."""
+  for field, value in config_fields.flatten(config.to_dict()):
+    optional = config_fields.OPTIONAL_FIELDS
+    if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
+      raise UserError(f'{field} is None; set it to a value')
   model = config.model.to_dict()
   AlexNet.from_config(
     {**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']}

@@ -78,6 +78,12 @@ def test_a_mistaken_flag_is_named_with_its_mending(override, words):
     assert word in err
 
 
+def test_fields_that_may_be_none_take_none_and_others_refuse_it():
+  summary = ('--config=configs/digits.py', '--mode=summary')
+  assert launch(*summary, '--config.train.num_steps=None', '--config.model.fc6.bias=None')[0] == 0
+  assert_message(launch(*summary, '--config.train.batch_size=None'), 1, 'train.batch_size is None')
+
+
 @pytest.mark.parametrize(
   ('text', 'argument', 'words'),
   [

@@ -28,6 +28,16 @@ ADDED_FIELDS: dict[str, Any] = {
   'train.profile_steps': (),
 }
 
+# Fields that may be None; so may each layer's weight_std and bias.
+OPTIONAL_FIELDS = (
+  'checkpoint.every_steps',
+  'data.data_dir',
+  'data.prepared_dir',
+  'model.num_classes',
+  'train.init_from',
+  'train.num_steps',
+)
+
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
   """Fields and values of a config, as ('model.num_columns', 2)."""
