@@ -35,10 +35,10 @@ from ml_collections import ConfigDict, config_flags
 from alexnet_jax.utils import config_fields, host, silence
 
 
-class _OptionalParser(flags.ArgumentParser[Any]):
+class _OptionalParser(flags.ArgumentParser):  # type: ignore[type-arg]  # absl 1.4 has none
   """Parses 'None' as None, and the rest as another parser does."""
 
-  def __init__(self, parser: flags.ArgumentParser[Any]):
+  def __init__(self, parser: Any):
     self._parser = parser
 
   def parse(self, argument: str) -> Any:
