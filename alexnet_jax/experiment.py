@@ -22,15 +22,15 @@ from alexnet_jax.utils.errors import UserError, first_line
 
 
 def resolved(config: ConfigDict) -> dict[str, Any]:
-  """A config as JSON has it: what is compared, and written into workdir and checkpoints."""
+  """A config as plain JSON values, as workdirs and checkpoints store it."""
   value: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
   return value
 
 
 def from_resolved(value: dict[str, Any]) -> ConfigDict:
-  """The config of which `resolved` made this; JSON's lists are tuples again.
+  """The config from the value of `resolved`; JSON's lists become tuples again.
 
-  A config of before a field was added is given that field, with the value of what was done then.
+  Fields that were added since the value was written get the value that reproduces it.
   """
 
   def tuples(part: Any) -> Any:
@@ -76,11 +76,11 @@ _KINDS: dict[str, Any] = {
   'train.num_steps': int,
   'train.seed': int,
 }
-"""Of fields that `check` does not try out."""
+"""Types of the fields that `check` does not read."""
 
 
 def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
-  """The config of which `resolved` made this, where it can be used.
+  """The config from the value of `resolved`, checked.
 
   Args:
     value: from a file, which anyone may have written.
@@ -110,7 +110,7 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-  """Raises UserError, naming the field, for a value that training cannot use."""
+  """Raises UserError, naming the field, for a value that cannot be used."""
   for field, value in config_fields.flatten(config.to_dict()):
     optional = config_fields.OPTIONAL_FIELDS
     if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
@@ -143,7 +143,7 @@ def check(config: ConfigDict) -> None:
   }
   for field, (choice, choices) in one_of.items():
     if choice not in choices:
-      raise UserError(f'{field} is {choice!r}; it may be {", ".join(map(repr, choices))}')
+      raise UserError(f'{field} is {choice!r}; it must be one of {", ".join(map(repr, choices))}')
   mesh_lib.check(config.mesh.column_devices, config.mesh.data_devices)
   if not 0 <= config.data.unreadable_limit <= 1:
     raise UserError(
@@ -228,7 +228,7 @@ def check_microbatches(config: ConfigDict, mesh: Mesh) -> None:
     fitting = ', '.join(str(number) for number in range(1, images + 1) if not images % number)
     raise UserError(
       f'train.gradient_accumulation_steps={steps} does not divide the {images} images of a batch'
-      f' that each device has; it may be one of {fitting}'
+      f' that each device has; it must be one of {fitting}'
     )
 
 
@@ -256,7 +256,7 @@ def make_optimizer(config: ConfigDict, net: AlexNet) -> optax.GradientTransforma
 
 
 def learning_rate(config: ConfigDict) -> float:
-  """The rate of weights before any cut, for the batches that there are."""
+  """The weights' learning rate before any cut, for the config's batch size."""
   chosen = config.optimizer
   return chosen.learning_rate * optimizer.batch_size_multiple(
     chosen.batch_size_rule, config.train.batch_size, chosen.base_batch_size
@@ -279,7 +279,7 @@ def make_schedule(config: ConfigDict) -> optimizer.Schedule:
 
 
 def describe_learning_rate(config: ConfigDict) -> str:
-  """'learning rate 0.04 (0.01 x 4: linear, batches of 512 for 128)'; '' where it is as given."""
+  """'learning rate 0.04 (0.01 x 4: linear, batches of 512 for 128)'; '' where it is unchanged."""
   chosen, rate = config.optimizer, learning_rate(config)
   if rate == chosen.learning_rate:
     return ''

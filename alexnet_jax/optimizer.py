@@ -24,7 +24,7 @@ BATCH_SIZE_RULES = ('none', 'linear', 'sqrt')
 
 
 class PaperSGDState(NamedTuple):
-  """What the rule keeps.
+  """The state of `paper_sgd`.
 
   Attributes:
     learning_rates: the rate in force for each parameter, a float32 scalar; 0 until the training
@@ -78,11 +78,11 @@ def weight_decays(params: Any, weight_decay: float, multipliers: Mapping[str, fl
 
 
 def batch_size_multiple(rule: str, batch_size: int, base_batch_size: int) -> float:
-  """What a rate that was chosen for one batch size is multiplied by for another.
+  """The factor from a learning rate for one batch size to that for another.
 
   Args:
     rule: one of BATCH_SIZE_RULES, as `configs/imagenet.py` describes them.
-    batch_size: the batches' size.
+    batch_size: images a batch.
     base_batch_size: the size for which the rate was chosen.
   """
   ratio = batch_size / base_batch_size
@@ -102,7 +102,7 @@ def piecewise_constant(
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-  """What the rule for cutting the learning rate has seen.
+  """The state of the rule that cuts the learning rate.
 
   Attributes:
     best_error: lowest validation error so far; None before the first.
@@ -115,7 +115,7 @@ class Plateau:
   cuts: int = 0
 
   def update(self, error: float, patience: int, max_cuts: int) -> 'Plateau':
-    """After a validation: one cut more once `patience` of them brought no lower error.
+    """The state after a validation: one more cut after `patience` validations without a lower error.
 
     Paper, section 5: the rate is divided by 10 when the validation error stops improving; it
     was done by hand, three times.
@@ -153,7 +153,7 @@ class Schedule:
   cut_biases: bool
 
   def cut(self, epoch: int, plateau: Plateau) -> float:
-    """What the cuts so far leave of the rate in an epoch: 1.0, 0.1, ..."""
+    """The factor by which the rate is cut in an epoch: 1.0, 0.1, ..."""
     by_epoch = sum(start <= epoch for start in self.cut_epochs)
     return float(self.cut_factor ** -(by_epoch if self.cut_epochs else plateau.cuts))
 
@@ -176,5 +176,5 @@ class Schedule:
     return rates
 
   def after_validation(self, plateau: Plateau, error: float) -> Plateau:
-    """What the rule has seen, one validation later."""
+    """The state of the rule after a validation with this error."""
     return plateau.update(error, self.patience, self.max_cuts)

@@ -2,7 +2,7 @@
 
 A contestant says that it is ready with a line of JSON; then, for each number of steps that it
 reads, it runs so many and says how long they took; at the end of its input, what memory it had.
-While one runs the others wait, so a round compares neighbours in time on a noisy machine.
+While one runs the others wait, so a round compares neighbors in time on a noisy machine.
 """
 
 import argparse
@@ -350,7 +350,7 @@ def main(mode: str, description: str) -> None:
   """Runs the contest, and prints and writes what came of it."""
   args = _parser(description).parse_args()
   if unknown := set(args.without) - set(TOGGLES):
-    sys.exit(f'--without={",".join(unknown)}: it may be {" or ".join(TOGGLES)}')
+    sys.exit(f'--without={",".join(unknown)}: it must be {" or ".join(TOGGLES)}')
   if args.peer and importlib.util.find_spec('torch') is None:
     sys.exit('--peer needs PyTorch: pip install torch')
   from alexnet_jax.utils.display import print_table

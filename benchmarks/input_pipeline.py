@@ -5,7 +5,7 @@
   python benchmarks/input_pipeline.py --data_dir=../shared/tfds --sections=training
 
 Each contestant has a process of its own, and they take turns: a round is one stretch of each, timed
-once its pipeline is filled, so a ratio of a round is of neighbours in time. The memory is the peak
+once its pipeline is filled, so a ratio of a round is of neighbors in time. The memory is the peak
 of the process above what it had with its libraries loaded; the system's cache of files does not
 count. All files are in that cache: what a disk gives is not measured.
 """

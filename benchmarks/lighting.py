@@ -1,4 +1,4 @@
-"""PCA lighting in grey levels: what the formula says, and what is measured of its draws.
+"""PCA lighting in gray levels: what the formula says, and what is measured of its draws.
 
   python benchmarks/lighting.py
   python benchmarks/lighting.py --statistics runs/digits/statistics.npz
@@ -57,7 +57,7 @@ def measured(stds: np.ndarray, axes: np.ndarray, scale: str, rescale: bool) -> n
 
 def main() -> None:
   """Prints the table."""
-  parser = argparse.ArgumentParser(description='Prints what PCA lighting shifts, in grey levels.')
+  parser = argparse.ArgumentParser(description='Prints what PCA lighting shifts, in gray levels.')
   parser.add_argument(
     '--statistics',
     metavar='FILE.npz',
@@ -80,12 +80,12 @@ def main() -> None:
     sampled = measured(stds, axes, scale, rescale)
     along = np.sqrt(np.diag(axes @ sampled @ axes.T))
     columns.append([f'{f:.3f}  {m:.3f}' for f, m in zip(expected, along, strict=True)])
-    # Relative to the two colours' variances: a covariance itself may be near 0.
+    # Relative to the two colors' variances: a covariance itself may be near 0.
     scales = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
     errors.append(f'{np.max(np.abs(sampled - covariance) / scales):.2%}')
   names = ['({:.3f}, {:.3f}, {:.3f})'.format(*axis) for axis in axes]
   print_table(
-    f'Standard deviation of the shift in grey levels: by formula, and of {DRAWS:,} draws on'
+    f'Standard deviation of the shift in gray levels: by formula, and of {DRAWS:,} draws on'
     f' {jax.devices()[0].device_kind}',
     ('axis (R, G, B)', 'pixels, 0-255', *READINGS, 'to the letter, on 0-255'),
     list(

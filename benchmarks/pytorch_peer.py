@@ -10,7 +10,7 @@ again.
 What differs from our network:
 
 - The input is one random batch of floats, so mirror images, lighting and the mean image are left
-  out, in PyTorch's favour.
+  out, in PyTorch's favor.
 - Where conv1's output is rounded up, the input is larger, as in Caffe: 227 pixels for 224.
 - Columns are groups, and the response norm is over the maps of all of them, as `LocalResponseNorm`
   has it; under autocast the norms are computed in bfloat16 where PyTorch does not choose float32.
@@ -150,7 +150,7 @@ def _norms(model: Any, name: str) -> dict[str, nn.Module]:
     if name not in norm.layers:
       continue
     alpha = norm.alpha / norm.size**axes if norm.divide_alpha else norm.alpha
-    window = norm.size // 2 * 2 + 1  # as ours: so many neighbours on each side
+    window = norm.size // 2 * 2 + 1  # as ours: so many neighbors on each side
     if axes == 1:
       # PyTorch's divides alpha by the window.
       part: nn.Module = nn.LocalResponseNorm(window, alpha * window, norm.beta, norm.k)

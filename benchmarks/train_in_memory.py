@@ -125,7 +125,7 @@ def read_folder(path: Path, size: int) -> tuple[np.ndarray, np.ndarray, list[str
 
 
 def compute_statistics(pixels: np.ndarray) -> Statistics:
-  """The mean image and the colours' principal axes of training images."""
+  """The mean image and the colors' principal axes of training images."""
   sums = statistics.Sums.zero(pixels.shape[1])
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     products = list(pool.map(statistics.color_products, pixels))
@@ -192,7 +192,7 @@ class Data:
 
 
 def validate(programs: Programs, data: Data, params: Any) -> dict[str, float]:
-  """Loss and errors by centre crop."""
+  """Loss and errors by center crop."""
   sums = mesh_lib.replicate(programs.mesh, metrics.empty())
   side = programs.net.input_size
   border = (data.size - side) // 2
@@ -211,7 +211,7 @@ def validate(programs: Programs, data: Data, params: Any) -> dict[str, float]:
 
 
 def predict(programs: Programs, data: Data, params: Any) -> tuple[np.ndarray, np.ndarray]:
-  """Probabilities [N, classes] by centre crop and by the mean of ten views."""
+  """Probabilities [N, classes] by center crop and by the mean of ten views."""
   views = augment.ten_views(data.size, programs.net.input_size)
   centre, ten = [], []
   count = len(data.test_labels)

@@ -298,6 +298,6 @@ def test_a_mistaken_rule_for_batches_is_named(value):
   config = imagenet.get_config()
   config.optimizer.batch_size_rule = value
   with pytest.raises(
-    UserError, match=r"batch_size_rule is '.*'; it may be 'none', 'linear', 'sqrt'"
+    UserError, match=r"batch_size_rule is '.*'; it must be one of 'none', 'linear', 'sqrt'"
   ):
     experiment.check(config)

@@ -189,7 +189,7 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
     "unknown: the config has no field 'model.pol.window'; did you mean model.pool.window?",
     "wrong_type: model.pool.window is 'two'; it must be of type int",
     'unset: train.num_steps is None',
-    "wrong_value: model.activation is 'relus'; it may be 'relu', 'tanh', 'logistic'",
+    "wrong_value: model.activation is 'relus'; it must be one of 'relu', 'tanh', 'logistic'",
     'wrong_size: augment.crop_offsets is 2',
     'seeds are (0, 0); each may be there once',
   ):

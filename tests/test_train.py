@@ -306,7 +306,10 @@ def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
   loop.train_and_evaluate(config, tmp_path / 'second')
   said = capfd.readouterr().err
   assert f'from {tmp_path}/first/checkpoints/5: conv1, conv2, conv3, conv4, conv5, fc6\n' in said
-  assert 'afresh: fc7 (64x32 here, 64x64 there), fc8 (32x10 here, 64x10 there)\n' in said
+  assert (
+    'initialized from scratch: fc7 (64x32 here, 64x64 there), fc8 (32x10 here, 64x10 there)\n'
+    in said
+  )
   first, second = (read_trained(tmp_path / name).params for name in ('first', 'second'))
   jax.tree.map(np.testing.assert_array_equal, first['conv1'], second['conv1'])  # frozen
   moved = np.abs(first['conv2']['kernel'] - second['conv2']['kernel'])
@@ -766,7 +769,7 @@ def test_microbatches_that_do_not_divide_are_named(tmp_path):
   changes = {'train.gradient_accumulation_steps': 3, 'mesh.data_devices': 2}
   with pytest.raises(
     UserError,
-    match=r'steps=3 does not divide the 32 images .* it may be one of 1, 2, 4, 8, 16, 32$',
+    match=r'steps=3 does not divide the 32 images .* it must be one of 1, 2, 4, 8, 16, 32$',
   ):
     loop.train_and_evaluate(small_config(changes), tmp_path)
 

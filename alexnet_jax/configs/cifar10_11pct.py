@@ -1,4 +1,4 @@
-"""The conv-local net with response normalisation on CIFAR-10: 11 % error.
+"""The conv-local net with response normalization on CIFAR-10: 11 % error.
 
 cuda-convnet's `layers-conv-local-11pct.cfg` (2,112,970 parameters); that it is the "four-layer CNN" with
 normalization of the paper's section 3.3 is inferred from its error. It differs from the 13 % net in more than the norms:

@@ -1,7 +1,7 @@
 """AlexNet sized for CIFAR-10: two columns, five convolutions, three fully connected layers.
 
 The paper's net with 5x5 and 3x3 kernels at stride 1 and fewer of them; response norms, overlapping
-pools, dropout, crops and mirror images as in the paper, He et al.'s initialisation.
+pools, dropout, crops and mirror images as in the paper, He et al.'s initialization.
 
 Command:  python launch.py --config=configs/cifar10_alexnet.py --config.data.data_dir=TFDS_FOLDER
 Cost:     60 epochs of 50,000 images, 0.3 GFLOP an image.

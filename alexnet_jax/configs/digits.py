@@ -2,7 +2,7 @@
 
 The digits (8x8 pixels) come with scikit-learn, so nothing is downloaded. Five convolutions and
 three fully connected layers, response norms, overlapping pools and dropout as in the paper, sized
-for 8x8 pixels; He et al.'s initialisation, because the paper's starts too slowly for a small net.
+for 8x8 pixels; He et al.'s initialization, because the paper's starts too slowly for a small net.
 
 Command:  python launch.py --config=configs/digits.py
 Cost:     23 s on 2 cores.

@@ -49,13 +49,13 @@ def get_config() -> config_dict.ConfigDict:
   augment.crop_offsets = 32
   augment.flip = True
   augment.images_per_draw = 1  # consecutive images that share a crop and flip; 32 in the source
-  # Each image is turned about its centre by an angle drawn uniformly, from minus this to this. 0:
+  # Each image is turned about its center by an angle drawn uniformly, from minus this to this. 0:
   # none, as in the paper; a Keras tutorial uses 30.
   augment.rotation_degrees = 0.0
   # The mean image is subtracted from each pixel: at the crop's own place ('pixel'), from any crop
-  # its central part ('centre', the source), or its mean colour ('channel').
+  # its central part ('centre', the source), or its mean color ('channel').
   augment.mean = 'pixel'
-  # Multiplies the centred pixels, 0 to 255: a number, or one each for red, green and blue.
+  # Multiplies the centerd pixels, 0 to 255: a number, or one each for red, green and blue.
   augment.pixel_scale = config_dict.placeholder(object)
   augment.pixel_scale = 1.0
   augment.lighting = lighting = config_dict.ConfigDict()

@@ -1,7 +1,7 @@
 """Caffe's AlexNet, models/bvlc_alexnet: the weights that most people mean by AlexNet's.
 
-It differs from the paper in the lines below: crops of 227 pixels without colour noise, response
-norms over both groups with k = 1 and alpha divided by the number of neighbours, smaller initial
+It differs from the paper in the lines below: crops of 227 pixels without color noise, response
+norms over both groups with k = 1 and alpha divided by the number of neighbors, smaller initial
 biases, dropout that divides in training, biases at twice the rate, and fixed cuts of the rate.
 Caffe's readme advises to warp images to 256x256 pixels; here their central squares are taken.
 
@@ -13,7 +13,7 @@ Command:  python launch.py --config=configs/imagenet_caffe.py --config.data.data
             --config.model.conv1.order=activation-pool-norm
             --config.model.conv2.order=activation-pool-norm
 Cost:     90 epochs of 1.28 million images; the published weights are of epoch 72.
-Expected: 42.9 % top-1, 19.8 % top-5 error on the ILSVRC-2012 validation images, centre crop (the
+Expected: 42.9 % top-1, 19.8 % top-5 error on the ILSVRC-2012 validation images, center crop (the
           model's readme; not yet reproduced here).
 """
 

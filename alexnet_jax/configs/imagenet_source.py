@@ -1,10 +1,10 @@
 """What the 2012 code really ran: net 145 of the source released in 2025.
 
 It differs from the paper's text in the lines below: ReLU after the first pool, a second norm
-within each map in layer 2, alpha divided by the number of neighbours, wider initial weights in
+within each map in layer 2, alpha divided by the number of neighbors, wider initial weights in
 conv3 to conv5, biases at twice the weights' rate and never cut, conv1 slowed and then frozen,
 lighting by standard deviations (and off near the end), one crop and mirror draw for 32 images, and
-the centre of the mean image subtracted from every crop.
+the center of the mean image subtracted from every crop.
 
 Command:  python launch.py --config=configs/imagenet_source.py --config.data.data_dir=TFDS_FOLDER
 Cost:     91 epochs of 1.28 million images.

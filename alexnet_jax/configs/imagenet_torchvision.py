@@ -2,7 +2,7 @@
 
 The net of "One weird trick for parallelizing convolutional neural networks" (Krizhevsky, 2014) as
 torchvision has it (`models/alexnet.py`; 61,100,840 parameters): 64, 192, 384, 256 and 256 kernels,
-and dropout on what fc6 and fc7 read. Not torchvision's: its initialisation (He et al.'s comes
+and dropout on what fc6 and fc7 read. Not torchvision's: its initialization (He et al.'s comes
 nearest), and its crops of random size (these are as the paper's).
 
 Command:  python launch.py --config=configs/imagenet_torchvision.py --config.data.data_dir=FOLDER
@@ -10,7 +10,7 @@ Command:  python launch.py --config=configs/imagenet_torchvision.py --config.dat
           python launch.py --mode=convert --config=configs/imagenet_torchvision.py
             --source=alexnet.pth --target=torchvision.safetensors
 Cost:     90 epochs of 1.28 million images, all but as many multiply-adds as configs/imagenet.py.
-Expected: 43.5 % top-1, 20.9 % top-5 error on the ILSVRC-2012 validation images, centre crop
+Expected: 43.5 % top-1, 20.9 % top-5 error on the ILSVRC-2012 validation images, center crop
           (torchvision's IMAGENET1K_V1; not yet reproduced here).
 """
 
@@ -33,7 +33,7 @@ def get_config() -> config_dict.ConfigDict:
   model.dropout.layers = ('conv5', 'fc6')  # after conv5's pool
   model.dropout.inverted = True
 
-  # Each colour's mean and standard deviation over the pixels of ImageNet, divided by 255.
+  # Each color's mean and standard deviation over the pixels of ImageNet, divided by 255.
   config.augment.mean = 'channel'
   config.augment.pixel_scale = tuple(1 / (255 * std) for std in (0.229, 0.224, 0.225))
   config.augment.lighting.std = ()

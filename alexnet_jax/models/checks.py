@@ -22,7 +22,9 @@ def check(net: 'AlexNet') -> None:
 
   def one_of(field: str, value: Any, choices: Sequence[Any]) -> None:
     if value not in choices:
-      raise UserError(f'model.{field} is {value!r}; it may be {", ".join(map(repr, choices))}')
+      raise UserError(
+        f'model.{field} is {value!r}; it must be one of {", ".join(map(repr, choices))}'
+      )
 
   def layers_of(field: str, names: Sequence[str], choices: Sequence[str]) -> None:
     for name in names:
@@ -56,13 +58,13 @@ def check(net: 'AlexNet') -> None:
     at_least(f'{field}.size', norm.size, 1)
     if norm.size > _LARGEST_NORM:
       raise UserError(
-        f'model.{field}.size is {norm.size}; it may be at most {_LARGEST_NORM}, as neighbours are'
+        f'model.{field}.size is {norm.size}; it must be at most {_LARGEST_NORM}, as neighbors are'
         ' added one by one'
       )
   at_least('pool.stride', net.pool.stride, 1)
   if net.pool.stride > net.pool.window:
     raise UserError(
-      f'model.pool.stride is {net.pool.stride} but windows are {net.pool.window} pixels; it may be'
+      f'model.pool.stride is {net.pool.stride} but windows are {net.pool.window} pixels; it must be'
       ' no larger'
     )
   if not 0 <= net.dropout.rate < 1:

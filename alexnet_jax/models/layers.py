@@ -58,7 +58,7 @@ def convolution(
   Args:
     x: [N, H, W, C].
     kernel: [window, window, C, F].
-    stride: pixels between neighbouring windows.
+    stride: pixels between neighboring windows.
     padding: zero pixels on the left and at the top (and, before rounding, right and bottom).
     rounding: of the output's side; see `output_size`.
 
@@ -110,7 +110,7 @@ def local_convolution(x: Array, kernel: Array, padding: int = 0) -> Array:
 
 
 def _window_sum(x: Array, size: int, axes: Sequence[int]) -> Array:
-  """Sum over the neighbours within `size // 2` along each axis, clipped at the ends."""
+  """Sum over the neighbors within `size // 2` along each axis, clipped at the ends."""
   half = size // 2
   for axis in axes:
     length = x.shape[axis]
@@ -141,23 +141,23 @@ def response_norm(
   beta: float = 0.75,
   axes: tuple[int, ...] = (3,),
 ) -> Array:
-  """Local response normalisation, `x / (k + alpha * sum of x^2 over neighbours)**beta`.
+  """Local response normalization, `x / (k + alpha * sum of x^2 over neighbors)**beta`.
 
-  Paper, section 3.3, with `axes=(3,)` (neighbouring maps); the 2012 source's within-map form
-  with `axes=(1, 2)` (neighbouring pixels). `alpha` multiplies the sum as the paper writes it;
-  Caffe, PyTorch and the source divide it first by the number of neighbours.
+  Paper, section 3.3, with `axes=(3,)` (neighboring maps); the 2012 source's within-map form
+  with `axes=(1, 2)` (neighboring pixels). `alpha` multiplies the sum as the paper writes it;
+  Caffe, PyTorch and the source divide it first by the number of neighbors.
 
   Args:
     x: [N, H, W, C].
-    size: neighbours along each axis, the place itself included; the window is clipped at the
+    size: neighbors along each axis, the place itself included; the window is clipped at the
       ends.
     k: what is added to the sum.
     alpha: what multiplies the sum.
     beta: the power.
-    axes: the axes along which neighbours are counted.
+    axes: the axes along which neighbors are counted.
 
   Returns:
-    The normalised maps, the shape and dtype of x.
+    The normalized maps, the shape and dtype of x.
   """
   return _response_norm_forward(x, size, k, alpha, beta, axes)[0]
 
@@ -371,7 +371,7 @@ class Convolution(nn.Module):
     rounding: of the output's side; see `output_size`.
     shared: False for a locally connected layer, whose kernels and biases differ from place to
       place (stride 1).
-    kernel_init, bias_init: initialisers.
+    kernel_init, bias_init: initializers.
   """
 
   features: int
@@ -409,7 +409,7 @@ class Dense(nn.Module):
   Attributes:
     features: units on this device, over all the columns that it holds.
     columns: columns that this device holds.
-    kernel_init, bias_init: initialisers.
+    kernel_init, bias_init: initializers.
   """
 
   features: int
@@ -431,7 +431,7 @@ class Output(nn.Module):
   Attributes:
     features: number of classes.
     column_axis: mesh axis over which the devices' products are summed; None outside `shard_map`.
-    kernel_init, bias_init: initialisers.
+    kernel_init, bias_init: initializers.
   """
 
   features: int

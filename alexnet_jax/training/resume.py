@@ -1,4 +1,4 @@
-"""What a run starts from: its newest checkpoint, a trained network, or nothing."""
+"""The start of a run: from its newest checkpoint, a trained network, or scratch."""
 
 import dataclasses
 import functools
@@ -26,11 +26,11 @@ from alexnet_jax.utils.signals import Signals
 
 @dataclasses.dataclass
 class Progress:
-  """What the loop knows beside the state; kept with every checkpoint.
+  """The loop's own state, saved with every checkpoint.
 
   Attributes:
-    plateau: of the learning-rate rule.
-    validated_epochs: epochs after which the validation has been done.
+    plateau: the state of the learning-rate rule.
+    validated_epochs: epochs that have been validated.
     last_validation: its record in metrics.jsonl.
     best_step, best_error: of the checkpoint with the lowest validation top-1 error.
     metrics_lines: lines of metrics.jsonl.
@@ -45,14 +45,14 @@ class Progress:
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> 'Progress':
-    """From what `dataclasses.asdict` gave."""
+    """From the value of `dataclasses.asdict`."""
     return cls(**{**value, 'plateau': optimizer.Plateau(**value['plateau'])})
 
 
 def compute_statistics(
   split: dataset.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
-  """The training images' statistics, from the workdir if it has them, else computed and kept."""
+  """The training images' statistics, read from the workdir, or computed and written there."""
   kept = files.inside(path, statistics.FILE_NAME)
   if kept.exists():
     try:
@@ -79,7 +79,7 @@ def restore(
   split: dataset.Split,
   display: Display,
 ) -> tuple[step_lib.TrainState, augment.Statistics, Progress] | None:
-  """The newest checkpoint that is whole, if there are any; newer, damaged ones are set aside.
+  """Reads the newest complete checkpoint, if there is one; moves newer, damaged ones aside.
 
   Args:
     directory: the checkpoints.
@@ -143,13 +143,13 @@ def restore(
     step, reason = max(damaged.items())
     raise UserError(
       f'none of the checkpoints in {directory} can be read; the newest, {step}: {reason}\n'
-      'Mend that, or start afresh in another --workdir.'
+      'Repair that, or start from scratch in another --workdir.'
     )
   return None
 
 
 def start_from(source: pretrained.Trained, params: Any, num_columns: int, display: Display) -> Any:
-  """The parameters with the layers that fit of a trained network, saying which.
+  """Replaces parameters by a trained network's layers of the same shape, and says which.
 
   Raises:
     UserError: no layer fits.
@@ -161,12 +161,12 @@ def start_from(source: pretrained.Trained, params: Any, num_columns: int, displa
       f'train.init_from={source.path} has no layer of the shape of this network: {listed}'
     )
   display.line(f'from {source.path}: {", ".join(taken)}')
-  display.line(f'afresh: {listed or "nothing"}')
+  display.line(f'initialized from scratch: {listed or "nothing"}')
   if unused := [layer for layer in source.params if layer not in params]:
     display.line(f'not used: {", ".join(unused)}')
   return params
 
 
 def training_tree(state: step_lib.TrainState) -> dict[str, Any]:
-  """What a checkpoint holds of a state beside the parameters."""
+  """The part of a state, beside the parameters, that a checkpoint holds."""
   return {'step': state.step, 'optimizer': state.opt_state._asdict(), 'sums': state.sums}

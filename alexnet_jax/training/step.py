@@ -21,7 +21,7 @@ Array = jax.Array
 
 
 class TrainState(NamedTuple):
-  """All that a step changes.
+  """The state that a step updates.
 
   Attributes:
     step: steps done, int32.
@@ -126,7 +126,7 @@ def loss_and_gradient(
 def accumulate(
   function: Callable[[Any, slice], tuple[Any, Any]], params: Any, images: int, size: int
 ) -> tuple[Any, Any]:
-  """The sum of what a function gives for each microbatch, computed one after the other.
+  """Sums a function's results over microbatches, computed one after the other.
 
   Args:
     function: from the parameters and a microbatch's rows to (auxiliary values, gradients), the
@@ -201,12 +201,12 @@ def make_train_step(
     images = batch['image'].shape[0]
     positions = lax.axis_index(mesh_lib.DATA) * images + jnp.arange(images)
 
-    def each_devices_own(params: Any) -> Any:
+    def per_device(params: Any) -> Any:
       return jax.tree.map(lambda w: compat.varying(w, mesh_lib.DATA), params)
 
-    # Each device's own from here on, so that their gradients are summed before any is rounded, and
-    # once, after those of the microbatches.
-    params, sum_over_devices = jax.vjp(each_devices_own, params)
+    # Per device from here on: gradients are summed over devices once, after those of the
+    # microbatches, and before any is rounded.
+    params, sum_over_devices = jax.vjp(per_device, params)
 
     def microbatch(params: Any, rows: slice) -> tuple[Any, Any]:
       part = {name: array[rows] for name, array in batch.items()}
