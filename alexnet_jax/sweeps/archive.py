@@ -46,7 +46,7 @@ def write(
   """
   folder, target = Path(folder), Path(target)
   description = spec.read_written(folder)
-  if description is None or not description['runs'] or is_archive(description):
+  if description is None or not description['runs'] or spec.is_archive(description):
     raise UserError(f'{folder} is not the folder of a sweep with its runs')
   if files.inside(target, spec.FILE_NAME).exists():
     raise UserError(f'{target} has a {spec.FILE_NAME} already; choose another folder')
@@ -73,11 +73,6 @@ def write(
     temporary.write_text(_as_text(description))
 
 
-def is_archive(description: Mapping[str, Any]) -> bool:
-  """Whether a sweep.json, as `spec.read_written` returns it, is that of an archive."""
-  return 'base_config' in description
-
-
 def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
   """Writes the config.json and metrics.jsonl of every run of an archive.
 
@@ -90,7 +85,7 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
   """
   path, target = Path(path), Path(target)
   description = spec.read_written(path)
-  if description is None or not is_archive(description):
+  if description is None or not spec.is_archive(description):
     raise UserError(f'{path} is not the archive of a sweep')
   curves = _read_curves(files.inside(path, CURVES))
   for run in description['runs']:

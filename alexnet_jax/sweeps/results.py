@@ -133,7 +133,7 @@ def gather(path: str | os.PathLike[str]) -> Results:
   description = spec.read_written(path)
   if description is None:
     raise UserError(f'{path} has no {spec.FILE_NAME}; it is not the folder of a sweep')
-  read = _read_archive if archive.is_archive(description) else _read_runs
+  read = _read_archive if spec.is_archive(description) else _read_runs
   runs = read(path, description)
   if not any(run.final for run in runs):
     raise UserError(

@@ -305,15 +305,21 @@ def _changed(
 
 
 def check_folder(plan: Plan) -> None:
-  """Raises UserError where the sweep's folder is of another sweep, or of a run."""
-  there = read_written(plan.path)
-  if there is not None and there['sweep'] != plan.name:
+  """Raises UserError where the sweep's folder holds an archive, another sweep, or a run."""
+  written = read_written(plan.path)
+  if written is None:
+    if (plan.path / 'config.json').exists():
+      raise UserError(f'{plan.path} holds a run; give the sweep a --workdir of its own')
+  elif is_archive(written):
     raise UserError(
-      f'{plan.path} holds another sweep, {there["sweep"]!r}, not {plan.name!r}; give this one a'
+      f'{plan.path} holds the archive of a sweep, which is not run again; give the sweep a --workdir'
+      ' of its own'
+    )
+  elif written['sweep'] != plan.name:
+    raise UserError(
+      f'{plan.path} holds another sweep, {written["sweep"]!r}, not {plan.name!r}; give this one a'
       ' --workdir of its own'
     )
-  if there is None and (plan.path / 'config.json').exists():
-    raise UserError(f'{plan.path} holds a run; give the sweep a --workdir of its own')
 
 
 def write(plan: Plan) -> None:
@@ -369,6 +375,11 @@ def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
       f'{file} is not the description of a sweep ({first_line(error)}); run the sweep again'
     ) from error
   return description
+
+
+def is_archive(description: Mapping[str, Any]) -> bool:
+  """Whether a sweep.json, as `read_written` returns it, is that of an archive (`archive.write`)."""
+  return 'base_config' in description
 
 
 def _check_written(description: Mapping[str, Any]) -> None:
