@@ -305,7 +305,9 @@ def test_figure_1_does_not_claim_what_was_not_reached():
 
 def bars(*differences):
   return [
-    figures.Bar(f'variant {i}', value, 0.5, 1.4 if i else math.nan, math.nan, bool(i))
+    figures.Bar(
+      f'variant {i}', value, value - 0.5, value + 0.5, 1.4 if i else math.nan, math.nan, bool(i)
+    )
     for i, value in enumerate(differences)
   ]
 
@@ -316,7 +318,7 @@ def test_a_bar_for_each_variant_with_what_the_paper_reports():
   assert [patch.get_width() for patch in axes.patches] == [-0.5, 2.0]
   assert [label.get_text() for label in axes.get_yticklabels()] == ['variant 0', 'variant 1']
   pale, dark = (patch.get_facecolor()[0] for patch in axes.patches)
-  assert pale > dark  # within noise, more than noise
+  assert pale > dark  # not significant, significant
   marks = next(line for line in axes.lines if line.get_marker() == 'D')
   np.testing.assert_array_equal(marks.get_xdata(), [math.nan, 1.4])
   assert not any(line.get_marker() == 'X' for line in axes.lines)  # nobody reports from the source

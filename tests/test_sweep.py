@@ -43,7 +43,7 @@ def plan_of(file, config, config_file, path):
 def test_every_sweep_is_valid_for_every_base(file, base, tmp_path):
   planned = plan_of(file, base.get_config(), f'{base.__name__}.py', tmp_path)
   assert len(planned.runs) == len(planned.sweep.seeds) * (1 + len(planned.sweep.variants))
-  assert all(variant.sentence for variant in planned.sweep.variants)
+  assert all(variant.description for variant in planned.sweep.variants)
   for run in planned.runs:
     experiment.make_network(run.config)
 
@@ -290,7 +290,7 @@ def test_a_broken_description_is_named(text, tmp_path):
     ('runs', {'num_epochs': None}),
     ('runs', {'command': 'python'}),
     ('variants', {'paper': {'top1': 'low'}}),
-    ('variants', {'sentence': None}),
+    ('variants', {'description': None}),
   ],
 )
 def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, part, changes):
@@ -300,6 +300,14 @@ def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, 
   (tmp_path / 'sweep.json').write_text(json.dumps(description))
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep \('):
     spec.read_written(tmp_path)
+
+
+def test_a_description_from_before_fields_were_renamed_is_read(tmp_path):
+  spec.write(sweeps.plan(tmp_path))
+  written = spec.read_written(tmp_path)
+  text = (tmp_path / 'sweep.json').read_text()
+  (tmp_path / 'sweep.json').write_text(text.replace('"description"', '"sentence"'))
+  assert spec.read_written(tmp_path) == written
 
 
 def test_a_sweep_that_cannot_be_written_is_named(tmp_path):

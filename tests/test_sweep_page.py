@@ -37,7 +37,7 @@ SWEEP = Sweep(
     Variant(
       'norm_over_all_channels_of_both_columns',
       {'model.response_norm.over': 'all_channels'},
-      "normalisation across both columns' maps, as Caffe does",
+      "normalization across both columns' maps, as Caffe does",
       paper=Reported(-1.0, roughly='over'),
     ),
     Variant('no_flips', {'augment.flip': False}, 'no mirror images (4.1)'),
@@ -122,8 +122,8 @@ def test_every_variant_has_its_row_in_view(opened, report):
   assert rows.count() == len(results.rows) == 1 + len(SWEEP.variants)
   for row, shown in zip(results.rows, rows.all(), strict=True):
     assert shown.is_visible()
-    name, *numbers, sentence = sweep_results.cells(row)
-    assert shown.locator('th').inner_text().split('\n') == [name, sentence]
+    name, *numbers, description = sweep_results.cells(row)
+    assert shown.locator('th').inner_text().split('\n') == [name, description]
     texts = [text.replace('\N{MINUS SIGN}', '-') for text in shown.locator('td').all_inner_texts()]
     assert texts == numbers
   # All of it, without scrolling sideways.
@@ -135,13 +135,16 @@ def test_every_number_has_its_heading_with_units(opened):
   page = opened.page
   number = page.locator('#results tbody tr').nth(2).locator('td')
   above = page.locator('#results thead th')
-  headings = ['runs', 'top-1 error, %', 'difference, points', 'paper, points', 'source, points']
+  headings = [
+    'runs', 'top-1 error, %', 'difference, points', '95 % interval, points', 'paper, points',
+    'source, points', 'sign', 'significance',
+  ]  # fmt: skip
   if opened.width > 800:
-    assert above.all_inner_texts()[1:] == [*headings, 'sign', 'noise']
+    assert above.all_inner_texts()[1:] == headings
     assert all(heading.is_visible() for heading in above.all())
   else:  # each above its number
     shown = "cells => cells.map(cell => getComputedStyle(cell, '::before').content)"
-    assert number.evaluate_all(shown) == [f'"{text}"' for text in (*headings, 'sign', 'noise')]
+    assert number.evaluate_all(shown) == [f'"{text}"' for text in headings]
 
 
 def test_every_picture_is_there(opened):

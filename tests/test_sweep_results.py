@@ -1,4 +1,4 @@
-"""The tables of a sweep: means, deviations, differences, signs, noise, and what is missing."""
+"""The tables of a sweep: means, deviations, differences, signs, significance, and what is missing."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def test_errors_differences_and_deviations_are_those_of_the_seeds(tmp_path):
   assert base.deviation == pytest.approx(math.sqrt(2))  # n - 1
   assert math.isnan(base.difference)
   assert (other.top1, other.difference, other.difference_top5) == pytest.approx((31.5, 10.5, 5.25))
-  assert other.difference_deviation == pytest.approx(math.sqrt(2 + 4.5))
+  assert other.difference_deviation == pytest.approx(math.sqrt(0.5))  # of 10 and 11
 
 
 def test_signs_are_compared_with_the_reported_ones(tmp_path):
@@ -45,29 +45,33 @@ def test_signs_are_compared_with_the_reported_ones(tmp_path):
   assert (none.difference, none.agrees(Reported(0.4))) == (0, '')
 
 
-def test_noise_is_told_from_more_by_the_seeds(tmp_path):
+def test_significance_is_by_the_paired_t_test_over_seeds(tmp_path):
   found = rows(tmp_path)
-  assert found['base'].noise == ''
-  assert found['tanh'].noise == 'within noise'  # 20, 21 beside 20, 22
-  far = {'base': (0.200, 0.201), 'no_overlap': (0.300, 0.301), 'tanh': (0.2, 0.2)}
-  assert rows(tmp_path / 'far', far)['no_overlap'].noise == 'more than noise'
-
-
-@pytest.mark.parametrize(
-  ('other', 'noise'), [((0.2, 0.2), 'within noise'), ((0.3, 0.3), 'more than noise')]
-)
-def test_seeds_that_agree_exactly_leave_no_noise(other, noise, tmp_path):
-  found = rows(tmp_path, {'base': (0.2, 0.2), 'no_overlap': other})
-  assert found['no_overlap'].noise == noise
-
-
-def test_one_seed_says_nothing_of_noise(tmp_path):
-  found = rows(tmp_path, {'base': (0.2, 0.4), 'no_overlap': (0.3,)})
+  assert (found['base'].significance, found['tanh'].significance) == ('', 'not significant')
+  # 10 and 11 points worse: t = 10.5 / 0.5, of one degree of freedom (the Cauchy distribution).
   row = found['no_overlap']
-  assert row.noise == ''
+  assert row.significance == 'significant (p < 0.05)'
+  assert row.p == pytest.approx(1 - 2 * math.atan(21) / math.pi, rel=1e-5)
+  half = 0.5 * math.tan(0.475 * math.pi)
+  assert row.interval == pytest.approx((10.5 - half, 10.5 + half), abs=1e-6)
+  # Errors that vary much between seeds, though not within one.
+  paired = {'base': (0.190, 0.381), 'no_overlap': (0.200, 0.390)}
+  assert rows(tmp_path / 'paired', paired)['no_overlap'].is_significant
+
+
+@pytest.mark.parametrize('other', [(0.2, 0.4), (0.3, 0.5), (0.3,)])
+def test_no_test_of_one_seed_or_of_equal_differences(other, tmp_path):
+  row = rows(tmp_path, {'base': (0.2, 0.4), 'no_overlap': other})['no_overlap']
+  assert (row.significance, row.is_significant) == ('', False)
+  assert sweep_results.cells(row)[4] == ''
+
+
+def test_a_difference_is_from_the_base_of_the_same_seed(tmp_path):
+  row = rows(tmp_path, {'base': (0.2, 0.4), 'no_overlap': (0.3,)})['no_overlap']
   assert math.isnan(row.deviation)
-  assert row.difference == pytest.approx(10)  # to the base of the same seed
   assert sweep_results.cells(row)[1:4] == ('1 of 2', '30.00', '+10.00')
+  row = rows(tmp_path / 'base', {'base': (0.2,), 'no_overlap': (0.3, 0.9)})['no_overlap']
+  assert sweep_results.cells(row)[1:4] == ('2', '60.00 ± 42.43', '+10.00')
 
 
 def test_the_table_in_markdown(tmp_path):
@@ -76,11 +80,11 @@ def test_the_table_in_markdown(tmp_path):
   lines = text.splitlines()
   assert lines[0] == '# A made-up sweep, digits'
   assert lines[5] == (
-    '| no_overlap | 2 | 31.50 ± 2.12 | +10.50 ± 2.55 | +0.4 |  | same sign | more than noise |'
-    ' pools apart |'
+    '| no_overlap | 2 | 31.50 ± 2.12 | +10.50 | +4.15 to +16.85 | +0.4 |  | same sign |'
+    ' significant (p < 0.05) | pools apart |'
   )
-  assert lines[6].endswith(r'| within noise | tanh \| <b>not</b> ReLU |')
-  assert 'Error of the last epoch, centre crop, on digits, validation images; 4 epochs;' in text
+  assert lines[6].endswith(r'| not significant | tanh \| <b>not</b> ReLU |')
+  assert 'Error of the last epoch, center crop, on digits, validation images; 4 epochs;' in text
   assert 'no_overlap, paper: top-1 +0.4, top-5 +0.3.' in text
   assert 'Not applying to this config: same.' in text
   assert f'--config.train.num_epochs={sweeps.EPOCHS}' in text
@@ -108,6 +112,8 @@ def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
   assert float(table['no_overlap']['top1_error']) == results.rows[1].top1
   assert table['no_overlap']['paper_difference_top5'] == '0.3'
   assert table['no_overlap']['source_difference'] == ''
+  assert float(table['no_overlap']['difference_low']) == results.rows[1].interval[0]
+  assert float(table['no_overlap']['p']) == results.rows[1].p
   assert table['base']['difference'] == ''
   assert table['tanh']['what'] == 'tanh | <b>not</b> ReLU'
 

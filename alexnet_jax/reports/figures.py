@@ -412,19 +412,20 @@ class Bar:
   """A bar of `differences`: numbers in percentage points, NaN where there is none.
 
   Attributes:
-    name: what stands beside it.
+    name: its label.
     difference: its length.
-    deviation: of the difference; drawn as a line.
-    paper, source: marks.
-    certain: whether it is more than noise; others are drawn pale.
+    low, high: ends of the difference's confidence interval, drawn as a line.
+    paper, source: reported differences, drawn as marks.
+    significant: whether the difference is; other bars are drawn pale.
   """
 
   name: str
   difference: float
-  deviation: float
+  low: float
+  high: float
   paper: float
   source: float
-  certain: bool
+  significant: bool
 
 
 def differences(bars: Sequence[Bar], title: str) -> Figure:
@@ -442,8 +443,8 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   axes = picture.add_subplot()
   places = np.arange(len(bars))
   values = np.array([bar.difference for bar in bars])
-  deviations = np.array([bar.deviation for bar in bars])
-  colors = ['0.45' if bar.certain else '0.85' for bar in bars]
+  intervals = np.array([[bar.difference - bar.low, bar.high - bar.difference] for bar in bars]).T
+  colors = ['0.45' if bar.significant else '0.85' for bar in bars]
   axes.barh(places, values, color=colors, edgecolor='0.45', height=0.7)
   # A symmetric logarithm where one variant fails altogether: the others stay readable.
   largest = np.nanmax(np.abs(values), initial=0.0)
@@ -451,10 +452,10 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
     axes.set_xscale('symlog', linthresh=5.0, linscale=2.0)
     axes.xaxis.set_major_formatter('{x:g}')
     axes.set_xticks([x for x in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(x) <= largest])
-  axes.errorbar(values, places, xerr=deviations, fmt='none', ecolor='black', capsize=2, lw=1)
+  axes.errorbar(values, places, xerr=intervals, fmt='none', ecolor='black', capsize=2, lw=1)
   handles: list[Any] = [
-    Patch(facecolor='0.45', edgecolor='0.45', label='more than noise'),
-    Patch(facecolor='0.85', edgecolor='0.45', label='within noise, or one seed'),
+    Patch(facecolor='0.45', edgecolor='0.45', label='significant (p < 0.05)'),
+    Patch(facecolor='0.85', edgecolor='0.45', label='not significant, or too few seeds'),
   ]
   # One above the other, for they often agree.
   for by, marker, color, above in (

@@ -106,17 +106,17 @@ def _pictures(results: Results) -> list[Picture]:
       figures.Bar(
         row.name,
         row.difference,
-        row.difference_deviation,
+        *row.interval,
         row.paper.top1 if row.paper else math.nan,
         row.source.top1 if row.source else math.nan,
-        row.noise == 'more than noise',
+        row.is_significant,
       )
       for row in rows
     ]
     pictures.append(
       Picture(
         'Differences to the base',
-        'Positive: more errors than the base. Lines are standard deviations over seeds.',
+        'Positive: more errors than the base. Lines are 95 % confidence intervals over seeds.',
         figures.save(figures.differences(bars, title), folder / 'differences'),
       )
     )
@@ -129,7 +129,7 @@ def _pictures(results: Results) -> list[Picture]:
     pictures.append(
       Picture(
         'Validation error',
-        'Black: the variant, a line for each seed; grey: the base.',
+        'Black: the variant, a line for each seed; gray: the base.',
         figures.save(figures.curves_beside_base(base, curves, title), folder / 'learning_curves'),
       )
     )
@@ -187,13 +187,13 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   )  # fmt: skip
 
 
-_UNITS = {by: f'{by}, points' for by in ('difference', 'paper', 'source')}
+_UNITS = {by: f'{by}, points' for by in ('difference', '95 % interval', 'paper', 'source')}
 
 
 def _row_cells(row: Row) -> tuple[str, str, list[str]]:
-  """A row's name, its sentence, and what is between them."""
-  name, *numbers, sentence = sweep_results.cells(row)
-  return name, sentence, [cell.replace('-', '\N{MINUS SIGN}') for cell in numbers]
+  """A row's name, its description, and the cells between them."""
+  name, *numbers, description = sweep_results.cells(row)
+  return name, description, [cell.replace('-', '\N{MINUS SIGN}') for cell in numbers]
 
 
 def _run_cells(run: RunResult) -> list[str]:
@@ -217,12 +217,10 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
     results: what `results.gather` returned.
     written: the files.
   """
-  kept = [i for i, name in enumerate(sweep_results.HEADINGS) if name != 'what it is']
-  rows = [sweep_results.cells(row) for row in results.rows]
   print_table(
     f'{results.path}: {results.title}',
-    [sweep_results.HEADINGS[i] for i in kept],
-    [[row[i] for i in kept] for row in rows],
+    sweep_results.HEADINGS[:-1],  # without the description
+    [sweep_results.cells(row)[:-1] for row in results.rows],
   )
   for note in sweep_results.notes(results):
     print(note)

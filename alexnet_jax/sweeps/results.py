@@ -1,8 +1,8 @@
-"""What a sweep found: its runs' errors gathered into a table, as Markdown and as CSV.
+"""The results of a sweep: its runs' errors gathered into a table, as Markdown and as CSV.
 
-All comes from sweep.json and from each run's config.json and metrics.jsonl, or from an archive of
-them, so that the same runs give the same table to the last digit, however often they were stopped
-on the way.
+Everything is computed from sweep.json and each run's config.json and metrics.jsonl, or from an
+archive of them, so the same runs give the same table to the last digit, however often they were
+interrupted.
 """
 
 import csv
@@ -24,7 +24,7 @@ from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.utils import config_fields, files, host
 from alexnet_jax.utils.errors import UserError, first_line
 
-NOISE_LEVEL = 0.05  # a difference is more than noise where chance would give it more rarely
+SIGNIFICANCE_LEVEL = 0.05  # of p; the intervals are of 1 less this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,23 +65,27 @@ class RunResult:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """The runs of a variant together. Errors and differences are in percent and percentage points.
+  """A variant's runs. Errors are in percent, differences in percentage points.
+
+  Runs are paired: a run's difference is its error less that of the base's run of the same seed and
+  length, which took the same images in the same order.
 
   Attributes:
-    name, sentence: the variant's.
+    name, description: the variant's.
     errors: top-1 error of each finished run.
-    top1, top5: their means; NaN where there is none.
+    top1, top5: mean errors; NaN without a finished run.
     deviation: standard deviation of the top-1 errors (n - 1); NaN below two.
-    difference, difference_top5: mean error less that of the base's runs of the same seeds and
-      length; NaN where there are none.
-    difference_deviation: of a run's difference: the root of both variances' sum.
-    paper, source: what they report.
-    noise: 'more than noise', 'within noise', or '' where there are too few runs to tell.
+    difference, difference_top5: mean differences of the runs; NaN without a pair.
+    difference_deviation: standard deviation of the top-1 differences (n - 1); NaN below two.
+    interval: 95 % confidence interval of the top-1 difference (Student's t); NaN where there are
+      fewer than two pairs, or where all differ by the same, which leaves nothing to estimate.
+    p: p value of the paired t test of no top-1 difference; NaN likewise.
+    paper, source: the differences that they report.
     states: of the runs that are not finished.
   """
 
   name: str
-  sentence: str
+  description: str
   errors: Sequence[float]
   top1: float
   top5: float
@@ -89,10 +93,23 @@ class Row:
   difference: float
   difference_top5: float
   difference_deviation: float
+  interval: tuple[float, float]
+  p: float
   paper: spec.Reported | None
   source: spec.Reported | None
-  noise: str
   states: Sequence[str]
+
+  @property
+  def is_significant(self) -> bool:
+    """Whether the paired t test rejects that there is no difference; False without a test."""
+    return self.p < SIGNIFICANCE_LEVEL
+
+  @property
+  def significance(self) -> str:
+    """'significant (p < 0.05)', 'not significant', or '' without a test."""
+    if math.isnan(self.p):
+      return ''
+    return f'significant (p < {SIGNIFICANCE_LEVEL})' if self.is_significant else 'not significant'
 
   def agrees(self, reported: spec.Reported | None) -> str:
     """Whether the difference has the sign of a reported one: 'same sign', 'other sign' or ''."""
@@ -141,13 +158,13 @@ def gather(path: str | os.PathLike[str]) -> Results:
       ' fails'
     )
   base = [run for run in runs if run.variant == spec.BASE]
-  rows = [_row(spec.BASE, 'the base', base, base)]
+  rows = [_row(spec.BASE, 'the base', base, ())]
   for variant in description['variants']:
     of_variant = [run for run in runs if run.variant == variant['name']]
     reported = {
       by: spec.Reported(**variant[by]) if variant[by] else None for by in ('paper', 'source')
     }
-    rows.append(_row(variant['name'], variant['sentence'], of_variant, base, **reported))
+    rows.append(_row(variant['name'], variant['description'], of_variant, base, **reported))
   return Results(path, description, runs, rows)
 
 
@@ -204,37 +221,47 @@ def _check_config(config: Mapping[str, Any], folder: Path) -> None:
 
 def _row(
   name: str,
-  sentence: str,
+  description: str,
   runs: Sequence[RunResult],
   base: Sequence[RunResult],
   paper: spec.Reported | None = None,
   source: spec.Reported | None = None,
 ) -> Row:
-  top1, top5 = _errors(runs, 'top1_error'), _errors(runs, 'top5_error')
-  is_base = runs is base
-  like = {(run.seed, run.length) for run in runs if run.final}
-  base = [run for run in base if (run.seed, run.length) in like]
-  base_top1, base_top5 = _errors(base, 'top1_error'), _errors(base, 'top5_error')
-  variance = _deviation(top1) ** 2 + _deviation(base_top1) ** 2
+  finals = [run.final for run in runs if run.final]
+  top1 = [100 * final['top1_error'] for final in finals]
+  of_base = {(run.seed, run.length): run.final for run in base if run.final}
+  pairs = [
+    (run.final, of_base[run.seed, run.length])
+    for run in runs
+    if run.final and (run.seed, run.length) in of_base
+  ]
+  differences, differences_top5 = (
+    # Rounded, so that equal differences of fractions are equal.
+    [round(100 * (final[field] - base_final[field]), 9) for final, base_final in pairs]
+    for field in ('top1_error', 'top5_error')
+  )
+  interval, p = (math.nan, math.nan), math.nan
+  if len(set(differences)) > 1:
+    test = stats.ttest_1samp(differences, 0)
+    low, high = test.confidence_interval(1 - SIGNIFICANCE_LEVEL)
+    # Rounded to what versions of SciPy agree on.
+    interval, p = (round(float(low), 6), round(float(high), 6)), float(f'{test.pvalue:.6g}')
   return Row(
     name=name,
-    sentence=sentence,
+    description=description,
     errors=top1,
     top1=_mean(top1),
-    top5=_mean(top5),
+    top5=_mean([100 * final['top5_error'] for final in finals]),
     deviation=_deviation(top1),
-    difference=math.nan if is_base else _mean(top1) - _mean(base_top1),
-    difference_top5=math.nan if is_base else _mean(top5) - _mean(base_top5),
-    difference_deviation=math.nan if is_base else math.sqrt(variance),
+    difference=_mean(differences),
+    difference_top5=_mean(differences_top5),
+    difference_deviation=_deviation(differences),
+    interval=interval,
+    p=p,
     paper=paper,
     source=source,
-    noise='' if is_base else _noise(top1, base_top1),
     states=[run.state for run in runs if run.final is None],
   )
-
-
-def _errors(runs: Sequence[RunResult], field: str) -> list[float]:
-  return [100 * run.final[field] for run in runs if run.final]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -245,20 +272,9 @@ def _deviation(values: Sequence[float]) -> float:
   return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
-def _noise(errors: Sequence[float], base: Sequence[float]) -> str:
-  """Welch's test of two means, on the runs' errors."""
-  if min(len(errors), len(base)) < 2:
-    return ''
-  of_each = [(_mean(some), _deviation(some), len(some)) for some in (errors, base)]
-  if not any(deviation for _, deviation, _ in of_each):  # without any spread there is no test
-    return 'within noise' if errors[0] == base[0] else 'more than noise'
-  (mean, deviation, count), of_base = of_each
-  chance = stats.ttest_ind_from_stats(mean, deviation, count, *of_base, equal_var=False).pvalue
-  return 'more than noise' if chance < NOISE_LEVEL else 'within noise'
-
-
 HEADINGS = (
-  'variant', 'runs', 'top-1 error, %', 'difference', 'paper', 'source', 'sign', 'noise', 'what it is'
+  'variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', 'paper', 'source', 'sign',
+  'significance', 'description',
 )  # fmt: skip
 
 
@@ -269,29 +285,30 @@ def cells(row: Row) -> tuple[str, ...]:
     row.name,
     f'{len(row.errors)}' + (f' of {len(row.errors) + len(row.states)}' if row.states else ''),
     number(row.top1, row.deviation),
-    number(row.difference, row.difference_deviation, '+'),
+    '' if math.isnan(row.difference) else f'{row.difference:+.2f}',
+    '' if math.isnan(row.p) else '{:+.2f} to {:+.2f}'.format(*row.interval),
     reported(row.paper),
     reported(row.source),
     agreement,
-    row.noise,
-    row.sentence,
+    row.significance,
+    row.description,
   )
 
 
-def number(value: float, deviation: float = math.nan, sign: str = '') -> str:
-  """As '12.34 ± 0.56'; '' for NaN."""
+def number(value: float, deviation: float = math.nan) -> str:
+  """Formats a value as '12.34 ± 0.56'; '' for NaN."""
   if math.isnan(value):
     return ''
-  return f'{value:{sign}.2f}' + ('' if math.isnan(deviation) else f' ± {deviation:.2f}')
+  return f'{value:.2f}' + ('' if math.isnan(deviation) else f' ± {deviation:.2f}')
 
 
 def reported(difference: spec.Reported | None) -> str:
-  """As 'about +1.4'; '' for None."""
+  """Formats a reported difference as 'about +1.4'; '' for None."""
   return '' if difference is None else f'{difference.roughly} {difference.top1:+.4g}'.strip()
 
 
 def notes(results: Results) -> list[str]:
-  """What must stand below the table."""
+  """The notes below the table: the runs' conditions, the statistics, what is reported or missing."""
   description = results.description
   of_config = next(run.config for run in results.runs if run.config)
   data = of_config['data']
@@ -301,14 +318,14 @@ def notes(results: Results) -> list[str]:
     for steps, epochs in sorted(lengths, key=lambda length: (length[0] or 0, length[1]))
   )
   written = [
-    f'Error of the last epoch, centre crop, on {data["name"]}, {data["validation_split"]} images;'
+    f'Error of the last epoch, center crop, on {data["name"]}, {data["validation_split"]} images;'
     f' {length}; seeds {", ".join(map(str, description["seeds"]))};'
     f' {description["config"]}'
     + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())
     + '.',
-    'Differences are of the error to the base at the same length and seeds, in percentage points: positive where the variant is'
-    ' worse. ± is the standard deviation over seeds, of a difference the root of both variances.'
-    f" More than noise: Welch's test, p < {NOISE_LEVEL}.",
+    "Differences are from the base's run of the same seed and length, which took the same images in"
+    ' the same order, in percentage points: positive where the variant is worse. ± is the standard'
+    ' deviation over seeds. Intervals and significance are by the paired t test over seeds.',
   ]
   for row in results.rows:
     for by, difference in (('paper', row.paper), ('source', row.source)):
@@ -327,7 +344,7 @@ def notes(results: Results) -> list[str]:
 def markdown(results: Results) -> str:
   """The table as results.md has it."""
   lines = [f'# {results.title}', '']
-  lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 5 + '---|' * 3]
+  lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|' * 3]
   lines += [_markdown_row(cells(row)) for row in results.rows]
   lines += ['', *(f'{note}\n' for note in notes(results))]
   return '\n'.join(lines)
@@ -349,13 +366,16 @@ def table_csv(results: Results) -> str:
       'top5_error': row.top5,
       'difference': row.difference,
       'difference_deviation': row.difference_deviation,
+      'difference_low': row.interval[0],
+      'difference_high': row.interval[1],
+      'p': row.p,
       'difference_top5': row.difference_top5,
     }
     for by, difference in (('paper', row.paper), ('source', row.source)):
       fields[f'{by}_difference'] = difference and difference.top1
       fields[f'{by}_difference_top5'] = difference and difference.top5
       fields[f'{by}_sign'] = row.agrees(difference)
-    rows.append({**fields, 'noise': row.noise, 'what': row.sentence})
+    rows.append({**fields, 'noise': row.significance, 'what': row.description})
   return _csv(rows)
 
 

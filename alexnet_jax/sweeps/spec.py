@@ -54,14 +54,14 @@ class Variant:
   Attributes:
     name: of its folder and its row: letters, digits and _ . + - =.
     overrides: values by field, as {'model.pool.window': 2}; of the fields' own types.
-    sentence: what it is.
+    description: what it is, in a few words.
     paper: the difference that the paper reports, if it does.
     source: the difference that the logs of the 2012 source show, if there are any.
   """
 
   name: str
   overrides: Mapping[str, Any]
-  sentence: str
+  description: str
   paper: Reported | None = None
   source: Reported | None = None
 
@@ -369,8 +369,11 @@ def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   content = files.read(file)
   try:
     description: dict[str, Any] = files.parse_json(content)
+    for variant in description['variants']:
+      if 'sentence' in variant:  # the field's name until November 2026
+        variant['description'] = variant.pop('sentence')
     _check_written(description)
-  except (ValueError, KeyError, TypeError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       f'{file} is not the description of a sweep ({first_line(error)}); run the sweep again'
     ) from error
@@ -400,7 +403,7 @@ def _check_written(description: Mapping[str, Any]) -> None:
   all_of_kind(description['seeds'], int)
   all_of_kind(description['not_applying'], str)
   for variant in description['variants']:
-    of_kinds(variant, {'name': str, 'sentence': str, 'overrides': dict})
+    of_kinds(variant, {'name': str, 'description': str, 'overrides': dict})
     for by in ('paper', 'source'):
       of_kinds(variant, {by: dict | None})
       if reported := variant[by]:

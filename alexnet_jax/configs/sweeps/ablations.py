@@ -27,14 +27,14 @@ def _norms(config: ConfigDict) -> list[Variant]:
     Variant(
       'no_response_norm',
       none,
-      'no response normalisation (3.3)',
+      'no response normalization (3.3)',
       paper=Reported(1.4, 1.2, where='ImageNet'),
       source=Reported(1.37, 1.15, where='ILSVRC-2012 validation'),
     ),
     Variant(
       'within_channel_norm',
       {**none, 'model.within_norm.layers': normed},
-      'normalisation within each map, not across neighbouring ones',
+      'normalization within each map, not across neighbouring ones',
     ),
   ]
   if model.num_columns > 1 and model.response_norm.layers:
@@ -42,7 +42,7 @@ def _norms(config: ConfigDict) -> list[Variant]:
       Variant(
         'norm_over_all_channels',
         {'model.response_norm.over': 'all_channels'},
-        "normalisation across both columns' maps, as Caffe does",
+        "normalization across both columns' maps, as Caffe does",
       )
     )
   return variants

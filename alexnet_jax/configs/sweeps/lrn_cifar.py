@@ -1,4 +1,4 @@
-"""Section 3.3's other figure: response normalisation on CIFAR-10, 13 % error without and 11 % with.
+"""Section 3.3's other figure: response normalization on CIFAR-10, 13 % error without and 11 % with.
 
 The base is the source's net of 13 % (configs/cifar10_13pct.py). Its net of 11 %
 (configs/cifar10_11pct.py) differs in more than the norms, so both are here: the norms alone, and all
@@ -26,9 +26,9 @@ def get_sweep(config: ConfigDict) -> Sweep:
   more = ('model.conv3.features', 'optimizer.decay_multipliers.fc8')
   norms_alone = {field: value for field, value in changes.items() if field not in more}
   return Sweep(
-    'Response normalisation on CIFAR-10',
+    'Response normalization on CIFAR-10',
     [
-      Variant('response_norm', norms_alone, 'response normalisation, else the same', paper=_PAPER),
+      Variant('response_norm', norms_alone, 'response normalization, else the same', paper=_PAPER),
       Variant(
         'response_norm_and_wider_conv3',
         changes,

@@ -1,6 +1,6 @@
 """Figure 1 of the paper: how much sooner ReLU than tanh reaches 25 % training error.
 
-Section 3.1: a four-layer convolutional network on CIFAR-10, without regularisation, each activation
+Section 3.1: a four-layer convolutional network on CIFAR-10, without regularization, each activation
 at the learning rate with which it is fastest; the paper says six times. Rates are tried for two epochs
 each, tanh's four fastest for six, for its order still changes; the one that gets on best goes on. They
 are multiples of the config's own rate, and were found with configs/cifar10.py: another net needs
