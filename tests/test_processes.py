@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.parallel import multihost
+from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.utils import host
 from alexnet_jax.utils.errors import UserError
 
@@ -123,7 +123,7 @@ class Coordinator:
 @pytest.fixture
 def coordinator(monkeypatch):
   state = type('State', (), {'client': Coordinator(), 'process_id': 1})
-  monkeypatch.setattr(multihost.distributed, 'global_state', state)
+  monkeypatch.setattr(compat.distributed, 'global_state', state)
   return state.client
 
 

@@ -1,15 +1,53 @@
-"""Where versions of JAX from 0.7.2 on differ: one name for what some have under another, or not."""
+"""What JAX offers under no public name, or under different names in versions from 0.7.2 on."""
 
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 from jax import lax
 
+# The only import of a private module. `jax.distributed` starts and ends a coordinator, but has no
+# public name for its key-value store (`coordinator`); and `jax.process_count` and
+# `jax.process_index` start a backend, before which devices are emulated (`num_processes`), and
+# which a process that failed early does not have (`process_id`).
+from jax._src import distributed
+
+
+class KeyValueStore(Protocol):
+  """The key-value store of JAX's coordinator, shared by all processes of a run."""
+
+  def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None:
+    """Stores a value; raises JaxRuntimeError if the key has one and may not be overwritten."""
+
+  def key_value_try_get(self, key: str) -> str:
+    """Returns a key's value; raises JaxRuntimeError if there is none."""
+
+
+def coordinator() -> KeyValueStore | None:
+  """Returns the store of the coordinator that this process has joined; None without one."""
+  client: KeyValueStore | None = distributed.global_state.client
+  return client
+
+
+def num_processes() -> int:
+  """Returns the number of processes of this run, without starting a backend."""
+  return distributed.global_state.num_processes or 1
+
+
+def process_id() -> int:
+  """Returns this process's number, from 0, without starting a backend."""
+  return distributed.global_state.process_id
+
 
 def varying(x: jax.Array, axis: str) -> jax.Array:
-  """Within `jax.shard_map`, x as each device's own along an axis; gradients are summed over it."""
+  """Within `jax.shard_map`, marks x as different on each device of an axis; gradients are summed.
+
+  Args:
+    x: the array.
+    axis: the mesh's axis.
+  """
   # JAX 0.7 has pvary alone; 0.8 brought pcast, and deprecated pvary.
   if hasattr(lax, 'pcast'):
     return lax.pcast(x, axis, to='varying')
@@ -18,11 +56,11 @@ def varying(x: jax.Array, axis: str) -> jax.Array:
 
 @contextlib.contextmanager
 def without_preemption_service() -> Iterator[None]:
-  """Within it `jax.distributed.initialize` leaves SIGTERM, which it would take, to the program."""
+  """Within it `jax.distributed.initialize` leaves SIGTERM, which it would handle, to the program."""
   if hasattr(jax.config, 'jax_enable_preemption_service'):
     jax.config.update('jax_enable_preemption_service', False)
     yield
-  else:  # JAX 0.7 always takes it: what there was is put back, and the service never hears of one.
+  else:  # JAX 0.7 always handles it: the previous handler is restored.
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from alexnet_jax.parallel import compat
 from alexnet_jax.utils.errors import UserError
 
 DATA, COLUMN = 'data', 'column'
@@ -47,7 +47,7 @@ def emulate_cpu_devices(
     or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined, unused-ignore]
   ):
     return
-  num_processes = distributed.global_state.num_processes or 1
+  num_processes = compat.num_processes()
   columns = num_columns if column_devices == 'auto' else int(column_devices)
   pairs = num_processes if data_devices == 'auto' else int(data_devices)
   with contextlib.suppress(RuntimeError):  # a backend is running already

@@ -11,10 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import jax
-from jax._src import distributed
 
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import host
@@ -75,7 +74,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       '' if coordinator else '\nGive each of them the address of the first: --coordinator=HOST:PORT'
     )
     raise UserError(f'cannot join the other processes: {first_line(error)}{hint}') from error
-  return int(distributed.global_state.num_processes or 1)
+  return compat.num_processes()
 
 
 def is_first() -> bool:
@@ -95,7 +94,7 @@ def first_alone(work: Callable[[], T], what: str) -> T | None:
   Returns:
     What the work returns; None in the others.
   """
-  client = distributed.global_state.client
+  client = compat.coordinator()
   if client is None:
     return work()
   done = f'alexnet_jax/done/{next(_turns)}'
@@ -120,10 +119,10 @@ def first_then_others(work: Callable[[], T], what: str) -> T:
   return cast(T, result) if is_first() else work()
 
 
-def _said(client: Any, key: str) -> str | None:
+def _said(client: compat.KeyValueStore, key: str) -> str | None:
   """What the coordinator keeps under a key; None for nothing."""
   try:
-    return str(client.key_value_try_get(key))
+    return client.key_value_try_get(key)
   except jax.errors.JaxRuntimeError:  # not found
     return None
 
@@ -138,7 +137,7 @@ def agreed_stop(step: int, signum: int | None) -> int | None:
     step: steps done; each process asks after each.
     signum: the signal that has come to this process, if one has.
   """
-  client = distributed.global_state.client
+  client = compat.coordinator()
   if client is None:
     return signum
   if signum is not None:
@@ -156,18 +155,18 @@ def fail(message: str, code: int) -> int:
   Alone, it returns the code for the process to end with. Of several, the first that fails prints
   and all end at once: what they would wait for does not come.
   """
-  client = distributed.global_state.client
+  client = compat.coordinator()
   if client is None:
     print(message, file=sys.stderr)
     return code
   try:
     client.key_value_set(_FAILED, str(code))
-    print(f'{message} (process {distributed.global_state.process_id})', file=sys.stderr)
+    print(f'{message} (process {compat.process_id()})', file=sys.stderr)
   except jax.errors.JaxRuntimeError:  # another was first
     code = int(_said(client, _FAILED) or code)
   sys.stdout.flush()
   sys.stderr.flush()
-  if distributed.global_state.process_id == 0:
+  if compat.process_id() == 0:
     time.sleep(2)  # the others ask here whether another was first
   os._exit(code)
 
@@ -179,7 +178,7 @@ def watched() -> Iterator[None]:
   That is seen at once where a connection breaks, and after HEARTBEAT_SECONDS where a process or
   its host hangs.
   """
-  client = distributed.global_state.client
+  client = compat.coordinator()
   if client is None:
     yield
     return
@@ -195,9 +194,9 @@ def watched() -> Iterator[None]:
     watcher.join()
 
 
-def _watch(client: Any, ended: threading.Event) -> None:
+def _watch(client: compat.KeyValueStore, ended: threading.Event) -> None:
   """Says every two seconds that this process is alive, and looks whether the others do."""
-  this, count = distributed.global_state.process_id, distributed.global_state.num_processes
+  this, count = compat.process_id(), compat.num_processes()
   seen: dict[int, tuple[str | None, float]] = {
     other: (None, 0.0) for other in range(count) if other != this
   }
