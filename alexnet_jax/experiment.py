@@ -1,18 +1,15 @@
 """From a whole config to its parts: network, mesh, update rule, data."""
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
-from alexnet_jax.data import augment, dataset, images, prepare, sources, statistics, tfds_reader
+from alexnet_jax.data import augment, dataset, datasets, images
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -289,140 +286,36 @@ def describe_learning_rate(config: ConfigDict) -> str:
   )
 
 
-def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, Any]:
-  """Finds the data set, or prepares it, saying so.
+def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, datasets.DataSet]:
+  """Opens the data set, which is prepared first where that is needed.
 
   Args:
     config: the config.
     display: for lines and bars.
 
   Returns:
-    The config, its model.num_classes as many as there are where it was left open; and a tfds
-    builder, None for digits.
+    The config, with model.num_classes set to the data set's number where it was None; and the
+    data set.
 
   Raises:
-    UserError: the data are not there, cannot be prepared, or do not have the network's classes.
+    UserError: the data do not exist, cannot be prepared, or have another number of classes.
   """
-  builder = _builder(config, display)
-  names = dataset.DIGITS if builder is None else tfds_reader.class_names(builder)
-  if config.model.num_classes is None:
-    config = config.copy_and_resolve_references()
-    config.model.num_classes = len(names)
-  _check_classes(config, names)
-  return config, builder
-
-
-def _check_classes(config: ConfigDict, names: Sequence[str]) -> None:
-  if config.model.num_classes not in (None, len(names)):
-    raise UserError(
-      f'{config.data.name} has {len(names)} classes but model.num_classes is'
-      f' {config.model.num_classes}; set --config.model.num_classes={len(names)}'
-    )
-
-
-def _check_splits(config: ConfigDict, source: sources.Source) -> None:
-  """Raises UserError where a split that is asked for, or is a part of one, is not there."""
-  for field in ('train_split', 'validation_split'):
-    for part in config.data[field].split('+'):
-      if part.split('[')[0].strip() not in (*source.splits, 'all'):  # tfds has 'all'
-        raise UserError(
-          f'data.{field} is {config.data[field]!r}, but {source.name} has only'
-          f' {", ".join(map(repr, source.splits))}; parts of one are train[:90%], train[90%:]'
-        )
-
-
-def _builder(config: ConfigDict, display: Display) -> Any:
-  """A builder of the data, shrunk if need be; None for digits."""
   data = config.data
-  if data.name == 'digits':
-    return None
-  data_dir = os.path.expanduser(data.data_dir) if data.data_dir else None
-  prepared_dir = Path(data.prepared_dir or tfds_reader.default_data_dir()).expanduser()
-  source: sources.Source
-  if data.name == 'folder':
-    if not data_dir:
-      raise UserError('which folder of images? Give it with --config.data.data_dir=PATH')
-    source = sources.open_folder(data_dir, data.validation_fraction)
-  else:
-    builder = tfds_reader.open_builder(data.name, data_dir)
-    name, where = tfds_reader.plain_name(builder), Path(data_dir or tfds_reader.default_data_dir())
-    if (
-      name == 'imagenet2012'
-      and not builder.is_prepared()
-      and (tars := sources.find_imagenet_tars(where))
-    ):
-      source = sources.open_imagenet_tars(tars)
-    else:
-      if not builder.is_prepared():
-        if directory := prepare.find(prepared_dir, name, data.image_size):
-          return _open_prepared(config, directory)  # the originals are gone, and are not needed
-        if name == 'imagenet2012':
-          raise UserError(sources.imagenet_instructions(where))
-        display.line(
-          f'{name} is not in {where} yet: tfds downloads and prepares it there, which takes internet'
-        )
-        tfds_reader.let_tfds_prepare(builder)
-      if not tfds_reader.needs_shrinking(builder, data.image_size):
-        return builder
-      source = tfds_reader.TfdsSource(builder)
-    if name == 'imagenet2012':
-      sources.check_synsets(source.class_names)
-
-  _check_classes(config, source.class_names)  # before what may take hours
-  _check_splits(config, source)
-  directory = prepare.prepare(
-    source,
-    prepared_dir,
+  data_set = datasets.open_data_set(
+    data.name,
+    data_dir=data.data_dir,
+    prepared_dir=data.prepared_dir,
     image_size=data.image_size,
+    memory_megabytes=data.memory_megabytes,
     encoding=data.encoding,
-    statistics_of=data.train_split.split('[')[0],
+    train_split=data.train_split,
+    validation_split=data.validation_split,
+    validation_fraction=data.validation_fraction,
     unreadable_limit=data.unreadable_limit,
+    num_classes=config.model.num_classes,
     display=display,
   )
-  found = prepare.read_metadata(directory)['splits']
-  if found != source.splits:
-    raise UserError(
-      f'{directory} was made of other images ({_counts(found)}) than those that are there now'
-      f' ({_counts(source.splits)}); remove it, or choose another folder with data.prepared_dir'
-    )
-  return _open_prepared(config, directory)
-
-
-def _counts(splits: Mapping[str, int]) -> str:
-  return ', '.join(f'{name} {count:,}' for name, count in splits.items())
-
-
-def _open_prepared(config: ConfigDict, directory: Path) -> Any:
-  found = prepare.read_metadata(directory)['encoding']
-  if config.data.encoding not in ('auto', found):
-    raise UserError(
-      f'{directory} holds {found} images, but data.encoding is {config.data.encoding!r}; remove'
-      ' it, or choose another folder with data.prepared_dir'
-    )
-  return tfds_reader.open_directory(directory)
-
-
-def load_split(config: ConfigDict, builder: Any, split: str) -> dataset.Split:
-  """A split of the data that `open_data` opened; raises UserError where there is none such."""
-  if builder is not None:
-    return dataset.open_split(builder, split, config.data.image_size, config.data.memory_megabytes)
-  held = dataset.digits(split)
-  if config.data.image_size != held.image_size:
-    raise UserError(
-      f'digits are 8x8 pixels; set data.image_size to 8, not {config.data.image_size}'
-    )
-  return held
-
-
-def stored_statistics(config: ConfigDict, builder: Any) -> dict[str, np.ndarray] | None:
-  """The statistics of the training split, if the preparation has left them.
-
-  Raises:
-    UserError: they cannot be read, or are of another resolution.
-  """
-  path = None if builder is None else Path(builder.data_path) / statistics.FILE_NAME
-  if path is None or not path.exists():
-    return None
-  if prepare.read_metadata(path.parent)['statistics_of'] != config.data.train_split:
-    return None  # a part of the split has its own
-  return statistics.load(path, config.data.image_size)
+  if config.model.num_classes is None:
+    config = config.copy_and_resolve_references()
+    config.model.num_classes = len(data_set.class_names)
+  return config, data_set

@@ -281,8 +281,10 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   config.train.log_every_steps = options.train_steps
   experiment.check(config)
   mesh = experiment.make_mesh(config)
+  megabytes = config.data.memory_megabytes
   builder = tfds_reader.open_directory(directory)
-  net, split = experiment.make_network(config), experiment.load_split(config, builder, 'train')
+  split = dataset.open_split(builder, 'train', config.data.image_size, megabytes)
+  net = experiment.make_network(config)
   if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:
     raise UserError(f'{steps} steps are more than an epoch; set --images={steps * batch_size}')
   tx, seed = experiment.make_optimizer(config, net), config.train.seed

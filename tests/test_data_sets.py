@@ -115,12 +115,11 @@ def config_of(base, tmp_path, **fields):
 def open_splits(config):
   """The config, its data opened, and the training and validation split."""
   experiment.check(config)
-  config, builder = experiment.open_data(config, Lines())
+  config, data_set = experiment.open_data(config, Lines())
   splits = [
-    experiment.load_split(config, builder, config.data[field])
-    for field in ('train_split', 'validation_split')
+    data_set.load_split(config.data[field]) for field in ('train_split', 'validation_split')
   ]
-  return config, builder, *splits
+  return config, data_set, *splits
 
 
 def colors(split):
@@ -147,7 +146,7 @@ def test_places_trains_on_the_images_as_they_are_stored(tmp_path):
 @pytest.mark.parametrize('name', ['imagenette/full-size-v2', 'imagenette/320px-v2'])
 def test_imagenette_is_shrunk_with_its_mean_image(tmp_path, name):
   store(tmp_path / 'data', name, {'train': range(10), 'validation': range(3)})
-  config, builder, training, validation = open_splits(
+  config, data_set, training, validation = open_splits(
     config_of(imagenette, tmp_path, **{'data.name': name})
   )
   [directory] = (tmp_path / 'prepared').iterdir()
@@ -155,13 +154,13 @@ def test_imagenette_is_shrunk_with_its_mean_image(tmp_path, name):
   assert (training.num_examples, validation.num_examples) == (10, 3)
   assert training.image_size == 256
   assert list(training.class_names[:2]) == ['n01440764', 'n02102040']
-  mean_image = experiment.stored_statistics(config, builder)['mean_image']
+  mean_image = data_set.stored_statistics('train')['mean_image']
   np.testing.assert_array_equal(mean_image, dataset.statistics(training)['mean_image'])
 
 
 def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(tmp_path):
   store(tmp_path / 'data', 'tf_flowers', {'train': [0, 1, 2, 3, 4] * 6})
-  config, builder, training, validation = open_splits(config_of(flowers, tmp_path))
+  config, data_set, training, validation = open_splits(config_of(flowers, tmp_path))
   assert (training.num_examples, validation.num_examples) == (27, 3)
   of_training, held_out = colors(training), colors(validation)
   assert len({*of_training, *held_out}) == 30
@@ -171,7 +170,7 @@ def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
   whole = dataset.statistics(training)['mean_image'].mean(axis=(0, 1))
   np.testing.assert_allclose(mean_color, whole, rtol=1e-5)
-  together = experiment.load_split(config, builder, 'train')
+  together = data_set.load_split('train')
   assert np.abs(dataset.statistics(together)['mean_image'].mean(axis=(0, 1)) - whole).max() > 0.1
 
 
@@ -180,10 +179,10 @@ def test_labels_that_are_not_public_are_refused(tmp_path):
   store(tmp_path / 'data', 'places365_small', labels, height=256, width=256)
   for megabytes in (1, 512):  # read as it is used, and into memory
     config = config_of(places365_small, tmp_path, **{'data.memory_megabytes': megabytes})
-    config, builder = experiment.open_data(config, Lines())
+    config, data_set = experiment.open_data(config, Lines())
 
-    def read_all(config=config, builder=builder):
-      return colors(experiment.load_split(config, builder, 'test'))
+    def read_all(data_set=data_set):
+      return colors(data_set.load_split('test'))
 
     assert "places365_small/2.1.0 has no labels of its split 'test'" in refusal(read_all)
 
@@ -191,8 +190,8 @@ def test_labels_that_are_not_public_are_refused(tmp_path):
 def test_images_without_labels_count_for_no_class_when_they_are_shrunk(tmp_path):
   labels = {'train': range(10), 'validation': [-1, -1]}
   store(tmp_path / 'data', 'imagenette/full-size-v2', labels)
-  _, builder = experiment.open_data(config_of(imagenette, tmp_path), Lines())
-  counts = prepare.read_metadata(builder.data_path)['images_per_class']
+  _, data_set = experiment.open_data(config_of(imagenette, tmp_path), Lines())
+  counts = prepare.read_metadata(data_set.directory)['images_per_class']
   assert counts == {'train': [1] * 10, 'validation': [0] * 10}
 
 

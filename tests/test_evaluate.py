@@ -500,8 +500,8 @@ def open_shared(config, **changes):
   config.data.data_dir = str(SHARED_DATA)
   config.update_from_flattened_dict(changes)
   with Display() as display:
-    config, builder = experiment.open_data(config, display)
-  return config, experiment.load_split(config, builder, config.data.validation_split)
+    config, data_set = experiment.open_data(config, display)
+  return config, data_set.load_split(config.data.validation_split)
 
 
 @pytest.mark.slow

@@ -779,8 +779,8 @@ def test_a_wrong_number_of_classes_is_told_before_anything_is_prepared(tmp_path)
 def test_another_encoding_is_refused(png, prepared_config):
   for encoding in ('auto', 'png'):
     prepared_config.data.encoding = encoding
-    config, builder = open_data(prepared_config)
-    assert (Path(builder.data_path), config.model.num_classes) == (png, 3)
+    config, data_set = open_data(prepared_config)
+    assert (data_set.directory, config.model.num_classes) == (png, 3)
   prepared_config.data.encoding = 'jpeg'
   message = refusal(open_data, prepared_config)
   assert f"{png} holds png images, but data.encoding is 'jpeg'" in message
@@ -788,28 +788,27 @@ def test_another_encoding_is_refused(png, prepared_config):
 
 
 def test_statistics_of_another_resolution(png, prepared_config, tmp_path):
-  config, builder = open_data(prepared_config)
-  assert experiment.stored_statistics(config, builder)['mean_image'].shape == (SIZE, SIZE, 3)
+  config, data_set = open_data(prepared_config)
+  assert data_set.stored_statistics('train')['mean_image'].shape == (SIZE, SIZE, 3)
   place = tmp_path / png.parent.name / png.name
   shutil.copytree(png, place)
   config.data.prepared_dir = str(tmp_path)
   sums = statistics.Sums.zero(5)
   sums.add(np.zeros((5, 5, 3), np.uint8))
   statistics.save(place / statistics.FILE_NAME, sums.compute())
-  config, builder = open_data(config)
-  message = refusal(experiment.stored_statistics, config, builder)
+  config, data_set = open_data(config)
+  message = refusal(data_set.stored_statistics, 'train')
   assert str(place / statistics.FILE_NAME) in message
   assert f'5 x 5 pixels, but data.image_size is {SIZE}' in message
   (place / statistics.FILE_NAME).write_bytes(b'x')
-  message = refusal(experiment.stored_statistics, config, builder)
+  message = refusal(data_set.stored_statistics, 'train')
   assert f'{place / statistics.FILE_NAME} cannot be read' in message
 
 
 def test_statistics_are_of_the_whole_training_split_alone(prepared_config):
-  config, builder = open_data(prepared_config)
+  config, data_set = open_data(prepared_config)
   for split in ('train[:50%]', 'validation', 'train+validation'):
-    config.data.train_split = split
-    assert experiment.stored_statistics(config, builder) is None
+    assert data_set.stored_statistics(split) is None
 
 
 def test_a_data_set_of_other_images_is_refused(png, prepared_config, tmp_path):
@@ -881,9 +880,9 @@ def test_imagenet_is_prepared_from_its_tars(tmp_path, monkeypatch):
   fields = {'data.image_size': SIZE, 'model.num_classes': 3}
   config = config_of(tmp_path / 'in', tmp_path, imagenet, **fields)
   display = Lines()
-  _, builder = open_data(config, display)
+  _, data_set = open_data(config, display)
   directory = tmp_path / 'prepared' / f'imagenet2012_{SIZE}' / '5.1.0'
-  assert Path(builder.data_path) == directory
+  assert data_set.directory == directory
   assert display.lines[0].startswith(f'preparing imagenet2012_{SIZE} once, in {directory.parent}')
   labels = {name: SYNSETS.index(name[:3]) for files in of_synset.values() for name in files}
   held_out_labels = dict(zip(held_out, map(SYNSETS.index, VALIDATION), strict=True))
@@ -897,12 +896,12 @@ def test_imagenet_is_prepared_from_its_tars(tmp_path, monkeypatch):
     for name, (encoded, _) in rows.items():
       square = images.fit_square(images.decode(data[name]), SIZE)
       np.testing.assert_array_equal(decoded(encoded), square)
-  assert list(tfds_reader.class_names(builder)) == list(SYNSETS)
+  assert list(data_set.class_names) == list(SYNSETS)
   # It is found again without the tars.
   for archive in archives:
     (tmp_path / 'in' / archive.file_name).unlink()
   display = Lines()
-  assert Path(open_data(config, display)[1].data_path) == directory
+  assert open_data(config, display)[1].directory == directory
   assert display.lines == []
 
 
@@ -934,10 +933,10 @@ def test_a_tfds_data_set_of_many_sizes_is_shrunk(tmp_path, interrupted, monkeypa
   interrupted(22, open_data, config)
   converted.clear()
   display = Lines()
-  _, builder = open_data(config, display)
+  _, data_set = open_data(config, display)
   assert len(converted) == 6
   directory = tmp_path / 'prepared' / f'pictures_{SIZE}' / '1.0.0'
-  assert Path(builder.data_path) == directory
+  assert data_set.directory == directory
   assert display.lines[0].startswith(f'preparing pictures_{SIZE} once, in {directory.parent}')
   for split, of_split in pictures.items():
     rows = stored(directory, split).values()
@@ -949,9 +948,8 @@ def test_a_tfds_data_set_of_many_sizes_is_shrunk(tmp_path, interrupted, monkeypa
   assert (metadata['source']['kind'], metadata['source']['name']) == ('tfds', 'pictures/1.0.0')
   assert metadata['class_names'] == list(map(str, range(26)))
   assert metadata['statistics_of'] == 'train'
-  assert experiment.stored_statistics(config, builder) is None
-  config.data.train_split = 'train'
-  assert experiment.stored_statistics(config, builder) is not None
+  assert data_set.stored_statistics('train[:90%]') is None
+  assert data_set.stored_statistics('train') is not None
 
 
 @pytest.mark.parametrize('image_size', [32, 40])
@@ -960,9 +958,9 @@ def test_small_squares_need_no_preparation(tmp_path, image_size):
   fields = {'data.name': 'tiles', 'data.image_size': image_size, 'model.num_classes': 26}
   config = config_of(tmp_path / 'in', tmp_path, imagenet, **fields)
   display = Lines()
-  _, builder = open_data(config, display)
-  assert Path(builder.data_path) == tmp_path / 'in' / 'tiles' / '1.0.0'
-  assert experiment.stored_statistics(config, builder) is None
+  _, data_set = open_data(config, display)
+  assert data_set.directory == tmp_path / 'in' / 'tiles' / '1.0.0'
+  assert data_set.stored_statistics(config.data.train_split) is None
   assert display.lines == []
   assert list(tmp_path.iterdir()) == [tmp_path / 'in']
 

@@ -355,8 +355,8 @@ from alexnet_jax import experiment
 from alexnet_jax.utils import display, errors
 from configs import digits
 config = digits.get_config()
-config, builder = experiment.open_data(config, display.Display())
-assert experiment.load_split(config, builder, 'train').num_examples == 1438
+config, data_set = experiment.open_data(config, display.Display())
+assert data_set.load_split('train').num_examples == 1438
 assert [name for name in sys.modules if name.startswith('tensorflow')] == ['tensorflow']
 config.data.name = 'cifar10'
 try:

@@ -41,7 +41,7 @@ class Trainer:
     self.net = experiment.make_network(config)
     self.mesh = mesh.make_mesh(config.model.num_columns, column_devices, data_devices)
     self.tx = experiment.make_optimizer(config, self.net)
-    self.split = experiment.load_split(config, None, 'train')
+    self.split = dataset.digits('train')
     options = experiment.augment_options(config)
     self.step = step_lib.make_train_step(
       self.net,

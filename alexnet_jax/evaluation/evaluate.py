@@ -405,10 +405,10 @@ def _predict(
   """What a network makes of its validation images."""
   config = _at_hand(network.config, given)
   mesh = experiment.make_mesh(config)
-  config, builder = multihost.first_then_others(
+  config, data_set = multihost.first_then_others(
     functools.partial(experiment.open_data, config, display), 'data'
   )
-  split = experiment.load_split(config, builder, config.data.validation_split)
+  split = data_set.load_split(config.data.validation_split)
   pretrained.check_classes(network, config.data.name, split.class_names)
   net = experiment.make_network(config)
   places = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))

@@ -59,7 +59,7 @@ def draw(
   written: list[Path] = []
   with Display() as display:
     network = pretrained.read(path, tell=display.line)
-    config, builder = experiment.open_data(config, display)
+    config, data_set = experiment.open_data(config, display)
     workdir.check(path, experiment.resolved(config))
     net = experiment.make_network(config)
     names = inference.output_names(config)
@@ -82,7 +82,7 @@ def draw(
     title = f'{what}\nkernels of conv1'
     save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
 
-    validation = experiment.load_split(config, builder, config.data.validation_split)
+    validation = data_set.load_split(config.data.validation_split)
     pretrained.check_classes(network, config.data.name, validation.class_names)
     images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
     outputs = inference.make_outputs_step(config, [*hidden, layer, 'fc8'])(
@@ -99,7 +99,7 @@ def draw(
       picture = figures.activations(maps, net.num_columns, title, images[0])
       save(f'activations_{name}', picture)
 
-    training = experiment.load_split(config, builder, config.data.train_split)
+    training = data_set.load_split(config.data.train_split)
     features = retrieval.split_features(
       features_step,
       network.params,

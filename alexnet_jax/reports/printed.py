@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import prepare, tfds_reader
+from alexnet_jax.data import datasets, prepare
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils.display import Display, print_table
@@ -105,29 +105,29 @@ def preparation(config: ConfigDict) -> None:
   """
   experiment.check(config)
   with Display() as display:
-    _, builder = experiment.open_data(config, display)
-  if builder is None:
+    _, data_set = experiment.open_data(config, display)
+  if not isinstance(data_set, datasets.TfdsDataSet):
     print("scikit-learn's digits need no preparation")
     return
   rows = [
     (name, f'{split.num_examples:,}', f'{split.num_shards:,}', f'{split.num_bytes / 1e6:,.1f}')
-    for name, split in builder.info.splits.items()
+    for name, split in data_set.builder.info.splits.items()
   ]
   print_table(
-    f'{builder.info.full_name}, {len(tfds_reader.class_names(builder)):,} classes',
+    f'{data_set.builder.info.full_name}, {len(data_set.class_names):,} classes',
     ('split', 'images', 'files', 'MB'),
     rows,
   )
-  found = experiment.stored_statistics(config, builder)
+  found = data_set.stored_statistics(config.data.train_split)
   if found is not None:
     color = ', '.join(f'{value:.2f}' for value in found['mean_image'].mean(axis=(0, 1)))
     axes = ', '.join(f'{value:.4f}' for value in found['eigenvalues'])
     print(f'mean colour   {color} (red, green, blue; 0 to 255)')
     print(f'eigenvalues   {axes} (of the covariance of RGB in [0, 1])')
-  print(f'folder        {builder.data_path}')
-  report = Path(builder.data_path) / prepare.UNREADABLE
+  print(f'folder        {data_set.directory}')
+  report = data_set.directory / prepare.UNREADABLE
   if report.exists():
-    left_out = prepare.read_metadata(report.parent)['unreadable_files']
+    left_out = prepare.read_metadata(data_set.directory)['unreadable_files']
     print(f'left out      {left_out} unreadable files, listed in {report}')
 
 

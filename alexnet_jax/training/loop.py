@@ -67,13 +67,13 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     source = None
     if config.train.init_from and not started:  # before data are prepared, which may take hours
       source = pretrained.read(config.train.init_from, tell=display.line)
-    config, builder = multihost.first_then_others(
+    config, data_set = multihost.first_then_others(
       functools.partial(experiment.open_data, config, display), 'data'
     )
     net = experiment.make_network(config)
-    train_split = experiment.load_split(config, builder, config.data.train_split)
-    validation_split = experiment.load_split(config, builder, config.data.validation_split)
-    stored = experiment.stored_statistics(config, builder)
+    train_split = data_set.load_split(config.data.train_split)
+    validation_split = data_set.load_split(config.data.validation_split)
+    stored = data_set.stored_statistics(config.data.train_split)
     with (
       workdir.alone(path) if first else contextlib.nullcontext(),
       Signals('stopping after this step' if first else None) as signals,

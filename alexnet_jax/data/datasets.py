@@ -1,0 +1,253 @@
+"""The data sets that a config can name: each opened by `open_data_set`, each a `DataSet`.
+
+There are two kinds: scikit-learn's digits, and data sets in tfds's format. A folder of photographs,
+ImageNet's tar files and the large images of a tfds data set become one in tfds's format, by
+`prepare.prepare`, before they are used.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from alexnet_jax.data import dataset, prepare, sources, statistics, tfds_reader
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
+
+if TYPE_CHECKING:
+  from tensorflow_datasets.core import DatasetBuilder
+
+
+class DataSet(Protocol):
+  """A data set that is ready to be read."""
+
+  @property
+  def class_names(self) -> Sequence[str]:
+    """The classes' names, in the order of the labels."""
+    ...
+
+  def load_split(self, split: str) -> dataset.Split:
+    """Opens a split, such as 'train', or part of one; raises UserError where it does not exist."""
+    ...
+
+  def stored_statistics(self, split: str) -> dict[str, np.ndarray] | None:
+    """Reads the statistics of a whole split's pixels that were stored with the data set.
+
+    Args:
+      split: as `load_split` takes it.
+
+    Returns:
+      As `statistics.Sums.compute`; None where there are none of this split.
+
+    Raises:
+      UserError: they cannot be read, or are of another resolution.
+    """
+    ...
+
+
+class Digits:
+  """scikit-learn's handwritten digits, with the splits 'train' and 'validation'; see DataSet."""
+
+  class_names: Sequence[str] = dataset.DIGITS
+
+  def __init__(self, image_size: int):
+    """`image_size` is the side in pixels that the config asks for; only 8 can be read."""
+    self._image_size = image_size
+
+  def load_split(self, split: str) -> dataset.ArraySplit:
+    """See DataSet; raises UserError as well where another image size than 8 is asked for."""
+    digits = dataset.digits(split)
+    if self._image_size != digits.image_size:
+      raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {self._image_size}')
+    return digits
+
+  def stored_statistics(self, split: str) -> None:
+    """See DataSet; there are none."""
+
+
+class TfdsDataSet:
+  """A data set in tfds's format, prepared; see DataSet.
+
+  Attributes:
+    builder: what tfds knows of it.
+    directory: the folder of its files.
+    class_names: see DataSet.
+  """
+
+  def __init__(self, builder: 'DatasetBuilder', image_size: int, memory_megabytes: int):
+    """Takes a builder whose data are prepared.
+
+    Args:
+      builder: see the attributes.
+      image_size: side in pixels of the squares that images are made into.
+      memory_megabytes: see `dataset.open_split`.
+
+    Raises:
+      UserError: the data set has no images with class labels.
+    """
+    self.builder = builder
+    self.directory = Path(builder.data_path)
+    self.class_names = tfds_reader.class_names(builder)
+    self._image_size, self._memory_megabytes = image_size, memory_megabytes
+
+  def load_split(self, split: str) -> dataset.Split:
+    """See DataSet; splits may be written as tfds writes them: 'train[:90%]+test'."""
+    return dataset.open_split(self.builder, split, self._image_size, self._memory_megabytes)
+
+  def stored_statistics(self, split: str) -> dict[str, np.ndarray] | None:
+    """See DataSet; preparation stores those of the training split."""
+    path = self.directory / statistics.FILE_NAME
+    if not path.exists() or prepare.read_metadata(self.directory)['statistics_of'] != split:
+      return None
+    return statistics.load(path, self._image_size)
+
+
+def open_data_set(
+  name: str,
+  *,
+  data_dir: str | None,
+  prepared_dir: str | None,
+  image_size: int,
+  memory_megabytes: int,
+  encoding: str,
+  train_split: str,
+  validation_split: str,
+  validation_fraction: float,
+  unreadable_limit: float,
+  num_classes: int | None,
+  display: Display,
+) -> DataSet:
+  """Opens a data set; downloads and prepares it first where that is needed, and reports so.
+
+  Args:
+    name: 'digits', 'folder', or the name of a tfds data set.
+    data_dir: the folder of photographs, or the one that holds tfds's data sets or ImageNet's tar
+      files; None for tfds's own.
+    prepared_dir: where to write prepared data sets; None for tfds's own folder.
+    image_size: side in pixels of the squares that images are made into.
+    memory_megabytes: see `dataset.open_split`.
+    encoding: see `prepare.prepare`.
+    train_split: the split, or part of one, to be trained on.
+    validation_split: the one to be evaluated.
+    validation_fraction: see `sources.open_folder`.
+    unreadable_limit: see `prepare.prepare`.
+    num_classes: how many classes the network has; None for as many as the data set.
+    display: for lines and bars.
+
+  Raises:
+    UserError: the data set does not exist, cannot be prepared, or has another number of classes.
+  """
+  data_set: DataSet
+  if name == 'digits':
+    data_set = Digits(image_size)
+  else:
+    data_dir = os.path.expanduser(data_dir) if data_dir else None
+    prepared_path = Path(prepared_dir or tfds_reader.default_data_dir()).expanduser()
+    originals: sources.Source | None
+    if name == 'folder':
+      if not data_dir:
+        raise UserError('set the folder of images with --config.data.data_dir=PATH')
+      builder, originals = None, sources.open_folder(data_dir, validation_fraction)
+    else:
+      builder, originals = _find_tfds(name, data_dir, prepared_path, image_size, encoding, display)
+    if originals is not None:
+      _check_classes(name, originals.class_names, num_classes)  # before what may take hours
+      _check_splits(originals, train_split, validation_split)
+      directory = prepare.prepare(
+        originals,
+        prepared_path,
+        image_size=image_size,
+        encoding=encoding,
+        statistics_of=train_split.split('[')[0],
+        unreadable_limit=unreadable_limit,
+        display=display,
+      )
+      _check_counts(directory, originals.splits)
+      builder = _open_prepared(directory, encoding)
+    data_set = TfdsDataSet(builder, image_size, memory_megabytes)
+  _check_classes(name, data_set.class_names, num_classes)
+  return data_set
+
+
+def _find_tfds(
+  name: str,
+  data_dir: str | None,
+  prepared_dir: Path,
+  image_size: int,
+  encoding: str,
+  display: Display,
+) -> 'tuple[DatasetBuilder, None] | tuple[None, sources.Source]':
+  """Finds a data set of tfds's, or ImageNet in its tar files.
+
+  Returns:
+    A builder of what can be read as it is, or the originals that have to be prepared first.
+  """
+  builder = tfds_reader.open_builder(name, data_dir)
+  plain_name = tfds_reader.plain_name(builder)
+  is_imagenet = plain_name == 'imagenet2012'
+  if not builder.is_prepared():
+    folder = Path(data_dir or tfds_reader.default_data_dir())
+    if is_imagenet and (tars := sources.find_imagenet_tars(folder)):
+      return None, sources.open_imagenet_tars(tars)
+    if directory := prepare.find(prepared_dir, plain_name, image_size):
+      return _open_prepared(directory, encoding), None  # the originals are no longer needed
+    if is_imagenet:
+      raise UserError(sources.imagenet_instructions(folder))
+    display.line(
+      f'{plain_name} is not in {folder} yet: tfds downloads and prepares it there, which takes'
+      ' internet'
+    )
+    tfds_reader.let_tfds_prepare(builder)
+  if not tfds_reader.needs_shrinking(builder, image_size):
+    return builder, None
+  originals = tfds_reader.TfdsSource(builder)
+  if is_imagenet:
+    sources.check_synsets(originals.class_names)
+  return None, originals
+
+
+def _open_prepared(directory: Path, encoding: str) -> 'DatasetBuilder':
+  """Opens a prepared data set; raises UserError where its images are encoded in another way."""
+  stored = prepare.read_metadata(directory)['encoding']
+  if encoding not in ('auto', stored):
+    raise UserError(
+      f'{directory} holds {stored} images, but data.encoding is {encoding!r}; remove'
+      ' it, or choose another folder with data.prepared_dir'
+    )
+  return tfds_reader.open_directory(directory)
+
+
+def _check_classes(name: str, class_names: Sequence[str], num_classes: int | None) -> None:
+  """Raises UserError where the network has another number of classes than the data set."""
+  if num_classes not in (None, len(class_names)):
+    raise UserError(
+      f'{name} has {len(class_names)} classes but model.num_classes is {num_classes}; set'
+      f' --config.model.num_classes={len(class_names)}'
+    )
+
+
+def _check_splits(source: sources.Source, train_split: str, validation_split: str) -> None:
+  """Raises UserError where the source lacks a split that is asked for, whole or in part."""
+  for field, split in (('train_split', train_split), ('validation_split', validation_split)):
+    for part in split.split('+'):
+      if part.split('[')[0].strip() not in (*source.splits, 'all'):  # tfds has 'all'
+        raise UserError(
+          f'data.{field} is {split!r}, but {source.name} has only'
+          f' {", ".join(map(repr, source.splits))}; parts of one are train[:90%], train[90%:]'
+        )
+
+
+def _check_counts(directory: Path, splits: Mapping[str, int]) -> None:
+  """Raises UserError where a prepared data set was made of other numbers of images than `splits`."""
+  prepared = prepare.read_metadata(directory)['splits']
+  if prepared != splits:
+    raise UserError(
+      f'{directory} was made of other images ({_counts(prepared)}) than those in the source now'
+      f' ({_counts(splits)}); remove it, or choose another folder with data.prepared_dir'
+    )
+
+
+def _counts(splits: Mapping[str, int]) -> str:
+  return ', '.join(f'{name} {count:,}' for name, count in splits.items())
