@@ -146,7 +146,7 @@ def test_places_trains_on_the_images_as_they_are_stored(tmp_path):
 @pytest.mark.parametrize('name', ['imagenette/full-size-v2', 'imagenette/320px-v2'])
 def test_imagenette_is_shrunk_with_its_mean_image(tmp_path, name):
   store(tmp_path / 'data', name, {'train': range(10), 'validation': range(3)})
-  config, data_set, training, validation = open_splits(
+  _, data_set, training, validation = open_splits(
     config_of(imagenette, tmp_path, **{'data.name': name})
   )
   [directory] = (tmp_path / 'prepared').iterdir()

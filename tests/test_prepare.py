@@ -806,7 +806,7 @@ def test_statistics_of_another_resolution(png, prepared_config, tmp_path):
 
 
 def test_statistics_are_of_the_whole_training_split_alone(prepared_config):
-  config, data_set = open_data(prepared_config)
+  _, data_set = open_data(prepared_config)
   for split in ('train[:50%]', 'validation', 'train+validation'):
     assert data_set.stored_statistics(split) is None
 
