@@ -50,8 +50,8 @@ def _write(config_file: str, folder: Path) -> list[Path]:
 
   from alexnet_jax import experiment
   from alexnet_jax.checkpoints import checkpoint, pretrained
+  from alexnet_jax.convert.export import export
   from alexnet_jax.data import augment
-  from alexnet_jax.evaluation import inference
   from alexnet_jax.models.alexnet import parameter_shapes
 
   config = runpy.run_path(config_file)['get_config']()
@@ -66,7 +66,7 @@ def _write(config_file: str, folder: Path) -> list[Path]:
   network = pretrained.Trained(params, config, found, names, 1, '')
   pretrained.write(folder / 'alexnet.safetensors', network)
   start = time.perf_counter()
-  inference.export(network, folder / 'alexnet.jaxexport')
+  export(network, folder / 'alexnet.jaxexport')
   print(f'exported in {time.perf_counter() - start:.1f} s', file=sys.stderr)
   writer = checkpoint.Writer(folder / 'checkpoints', 1)
   description = {

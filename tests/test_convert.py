@@ -19,7 +19,7 @@ from jax import lax
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.convert import convert
+from alexnet_jax.convert import convert, layouts
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
@@ -464,13 +464,13 @@ def test_ours_to_a_state_dict_and_back_is_the_same_network(tmp_path, make_config
   assert_same(network, pretrained.read(tmp_path / 'back.safetensors'))
 
 
-@pytest.mark.parametrize('layout', [convert.CAFFE, convert.TENSORFLOW, convert.TORCHVISION])
+@pytest.mark.parametrize('layout', [layouts.CAFFE, layouts.TENSORFLOW, layouts.TORCHVISION])
 @pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
 def test_decoding_undoes_encoding(layout, make_config):
   network = random_network(make_config())
   net = experiment.make_network(network.config)
-  arrays = convert.encode(network.params, net, layout)
-  jax.tree.map(np.testing.assert_array_equal, convert.decode(arrays, net, layout), network.params)
+  arrays = layouts.encode(network.params, net, layout)
+  jax.tree.map(np.testing.assert_array_equal, layouts.decode(arrays, net, layout), network.params)
 
 
 def test_a_state_dict_has_torchvision_s_names_and_groups_for_columns(tmp_path):
@@ -513,16 +513,16 @@ FULL = {  # weights, by Caffe's deploy.prototxt and torchvision's alexnet.py
 @pytest.mark.parametrize(
   ('config', 'layout', 'name'),
   [
-    (imagenet_caffe, convert.CAFFE, 'caffe'),
-    (imagenet_torchvision, convert.TORCHVISION, 'torchvision'),
-    (imagenet, convert.TORCHVISION, 'caffe'),  # the paper's network in groups
+    (imagenet_caffe, layouts.CAFFE, 'caffe'),
+    (imagenet_torchvision, layouts.TORCHVISION, 'torchvision'),
+    (imagenet, layouts.TORCHVISION, 'caffe'),  # the paper's network in groups
   ],
   ids=['caffe', 'torchvision', 'paper'],
 )
 def test_the_full_networks_have_the_published_shapes(config, layout, name):
   net = experiment.make_network(config.get_config())
   shapes = parameter_shapes(net)
-  theirs = jax.eval_shape(functools.partial(convert.encode, net=net, layout=layout), shapes)
+  theirs = jax.eval_shape(functools.partial(layouts.encode, net=net, layout=layout), shapes)
   expected = [part for shape in FULL[name] for part in (shape, shape[:1])]
   assert [theirs[part].shape for pair in layout.names.values() for part in pair] == expected
 

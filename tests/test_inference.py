@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.convert.export import export
 from alexnet_jax.data import augment, dataset
 from alexnet_jax.evaluation import inference
 from alexnet_jax.models.alexnet import parameter_shapes
@@ -357,7 +358,7 @@ def test_an_exported_program_runs_with_jax_alone_at_any_batch_size(
   workdir, classifier, digits, tmp_path
 ):
   target = tmp_path / 'alexnet.jaxexport'
-  inference.export(workdir, target)
+  export(workdir, target)
   assert [path.name for path in tmp_path.iterdir()] == [target.name]
   np.save(tmp_path / 'crops.npy', classifier.crops(digits[:5]))
   out = in_a_process(ALONE, target, tmp_path / 'crops.npy', cwd=tmp_path)
@@ -389,7 +390,7 @@ def test_every_kind_of_network_is_exported(classifier, digits, overrides, tmp_pa
     parameter_shapes(experiment.make_network(config)),
   )
   network = pretrained.Trained(params, config, classifier.statistics, list('0123456789'), None, '')
-  inference.export(network, tmp_path / 'net')
+  export(network, tmp_path / 'net')
   arrays = pretrained.read_arrays(tmp_path / 'net')
   program = jax.export.deserialize(bytearray(arrays.pop('program')))
   loaded = alexnet_jax.load(tmp_path / 'net')

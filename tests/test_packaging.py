@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import alexnet_jax
+from alexnet_jax.convert.export import export
 from alexnet_jax.data import dataset
-from alexnet_jax.evaluation import inference
 from alexnet_jax.training import loop
 from tests.small import small_config
 
@@ -117,7 +117,7 @@ def test_an_exported_network_runs_with_what_its_page_installs(tmp_path):
   loop.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'run')
   classifier = alexnet_jax.load(tmp_path / 'run')
   images = dataset.digits('validation').images[:3]
-  inference.export(classifier, tmp_path / 'alexnet.jaxexport')
+  export(classifier, tmp_path / 'alexnet.jaxexport')
   np.save(tmp_path / 'crops.npy', classifier.crops(images))
 
   python = make_environment(tmp_path / 'environment')

@@ -234,7 +234,7 @@ def write(path: str | os.PathLike[str], trained: Trained, program: bytes = b'') 
   Args:
     path: of the file, by habit ending in .safetensors.
     trained: the network.
-    program: a serialised program that reads the other arrays (`inference.export`), kept as the
+    program: a serialised program that reads the other arrays (`convert.export`), kept as the
       array 'program'; empty for none.
   """
   flat = flatten(trained.params, trained.statistics)

@@ -9,12 +9,9 @@ writes down; they are set to zero.
 import dataclasses
 import functools
 import importlib.util
-import io
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,136 +22,24 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import Trained
-from alexnet_jax.convert import foreign
+from alexnet_jax.convert import caffe, export, pytorch, tensorflow
+from alexnet_jax.convert.layouts import (
+  CAFFE,
+  TENSORFLOW,
+  TORCHVISION,
+  Layout,
+  check_network,
+  decode,
+  encode,
+)
 from alexnet_jax.data import augment
-from alexnet_jax.evaluation import inference
-from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
-from alexnet_jax.models.options import LAYERS
+from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """How others name and order the parameters of a network with conv1 to conv5 and fc6 to fc8.
-
-  Attributes:
-    names: of each layer's weights and biases.
-    channels_first: True: kernels are [O, I, H, W] and matrices [outputs, inputs], and fc6 reads
-      maps flattened in the order C, H, W. False: [H, W, I, O], [inputs, outputs], and H, W, C.
-    bgr: whether images have blue first.
-    mean_color: red, green and blue, 0 to 255, that are subtracted from images.
-    config: of the network that is published in this layout.
-  """
-
-  names: Mapping[str, tuple[str, str]]
-  channels_first: bool
-  bgr: bool
-  mean_color: tuple[float, float, float]
-  config: str
-
 
 # A state dict's metadata in .torch.safetensors.
 _STATE_DICT_DESCRIPTION = 'alexnet_jax_state_dict'
 _MEAN_COLOR = 'mean_color'
-
-_LAYERS = tuple(name for name in LAYERS if name not in ('conv6', 'bottleneck'))
-
-CAFFE = Layout(
-  names={layer: (f'{layer}[0]', f'{layer}[1]') for layer in _LAYERS},
-  channels_first=True,
-  bgr=True,
-  mean_color=(122.67891434, 116.66876762, 104.00698793),  # of Caffe's ImageNet mean image
-  config='configs/imagenet_caffe.py',
-)
-
-TENSORFLOW = dataclasses.replace(CAFFE, channels_first=False)
-"""Caffe's weights in a .npy, as caffe-tensorflow converts them."""
-
-TORCHVISION = Layout(
-  names={
-    layer: (f'{module}.weight', f'{module}.bias')
-    for layer, module in {
-      'conv1': 'features.0',
-      'conv2': 'features.3',
-      'conv3': 'features.6',
-      'conv4': 'features.8',
-      'conv5': 'features.10',
-      'fc6': 'classifier.1',
-      'fc7': 'classifier.4',
-      'fc8': 'classifier.6',
-    }.items()
-  },
-  channels_first=True,
-  bgr=False,
-  mean_color=(255 * 0.485, 255 * 0.456, 255 * 0.406),
-  config='configs/imagenet_torchvision.py',
-)
-
-
-def encode(params: Any, net: AlexNet, layout: Layout) -> dict[str, Any]:
-  """A network's parameters in a layout; numpy arrays stay numpy arrays.
-
-  Args:
-    params: {layer: {'kernel', 'bias'}} of global shapes.
-    net: the network, which `check_network` has passed.
-    layout: the layout.
-  """
-  arrays = {}
-  for layer, (weights, biases) in layout.names.items():
-    kernel = params[layer]['kernel']
-    if layer == 'conv1' and layout.bgr:
-      kernel = kernel[:, :, ::-1]
-    if layer == 'fc6':
-      rows, order = _fc6(net, kernel.shape, layout)
-      kernel = kernel.reshape(rows).transpose(order).reshape(kernel.shape)
-    arrays[weights] = kernel.transpose(_axes(kernel.ndim)) if layout.channels_first else kernel
-    arrays[biases] = params[layer]['bias']
-  return arrays
-
-
-def decode(arrays: Mapping[str, np.ndarray], net: AlexNet, layout: Layout) -> Any:
-  """The parameters that `encode` made into these arrays."""
-  params = {}
-  for layer, (weights, biases) in layout.names.items():
-    kernel = arrays[weights]
-    if layout.channels_first:
-      kernel = kernel.transpose(np.argsort(_axes(kernel.ndim)))
-    if layer == 'fc6':
-      rows, order = _fc6(net, kernel.shape, layout)
-      theirs = [rows[axis] for axis in order]
-      kernel = kernel.reshape(theirs).transpose(np.argsort(order)).reshape(kernel.shape)
-    if layer == 'conv1' and layout.bgr:
-      kernel = kernel[:, :, ::-1]
-    params[layer] = {'kernel': kernel, 'bias': arrays[biases]}
-  return params
-
-
-def _axes(dimensions: int) -> tuple[int, ...]:
-  """From [H, W, I, O] to [O, I, H, W], or from [inputs, outputs] to [outputs, inputs]."""
-  return (3, 2, 0, 1) if dimensions == 4 else (1, 0)
-
-
-def _fc6(
-  net: AlexNet, shape: tuple[int, ...], layout: Layout
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """What fc6's rows are here, [columns, H, W, C, outputs], and the order of these in a layout."""
-  side = math.isqrt(shape[0] // net.features('conv5'))
-  rows = (net.num_columns, side, side, net.features('conv5') // net.num_columns, shape[1])
-  return rows, (0, 3, 1, 2, 4) if layout.channels_first else (1, 2, 0, 3, 4)
-
-
-def check_network(net: AlexNet) -> None:
-  """Raises UserError for a network that these layouts cannot hold."""
-  layers = [name for name in LAYERS if net.features(name)]
-  if layers != list(_LAYERS) or net.locally_connected:
-    raise UserError(
-      'only networks of conv1 to conv5 and fc6 to fc8, none locally connected, are converted; this'
-      f' one has {", ".join(layers)}'
-    )
-  own = [name for name in ('fc6', 'fc7') if name not in net.cross_column]
-  if net.num_columns > 1 and own:
-    raise UserError(f'{own[0]} reads its own column only, which no other format can say')
 
 
 def convert(
@@ -254,11 +139,11 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
 def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
   match path.suffix:
     case '.caffemodel':
-      return CAFFE, foreign.read_caffemodel(path)
+      return CAFFE, caffe.read_caffemodel(path)
     case '.npy':
-      return TENSORFLOW, foreign.read_npy(path)
+      return TENSORFLOW, tensorflow.read_npy(path)
     case '.pth' | '.pt':
-      return TORCHVISION, foreign.read_state_dict(path)
+      return TORCHVISION, pytorch.read_state_dict(path)
     case '.safetensors':
       return TORCHVISION, pretrained.read_arrays(path)
   raise UserError(
@@ -314,7 +199,7 @@ def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
   at = epath.Path(os.path.expanduser(os.fspath(path)))
   if not at.exists():
     raise UserError(f'there is no {at} (--mean)')
-  planes = foreign.read_binaryproto(at)
+  planes = caffe.read_binaryproto(at)
   if planes.shape != (3, size, size):
     raise UserError(
       f'{at} is {" x ".join(map(str, planes.shape))}, but data.image_size wants 3 x {size} x {size}'
@@ -362,7 +247,7 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   Args:
     path: ends in '.torch.safetensors': a PyTorch state dict with torchvision's names, readable by
       `safetensors.torch.load_file`, with the config, class names, step and mean colour as metadata;
-      '.safetensors': what `pretrained.write` writes; '.jaxexport': what `inference.export` writes;
+      '.safetensors': what `pretrained.write` writes; '.jaxexport': what `export.export` writes;
       '.pth': a bare state dict, which needs PyTorch.
     network: the network.
 
@@ -375,13 +260,13 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
     pretrained.write(path, network)
     return
   if name.endswith('.jaxexport'):
-    inference.export(network, path)
+    export.export(network, path)
     return
   net = experiment.make_network(network.config)
   check_network(net)
   arrays = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
   if name.endswith('.pth'):
-    pretrained.write_file(path, _torch_save(arrays))
+    pretrained.write_file(path, pytorch.serialize(arrays))
     return
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
   metadata = {
@@ -390,11 +275,3 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
     _MEAN_COLOR: json.dumps(mean_color.tolist()),
   }
   pretrained.write_arrays(path, arrays, metadata)
-
-
-def _torch_save(arrays: Mapping[str, np.ndarray]) -> bytes:
-  import torch  # which only this needs
-
-  file = io.BytesIO()
-  torch.save({name: torch.tensor(array) for name, array in arrays.items()}, file)
-  return file.getvalue()

@@ -1,8 +1,7 @@
-"""A trained network that looks at images of any kind, and its export.
+"""A trained network that looks at images of any kind.
 
   classifier = alexnet_jax.load('runs/digits')
   classifier.predict('photograph.jpg')
-  inference.export(classifier, 'alexnet.jaxexport')
 
 Nothing here needs TensorFlow, a data set, or the folder of configs.
 """
@@ -14,7 +13,7 @@ import functools
 import html
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax import export as jax_export
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -39,9 +37,6 @@ from alexnet_jax.utils.errors import UserError
 Array = jax.Array
 OutputsStep = Callable[[Any, augment.Statistics, Any], dict[str, Array]]
 
-PLATFORMS = ('cpu', 'cuda', 'tpu')
-"""Where an exported program runs."""
-
 _LARGEST_BATCH = 128
 _THUMBNAIL = 160  # pixels
 _SHOWN = 20  # predictions that a notebook shows of a list
@@ -52,7 +47,7 @@ def load(path: str | os.PathLike[str]) -> 'Classifier':
 
   Args:
     path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that
-      `pretrained.write` or `export` has written; on disk, or in a bucket that Orbax can read.
+      `pretrained.write` or `export.export` has written; on disk, or in a bucket that Orbax can read.
 
   Raises:
     UserError: there is nothing there, nothing that is whole, or it is of a newer version.
@@ -311,48 +306,6 @@ class Classifier(Trained):
 
     with ThreadPoolExecutor() as pool:
       return np.stack(list(pool.map(crop, given, range(first, first + len(given)))))
-
-
-def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-  """Writes a network and its program into one file, which jax runs without this package.
-
-  The file is in the safetensors format, `pretrained.write`'s, with one more array, 'program':
-  `jax.export`'s serialised bytes, for PLATFORMS, of a function from all the other arrays, by name,
-  and crops [n, s, s, 3] uint8, for any n, to logits [n, classes] float32. So neither alexnet_jax
-  nor the network's config is needed to run it, only jax, safetensors and flatbuffers:
-
-    arrays = safetensors.numpy.load_file(target)
-    program = jax.export.deserialize(bytearray(arrays.pop('program')))
-    logits = jax.jit(program.call)(arrays, crops)
-
-  Class names and config are JSON in the file's metadata, under 'alexnet_jax'. The parameters are
-  beside the program, not constants in it: XLA takes 10 s to compile AlexNet's as constants, and
-  again for each n. `load` opens the file as any other. jax runs programs exported by a version up
-  to six months older.
-
-  Args:
-    network: a trained network, or where to `pretrained.read` it.
-    target: path of the file.
-
-  Raises:
-    UserError: the network cannot be read, or the file cannot be written.
-  """
-  if not isinstance(network, Trained):
-    network = pretrained.read(network)
-  config, size = network.config, network.config.model.input_size
-
-  def logits(arrays: Mapping[str, Array], crops: Array) -> Array:
-    params, statistics = pretrained.unflatten(arrays)
-    return intermediates(config, params, statistics, crops)['fc8']
-
-  arrays = {
-    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    for name, leaf in pretrained.flatten(network.params, network.statistics).items()
-  }
-  (n,) = jax_export.symbolic_shape('n')
-  crops = jax.ShapeDtypeStruct((n, size, size, 3), jnp.uint8)
-  program = jax_export.export(jax.jit(logits), platforms=PLATFORMS)(arrays, crops)
-  pretrained.write(target, network, bytes(program.serialize()))
 
 
 def _listed(given: Any) -> tuple[Sequence[Any], bool]:
