@@ -5,7 +5,7 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,29 +33,15 @@ def read_state_dict(path: epath.Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
       if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise ValueError('it is compressed')  # a small file could fill any memory
-      [pickled] = (name for name in archive.namelist() if name.endswith('/data.pkl'))
-      folder = pickled.removesuffix('data.pkl')
+      [folder] = (
+        name.removesuffix('data.pkl') for name in archive.namelist() if name.endswith('/data.pkl')
+      )
       if f'{folder}byteorder' in archive.namelist():
         order = archive.read(f'{folder}byteorder')
         if order != b'little':
           raise ValueError(f'its byte order is {order!r}')
-
-      @functools.cache  # tensors may share one
-      def content(key: str) -> bytes:
-        return archive.read(f'{folder}data/{key}')
-
-      def storage(identity: Sequence[Any]) -> np.ndarray:
-        _, dtype, key, *_ = identity  # 'storage', its class, its file's name, where it was, size
-        if not isinstance(key, str):
-          raise ValueError('a storage has no name')
-        return np.frombuffer(content(key), dtype())
-
-      arrays = {
-        first_line(name): array
-        for name, array in untrusted.unpickle(
-          path, archive.read(pickled), _PYTORCH, storage
-        ).items()
-      }
+      loaded = _Unpickler(path, archive, folder).load()
+      arrays = {first_line(name): array for name, array in loaded.items()}
     for name, array in arrays.items():
       if not isinstance(array, np.ndarray):
         raise ValueError(f'{name!r} is no array')
@@ -74,15 +60,51 @@ def _rebuild_tensor(
   return np.lib.stride_tricks.as_strided(storage[offset:], tuple(size), strides)
 
 
-_PYTORCH: Mapping[tuple[str, str], Any] = {
-  ('collections', 'OrderedDict'): lambda: untrusted.Names(),
-  ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-  ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
-  ('torch', 'HalfStorage'): lambda: np.dtype('<f2'),
-  ('torch', 'BFloat16Storage'): lambda: np.dtype(jnp.bfloat16),
-  ('torch', 'FloatStorage'): lambda: np.dtype('<f4'),
-  ('torch', 'DoubleStorage'): lambda: np.dtype('<f8'),
+def _rebuild_parameter(tensor: np.ndarray, *_: object) -> np.ndarray:
+  if not isinstance(tensor, np.ndarray):
+    raise ValueError('a parameter is no tensor')
+  return tensor
+
+
+class _StateDict(dict[str, Any]):
+  """An OrderedDict, which PyTorch pickles empty, with its attributes, which are left out."""
+
+  def __init__(self) -> None:
+    super().__init__()
+
+  def __setstate__(self, state: object) -> None:
+    del state
+
+
+_STORAGES = {
+  'HalfStorage': np.dtype('<f2'),
+  'BFloat16Storage': np.dtype(jnp.bfloat16),
+  'FloatStorage': np.dtype('<f4'),
+  'DoubleStorage': np.dtype('<f8'),
 }
+
+
+class _Unpickler(untrusted.Unpickler):
+  """Loads a state dict's data.pkl, whose tensors' contents are files beside it in the archive."""
+
+  allowed: ClassVar = {
+    ('collections', 'OrderedDict'): _StateDict,
+    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+    **{('torch', name): name for name in _STORAGES},
+  }
+
+  def __init__(self, path: epath.Path, archive: zipfile.ZipFile, folder: str):
+    super().__init__(path, archive.read(f'{folder}data.pkl'))
+    # Tensors may share one.
+    self._content = functools.cache(lambda key: archive.read(f'{folder}data/{key}'))
+
+  def persistent_load(self, pid: Any) -> np.ndarray:
+    """A storage, of ('storage', its class, its file's name, where it was, size)."""
+    _, storage, key, *_ = pid
+    if not isinstance(storage, str) or not isinstance(key, str):
+      raise ValueError('a storage has no name')
+    return np.frombuffer(self._content(key), _STORAGES[storage])
 
 
 def serialize(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -1,8 +1,8 @@
 """The arrays in a .npy as TensorFlow's users have it: a pickled dictionary."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from etils import epath
@@ -31,9 +31,7 @@ def read_npy(path: epath.Path) -> dict[str, np.ndarray]:
     if shape != () or not dtype.hasobject:
       raise ValueError(f'it is an array, {dtype}{list(shape)}')
     content = file.read()
-    [layers] = untrusted.unpickle(
-      path, content, _NUMPY, with_state=(_PickledArray, _PickledDtype)
-    ).objects
+    [layers] = _Unpickler(path, content).load().objects
     pickled = {
       f'{first_line(layer)}[{i}]': array
       for layer, pair in layers.items()
@@ -82,10 +80,18 @@ class _PickledArray:
     return flat.reshape(self.shape, order='F' if self.is_fortran else 'C')
 
 
-_NUMPY: Mapping[tuple[str, str], Any] = {
-  ('numpy', 'ndarray'): None,
-  ('numpy', 'dtype'): _PickledDtype,
-  ('_codecs', 'encode'): lambda text, _: text,
-  ('numpy.core.multiarray', '_reconstruct'): lambda *_: _PickledArray(),
-  ('numpy._core.multiarray', '_reconstruct'): lambda *_: _PickledArray(),
-}
+def _encode(text: str, _: str) -> str:
+  """Bytes as protocol 2 has them; numpy's are decoded later."""
+  if not isinstance(text, str):
+    raise ValueError('it has bytes that are none')
+  return text
+
+
+class _Unpickler(untrusted.Unpickler):
+  allowed: ClassVar = {
+    ('numpy', 'ndarray'): None,
+    ('numpy', 'dtype'): _PickledDtype,
+    ('_codecs', 'encode'): _encode,
+    ('numpy.core.multiarray', '_reconstruct'): lambda *_: _PickledArray(),
+    ('numpy._core.multiarray', '_reconstruct'): lambda *_: _PickledArray(),
+  }
