@@ -6,7 +6,6 @@ keeps a digest of every tree, and of itself; they are checked on reading.
 """
 
 import contextlib
-import dataclasses
 import functools
 import gc
 import hashlib
@@ -16,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import preservation_policy
+from orbax.checkpoint import checkpoint_managers
 
 from alexnet_jax.parallel import multihost
 from alexnet_jax.utils import files
@@ -193,19 +192,6 @@ def set_aside(directory: str | os.PathLike[str], step: int) -> Path:
   return (Path(directory) / str(step)).rename(target)
 
 
-@dataclasses.dataclass
-class _Keep(preservation_policy.PreservationPolicy):
-  """The newest and the best."""
-
-  newest: int
-  best_step: int | None = None
-
-  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-    del context
-    first = len(checkpoints) - self.newest
-    return [i >= first or info.step == self.best_step for i, info in enumerate(checkpoints)]
-
-
 class Writer:
   """Writes checkpoints in the background; the newest ones and the best are kept."""
 
@@ -216,10 +202,11 @@ class Writer:
     if os.path.isdir(directory):
       for name in os.listdir(directory):  # Orbax keeps files of its own beside the checkpoints
         files.inside(directory, name)
-    self._keep = _Keep(keep)
+    self._newest = checkpoint_managers.LatestN(keep)
+    self._kept = checkpoint_managers.AnyPreservationPolicy([self._newest])
     self._manager = ocp.CheckpointManager(
       Path(directory).absolute(),
-      options=ocp.CheckpointManagerOptions(preservation_policy=self._keep),
+      options=ocp.CheckpointManagerOptions(preservation_policy=self._kept),
     )
 
   def save(
@@ -247,7 +234,7 @@ class Writer:
           functools.partial(there.rename, folder / f'{_REPLACED}{step}'), f'replacing {step}'
         )
         self._manager.reload()
-    self._keep.best_step = best_step
+    self._kept.policies = [self._newest, checkpoint_managers.CustomSteps([best_step])]
     digests = {name: digest(tree) for name, tree in trees.items()}
     # As it will be read: JSON has no tuples.
     content = json.loads(json.dumps(description))
