@@ -44,7 +44,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file, workdir
 from alexnet_jax.convert import convert
 from alexnet_jax.data import images, prepare, sources, statistics
 from alexnet_jax.evaluation import predictions
@@ -330,7 +330,7 @@ def _safetensors(folder: Path) -> st.SearchStrategy[Input]:
   network = networks.random_network(small_config())
   pretrained.write(folder / 'valid.safetensors', network)
   convert.write(folder / 'valid.torch.safetensors', network)
-  pretrained.write_arrays(folder / 'plain.safetensors', networks.state_dict(), {'format': 'pt'})
+  safetensors_file.write(folder / 'plain.safetensors', networks.state_dict(), {'format': 'pt'})
   valid = [path.read_bytes() for path in sorted(folder.glob('*.safetensors'))]
   return _one_file('x.safetensors', [*map(mutated, valid), *map(mutated_safetensors, valid)])
 

@@ -18,7 +18,7 @@ import pytest
 from jax import lax
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.convert import convert, layouts
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
@@ -316,7 +316,7 @@ def torchvision_images():
 
 
 def write_state_dict(path, arrays=None):
-  pretrained.write_arrays(path, state_dict() if arrays is None else arrays, {'format': 'pt'})
+  safetensors_file.write(path, state_dict() if arrays is None else arrays, {'format': 'pt'})
   return path
 
 
@@ -424,7 +424,7 @@ def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
   monkeypatch.setitem(sys.modules, 'torch', None)  # importing it would fail
   network = convert.read(source, torchvision_config())
   convert.write(tmp_path / 'x.torch.safetensors', network)
-  back = pretrained.read_arrays(tmp_path / 'x.torch.safetensors')
+  back = safetensors_file.read_arrays(tmp_path / 'x.torch.safetensors')
   assert back.keys() == state_dict().keys()
   for name, array in state_dict().items():
     np.testing.assert_array_equal(back[name], array.astype(dtype).astype(np.float32))
@@ -483,8 +483,8 @@ def test_decoding_undoes_encoding(layout, make_config):
 def test_a_state_dict_has_torchvision_s_names_and_groups_for_columns(tmp_path):
   convert.write(tmp_path / 'x.torch.safetensors', random_network(caffe_config()))
   arrays, metadata = (
-    pretrained.read_arrays(tmp_path / 'x.torch.safetensors'),
-    pretrained.read_metadata(tmp_path / 'x.torch.safetensors'),
+    safetensors_file.read_arrays(tmp_path / 'x.torch.safetensors'),
+    safetensors_file.read_metadata(tmp_path / 'x.torch.safetensors'),
   )
   expected = dict(
     zip(state_dict(), (a.shape for p in caffe_blobs().values() for a in p), strict=True)
@@ -841,12 +841,10 @@ def test_a_damaged_mean_color_is_named(tmp_path, text):
   network = random_network(small_config())
   convert.write(tmp_path / 'x.torch.safetensors', network)
   arrays, metadata = (
-    pretrained.read_arrays(tmp_path / 'x.torch.safetensors'),
-    pretrained.read_metadata(tmp_path / 'x.torch.safetensors'),
+    safetensors_file.read_arrays(tmp_path / 'x.torch.safetensors'),
+    safetensors_file.read_metadata(tmp_path / 'x.torch.safetensors'),
   )
-  pretrained.write_arrays(
-    tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text}
-  )
+  safetensors_file.write(tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text})
   with pytest.raises(UserError, match='has a mean_color that cannot be read'):
     convert.read(tmp_path / 'x.torch.safetensors')
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.checkpoints import checkpoint, safetensors_file, workdir
 from alexnet_jax.data import dataset, statistics, tfds_reader
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures
@@ -68,7 +68,7 @@ def write_sums(path):
       id='figure',
     ),
     pytest.param(
-      lambda path: pretrained.write_arrays(path / 'a.safetensors', {'a': np.ones(99)}, {}),
+      lambda path: safetensors_file.write(path / 'a.safetensors', {'a': np.ones(99)}, {}),
       id='safetensors',
     ),
     pytest.param(lambda path: spec.write(sweeps.plan(path)), id='sweep'),

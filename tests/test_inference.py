@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 import alexnet_jax
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file
 from alexnet_jax.convert.export import export
 from alexnet_jax.data import augment, dataset
 from alexnet_jax.evaluation import inference
@@ -391,7 +391,7 @@ def test_every_kind_of_network_is_exported(classifier, digits, overrides, tmp_pa
   )
   network = pretrained.Trained(params, config, classifier.statistics, list('0123456789'), None, '')
   export(network, tmp_path / 'net')
-  arrays = pretrained.read_arrays(tmp_path / 'net')
+  arrays = safetensors_file.read_arrays(tmp_path / 'net')
   program = jax.export.deserialize(bytearray(arrays.pop('program')))
   loaded = alexnet_jax.load(tmp_path / 'net')
   np.testing.assert_allclose(

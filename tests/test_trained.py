@@ -12,7 +12,7 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file
 from alexnet_jax.checkpoints import workdir as run_files
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -76,10 +76,10 @@ def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
 
 
 def rewrite(file, change):
-  arrays, metadata = pretrained.read_arrays(file), pretrained.read_metadata(file)
+  arrays, metadata = safetensors_file.read_arrays(file), safetensors_file.read_metadata(file)
   description = json.loads(metadata['alexnet_jax'])
   change(arrays, description)
-  pretrained.write_arrays(file, arrays, {'alexnet_jax': json.dumps(description)})
+  safetensors_file.write(file, arrays, {'alexnet_jax': json.dumps(description)})
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_file_cut_short_is_no_file(file):
 
 
 def test_a_file_of_others_is_to_be_converted(tmp_path):
-  pretrained.write_arrays(tmp_path / 'x.safetensors', {'features.0.weight': np.zeros(1)}, {})
+  safetensors_file.write(tmp_path / 'x.safetensors', {'features.0.weight': np.zeros(1)}, {})
   with pytest.raises(UserError, match='not written by alexnet_jax; convert it first'):
     pretrained.read(tmp_path / 'x.safetensors')
 

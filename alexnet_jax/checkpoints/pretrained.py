@@ -15,15 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from etils import epath
 from flax import traverse_util
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint
+from alexnet_jax.checkpoints import checkpoint, safetensors_file
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.models.options import DENSE
@@ -241,7 +239,7 @@ def write(path: str | os.PathLike[str], trained: Trained, program: bytes = b'') 
   arrays = {name: np.asarray(array) for name, array in flat.items()}
   if program:
     arrays['program'] = np.frombuffer(program, np.uint8)
-  write_arrays(path, arrays, {DESCRIPTION: describe(trained)})
+  safetensors_file.write(path, arrays, {DESCRIPTION: describe(trained)})
 
 
 def describe(trained: Trained) -> str:
@@ -278,54 +276,8 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
     raise UserError(f'{path} has a description that cannot be read: {first_line(error)}') from error
 
 
-def write_arrays(
-  path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
-) -> None:
-  """Writes arrays into a safetensors file, in one move."""
-  whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-  write_file(path, safetensors.numpy.save(whole, dict(metadata)))
-
-
-def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-  """Writes a file in one move; raises UserError where it cannot."""
-  target = os.path.expanduser(os.fspath(path))
-  try:
-    with files.whole(target) as temporary:
-      temporary.write_bytes(content)
-  except OSError as error:
-    raise UserError(f'cannot write {target}: {error.strerror or error}') from error
-
-
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """The arrays of a safetensors file.
-
-  Raises:
-    UserError: it is no such file, or not a whole one.
-  """
-  with _opened(path) as file:
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """The metadata of a safetensors file, without its arrays; raises as `read_arrays`."""
-  with _opened(path) as file:
-    return file.metadata() or {}
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-  files.check_kind(path)
-  try:
-    with safetensors.safe_open(os.fspath(path), 'numpy') as file:
-      yield file
-  except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{path} is no safetensors file, or not a whole one: {first_line(error)}'
-    ) from error
-
-
 def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
-  metadata = read_metadata(path)
+  metadata = safetensors_file.read_metadata(path)
   if DESCRIPTION not in metadata:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
   config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
@@ -333,7 +285,7 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
     experiment.make_network(config), config.data.image_size, mesh or _first_device()
   )
   wanted = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
-  arrays = read_arrays(path)
+  arrays = safetensors_file.read_arrays(path)
   check_arrays(str(path), arrays, wanted)
   placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()}
   params, statistics = unflatten(placed)

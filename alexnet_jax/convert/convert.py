@@ -20,7 +20,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import Trained
 from alexnet_jax.convert import caffe, export, pytorch, tensorflow
 from alexnet_jax.convert.layouts import (
@@ -118,7 +118,7 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
     return pretrained.read(path, tell=tell)
   if path.suffix not in ('.safetensors', '.jaxexport'):
     return None
-  metadata = pretrained.read_metadata(path)
+  metadata = safetensors_file.read_metadata(path)
   if pretrained.DESCRIPTION in metadata:
     return pretrained.read(path)
   if _STATE_DICT_DESCRIPTION not in metadata:
@@ -131,7 +131,7 @@ def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | 
     raise UserError(
       f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
     ) from error
-  arrays = pretrained.read_arrays(path)
+  arrays = safetensors_file.read_arrays(path)
   network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
   return dataclasses.replace(network, class_names=class_names, step=step)
 
@@ -145,7 +145,7 @@ def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
     case '.pth' | '.pt':
       return TORCHVISION, pytorch.read_state_dict(path)
     case '.safetensors':
-      return TORCHVISION, pretrained.read_arrays(path)
+      return TORCHVISION, safetensors_file.read_arrays(path)
   raise UserError(
     f'{path} is of no kind known here, which are workdirs, checkpoints, .safetensors, .caffemodel,'
     ' .npy and .pth'
@@ -266,7 +266,7 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
   check_network(net)
   arrays = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
   if name.endswith('.pth'):
-    pretrained.write_file(path, pytorch.serialize(arrays))
+    files.write(path, pytorch.serialize(arrays))
     return
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
   metadata = {
@@ -274,4 +274,4 @@ def write(path: str | os.PathLike[str], network: Trained) -> None:
     _STATE_DICT_DESCRIPTION: pretrained.describe(network),
     _MEAN_COLOR: json.dumps(mean_color.tolist()),
   }
-  pretrained.write_arrays(path, arrays, metadata)
+  safetensors_file.write(path, arrays, metadata)

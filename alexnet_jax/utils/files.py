@@ -61,6 +61,16 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
 
 
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+  """Writes a file in one move; raises UserError where it cannot."""
+  target = os.path.expanduser(os.fspath(path))
+  try:
+    with whole(target) as temporary:
+      temporary.write_bytes(content)
+  except OSError as error:
+    raise UserError(f'cannot write {target}: {error.strerror or error}') from error
+
+
 def _is_running(process: str) -> bool:
   """Whether there is a process of this number on this machine."""
   try:
