@@ -375,7 +375,7 @@ def _convert() -> None:
     _CONFIG.value,
     mean=_MEAN.value,
     class_names=_CLASS_NAMES.value,
-    tell=functools.partial(print, file=sys.stderr),
+    log=functools.partial(print, file=sys.stderr),
   )
   printed.conversion(network, _TARGET.value)
 

@@ -63,7 +63,7 @@ def _write(config_file: str, folder: Path) -> list[Path]:
   mean = np.full((config.data.image_size, config.data.image_size, 3), 120, np.float32)
   found = augment.Statistics(mean, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
   names = [f'class {i}' for i in range(net.num_classes)]
-  network = pretrained.Trained(params, config, found, names, 1, '')
+  network = pretrained.PretrainedNetwork(params, config, found, names, 1, '')
   pretrained.write(folder / 'alexnet.safetensors', network)
   start = time.perf_counter()
   export(network, folder / 'alexnet.jaxexport')

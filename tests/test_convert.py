@@ -444,7 +444,7 @@ def random_network(config, mean_image=None):
     eigenvectors=np.eye(3, dtype=np.float32),
   )
   names = [f'class {label}' for label in range(config.model.num_classes)]
-  return pretrained.Trained(draw, config, statistics, names, 12, 'nowhere')
+  return pretrained.PretrainedNetwork(draw, config, statistics, names, 12, 'nowhere')
 
 
 def assert_same(a, b):

@@ -40,7 +40,7 @@ def random_network(config, split, seed=0):
   statistics = {
     name: np.asarray(array, np.float32) for name, array in dataset.statistics(split).items()
   }
-  return pretrained.Trained(
+  return pretrained.PretrainedNetwork(
     jax.tree_util.tree_map_with_path(random, shapes),
     config,
     augment.Statistics(**statistics),

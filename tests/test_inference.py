@@ -389,7 +389,9 @@ def test_every_kind_of_network_is_exported(classifier, digits, overrides, tmp_pa
     lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
     parameter_shapes(experiment.make_network(config)),
   )
-  network = pretrained.Trained(params, config, classifier.statistics, list('0123456789'), None, '')
+  network = pretrained.PretrainedNetwork(
+    params, config, classifier.statistics, list('0123456789'), None, ''
+  )
   export(network, tmp_path / 'net')
   arrays = safetensors_file.read_arrays(tmp_path / 'net')
   program = jax.export.deserialize(bytearray(arrays.pop('program')))

@@ -69,7 +69,7 @@ def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
   for data in (copy / 'checkpoints' / str(best) / 'params').rglob('d/*'):
     data.write_bytes(data.read_bytes()[:100])
   told = []
-  assert pretrained.read(copy, tell=told.append).step != best
+  assert pretrained.read(copy, log=told.append).step != best
   assert told[0].startswith(f'checkpoint {best} is damaged')
   with pytest.raises(UserError, match=r'is damaged .* take another checkpoint'):
     pretrained.read(copy / 'checkpoints' / str(best))
@@ -222,7 +222,7 @@ def on_digits(**updates):
 def test_layers_whose_shapes_agree_are_taken(workdir):
   source = pretrained.read(workdir[0])
   ours, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
-  params, taken, reasons = pretrained.take_layers(ours, columns, source)
+  params, taken, reasons = pretrained.load_matching_layers(ours, columns, source)
   assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
   assert reasons == {
     'conv4': '3x3x16x16 here, 3x3x16x32 there',
@@ -237,7 +237,7 @@ def test_layers_whose_shapes_agree_are_taken(workdir):
 
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   ours, columns = on_digits(num_columns=1, one_column_halves=())
-  _, taken, reasons = pretrained.take_layers(ours, columns, pretrained.read(workdir[0]))
+  _, taken, reasons = pretrained.load_matching_layers(ours, columns, pretrained.read(workdir[0]))
   assert reasons['fc6'] == 'inputs in the order of num_columns=1 here, 2 there'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
 

@@ -39,7 +39,7 @@ _STATISTICS = augment.Statistics._fields
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class PretrainedNetwork:
   """A trained network.
 
   Attributes:
@@ -62,8 +62,8 @@ class Trained:
 def read(
   path: str | os.PathLike[str],
   mesh: Mesh | None = None,
-  tell: Callable[[str], None] = lambda text: None,
-) -> Trained:
+  log: Callable[[str], None] = lambda text: None,
+) -> PretrainedNetwork:
   """Reads a trained network, whatever devices it was trained on.
 
   Args:
@@ -71,7 +71,7 @@ def read(
       has written; on disk, or in a bucket that Orbax can read (gs://...).
     mesh: devices for the parameters, in `mesh.parameter_specs`'s parts; None: all on the first
       of this process.
-    tell: called with a line where a damaged checkpoint is passed over.
+    log: called with a line where a damaged checkpoint is passed over.
 
   Raises:
     UserError: there is nothing there, nothing that is whole, or it is of a newer version.
@@ -90,7 +90,7 @@ def read(
     try:
       return _read_checkpoint(directory, step, mesh)
     except checkpoint.DamagedError as error:
-      tell(f'checkpoint {step} is damaged ({error}); trying another')
+      log(f'checkpoint {step} is damaged ({error}); trying another')
   raise UserError(f'{directory} has no whole checkpoint; train first, with --workdir={at}')
 
 
@@ -113,7 +113,7 @@ def _as_user_error(path: epath.Path) -> Iterator[None]:
     raise UserError(f'{path} is damaged ({error}); take another checkpoint') from error
 
 
-def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Trained:
+def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> PretrainedNetwork:
   path = str(directory / str(step))
   description = checkpoint.read(directory, step, {})[1]
   try:
@@ -125,7 +125,7 @@ def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Tra
   trees = abstract(experiment.make_network(config), config.data.image_size, mesh or _first_device())
   found, _ = checkpoint.read(directory, step, trees)
   statistics = augment.Statistics(**found['statistics'])
-  return Trained(found['params'], config, statistics, class_names, trained_steps, path)
+  return PretrainedNetwork(found['params'], config, statistics, class_names, trained_steps, path)
 
 
 def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[str], int | None]:
@@ -153,7 +153,7 @@ def _first_device() -> Mesh:
   )
 
 
-def check_classes(network: Trained, data_name: str, class_names: Sequence[str]) -> None:
+def check_classes(network: PretrainedNetwork, data_name: str, class_names: Sequence[str]) -> None:
   """Raises UserError where a data set does not have a network's classes, in its order."""
   if list(class_names) != list(network.class_names):
     raise UserError(
@@ -161,8 +161,8 @@ def check_classes(network: Trained, data_name: str, class_names: Sequence[str]) 
     )
 
 
-def take_layers(
-  params: Any, num_columns: int, source: Trained
+def load_matching_layers(
+  params: Any, num_columns: int, source: PretrainedNetwork
 ) -> tuple[Any, list[str], dict[str, str]]:
   """Puts a trained network's layers in the place of those that have the same shapes.
 
@@ -226,7 +226,7 @@ def unflatten(arrays: Mapping[str, Any]) -> tuple[Any, augment.Statistics]:
   return params, augment.Statistics(**{name: params.pop(name) for name in _STATISTICS})
 
 
-def write(path: str | os.PathLike[str], trained: Trained, program: bytes = b'') -> None:
+def write(path: str | os.PathLike[str], trained: PretrainedNetwork, program: bytes = b'') -> None:
   """Writes a trained network into a safetensors file, in one move.
 
   Args:
@@ -242,7 +242,7 @@ def write(path: str | os.PathLike[str], trained: Trained, program: bytes = b'') 
   safetensors_file.write(path, arrays, {DESCRIPTION: describe(trained)})
 
 
-def describe(trained: Trained) -> str:
+def describe(trained: PretrainedNetwork) -> str:
   """All but the arrays of a trained network, as JSON."""
   description = {
     'version': FORMAT,
@@ -276,7 +276,7 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
     raise UserError(f'{path} has a description that cannot be read: {first_line(error)}') from error
 
 
-def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
+def _read_file(path: epath.Path, mesh: Mesh | None) -> PretrainedNetwork:
   metadata = safetensors_file.read_metadata(path)
   if DESCRIPTION not in metadata:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
@@ -289,7 +289,7 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> Trained:
   check_arrays(str(path), arrays, wanted)
   placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()}
   params, statistics = unflatten(placed)
-  return Trained(params, config, statistics, class_names, step, str(path))
+  return PretrainedNetwork(params, config, statistics, class_names, step, str(path))
 
 
 def check_arrays(path: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:

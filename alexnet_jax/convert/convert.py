@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
-from alexnet_jax.checkpoints.pretrained import Trained
+from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.convert import caffe, export, pytorch, tensorflow
 from alexnet_jax.convert.layouts import (
   CAFFE,
@@ -49,8 +49,8 @@ def convert(
   *,
   mean: str | os.PathLike[str] | None = None,
   class_names: str | os.PathLike[str] | None = None,
-  tell: Callable[[str], None] = lambda text: None,
-) -> Trained:
+  log: Callable[[str], None] = lambda text: None,
+) -> PretrainedNetwork:
   """Reads a network, from whatever holds it, and writes it.
 
   Args:
@@ -59,7 +59,7 @@ def convert(
     config: see `read`.
     mean: a Caffe mean image (.binaryproto), in place of the mean that the source has.
     class_names: a file with a name a line, in the order of the labels, in place of the source's.
-    tell: called with a line where a damaged checkpoint is passed over.
+    log: called with a line where a damaged checkpoint is passed over.
 
   Returns:
     The network.
@@ -68,7 +68,7 @@ def convert(
     UserError: something is not there, not whole, or does not fit.
   """
   check_target(target)
-  network = read(source, config, tell)
+  network = read(source, config, log)
   if mean is not None:
     image = read_mean(mean, network.config.data.image_size)
     statistics = network.statistics._replace(mean_image=jnp.asarray(image))
@@ -83,8 +83,8 @@ def convert(
 def read(
   path: str | os.PathLike[str],
   config: ConfigDict | None = None,
-  tell: Callable[[str], None] = lambda text: None,
-) -> Trained:
+  log: Callable[[str], None] = lambda text: None,
+) -> PretrainedNetwork:
   """Reads a network from whatever holds it.
 
   Args:
@@ -92,7 +92,7 @@ def read(
       ({'conv1': [weights, biases], ...}), or a PyTorch state dict with torchvision's names (.pth,
       .pt or .safetensors).
     config: the network's; only for a source that brings none, and then needed.
-    tell: see `pretrained.read`.
+    log: see `pretrained.read`.
 
   Raises:
     UserError: there is nothing there, it is not whole, or it is not the config's network.
@@ -100,7 +100,7 @@ def read(
   at = epath.Path(os.path.expanduser(os.fspath(path)))
   if not at.exists():
     raise UserError(f'there is no {at}')
-  network = _read_described(at, tell)
+  network = _read_described(at, log)
   if network is None:
     layout, arrays = _read_arrays(at)
     if config is None:
@@ -112,10 +112,10 @@ def read(
   return network
 
 
-def _read_described(path: epath.Path, tell: Callable[[str], None]) -> Trained | None:
+def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedNetwork | None:
   """The network of a file or folder that brings its config along; None for another."""
   if path.is_dir():
-    return pretrained.read(path, tell=tell)
+    return pretrained.read(path, log=log)
   if path.suffix not in ('.safetensors', '.jaxexport'):
     return None
   metadata = safetensors_file.read_metadata(path)
@@ -158,7 +158,7 @@ def _network(
   layout: Layout,
   config: ConfigDict,
   mean_color: tuple[float, float, float],
-) -> Trained:
+) -> PretrainedNetwork:
   net = experiment.make_network(config)
   check_network(net)
   params = parameter_shapes(net)
@@ -180,7 +180,7 @@ def _network(
   )
   class_names = [str(label) for label in range(net.num_classes)]
   params = jax.tree.map(jnp.asarray, decode(arrays, net, layout))
-  return Trained(params, config, statistics, class_names, None, str(path))
+  return PretrainedNetwork(params, config, statistics, class_names, None, str(path))
 
 
 def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
@@ -241,7 +241,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     )
 
 
-def write(path: str | os.PathLike[str], network: Trained) -> None:
+def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
   """Writes a network into a file, in one move, as its name says.
 
   Args:

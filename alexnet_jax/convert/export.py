@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import export as jax_export
 
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.checkpoints.pretrained import Trained
+from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.evaluation import inference
 
 Array = jax.Array
@@ -17,7 +17,9 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 """Where an exported program runs."""
 
 
-def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+def export(
+  network: PretrainedNetwork | str | os.PathLike[str], target: str | os.PathLike[str]
+) -> None:
   """Writes a network and its program into one file, which jax runs without this package.
 
   The file is in the safetensors format, `pretrained.write`'s, with one more array, 'program':
@@ -41,7 +43,7 @@ def export(network: Trained | str | os.PathLike[str], target: str | os.PathLike[
   Raises:
     UserError: the network cannot be read, or the file cannot be written.
   """
-  if not isinstance(network, Trained):
+  if not isinstance(network, PretrainedNetwork):
     network = pretrained.read(network)
   config, size = network.config, network.config.model.input_size
 

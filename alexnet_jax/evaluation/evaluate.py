@@ -271,7 +271,7 @@ def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[s
   workdir.check(path, experiment.resolved(config), free)
   _emulate_devices(config)
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
-    network = pretrained.read(path, tell=display.line)
+    network = pretrained.read(path, log=display.line)
     network.config.data.validation_split = config.data.validation_split
     _prepare(Path(path))
     found = _predict(network, config, display)
@@ -321,7 +321,7 @@ def evaluate_ensemble(
   _emulate_devices(config)
   members, total = [], None
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
-    networks = [pretrained.read(each, tell=display.line) for each in paths]
+    networks = [pretrained.read(each, log=display.line) for each in paths]
     _check_alike(paths, networks)
     _prepare(Path(path))
     for each, network, share in zip(paths, networks, shares, strict=True):
@@ -336,7 +336,7 @@ def evaluate_ensemble(
 
 class _Member(NamedTuple):
   path: str
-  network: pretrained.Trained
+  network: pretrained.PretrainedNetwork
   share: float
   errors: dict[str, dict[str, float]]
 
@@ -356,11 +356,11 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
 
 
 def _check_alike(
-  paths: Sequence[str | os.PathLike[str]], networks: Sequence[pretrained.Trained]
+  paths: Sequence[str | os.PathLike[str]], networks: Sequence[pretrained.PretrainedNetwork]
 ) -> None:
   """Raises UserError, naming two, where networks are not of the same data and classes."""
 
-  def data(network: pretrained.Trained) -> str:
+  def data(network: pretrained.PretrainedNetwork) -> str:
     return f'{network.config.data.name} ({network.config.data.validation_split})'
 
   first = networks[0]
@@ -400,7 +400,7 @@ def _at_hand(config: ConfigDict, given: ConfigDict | None) -> ConfigDict:
 
 
 def _predict(
-  network: pretrained.Trained, given: ConfigDict | None, display: Display
+  network: pretrained.PretrainedNetwork, given: ConfigDict | None, display: Display
 ) -> Predictions:
   """What a network makes of its validation images."""
   config = _at_hand(network.config, given)
@@ -412,7 +412,7 @@ def _predict(
   pretrained.check_classes(network, config.data.name, split.class_names)
   net = experiment.make_network(config)
   places = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
-  move = display.task('evaluation', split.num_examples)
+  update_progress = display.task('evaluation', split.num_examples)
   found = predict(
     make_view_step(
       net,
@@ -427,13 +427,15 @@ def _predict(
     batch_size=config.train.batch_size,
     crop_size=net.input_size,
     mesh=mesh,
-    progress=move,
+    progress=update_progress,
   )
-  move(done=True)
+  update_progress(done=True)
   return found
 
 
-def _identity(networks: Sequence[pretrained.Trained], shares: Sequence[float]) -> dict[str, Any]:
+def _identity(
+  networks: Sequence[pretrained.PretrainedNetwork], shares: Sequence[float]
+) -> dict[str, Any]:
   """What predictions are of. A step would not do: another run may have come to the same one."""
   data = networks[0].config.data
   return {
@@ -453,7 +455,7 @@ def _identity(networks: Sequence[pretrained.Trained], shares: Sequence[float]) -
 
 def _kept_or_predicted(
   path: str | os.PathLike[str],
-  network: pretrained.Trained,
+  network: pretrained.PretrainedNetwork,
   given: ConfigDict | None,
   display: Display,
 ) -> Predictions:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.checkpoints.pretrained import Trained
+from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import augment, images
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import xla
@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str]) -> 'Classifier':
   Raises:
     UserError: there is nothing there, nothing that is whole, or it is of a newer version.
   """
-  network = pretrained.read(path, tell=lambda text: warnings.warn(text, stacklevel=4))
+  network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=4))
   return Classifier(**vars(network))
 
 
@@ -177,8 +177,8 @@ class Predictions(list[Prediction]):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Classifier(Trained):
-  """A trained network that looks at images; `load` makes one. Its attributes are Trained's.
+class Classifier(PretrainedNetwork):
+  """A trained network that looks at images; `load` makes one. Its attributes are PretrainedNetwork's.
 
   Images are paths, Pillow images, or uint8 arrays [H, W, 3] (RGB) or [H, W] (grey) of any size; one
   alone, or many as any iterable or as an array [N, H, W, 3]. As in training's evaluation, the
@@ -282,9 +282,9 @@ class Classifier(Trained):
       self._steps[layer] = make_outputs_step(self.config, [layer])
     parts = []
     with contextlib.ExitStack() as stack:
-      move = None
+      update_progress = None
       if len(given) > _LARGEST_BATCH:
-        move = stack.enter_context(Display()).task('images', len(given))
+        update_progress = stack.enter_context(Display()).task('images', len(given))
       for start in range(0, len(given), _LARGEST_BATCH):
         crops = self._crops(given[start : start + _LARGEST_BATCH], start)
         count = len(crops)
@@ -292,8 +292,8 @@ class Classifier(Trained):
         padded[:count] = crops
         computed = self._steps[layer](self.params, self.statistics, padded)
         parts.append(np.asarray(computed[layer])[:count])
-        if move:
-          move(count)
+        if update_progress:
+          update_progress(count)
     return np.concatenate(parts)
 
   def _crops(self, given: Sequence[Any], first: int = 0) -> np.ndarray:

@@ -58,7 +58,7 @@ def draw(
       raise UserError(f'{other} has no metrics.jsonl; compare with the workdir of a run')
   written: list[Path] = []
   with Display() as display:
-    network = pretrained.read(path, tell=display.line)
+    network = pretrained.read(path, log=display.line)
     config, data_set = experiment.open_data(config, display)
     workdir.check(path, experiment.resolved(config))
     net = experiment.make_network(config)
@@ -189,7 +189,7 @@ def _centre_crops(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _description(
-  config: ConfigDict, network: pretrained.Trained, records: Sequence[Mapping[str, Any]]
+  config: ConfigDict, network: pretrained.PretrainedNetwork, records: Sequence[Mapping[str, Any]]
 ) -> str:
   """Data, network, step and, where it was measured then, the validation error."""
   columns = config.model.num_columns

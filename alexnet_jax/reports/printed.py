@@ -131,7 +131,7 @@ def preparation(config: ConfigDict) -> None:
     print(f'left out      {left_out} unreadable files, listed in {report}')
 
 
-def conversion(network: pretrained.Trained, target: str) -> None:
+def conversion(network: pretrained.PretrainedNetwork, target: str) -> None:
   """Prints what was read, and where it went.
 
   Args:

@@ -66,7 +66,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   with Display(quiet=not first) as display:
     source = None
     if config.train.init_from and not started:  # before data are prepared, which may take hours
-      source = pretrained.read(config.train.init_from, tell=display.line)
+      source = pretrained.read(config.train.init_from, log=display.line)
     config, data_set = multihost.first_then_others(
       functools.partial(experiment.open_data, config, display), 'data'
     )
@@ -108,7 +108,7 @@ class Run:
     train_split: dataset.Split,
     validation_split: dataset.Split,
     stored: dict[str, np.ndarray] | None,
-    source: pretrained.Trained | None,
+    source: pretrained.PretrainedNetwork | None,
     signals: Signals,
     display: Display,
   ):

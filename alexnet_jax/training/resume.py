@@ -148,13 +148,15 @@ def restore(
   return None
 
 
-def start_from(source: pretrained.Trained, params: Any, num_columns: int, display: Display) -> Any:
+def start_from(
+  source: pretrained.PretrainedNetwork, params: Any, num_columns: int, display: Display
+) -> Any:
   """Replaces parameters by a trained network's layers of the same shape, and says which.
 
   Raises:
     UserError: no layer fits.
   """
-  params, taken, reasons = pretrained.take_layers(params, num_columns, source)
+  params, taken, reasons = pretrained.load_matching_layers(params, num_columns, source)
   listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
   if not taken:
     raise UserError(
