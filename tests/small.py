@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from alexnet_jax.checkpoints import workdir
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from configs import digits
 
@@ -43,3 +44,9 @@ def random_params(net: AlexNet) -> Any:
     lambda leaf: (0.1 * rng.normal(size=leaf.shape)).astype(np.float32),
     parameter_shapes(net),
   )
+
+
+def lines(path):
+  """metrics.jsonl without timings."""
+  records = workdir.read_metrics(path)
+  return [{k: v for k, v in r.items() if k != 'images_per_second'} for r in records]

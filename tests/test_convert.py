@@ -25,9 +25,9 @@ from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
 from configs import imagenet, imagenet_caffe, imagenet_torchvision
 from tests import caffe_files
+from tests.launching import assert_message, launch
 from tests.reference import QUICK_TO_COMPILE
 from tests.small import small_config
-from tests.test_cli import assert_message, launch
 
 CLASSES = 7
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 98, 98, 3), dtype=np.uint8)  # RGB

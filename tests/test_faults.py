@@ -25,8 +25,7 @@ from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
 from tests import faults, stored, sweeps
-from tests.small import small_config
-from tests.test_train import lines
+from tests.small import lines, small_config
 
 
 @contextlib.contextmanager

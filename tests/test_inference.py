@@ -22,8 +22,8 @@ from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
+from tests.launching import launch
 from tests.small import small_config
-from tests.test_cli import launch
 
 ROOT = Path(__file__).parents[1]
 

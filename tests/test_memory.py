@@ -11,8 +11,7 @@ from alexnet_jax.checkpoints import checkpoint
 from alexnet_jax.parallel import memory
 from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
-from tests.small import small_config
-from tests.test_train import lines
+from tests.small import lines, small_config
 
 FEW_LAYERS = {
   **{f'model.{layer}.features': 0 for layer in ('conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')},

@@ -28,7 +28,7 @@ from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
 from configs import cifar10
-from tests.small import small_config
+from tests.small import lines, small_config
 
 SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
 
@@ -224,12 +224,6 @@ def test_gradients_do_not_depend_on_the_mesh(trained):
     velocities.append(jax.device_get(trainer.state.opt_state.velocity))
   assert_close(velocities[0], velocities[1], 1e-5)
   assert_close(velocities[0], velocities[2], 1e-5)
-
-
-def lines(path):
-  """metrics.jsonl without timings."""
-  records = workdir.read_metrics(path)
-  return [{k: v for k, v in r.items() if k != 'images_per_second'} for r in records]
 
 
 def params_at(path, step, config):
