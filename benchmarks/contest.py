@@ -83,12 +83,13 @@ def start(
   command: Sequence[str],
   environment: dict[str, str],
   python: str = sys.executable,
+  folder: Path = ROOT,
 ) -> Contestant:
-  """A contestant, once it is ready: a Python file and its arguments, and their interpreter."""
+  """A contestant, once it is ready: a Python file and its arguments, their interpreter and folder."""
   print(f'starting {name}', file=sys.stderr)
   process = subprocess.Popen(
     [python, *command],
-    cwd=ROOT,
+    cwd=folder,
     env=environment,
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
@@ -152,6 +153,11 @@ def _contestants(
             environment['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=0'
           name = ', '.join([name, *(f'without {toggle}' for toggle in without)])
           yield start(name, batch_size, ours, environment)
+          if args.before:
+            theirs = [str(args.before / 'benchmarks' / 'contest.py'), ours[1]]
+            yield start(
+              f'{name}, {args.before.name}', batch_size, theirs, environment, folder=args.before
+            )
     for precision in args.peer_precision if args.peer else ():
       peer = [
         str(ROOT / 'benchmarks' / 'pytorch_peer.py'),
@@ -304,6 +310,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
   parser.add_argument(
     '--without', type=_names, default=[], help=f'and again without one of {", ".join(TOGGLES)}'
   )
+  parser.add_argument('--before', type=Path, help='another checkout of this project, to time too')
   parser.add_argument('--peer', action='store_true', help='PyTorch too, where it is installed')
   parser.add_argument('--peer_precision', type=_names, default=['float32', 'bfloat16'])
   parser.add_argument(

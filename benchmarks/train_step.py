@@ -4,6 +4,7 @@
   python benchmarks/train_step.py --peer --rounds=9 --column_devices=1,2
   python benchmarks/train_step.py --without=library_fusions,huge_pages
   python benchmarks/train_step.py --config=configs/cifar10.py --steps=20 --peer
+  python benchmarks/train_step.py --before=../another_checkout --column_devices=1,2
   python benchmarks/train_step.py --precision=float32,bfloat16 --batch_size=128,1024,4096 --steps=20
 
 Our step takes uint8 crops and prepares them (mirror images, lighting, mean); PyTorch's takes floats.
