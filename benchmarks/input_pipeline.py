@@ -38,7 +38,7 @@ from absl import logging
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.data import dataset, prepare, tfds_reader
+from alexnet_jax.data import dataset, prepare, splits, tfds_reader
 from alexnet_jax.data import statistics as statistics_lib
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -57,11 +57,11 @@ BLOCK_BYTES = 512 * 10**6  # data.memory_megabytes of configs/imagenet.py
 FILLING = 6  # batches before the timed ones
 
 # From a round's number to batches without end.
-Contestant = Callable[[int], Generator[dataset.Batch]]
+Contestant = Callable[[int], Generator[splits.Batch]]
 
 
 @functools.cache
-def _split(directory: Path, split: str, size: int, in_memory: bool) -> dataset.Split:
+def _split(directory: Path, split: str, size: int, in_memory: bool) -> splits.Split:
   builder = tfds_reader.open_directory(directory)
   if in_memory:
     return dataset.open_split(builder, split, size, memory_megabytes=10**6)
@@ -76,7 +76,7 @@ def ours(
   in_memory: bool,
   number: int,
   first_step: int = 0,
-) -> Generator[dataset.Batch]:
+) -> Generator[splits.Batch]:
   """This project's batches, crops at all offsets."""
   return dataset.train_batches(
     _split(directory, split, size, in_memory),
@@ -91,7 +91,7 @@ def ours(
 
 def bare(
   files: Sequence[str], decoding: str, size: int, crop: int, number: int
-) -> Generator[dataset.Batch]:
+) -> Generator[splits.Batch]:
   """The same crops from tf.data alone, in the files' order.
 
   Args:
@@ -147,7 +147,7 @@ class _Files:
     return np.array(image.crop((left, top, left + CROP, top + CROP))), i
 
 
-def pytorch(folder: Path, num_examples: int, number: int) -> Generator[dataset.Batch]:
+def pytorch(folder: Path, num_examples: int, number: int) -> Generator[splits.Batch]:
   """PyTorch's DataLoader with Pillow and two workers, shuffled."""
   importlib.import_module('torch').manual_seed(number)
   data = importlib.import_module('torch.utils.data')
@@ -416,8 +416,8 @@ def _builder(name: str, data_dir: str) -> Any:
 
 
 def _files(directory: Path) -> list[str]:
-  splits = tfds_reader.open_directory(directory).info.splits
-  return [os.fspath(path) for path in splits['train'].filepaths]
+  stored = tfds_reader.open_directory(directory).info.splits['train']
+  return [os.fspath(path) for path in stored.filepaths]
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:

@@ -44,7 +44,7 @@ from jax import lax  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from alexnet_jax import experiment, optimizer  # noqa: E402
-from alexnet_jax.data import augment, dataset, images, statistics  # noqa: E402
+from alexnet_jax.data import augment, dataset, images, splits, statistics  # noqa: E402
 from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
 from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
 from alexnet_jax.reports import figures  # noqa: E402
@@ -94,7 +94,7 @@ class Numbers:
     self.num_examples, self.image_size = num_examples, image_size
 
   def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """As `dataset.ArraySplit` has it."""
+    """As `splits.ArraySplit` has it."""
     return [np.arange(self.num_examples) if rng is None else rng.permutation(self.num_examples)]
 
   def read(
@@ -185,7 +185,7 @@ class Data:
     log(f'decoded {len(train_pixels)} and {len(test_pixels)} photographs')
     self.statistics = compute_statistics(train_pixels)
     log('statistics: eigenvalues', np.asarray(self.statistics.eigenvalues))
-    self.held = dataset.ArraySplit(train_pixels, self.train_labels, self.classes)
+    self.held = splits.ArraySplit(train_pixels, self.train_labels, self.classes)
     self.train, self.test = jax.device_put(train_pixels), jax.device_put(test_pixels)
     self.size = size
     self.batch = min(EVALUATION_BATCH, len(test_pixels))

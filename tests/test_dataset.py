@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import augment, dataset, tfds_reader
+from alexnet_jax.data import augment, dataset, splits, tfds_reader
 from alexnet_jax.data.images import fit_square
 from alexnet_jax.utils.errors import UserError
 from tests import stored
@@ -52,7 +52,7 @@ def coordinate_split(n=24, size=9):
   images[..., 0] = np.arange(size)[:, None]
   images[..., 1] = np.arange(size)
   images[..., 2] = np.arange(n)[:, None, None]
-  return dataset.ArraySplit(images, np.arange(n, dtype=np.int32), [str(i) for i in range(n)])
+  return splits.ArraySplit(images, np.arange(n, dtype=np.int32), [str(i) for i in range(n)])
 
 
 def batches(split, count, first_step=0, **changes):
@@ -132,7 +132,7 @@ def test_digits_have_two_splits():
 def test_a_split_that_fits_is_held_in_memory(data_dir):
   builder = tfds_reader.open_builder('numbers', str(data_dir))
   held = dataset.open_split(builder, 'train', 200, 5)  # 40 images of 200x200x3 bytes: 4.8 MB
-  assert isinstance(held, dataset.ArraySplit)
+  assert isinstance(held, splits.ArraySplit)
   assert held.images.shape == (TRAIN, 200, 200, 3)
   assert isinstance(dataset.open_split(builder, 'train', 200, 4), tfds_reader.RecordSplit)
 
@@ -185,7 +185,7 @@ def test_crops_are_the_examples_cut_at_their_offsets(stream):
 
 def test_memory_and_streamed_give_the_same_batches(data_dir):
   held, streamed = (open_numbers(data_dir, how) for how in ('memory', 'streamed'))
-  assert isinstance(held, dataset.ArraySplit)
+  assert isinstance(held, splits.ArraySplit)
   assert held.block_size == streamed.block_size == TRAIN
   assert held.class_names == streamed.class_names
   assert_same_batches(batches(held, 8), batches(streamed, 8))
@@ -235,7 +235,7 @@ def test_offsets_are_as_many_as_asked_for_in_the_middle(crop_size, crop_offsets,
 
 @pytest.mark.parametrize('crop_offsets', [32, 33])
 def test_the_papers_crops_have_32_offsets_and_the_sources_33(crop_offsets):
-  split = dataset.ArraySplit(np.zeros((2, 256, 256, 3), np.uint8), np.zeros(2, np.int32), ['a'])
+  split = splits.ArraySplit(np.zeros((2, 256, 256, 3), np.uint8), np.zeros(2, np.int32), ['a'])
   got = batches(split, 400, batch_size=2, crop_size=224, crop_offsets=crop_offsets)
   offsets = joined(got, 'offset')
   for axis in (0, 1):

@@ -13,7 +13,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, dataset
+from alexnet_jax.data import augment, dataset, splits
 from alexnet_jax.evaluation import evaluate, predictions
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh
@@ -135,7 +135,7 @@ def split():
   spots = rng.integers(0, 256, (IMAGES, 5, 5, 3), dtype=np.uint8)
   images = spots.repeat(SIZE // 5, axis=1).repeat(SIZE // 5, axis=2)
   labels = rng.integers(0, 10, IMAGES).astype(np.int32)
-  return dataset.ArraySplit(images, labels, dataset.DIGITS)
+  return splits.ArraySplit(images, labels, dataset.DIGITS)
 
 
 def network_of(split, **changes):

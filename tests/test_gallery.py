@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
-from alexnet_jax.data import dataset
+from alexnet_jax.data import dataset, splits
 from alexnet_jax.reports import figures, plot_run, printed
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
@@ -16,7 +16,7 @@ from tests.small import random_params, small_config
 
 def split_of(labels, classes):
   images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), 'u1')
-  return dataset.ArraySplit(images, np.array(labels, np.int32), [str(i) for i in range(classes)])
+  return splits.ArraySplit(images, np.array(labels, np.int32), [str(i) for i in range(classes)])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeyp
 
   def cut(split):
     there = whole(split)
-    few = dataset.ArraySplit(there.images[:count], there.labels[:count], there.class_names)
+    few = splits.ArraySplit(there.images[:count], there.labels[:count], there.class_names)
     return few if split == 'train' else there
 
   monkeypatch.setattr(dataset, 'digits', cut)

@@ -121,13 +121,9 @@ def test_the_next_block_is_asked_for_while_one_is_read(data_dir, monkeypatch):
   _, labels = read_all(split)
   calls.clear()
   batches = list(split.read(groups, 12, SIZE))
-  assert calls == [
-    ('_ask_for', 17),
-    ('_stored', 17),
-    ('_ask_for', 6),
-    ('_stored', 17),
-    ('_stored', 6),
-  ]
+  assert calls[0] == ('_ask_for', 17)  # while the first block, of 17, is read
+  assert [count for name, count in calls if name == '_ask_for'] == [17, 6]
+  assert sorted(count for name, count in calls if name == '_stored') == [4, 12, 12, 12]
   assert [len(batch['label']) for batch in batches] == [12, 12, 12, 4]
   got = np.concatenate([batch['label'] for batch in batches])
   np.testing.assert_array_equal(got, labels[np.concatenate([block for block, _ in groups])])
@@ -325,7 +321,7 @@ def test_damaged_files_are_named(data_dir, tmp_path, damage, block):
   damage(sorted(folder.glob('*-train*'))[1])
   message = refusal(read_all, split)
   assert str(folder) in message
-  assert 'function_node' not in message
+  assert not re.search('function_node|Graph execution|Detected at', message)
 
 
 @pytest.mark.parametrize('damage', [flip_a_bit, cut_short, lose_an_example, Path.unlink])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.data import dataset
+from alexnet_jax.data import dataset, splits
 from alexnet_jax.data.augment import Statistics
 from alexnet_jax.evaluation import inference, retrieval
 from alexnet_jax.utils.errors import UserError
@@ -97,7 +97,7 @@ def small():
   params = random_params(net)
   statistics = Statistics(np.full((8, 8, 3), 70, np.float32), np.ones(3), np.eye(3))
   whole = dataset.digits('validation')
-  split = dataset.ArraySplit(whole.images[:21], whole.labels[:21], whole.class_names)
+  split = splits.ArraySplit(whole.images[:21], whole.labels[:21], whole.class_names)
   return net, config, params, statistics, split
 
 

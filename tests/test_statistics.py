@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from alexnet_jax.data import dataset, statistics
+from alexnet_jax.data import dataset, splits, statistics
 from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, open_records
@@ -52,7 +52,7 @@ def test_colours_that_go_together_have_the_axis_of_numpy():
   grey = np.random.default_rng(0).integers(0, 200, (5, 6, 6, 1))
   images = (grey * [0.9, 1.0, 1.1] + np.random.default_rng(1).normal(0, 9, (5, 6, 6, 3))).clip(0)
   images = images.astype(np.uint8)
-  found = dataset.statistics(dataset.ArraySplit(images, np.zeros(5, np.int32), ['a']))
+  found = dataset.statistics(splits.ArraySplit(images, np.zeros(5, np.int32), ['a']))
   assert_are_numpys(found, images)
   assert found['eigenvalues'][2] > 10 * found['eigenvalues'][1]
   assert np.all(found['eigenvectors'][:, 2] > 0)

@@ -20,7 +20,7 @@ import pytest
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
-from alexnet_jax.data import augment, dataset, statistics
+from alexnet_jax.data import augment, dataset, splits, statistics
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -520,7 +520,7 @@ def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, 
     file.write_bytes(b'PK')
   else:
     other = np.zeros((2, 9, 9, 3), np.uint8)
-    split = dataset.ArraySplit(other, np.zeros(2, np.int32), ['a'])
+    split = splits.ArraySplit(other, np.zeros(2, np.int32), ['a'])
     statistics.save(file, dataset.statistics(split))
   loop.train_and_evaluate(one_step(), tmp_path)
   [line] = [line for line in capfd.readouterr().err.splitlines() if str(file) in line]
@@ -567,7 +567,7 @@ def test_the_first_line_says_how_images_are_shuffled(tmp_path, capfd, monkeypatc
   loop.train_and_evaluate(one_step(), tmp_path / 'whole')
   assert '1438 training and 359 validation images' in (first := capfd.readouterr().err)
   assert 'shuffled whole' in first
-  monkeypatch.setattr(dataset.ArraySplit, 'block_size', 1000)
+  monkeypatch.setattr(splits.ArraySplit, 'block_size', 1000)
   loop.train_and_evaluate(one_step(), tmp_path / 'blocks')
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.data import dataset
+from alexnet_jax.data import dataset, splits
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh as mesh_lib
 
@@ -22,7 +22,7 @@ MESHES = {1: ((2, 2, 1), (1, 1, 2)), 2: ((2, 2, 2), (1, 1, 4)), 3: ((2, 2, 3),)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks(dataset.ArraySplit):
+class Blocks(splits.ArraySplit):
   """Shuffled in blocks of 7 examples, as what does not fit in memory is."""
 
   def order(self, rng=None):

@@ -7,122 +7,24 @@ and each of several processes reads its own rows of the same global batch.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
 from alexnet_jax.data import tfds_reader
+from alexnet_jax.data.splits import ArraySplit, Batch, Split
 from alexnet_jax.data.statistics import Sums
 from alexnet_jax.utils.errors import UserError
 
-Batch = dict[str, Any]
-
 DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
+T = TypeVar('T')
+
 _ORDER, _CROPS = 0, 1  # purposes of a seed's random numbers
-
-
-class Split(Protocol):
-  """One split of a data set."""
-
-  @property
-  def num_examples(self) -> int:
-    """How many images it has."""
-    ...
-
-  @property
-  def class_names(self) -> Sequence[str]:
-    """The classes' names, in the order of the labels."""
-    ...
-
-  @property
-  def image_size(self) -> int:
-    """Side in pixels of the squares that its images are made into."""
-    ...
-
-  @property
-  def block_size(self) -> int:
-    """How many examples are shuffled among each other: all of them, where they fit in memory."""
-    ...
-
-  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """All examples, as stored or shuffled by `rng`, in the blocks that are read ahead."""
-    ...
-
-  def read(
-    self, groups: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, size: int
-  ) -> Generator[dict[str, np.ndarray]]:
-    """Reads crops of examples, in the order given.
-
-    Args:
-      groups: [n] int, examples, and [n, 2] int32, row and column at which to cut each. The next
-        group is read ahead, so they are best one of `order`'s blocks each.
-      batch_size: how many to hand over at a time, across groups.
-      size: side of the crops in pixels.
-
-    Yields:
-      'image' [batch_size, size, size, 3] uint8, 'offset' [batch_size, 2] int32 and 'label'
-      [batch_size] int32; the last ones may be shorter.
-    """
-    ...
-
-
-@dataclasses.dataclass(frozen=True)
-class ArraySplit:
-  """A split held in memory.
-
-  Attributes:
-    images: [N, S, S, 3] uint8.
-    labels: [N] int32.
-    class_names: see Split.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
-  class_names: Sequence[str]
-
-  @property
-  def num_examples(self) -> int:
-    """See Split."""
-    return len(self.labels)
-
-  @property
-  def image_size(self) -> int:
-    """See Split."""
-    return int(self.images.shape[1])
-
-  @property
-  def block_size(self) -> int:
-    """See Split."""
-    return self.num_examples
-
-  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """See Split."""
-    return [np.arange(self.num_examples) if rng is None else rng.permutation(self.num_examples)]
-
-  def read(
-    self, groups: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, size: int
-  ) -> Generator[dict[str, np.ndarray]]:
-    """See Split."""
-    waiting = iter(groups)
-    chosen, offsets = np.zeros(0, np.int64), np.zeros((0, 2), np.int32)
-    while True:
-      while len(chosen) < batch_size and (group := next(waiting, None)) is not None:
-        chosen, offsets = np.concatenate([chosen, group[0]]), np.concatenate([offsets, group[1]])
-      if not len(chosen):
-        return
-      now, at = chosen[:batch_size], offsets[:batch_size]
-      crops = np.empty((len(now), size, size, 3), np.uint8)
-      # Ten times as fast as indexing with arrays of rows and columns.
-      for i, (example, (top, left)) in enumerate(zip(now.tolist(), at.tolist(), strict=True)):
-        crops[i] = self.images[example, top : top + size, left : left + size]
-      yield {'image': crops, 'offset': at, 'label': self.labels[now]}
-      chosen, offsets = chosen[batch_size:], offsets[batch_size:]
 
 
 def digits(split: str) -> ArraySplit:
@@ -313,7 +215,7 @@ def statistics(
   return sums.compute()
 
 
-def prefetch(batches: Generator[Batch], count: int = 2) -> Generator[Batch]:
+def prefetch(batches: Generator[T], count: int = 2) -> Generator[T]:
   """Makes batches in a thread of their own, up to `count` ahead; ends with the generator."""
   ahead: queue.Queue[Any] = queue.Queue(count)
   stopped = threading.Event()

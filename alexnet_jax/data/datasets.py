@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from alexnet_jax.data import dataset, prepare, sources, statistics, tfds_reader
+from alexnet_jax.data import dataset, prepare, sources, splits, statistics, tfds_reader
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
@@ -28,7 +28,7 @@ class DataSet(Protocol):
     """The classes' names, in the order of the labels."""
     ...
 
-  def load_split(self, split: str) -> dataset.Split:
+  def load_split(self, split: str) -> splits.Split:
     """Opens a split, such as 'train', or part of one; raises UserError where it does not exist."""
     ...
 
@@ -56,7 +56,7 @@ class Digits:
     """`image_size` is the side in pixels that the config asks for; only 8 can be read."""
     self._image_size = image_size
 
-  def load_split(self, split: str) -> dataset.ArraySplit:
+  def load_split(self, split: str) -> splits.ArraySplit:
     """See DataSet; raises UserError as well where another image size than 8 is asked for."""
     digits = dataset.digits(split)
     if self._image_size != digits.image_size:
@@ -92,7 +92,7 @@ class TfdsDataSet:
     self.class_names = tfds_reader.class_names(builder)
     self._image_size, self._memory_megabytes = image_size, memory_megabytes
 
-  def load_split(self, split: str) -> dataset.Split:
+  def load_split(self, split: str) -> splits.Split:
     """See DataSet; splits may be written as tfds writes them: 'train[:90%]+test'."""
     return dataset.open_split(self.builder, split, self._image_size, self._memory_megabytes)
 

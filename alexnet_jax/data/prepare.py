@@ -5,7 +5,6 @@ so what has its name is whole. What is done is noted after each shard, with the 
 image, so a preparation that was killed goes on with the shard it was at.
 """
 
-import collections
 import contextlib
 import dataclasses
 import fcntl
@@ -14,17 +13,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
 
 from alexnet_jax.data import images, statistics, tfds_reader
 from alexnet_jax.data.sources import Example, Source
-from alexnet_jax.utils import files
+from alexnet_jax.utils import files, threads
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
@@ -34,9 +32,6 @@ _METADATA = 'metadata.json'
 _LEAST_UNREADABLE = 10
 _BYTES_PER_PIXEL = {'jpeg': 0.7, 'png': 2.0}  # of photographs, generously
 _LINE_EVERY_SECONDS = 30
-
-_A = TypeVar('_A')
-_B = TypeVar('_B')
 
 
 class _Square(NamedTuple):
@@ -234,9 +229,8 @@ def _prepare(
 
     with (
       contextlib.closing(source.examples(split, first * size)) as examples,
-      ThreadPoolExecutor(_cores()) as pool,
+      contextlib.closing(threads.map_ahead(convert, examples)) as squares,
     ):
-      squares = _in_order(pool, convert, examples)
       for shard in range(first, shards):
         temporary = folder / 'shard.part'
         _write_shard(temporary, itertools.islice(squares, size), split, done, tell)
@@ -338,19 +332,6 @@ def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Squa
     pixels = np.asarray(square if encoding == 'png' else images.decode(encoded))
     products = statistics.color_products(pixels)
   return _Square(example, record.SerializeToString(deterministic=True), pixels, products, '')
-
-
-def _in_order(
-  pool: ThreadPoolExecutor, function: Callable[[_A], _B], items: Iterable[_A]
-) -> Iterator[_B]:
-  """The function's results in the items' order, a few items per core ahead."""
-  waiting: collections.deque[Future[_B]] = collections.deque()
-  for item in items:
-    waiting.append(pool.submit(function, item))
-    if len(waiting) > 4 * _cores():
-      yield waiting.popleft().result()
-  while waiting:
-    yield waiting.popleft().result()
 
 
 def _finish(folder: Path, done: _Done) -> None:
@@ -455,10 +436,6 @@ class _Telling:
       self._display.line(
         f'{self._what}: {self._completed:,} of {self._total:,} images, {speed:.0f} images/s{rest}'
       )
-
-
-def _cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _to_disk(path: Path) -> None:

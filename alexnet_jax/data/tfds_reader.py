@@ -11,21 +11,25 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
 
 from alexnet_jax.data.images import fit_square
 from alexnet_jax.data.sources import Example
-from alexnet_jax.utils import files
+from alexnet_jax.data.splits import Batch, Group, in_batches
+from alexnet_jax.utils import files, threads
 from alexnet_jax.utils.errors import UserError, first_line
 from alexnet_jax.utils.silence import silenced
 
+if TYPE_CHECKING:
+  from tensorflow import Tensor
+
 _PIECES_PER_BLOCK = 16
-_TOGETHER = 128  # examples handed to TensorFlow at a time
+_TOGETHER = 16  # examples read and decoded at a time by a thread
 _FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ..., a checksum (4)
 
 
@@ -171,9 +175,12 @@ def rows(builder: Any, instruction: Any) -> Any:
 
 
 def _unreadable(builder: Any, error: Exception) -> UserError:
-  """What a user is told where reading failed, without the places in TensorFlow's own code."""
+  """The message where reading failed, without the places in TensorFlow's own code."""
   # '{{function_node ...}} corrupted record at 9 [Op:DatasetToSingleElement] name:'
-  reason = re.sub(r'\{\{.*?\}\}| \[Op:.*', '', str(error)).strip() or type(error).__name__
+  reason = re.sub(r'\{\{.*?\}\}| \[Op:.*', '', str(error))
+  # 'Graph execution error:\n\nDetected at node ...\n  File ...\n\nInvalid PNG data'
+  reason = re.sub(r'(?s)^Graph execution error:.*?\n\n(?!\s|Detected at )', '', reason)
+  reason = reason.strip() or type(error).__name__
   return UserError(f'{builder.data_path} cannot be read: {reason.splitlines()[0]}')
 
 
@@ -219,7 +226,7 @@ class RecordSplit:
   """
 
   def __init__(self, builder: Any, split: str, image_size: int, block_bytes: int):
-    """Opens it; see `dataset.Split` for its attributes.
+    """Opens it; see `splits.Split` for its attributes.
 
     Args:
       builder: of a prepared data set.
@@ -258,11 +265,9 @@ class RecordSplit:
     self.class_names: Sequence[str] = info.features[self._label_key].names
     self.image_size = image_size
     feature = info.features[self._image_key]
-    # Only then can a crop be cut while decoding.
-    self._square_jpegs = feature._encoding_format == 'jpeg' and feature.shape == (
-      image_size,
-      image_size,
-      3,
+    # Only of these can a crop be cut while decoding.
+    self._square_jpegs = (
+      feature.shape == (image_size, image_size, 3) and feature._encoding_format == 'jpeg'
     )
     whole = [info.splits[part.splitname] for part in parts]
     self._files = {
@@ -284,7 +289,7 @@ class RecordSplit:
     self._bounds = functools.cache(self._find_records)
 
   def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """See `dataset.Split`."""
+    """See `splits.Split`."""
     bounds = list(itertools.pairwise(self._starts))
     if rng is not None and self.block_size < self.num_examples:
       bounds = [bounds[i] for i in rng.permutation(len(bounds))]
@@ -338,101 +343,102 @@ class RecordSplit:
         with _open(self._tf, piece.path) as file:
           os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_WILLNEED)
 
-  def _crop(self, encoded: Any, offset: Any, size: int) -> Any:
-    """Decodes an image and cuts a crop out of it, in TensorFlow."""
-    tf, side = self._tf, self.image_size
-    top, left = tf.unstack(offset)
-    if self._square_jpegs:
-      # A pixel more on each side: a cut at the edge of a block of the JPEG's would lack the
-      # neighbours that the edge's colours are interpolated from, and not be what a whole image has.
-      first, last = tf.maximum(left - 1, 0), tf.minimum(left + size + 1, side)
-      window = tf.image.decode_and_crop_jpeg(
-        encoded, [top, first, size, last - first], channels=3, dct_method='INTEGER_ACCURATE'
-      )
-      return tf.slice(window, (0, left - first, 0), (size, size, 3))
-    image = tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')  # or a PNG
-    square = (side, side, 3)
-    image = tf.cond(
-      tf.reduce_all(tf.shape(image) == square),
-      lambda: image,
-      lambda: tf.numpy_function(
-        lambda x: np.asarray(fit_square(Image.fromarray(x), side)), [image], tf.uint8,
-        stateful=False,
-      ),
-    )  # fmt: skip
-    return tf.slice(tf.ensure_shape(image, square), (top, left, 0), (size, size, 3))
+  def _decoder(self) -> 'Callable[[Tensor, np.ndarray], tuple[list[Tensor], Tensor]]':
+    """Compiles the decoding of some examples, for each number of them that it is called with.
 
-  def read(
-    self, groups: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, size: int
-  ) -> Generator[dict[str, np.ndarray]]:
-    """See `dataset.Split`.
-
-    Raises:
-      UserError: the files are damaged.
+    Returns:
+      A function of examples as stored, [n] str, and windows, [n, 4] int32, as `_windows` has them;
+      it returns n images, each [h, w, 3] uint8, and their labels, [n] int64.
     """
     tf = self._tf
-    plain = tf.autograph.experimental.do_not_convert  # there is nothing to convert here
-    failures: list[Exception] = []
-
-    def stretches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-      for group, following in itertools.pairwise(itertools.chain(groups, (None,))):
-        assert group is not None
-        if following is not None:
-          self._ask_for(following[0])
-        for start in range(0, len(group[0]), _TOGETHER):
-          yield group[0][start : start + _TOGETHER], group[1][start : start + _TOGETHER]
-
-    waiting = stretches()
-
-    def load(_: Any) -> tuple[Any, ...]:
-      try:
-        wanted, offsets = next(waiting, (np.zeros(0, np.int64), np.zeros((0, 2), np.int32)))
-        return tf.constant(self._stored(wanted), tf.string), tf.constant(offsets, tf.int32)
-      except Exception as error:  # TensorFlow would make a string of it
-        failures.append(error)
-        raise
-
-    def load_shaped(number: Any) -> tuple[Any, ...]:
-      loaded = tf.py_function(load, [number], (tf.string, tf.int32))
-      return tuple(map(tf.ensure_shape, loaded, ((None,), (None, 2))))
-
     features = {
       self._image_key: tf.io.FixedLenFeature([], tf.string),
       self._label_key: tf.io.FixedLenFeature([], tf.int64),
     }
+    options = {'channels': 3, 'dct_method': 'INTEGER_ACCURATE'}
 
-    def decode(stored: Any, offset: Any) -> dict[str, Any]:
-      row = tf.io.parse_single_example(stored, features)
-      return {
-        'image': self._crop(row[self._image_key], offset, size),
-        'offset': offset,
-        'label': tf.cast(row[self._label_key], tf.int32),
-      }
+    def decode(stored: 'Tensor', windows: 'Tensor') -> 'tuple[list[Tensor], Tensor]':
+      rows = tf.io.parse_example(stored, features)
+      encoded = tf.unstack(rows[self._image_key])
+      if self._square_jpegs:
+        images = [
+          tf.image.decode_and_crop_jpeg(image, window, **options)
+          for image, window in zip(encoded, tf.unstack(windows), strict=True)
+        ]
+      else:
+        images = [tf.io.decode_jpeg(image, **options) for image in encoded]  # PNGs as well
+      return images, rows[self._label_key]
 
-    examples = (
-      tf.data.Dataset.range(2**62)
-      .map(plain(load_shaped))
-      .take_while(plain(lambda stored, offsets: tf.size(stored) > 0))
-      .prefetch(4)
-      .unbatch()
-      .map(plain(decode), num_parallel_calls=os.cpu_count() or 1, deterministic=True)
-    )
-    options = tf.data.Options()
-    options.autotune.enabled = False  # with it, ending sometimes takes seconds
+    return tf.function(decode, autograph=False)
+
+  def _windows(self, offsets: np.ndarray, size: int) -> np.ndarray:
+    """The parts of images to decode for crops at some offsets: row, column, height and width."""
+    if not self._square_jpegs:
+      return np.tile(
+        np.array([0, 0, self.image_size, self.image_size], np.int32), (len(offsets), 1)
+      )
+    top, left = offsets.T
+    # A pixel more on each side: a cut at the edge of a block of the JPEG's would lack the neighbors
+    # that the edge's colors are interpolated from, and not be what a whole image has.
+    first, last = np.maximum(left - 1, 0), np.minimum(left + size + 1, self.image_size)
+    return np.stack([top, first, np.full_like(top, size), last - first], axis=1)
+
+  def _announced(self, groups: Iterable[Group]) -> Iterator[Group]:
+    """Has the system read the next group while one is used."""
+    for group, following in itertools.pairwise(itertools.chain(groups, (None,))):
+      assert group is not None
+      if following is not None:
+        self._ask_for(following[0])
+      yield group
+
+  def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
+    """See `splits.Split`.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    decode, square = self._decoder(), (self.image_size, self.image_size)
+
+    def parts() -> Iterator[tuple[Batch, np.ndarray, slice]]:
+      """Batches to be filled, the examples of each, and which of them to fill at a time."""
+      for examples, offsets in in_batches(self._announced(groups), batch_size):
+        count = len(examples)
+        batch = {
+          'image': np.empty((count, size, size, 3), np.uint8),
+          'offset': offsets,
+          'label': np.empty(count, np.int32),
+        }
+        for start in range(0, count, _TOGETHER):
+          yield batch, examples, slice(start, min(start + _TOGETHER, count))
+
+    def fill(part: tuple[Batch, np.ndarray, slice]) -> Batch | None:
+      """Fills a part; returns the batch if that was its last one."""
+      batch, examples, rows = part
+      offsets = batch['offset'][rows]
+      windows = self._windows(offsets, size)
+      images, batch['label'][rows] = decode(
+        self._tf.constant(self._stored(examples[rows])), windows
+      )
+      for crop, tensor, (top, left) in zip(
+        batch['image'][rows], images, (offsets - windows[:, :2]).tolist(), strict=True
+      ):
+        image = tensor.numpy()
+        if not self._square_jpegs and image.shape[:2] != square:
+          image = np.asarray(fit_square(Image.fromarray(image), self.image_size))
+        crop[...] = image[top : top + size, left : left + size]
+      return batch if rows.stop == len(examples) else None
+
     try:
-      batches = examples.batch(batch_size).prefetch(2).with_options(options)
-      for batch in batches.as_numpy_iterator():
-        if batch['label'].min() < 0:  # as tfds has it where labels are not public
-          raise UserError(
-            f'{self._builder.info.full_name} has no labels of its split {self._split!r}; set'
-            ' data.train_split and data.validation_split to others'
-          )
-        yield batch
-    except tf.errors.OpError as error:
-      cause = failures[0] if failures else error
-      if isinstance(cause, UserError):
-        raise cause from error
-      raise _unreadable(self._builder, cause) from error
+      with contextlib.closing(threads.map_ahead(fill, parts())) as filled:
+        for batch in filter(None, filled):
+          if batch['label'].min() < 0:  # as tfds has it where labels are not public
+            raise UserError(
+              f'{self._builder.info.full_name} has no labels of its split {self._split!r}; set'
+              ' data.train_split and data.validation_split to others'
+            )
+          yield batch
+    except (OSError, self._tf.errors.OpError) as error:
+      raise _unreadable(self._builder, error) from error
 
 
 class _Piece(NamedTuple):

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, dataset
+from alexnet_jax.data import augment, dataset, splits
 from alexnet_jax.evaluation import metrics, predictions
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
@@ -44,7 +44,7 @@ _ELSEWHERE = (*config_fields.CIRCUMSTANCES, 'train.batch_size')
 _PREDICTIONS = Path('evaluation') / 'predictions.npz'  # in a workdir
 
 
-def put_batches(batches: Generator[dataset.Batch], mesh: Mesh) -> Generator[dict[str, Array]]:
+def put_batches(batches: Generator[splits.Batch], mesh: Mesh) -> Generator[dict[str, Array]]:
   """Spreads batches over the mesh's 'data' axis, each process giving its `mesh.local_rows`."""
   sharding = mesh_lib.shardings(mesh, mesh_lib.BATCH)
   parts = mesh.shape[mesh_lib.DATA]
@@ -112,7 +112,7 @@ def evaluate(
   step: EvaluationStep,
   params: Any,
   statistics: augment.Statistics,
-  split: dataset.Split,
+  split: splits.Split,
   *,
   batch_size: int,
   crop_size: int,
@@ -193,7 +193,7 @@ def predict(
   step: ViewStep,
   params: Any,
   statistics: augment.Statistics,
-  split: dataset.Split,
+  split: splits.Split,
   *,
   batch_size: int,
   crop_size: int,

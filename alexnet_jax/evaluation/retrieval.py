@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data import augment, dataset
+from alexnet_jax.data import augment, dataset, splits
 from alexnet_jax.evaluation import inference
 from alexnet_jax.utils.errors import UserError
 
@@ -75,7 +75,7 @@ def split_features(
   step: inference.OutputsStep,
   params: Any,
   statistics: augment.Statistics,
-  split: dataset.Split,
+  split: splits.Split,
   *,
   batch_size: int,
   crop_size: int,

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import dataset
+from alexnet_jax.data import dataset, splits
 from alexnet_jax.evaluation import inference, retrieval
 from alexnet_jax.models.options import LAYERS
 from alexnet_jax.reports import figures
@@ -121,7 +121,7 @@ def _retrieval(
   labels: np.ndarray,
   queries: np.ndarray,
   features: Iterable[np.ndarray],
-  split: dataset.Split,
+  split: splits.Split,
   title: str,
 ) -> figures.Figure:
   """The images of a split that are nearest to the first of others, by features of both."""
@@ -146,7 +146,7 @@ def first_kernels(params: Any) -> np.ndarray:
   return kernels
 
 
-def first_of_each_class(split: dataset.Split, count: int) -> np.ndarray:
+def first_of_each_class(split: splits.Split, count: int) -> np.ndarray:
   """The same examples of a split every time, of as many classes as can be.
 
   Args:
@@ -175,7 +175,7 @@ def first_of_each_class(split: dataset.Split, count: int) -> np.ndarray:
   return examples
 
 
-def read_images(split: dataset.Split, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_images(split: splits.Split, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Whole images [N, S, S, 3] uint8 and labels [N] int32 of examples [N], in their order."""
   group = (examples, np.zeros((len(examples), 2), np.int32))
   with contextlib.closing(split.read([group], len(examples), split.image_size)) as batches:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment, optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, dataset
+from alexnet_jax.data import augment, dataset, splits
 from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -105,8 +105,8 @@ class Run:
     path: Path,
     net: AlexNet,
     mesh: Mesh,
-    train_split: dataset.Split,
-    validation_split: dataset.Split,
+    train_split: splits.Split,
+    validation_split: splits.Split,
     stored: dict[str, np.ndarray] | None,
     source: pretrained.PretrainedNetwork | None,
     signals: Signals,
@@ -273,7 +273,7 @@ class Run:
         update_progress(1, status=self.logger.status(self.step, self.state.sums))
         yield self.step
 
-  def batches(self) -> Generator[dataset.Batch]:
+  def batches(self) -> Generator[dict[str, Array]]:
     """The batches from the next step on, on the devices, some of them ahead."""
     batches = dataset.train_batches(
       self.train_split,
@@ -298,7 +298,7 @@ class Run:
       finished and (last is None or last['step'] != self.step)
     )
 
-  def advance(self, batch: dataset.Batch) -> None:
+  def advance(self, batch: dict[str, Array]) -> None:
     """One step of training, on a batch that is on the devices."""
     epoch = self.epochs_done(self.step)
     if self.rates_epoch != epoch:

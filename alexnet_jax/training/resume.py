@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax import optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained
-from alexnet_jax.data import augment, dataset, statistics
+from alexnet_jax.data import augment, dataset, splits, statistics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import multihost
@@ -50,7 +50,7 @@ class Progress:
 
 
 def compute_statistics(
-  split: dataset.Split, path: Path, display: Display, signals: Signals
+  split: splits.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
   """The training images' statistics, read from the workdir, or computed and written there."""
   kept = files.inside(path, statistics.FILE_NAME)
@@ -76,7 +76,7 @@ def restore(
   net: AlexNet,
   tx: optax.GradientTransformation,
   mesh: Mesh,
-  split: dataset.Split,
+  split: splits.Split,
   display: Display,
 ) -> tuple[step_lib.TrainState, augment.Statistics, Progress] | None:
   """Reads the newest complete checkpoint, if there is one; moves newer, damaged ones aside.

@@ -1,0 +1,117 @@
+"""Splits of data sets: an order of their examples, and crops of them as batches."""
+
+import dataclasses
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+"""Arrays with an image a row: 'image', 'offset', 'label' and, of evaluation, 'mask'."""
+
+Group = tuple[np.ndarray, np.ndarray]
+"""[n] int, examples; and [n, 2] int32, row and column at which each is cropped."""
+
+
+class Split(Protocol):
+  """One split of a data set."""
+
+  @property
+  def num_examples(self) -> int:
+    """How many images it has."""
+    ...
+
+  @property
+  def class_names(self) -> Sequence[str]:
+    """The classes' names, in the order of the labels."""
+    ...
+
+  @property
+  def image_size(self) -> int:
+    """Side in pixels of the squares that its images are made into."""
+    ...
+
+  @property
+  def block_size(self) -> int:
+    """How many examples are shuffled among each other: all of them, where they fit in memory."""
+    ...
+
+  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """All examples, as stored or shuffled by `rng`, in the blocks that are read ahead."""
+    ...
+
+  def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
+    """Reads crops of examples, in the order given.
+
+    Args:
+      groups: [n] int, examples, and [n, 2] int32, row and column at which to cut each. The next
+        group is read ahead, so they are best one of `order`'s blocks each.
+      batch_size: how many to hand over at a time, across groups.
+      size: side of the crops in pixels.
+
+    Yields:
+      'image' [batch_size, size, size, 3] uint8, 'offset' [batch_size, 2] int32 and 'label'
+      [batch_size] int32; the last ones may be shorter.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySplit:
+  """A split held in memory.
+
+  Attributes:
+    images: [N, S, S, 3] uint8.
+    labels: [N] int32.
+    class_names: see Split.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  class_names: Sequence[str]
+
+  @property
+  def num_examples(self) -> int:
+    """See Split."""
+    return len(self.labels)
+
+  @property
+  def image_size(self) -> int:
+    """See Split."""
+    return int(self.images.shape[1])
+
+  @property
+  def block_size(self) -> int:
+    """See Split."""
+    return self.num_examples
+
+  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """See Split."""
+    return [np.arange(self.num_examples) if rng is None else rng.permutation(self.num_examples)]
+
+  def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
+    """See Split."""
+    for examples, offsets in in_batches(groups, batch_size):
+      crops = np.empty((len(examples), size, size, 3), np.uint8)
+      # Ten times as fast as indexing with arrays of rows and columns.
+      for i, (example, (top, left)) in enumerate(
+        zip(examples.tolist(), offsets.tolist(), strict=True)
+      ):
+        crops[i] = self.images[example, top : top + size, left : left + size]
+      yield {'image': crops, 'offset': offsets, 'label': self.labels[examples]}
+
+
+def in_batches(groups: Iterable[Group], batch_size: int) -> Iterator[Group]:
+  """Divides groups, joined in their order, into others of `batch_size`, but for the last one.
+
+  A group is taken only when those before it do not fill the next batch.
+  """
+  examples, offsets = np.zeros(0, np.int64), np.zeros((0, 2), np.int32)
+  for more_examples, more_offsets in groups:
+    examples = np.concatenate([examples, more_examples])
+    offsets = np.concatenate([offsets, more_offsets])
+    while len(examples) >= batch_size:
+      yield examples[:batch_size], offsets[:batch_size]
+      examples, offsets = examples[batch_size:], offsets[batch_size:]
+  if len(examples):
+    yield examples, offsets
