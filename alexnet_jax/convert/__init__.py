@@ -1,1 +1,1 @@
-"""Caffe's, PyTorch's and TensorFlow's files, and exported programs."""
+"""Conversion from and to the files of Caffe, PyTorch and TensorFlow, and exported programs."""

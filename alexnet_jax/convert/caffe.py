@@ -1,4 +1,4 @@
-"""The arrays in Caffe's files: .caffemodel and .binaryproto."""
+"""Reads Caffe's .caffemodel and .binaryproto files, without Caffe."""
 
 import functools
 import math
@@ -12,9 +12,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from alexnet_jax.convert import untrusted
 from alexnet_jax.utils.errors import first_line
 
-# The parts of `src/caffe/proto/caffe.proto` that hold weights. NetParameter has `layers` in files
-# of before 2015, bvlc_alexnet's too.
-_CAFFE = {
+# The parts of `src/caffe/proto/caffe.proto` that hold weights. In files from before 2015, such as
+# bvlc_alexnet, NetParameter has `layers`.
+_MESSAGES = {
   'BlobShape': {'dim': (1, 'repeated int64')},
   'BlobProto': {
     'num': (1, 'optional int64'),
@@ -33,21 +33,20 @@ _CAFFE = {
   },
 }
 
-
-_MOST_AXES = 8
+_MAX_AXES = 8
 
 
 def read_caffemodel(path: epath.Path) -> dict[str, np.ndarray]:
-  """The weights of a .caffemodel, in its old form or its new one.
+  """Reads the weights of a .caffemodel, in its old or new form.
 
   Returns:
-    {'conv1[0]': weights, 'conv1[1]': biases, ...} float32, after the layers' names. Old files have
-    four dimensions throughout; leading ones are left out.
+    {'conv1[0]': weights, 'conv1[1]': biases, ...} by the layers' names, float32. Arrays in old
+    files have four axes; leading axes of size 1 are removed.
 
   Raises:
-    UserError: it is no such file, or not a whole one.
+    UserError: it is not a .caffemodel, or is incomplete.
   """
-  with untrusted.described(path, 'caffemodel'):
+  with untrusted.described(path, 'a caffemodel'):
     net = _parse('NetParameter', path.read_bytes())
     arrays = {
       f'{first_line(layer.name.decode())}[{i}]': _blob(blob)
@@ -60,26 +59,26 @@ def read_caffemodel(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def read_binaryproto(path: epath.Path) -> np.ndarray:
-  """The array of a .binaryproto, such as Caffe's mean image [3, H, W], float32.
+  """Reads the array of a .binaryproto, such as Caffe's mean image [3, H, W], as float32.
 
   Raises:
-    UserError: it is no such file, or not a whole one.
+    UserError: it is not a .binaryproto, or is incomplete.
   """
-  with untrusted.described(path, 'binaryproto'):
+  with untrusted.described(path, 'a binaryproto'):
     return _blob(_parse('BlobProto', path.read_bytes()))
 
 
 @functools.cache
-def _caffe_messages() -> Mapping[str, Any]:
-  """Classes of the messages in _CAFFE."""
+def _message_classes() -> Mapping[str, Any]:
+  """The protobuf classes of _MESSAGES, by name."""
   file = descriptor_pb2.FileDescriptorProto(name='weights.proto', package='caffe')
-  for name, fields in _CAFFE.items():
+  for name, fields in _MESSAGES.items():
     message = file.message_type.add(name=name)
     for field_name, (number, declared) in fields.items():
       label, kind = declared.split()
       field = message.field.add(name=field_name, number=number)
       field.label = field.Label.Value(f'LABEL_{label.upper()}')
-      if kind in _CAFFE:
+      if kind in _MESSAGES:
         field.type, field.type_name = field.TYPE_MESSAGE, f'.caffe.{kind}'
       else:
         field.type = field.Type.Value(f'TYPE_{kind.upper()}')
@@ -87,12 +86,12 @@ def _caffe_messages() -> Mapping[str, Any]:
   pool.Add(file)
   return {
     name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f'caffe.{name}'))
-    for name in _CAFFE
+    for name in _MESSAGES
   }
 
 
 def _parse(message: str, content: bytes) -> Any:
-  return _caffe_messages()[message].FromString(content)
+  return _message_classes()[message].FromString(content)
 
 
 def _blob(blob: Any) -> np.ndarray:
@@ -103,9 +102,9 @@ def _blob(blob: Any) -> np.ndarray:
     shape = [blob.num, blob.channels, blob.height, blob.width]
     while len(shape) > 1 and shape[0] == 1:
       del shape[0]
-  if len(shape) > _MOST_AXES:  # their product could take forever
-    raise ValueError(f'an array is to have {len(shape):,} axes')
+  if len(shape) > _MAX_AXES:  # computing their product could take forever
+    raise ValueError(f'an array has {len(shape):,} axes')
   if min(shape, default=0) < 0 or math.prod(shape) != len(values):
-    raise ValueError(f'{len(values):,} numbers are to have the shape {shape}')
-  with np.errstate(over='ignore'):  # of doubles
+    raise ValueError(f'an array of the shape {shape} has {len(values):,} numbers')
+  with np.errstate(over='ignore'):  # where doubles become float32
     return np.fromiter(values, np.float32, len(values)).reshape(shape)

@@ -1,9 +1,9 @@
-"""Trained networks into this project's files and out again: Caffe's, TensorFlow's, PyTorch's.
+"""Converts trained networks between this project's files and those of Caffe, TensorFlow and PyTorch.
 
-What others write is parameters and no more: the network's constants come from a config, the class
-names and the mean from files, or else they are numbers and the colour that the format's users
-subtract. The axes of the colours' covariance, which training with lighting would need, nobody
-writes down; they are set to zero.
+Files of other projects hold parameters only. The network's constants come from a config; class
+names and the mean image come from files, or else are numbers and the color that users of the format
+subtract. No format has the eigenvectors of the colors' covariance, which training with color
+augmentation would need; the eigenvalues are set to zero.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
-# A state dict's metadata in .torch.safetensors.
+# Keys of the metadata in .torch.safetensors.
 _STATE_DICT_DESCRIPTION = 'alexnet_jax_state_dict'
 _MEAN_COLOR = 'mean_color'
 
@@ -51,21 +51,22 @@ def convert(
   class_names: str | os.PathLike[str] | None = None,
   log: Callable[[str], None] = lambda text: None,
 ) -> PretrainedNetwork:
-  """Reads a network, from whatever holds it, and writes it.
+  """Reads a network from a file or workdir and writes it to another file.
 
   Args:
-    source: see `read`.
-    target: see `write`.
-    config: see `read`.
-    mean: a Caffe mean image (.binaryproto), in place of the mean that the source has.
-    class_names: a file with a name a line, in the order of the labels, in place of the source's.
-    log: called with a line where a damaged checkpoint is passed over.
+    source: as `read` takes it.
+    target: as `write` takes it.
+    config: as `read` takes it.
+    mean: a Caffe mean image (.binaryproto) that replaces the source's mean.
+    class_names: a file with one name per line, in the order of the labels, that replaces the
+      source's names.
+    log: called with a message where a damaged checkpoint is skipped.
 
   Returns:
     The network.
 
   Raises:
-    UserError: something is not there, not whole, or does not fit.
+    UserError: a file is missing, incomplete, or does not fit.
   """
   check_target(target)
   network = read(source, config, log)
@@ -85,35 +86,35 @@ def read(
   config: ConfigDict | None = None,
   log: Callable[[str], None] = lambda text: None,
 ) -> PretrainedNetwork:
-  """Reads a network from whatever holds it.
+  """Reads a network from a file of any known format, or a workdir.
 
   Args:
-    path: what `pretrained.read` takes, or a .caffemodel, a .npy as TensorFlow's users have it
+    path: what `pretrained.read` takes, or a .caffemodel, a .npy of caffe-tensorflow
       ({'conv1': [weights, biases], ...}), or a PyTorch state dict with torchvision's names (.pth,
       .pt or .safetensors).
-    config: the network's; only for a source that brings none, and then needed.
-    log: see `pretrained.read`.
+    config: the network's config; required for a source without one, not allowed for others.
+    log: as `pretrained.read` takes it.
 
   Raises:
-    UserError: there is nothing there, it is not whole, or it is not the config's network.
+    UserError: it is missing, incomplete, or not the network of the config.
   """
-  at = epath.Path(os.path.expanduser(os.fspath(path)))
-  if not at.exists():
-    raise UserError(f'there is no {at}')
-  network = _read_described(at, log)
+  source = epath.Path(os.path.expanduser(os.fspath(path)))
+  if not source.exists():
+    raise UserError(f'there is no {source}')
+  network = _read_described(source, log)
   if network is None:
-    layout, arrays = _read_arrays(at)
+    layout, arrays = _read_arrays(source)
     if config is None:
-      raise UserError(f"{at} brings no config; give its network's, as --config={layout.config}")
+      raise UserError(f'{source} has no config; pass one, such as --config={layout.config}')
     experiment.check(config)
-    return _network(at, arrays, layout, config, layout.mean_color)
+    return _network(source, arrays, layout, config, layout.mean_color)
   if config is not None:
-    raise UserError(f'{at} brings its own config; leave --config out')
+    raise UserError(f'{source} has a config of its own; leave --config out')
   return network
 
 
 def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedNetwork | None:
-  """The network of a file or folder that brings its config along; None for another."""
+  """Reads the network of a file or folder that holds its config too; returns None for others."""
   if path.is_dir():
     return pretrained.read(path, log=log)
   if path.suffix not in ('.safetensors', '.jaxexport'):
@@ -137,6 +138,7 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
 
 
 def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
+  """Reads the arrays of another project's file, and returns their layout with them."""
   match path.suffix:
     case '.caffemodel':
       return CAFFE, caffe.read_caffemodel(path)
@@ -147,8 +149,8 @@ def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
     case '.safetensors':
       return TORCHVISION, safetensors_file.read_arrays(path)
   raise UserError(
-    f'{path} is of no kind known here, which are workdirs, checkpoints, .safetensors, .caffemodel,'
-    ' .npy and .pth'
+    f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
+    ' .caffemodel, .npy or .pth file'
   )
 
 
@@ -159,17 +161,18 @@ def _network(
   config: ConfigDict,
   mean_color: tuple[float, float, float],
 ) -> PretrainedNetwork:
+  """Makes a network of arrays in a layout; raises UserError where they are not the config's."""
   net = experiment.make_network(config)
   check_network(net)
   params = parameter_shapes(net)
   shapes = jax.eval_shape(functools.partial(encode, net=net, layout=layout), params)
-  wanted = {name: shapes[name] for pair in layout.names.values() for name in pair}  # conv1 first
+  expected = {name: shapes[name] for pair in layout.names.values() for name in pair}  # conv1 first
   try:
-    if more := sorted(arrays.keys() - wanted.keys()):
-      raise UserError(f'{path} has {first_line(more[0])}')
+    if unexpected := sorted(arrays.keys() - expected.keys()):
+      raise UserError(f'{path} has {first_line(unexpected[0])}')
     with np.errstate(over='ignore'):
       arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
-    pretrained.check_arrays(str(path), arrays, wanted)
+    pretrained.check_arrays(str(path), arrays, expected)
   except UserError as error:
     raise UserError(f'{error}, and is not the network of the config') from error
   size = config.data.image_size
@@ -184,71 +187,75 @@ def _network(
 
 
 def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
-  """A mean image from a .binaryproto of Caffe's, which has [blue, green, red] planes.
+  """Reads a mean image of Caffe's (.binaryproto), which has blue, green and red planes.
 
   Args:
     path: the file.
     size: side in pixels that it must have.
 
   Returns:
-    [size, size, 3] float32, red, green and blue.
+    [size, size, 3] float32, red, green and blue, 0 to 255.
 
   Raises:
-    UserError: it is not there, not whole, or has another size.
+    UserError: it is missing, incomplete, or has another size.
   """
-  at = epath.Path(os.path.expanduser(os.fspath(path)))
-  if not at.exists():
-    raise UserError(f'there is no {at} (--mean)')
-  planes = caffe.read_binaryproto(at)
+  file = epath.Path(os.path.expanduser(os.fspath(path)))
+  if not file.exists():
+    raise UserError(f'there is no {file} (--mean)')
+  planes = caffe.read_binaryproto(file)
   if planes.shape != (3, size, size):
     raise UserError(
-      f'{at} is {" x ".join(map(str, planes.shape))}, but data.image_size wants 3 x {size} x {size}'
+      f'{file} is {" x ".join(map(str, planes.shape))}, but data.image_size requires'
+      f' 3 x {size} x {size}'
     )
   return planes[::-1].transpose(1, 2, 0)
 
 
 def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str]:
-  """Class names from a text file, a name a line, in the order of the labels.
+  """Reads class names from a text file with one name per line, in the order of the labels.
 
   Raises:
-    UserError: it is not there, no text, or does not have so many names.
+    UserError: it is missing, is not text, or does not have `num_classes` lines.
   """
-  at = epath.Path(os.path.expanduser(os.fspath(path)))
-  if not at.exists():
-    raise UserError(f'there is no {at} (--class_names)')
-  files.check_kind(at)
+  file = epath.Path(os.path.expanduser(os.fspath(path)))
+  if not file.exists():
+    raise UserError(f'there is no {file} (--class_names)')
+  files.check_kind(file)
   try:
-    names = at.read_text().splitlines()
+    names = file.read_text().splitlines()
   except UnicodeDecodeError as error:
-    raise UserError(f'{at} is no text in UTF-8: {first_line(error)}') from error
+    raise UserError(f'{file} is not text in UTF-8: {first_line(error)}') from error
   if len(names) != num_classes:
-    raise UserError(f'{at} has {len(names):,} lines, but the network has {num_classes:,} classes')
+    raise UserError(f'{file} has {len(names):,} lines, but the network has {num_classes:,} classes')
   return names
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-  """Raises UserError where `write` does not know what to write, or could not."""
+  """Raises UserError where the name of a file is of no format that `write` can write."""
   suffix = epath.Path(path).suffix
   if suffix not in ('.safetensors', '.jaxexport', '.pth'):
     raise UserError(
-      f'{path} is of no kind that is written here: .safetensors, with its program .jaxexport, or'
-      ' with a PyTorch state dict .torch.safetensors or .pth'
+      f'{path} is of no kind that can be written; it must end in .safetensors, in .jaxexport (with'
+      ' the program), or in .torch.safetensors or .pth (a PyTorch state dict)'
     )
   if suffix == '.pth' and importlib.util.find_spec('torch') is None:
     raise UserError(
-      f'PyTorch, which writes {path}, is not installed; pip install torch, or write a'
+      f'writing {path} needs PyTorch, which is not installed; pip install torch, or write a'
       ' .torch.safetensors, which does not need it'
     )
 
 
 def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
-  """Writes a network into a file, in one move, as its name says.
+  """Writes a network atomically into a file of the format that its name ends in.
+
+  - '.torch.safetensors': a PyTorch state dict with torchvision's names, readable by
+    `safetensors.torch.load_file`, with the config, class names, step and mean color as metadata.
+  - '.safetensors': the file of `pretrained.write`.
+  - '.jaxexport': the file of `export.export`.
+  - '.pth': a PyTorch state dict without metadata, which needs PyTorch.
 
   Args:
-    path: ends in '.torch.safetensors': a PyTorch state dict with torchvision's names, readable by
-      `safetensors.torch.load_file`, with the config, class names, step and mean colour as metadata;
-      '.safetensors': what `pretrained.write` writes; '.jaxexport': what `export.export` writes;
-      '.pth': a bare state dict, which needs PyTorch.
+    path: the file.
     network: the network.
 
   Raises:
@@ -264,7 +271,8 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
     return
   net = experiment.make_network(network.config)
   check_network(net)
-  arrays = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
+  encoded = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
+  arrays = {name: np.asarray(array) for name, array in encoded.items()}
   if name.endswith('.pth'):
     files.write(path, pytorch.serialize(arrays))
     return

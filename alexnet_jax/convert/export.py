@@ -1,4 +1,4 @@
-"""A trained network and its program in one file (.jaxexport)."""
+"""Exports a trained network with its program into one file (.jaxexport)."""
 
 import os
 from collections.abc import Mapping
@@ -14,30 +14,30 @@ from alexnet_jax.evaluation import inference
 Array = jax.Array
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-"""Where an exported program runs."""
+"""Platforms on which an exported program runs."""
 
 
 def export(
   network: PretrainedNetwork | str | os.PathLike[str], target: str | os.PathLike[str]
 ) -> None:
-  """Writes a network and its program into one file, which jax runs without this package.
+  """Writes a network and its program atomically into one file, which jax runs without this package.
 
-  The file is in the safetensors format, `pretrained.write`'s, with one more array, 'program':
-  `jax.export`'s serialised bytes, for PLATFORMS, of a function from all the other arrays, by name,
-  and crops [n, s, s, 3] uint8, for any n, to logits [n, classes] float32. So neither alexnet_jax
-  nor the network's config is needed to run it, only jax, safetensors and flatbuffers:
+  The file is that of `pretrained.write` with one more array, 'program': the bytes that `jax.export`
+  serializes, for PLATFORMS, of a function from all other arrays by name and crops [n, s, s, 3]
+  uint8, for any n, to logits [n, classes] float32. Running it needs jax, safetensors and
+  flatbuffers, but neither alexnet_jax nor the network's config:
 
     arrays = safetensors.numpy.load_file(target)
     program = jax.export.deserialize(bytearray(arrays.pop('program')))
     logits = jax.jit(program.call)(arrays, crops)
 
   Class names and config are JSON in the file's metadata, under 'alexnet_jax'. The parameters are
-  beside the program, not constants in it: XLA takes 10 s to compile AlexNet's as constants, and
-  again for each n. `load` opens the file as any other. jax runs programs exported by a version up
-  to six months older.
+  stored beside the program, not as constants in it, which XLA would take 10 s to compile for each
+  n. `alexnet_jax.load` reads the file like any other. jax runs programs exported by a version up to
+  six months older.
 
   Args:
-    network: a trained network, or where to `pretrained.read` it.
+    network: a trained network, or a path from which `pretrained.read` reads it.
     target: path of the file.
 
   Raises:

@@ -1,28 +1,29 @@
-"""How Caffe, TensorFlow's users and torchvision name and order AlexNet's parameters."""
+"""Names and axes of AlexNet's parameters in Caffe, TensorFlow (caffe-tensorflow) and torchvision."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
+import jax
 import numpy as np
 
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.options import LAYERS
+from alexnet_jax.models.params import Params
 from alexnet_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How others name and order the parameters of a network with conv1 to conv5 and fc6 to fc8.
+  """Another project's layout of the parameters of a network with conv1 to conv5 and fc6 to fc8.
 
   Attributes:
-    names: of each layer's weights and biases.
+    names: by layer, the names of its weights and of its biases.
     channels_first: True: kernels are [O, I, H, W] and matrices [outputs, inputs], and fc6 reads
       maps flattened in the order C, H, W. False: [H, W, I, O], [inputs, outputs], and H, W, C.
-    bgr: whether images have blue first.
-    mean_color: red, green and blue, 0 to 255, that are subtracted from images.
-    config: of the network that is published in this layout.
+    bgr: whether the channels of images are blue, green, red.
+    mean_color: red, green and blue, 0 to 255, that users of the layout subtract from images.
+    config: path of the config for the network that was published in this layout.
   """
 
   names: Mapping[str, tuple[str, str]]
@@ -43,7 +44,7 @@ CAFFE = Layout(
 )
 
 TENSORFLOW = dataclasses.replace(CAFFE, channels_first=False)
-"""Caffe's weights in a .npy, as caffe-tensorflow converts them."""
+"""Caffe's networks in a .npy, as caffe-tensorflow converts them."""
 
 TORCHVISION = Layout(
   names={
@@ -66,15 +67,18 @@ TORCHVISION = Layout(
 )
 
 
-def encode(params: Any, net: AlexNet, layout: Layout) -> dict[str, Any]:
-  """A network's parameters in a layout; numpy arrays stay numpy arrays.
+def encode(params: Params, net: AlexNet, layout: Layout) -> dict[str, jax.Array | np.ndarray]:
+  """Converts a network's parameters to a layout; numpy arrays stay numpy arrays.
 
   Args:
-    params: {layer: {'kernel', 'bias'}} of global shapes.
-    net: the network, which `check_network` has passed.
+    params: the parameters.
+    net: the network, which `check_network` has accepted.
     layout: the layout.
+
+  Returns:
+    The arrays by the layout's names, of unchanged dtypes.
   """
-  arrays = {}
+  arrays: dict[str, jax.Array | np.ndarray] = {}
   for layer, (weights, biases) in layout.names.items():
     kernel = params[layer]['kernel']
     if layer == 'conv1' and layout.bgr:
@@ -87,8 +91,8 @@ def encode(params: Any, net: AlexNet, layout: Layout) -> dict[str, Any]:
   return arrays
 
 
-def decode(arrays: Mapping[str, np.ndarray], net: AlexNet, layout: Layout) -> Any:
-  """The parameters that `encode` made into these arrays."""
+def decode(arrays: Mapping[str, np.ndarray], net: AlexNet, layout: Layout) -> Params:
+  """Converts arrays of a layout to a network's parameters; the inverse of `encode`."""
   params = {}
   for layer, (weights, biases) in layout.names.items():
     kernel = arrays[weights]
@@ -96,8 +100,8 @@ def decode(arrays: Mapping[str, np.ndarray], net: AlexNet, layout: Layout) -> An
       kernel = kernel.transpose(np.argsort(_axes(kernel.ndim)))
     if layer == 'fc6':
       rows, order = _fc6(net, kernel.shape, layout)
-      theirs = [rows[axis] for axis in order]
-      kernel = kernel.reshape(theirs).transpose(np.argsort(order)).reshape(kernel.shape)
+      ordered_rows = [rows[axis] for axis in order]
+      kernel = kernel.reshape(ordered_rows).transpose(np.argsort(order)).reshape(kernel.shape)
     if layer == 'conv1' and layout.bgr:
       kernel = kernel[:, :, ::-1]
     params[layer] = {'kernel': kernel, 'bias': arrays[biases]}
@@ -105,14 +109,14 @@ def decode(arrays: Mapping[str, np.ndarray], net: AlexNet, layout: Layout) -> An
 
 
 def _axes(dimensions: int) -> tuple[int, ...]:
-  """From [H, W, I, O] to [O, I, H, W], or from [inputs, outputs] to [outputs, inputs]."""
+  """Axes that transpose [H, W, I, O] to [O, I, H, W], or [inputs, outputs] to the reverse."""
   return (3, 2, 0, 1) if dimensions == 4 else (1, 0)
 
 
 def _fc6(
   net: AlexNet, shape: tuple[int, ...], layout: Layout
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """What fc6's rows are here, [columns, H, W, C, outputs], and the order of these in a layout."""
+  """The shape [columns, H, W, C, outputs] of fc6's kernel, and the order of its axes in a layout."""
   side = math.isqrt(shape[0] // net.features('conv5'))
   rows = (net.num_columns, side, side, net.features('conv5') // net.num_columns, shape[1])
   return rows, (0, 3, 1, 2, 4) if layout.channels_first else (1, 2, 0, 3, 4)
@@ -128,4 +132,4 @@ def check_network(net: AlexNet) -> None:
     )
   own = [name for name in ('fc6', 'fc7') if name not in net.cross_column]
   if net.num_columns > 1 and own:
-    raise UserError(f'{own[0]} reads its own column only, which no other format can say')
+    raise UserError(f'{own[0]} reads its own column only, which no other format can express')

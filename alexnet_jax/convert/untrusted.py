@@ -1,4 +1,4 @@
-"""Reads untrusted files: a pickle runs no code, and a small file takes little time and memory."""
+"""Reads untrusted files: pickles run no code, and a small file takes little time and memory."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from alexnet_jax.utils.errors import UserError, first_line
 
 _STRINGS = {'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8'}
 
-# What pickles of arrays consist of.
+# All that pickles of arrays consist of.
 _OPCODES = _STRINGS | {
   'PROTO', 'FRAME', 'STOP', 'MARK', 'NONE', 'NEWTRUE', 'NEWFALSE', 'BININT', 'BININT1', 'BININT2',
   'LONG1', 'SHORT_BINBYTES', 'BINBYTES', 'BINBYTES8', 'BINFLOAT', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1',
@@ -23,53 +23,60 @@ _OPCODES = _STRINGS | {
   'LONG_BINGET', 'MEMOIZE',
 }  # fmt: skip
 
-_CHANGES = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD'}  # their first operand
+# Those that leave their first operand on the stack, changed.
+_MUTATIONS = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD'}
 
 
 class Unpickler(pickle.Unpickler):
-  """Loads a pickle of arrays; refuses one that asks for anything but what is `allowed`.
+  """Loads a pickle of arrays, and refuses one that asks for anything that is not `allowed`.
 
   Attributes:
-    allowed: by (module, name), the object that takes the place of the one of that name.
+    allowed: by (module, name), the object to use in place of the one with that name.
   """
 
   allowed: ClassVar[Mapping[tuple[str, str], Any]] = {}
 
   def __init__(self, path: epath.Path, content: bytes):
-    """Checks the pickle in `content`, of the file at `path`.
+    """Checks a pickle before it is loaded.
+
+    Args:
+      path: the file that holds it, for messages.
+      content: the pickle.
 
     Raises:
-      ValueError: it is no pickle of arrays.
+      ValueError: it is damaged, or holds more than arrays.
       UserError: it asks for something that is not allowed.
     """
     self._path = path
     self._check(content)
-    super().__init__(io.BytesIO(content), encoding='latin1')  # Python 2's strings are bytes
+    super().__init__(io.BytesIO(content), encoding='latin1')  # for Python 2's strings of bytes
 
   def find_class(self, module: str, name: str) -> Any:
-    """The allowed object of a name; raises UserError for any other."""
+    """The object allowed under this name; raises UserError where there is none."""
     if (module, name) not in self.allowed:
       raise UserError(
-        f'{self._path} asks for {first_line(f"{module}.{name}")}, which may be code; nothing of it'
-        ' was run. Only files of plain arrays are read'
+        f'{self._path} asks for {first_line(f"{module}.{name}")}, which may be code; none of it was'
+        ' run. Only files of plain arrays are read'
       )
     return self.allowed[module, name]
 
   def _check(self, content: bytes) -> None:
-    """Follows the stack of a pickle, without its objects, and raises where loading is unsafe.
+    """Follows a pickle's opcodes without making its objects; raises where loading is not safe.
 
-    `find_class` alone leaves a few bytes these attacks: a size (of bytes, of the memo) for which
-    memory is taken before the content is read; a dictionary's key, or a set's element, of tuples
-    within tuples, whose hash takes forever or overflows the C stack; and BUILD, which changes
-    attributes of whatever it is applied to, an allowed function too.
+    `find_class` alone does not stop these attacks of a few bytes:
+    - sizes, of bytes or of the memo, for which memory is taken before anything is read;
+    - a dictionary key or set element of tuples within tuples, whose hash never ends, or overflows
+      the C stack;
+    - BUILD, which changes the attributes of any object, an allowed function too.
     """
-    stack: list[str] = []  # of each object the opcode that made it
+    stack: list[str] = []  # for each object, the opcode that made it
     memo: dict[int, str] = {}
     marks: list[int] = []
     argument: Any
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):  # checks sizes
+    # genops raises ValueError for a size larger than what is left of the content.
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
       name, operands = opcode.name, opcode.stack_before
-      if name == 'GLOBAL':  # refused by name rather than for an opcode that it comes with
+      if name == 'GLOBAL':  # so that the message names it, not an opcode that follows
         self.find_class(*argument.split(' ', 1))
       if name not in _OPCODES:
         raise ValueError('it holds more than arrays')
@@ -78,7 +85,7 @@ class Unpickler(pickle.Unpickler):
       elif name in ('BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
         index = len(memo) if name == 'MEMOIZE' else argument
         if index > count:
-          raise ValueError(f'it refers to object {index:,} of {count:,}')
+          raise ValueError(f'object {index:,} is stored after {count:,} opcodes')
         memo[index] = stack[-1]
       elif name in ('BINGET', 'LONG_BINGET'):
         stack.append(memo.get(argument, ''))
@@ -88,20 +95,20 @@ class Unpickler(pickle.Unpickler):
         else:
           first = len(stack) - len(operands)
         if name in ('SETITEM', 'SETITEMS') and not _STRINGS.issuperset(stack[first + 1 :: 2]):
-          raise ValueError('it has names that are not strings')
+          raise ValueError('a dictionary has keys that are not strings')
         if name == 'BUILD' and stack[first] != 'REDUCE':
-          raise ValueError('it changes what it has not made')
-        made = stack[first] if name in _CHANGES else name
-        stack[first:] = [made] * len(opcode.stack_after)
+          raise ValueError('it changes an object that it did not make')
+        result = stack[first] if name in _MUTATIONS else name
+        stack[first:] = [result] * len(opcode.stack_after)
 
 
 @contextlib.contextmanager
 def described(path: epath.Path, kind: str) -> Iterator[None]:
-  """Raises UserError, naming the file and what it should be, where reading it fails.
+  """Turns any error of reading a file into a UserError that names it.
 
   Args:
     path: the file.
-    kind: what it should be, for the message.
+    kind: what it should be, with its article, for the message.
   """
   files.check_kind(path)
   try:
@@ -109,4 +116,4 @@ def described(path: epath.Path, kind: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:  # a damaged file fails in many ways
-    raise UserError(f'{path} is no {kind}, or not a whole one: {first_line(error)}') from error
+    raise UserError(f'{path} is not {kind}, or is incomplete: {first_line(error)}') from error
