@@ -309,5 +309,7 @@ def test_at_least_one_checkpoint_is_kept(tmp_path):
 def test_arrays_that_the_files_cannot_hold_are_not_made_room_for(tmp_path):
   write(tmp_path, [(3, make_trees(), DESCRIPTION, None)])
   huge = {'params': {'x': jax.ShapeDtypeStruct((10**6, 10**6), jnp.float32)}}
-  with pytest.raises(checkpoint.DamagedError, match='4,000,000,000,000 bytes of arrays are not in'):
+  with pytest.raises(
+    checkpoint.DamagedError, match='4,000,000,000,000 bytes of arrays cannot be in'
+  ):
     checkpoint.read(tmp_path, 3, huge)

@@ -1,1 +1,1 @@
-"""Checkpoints, a run's folder, and networks that were trained before."""
+"""Checkpoints, the folder of a run, and pretrained networks."""

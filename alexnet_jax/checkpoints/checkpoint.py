@@ -1,8 +1,8 @@
-"""Checkpoints: Orbax's files, with a digest of everything in them.
+"""Reads and writes checkpoints: Orbax's, with digests of all their content.
 
 A checkpoint is a folder named by its step. It holds named trees of arrays and a description, a
-JSON object. Orbax restores a data file with a flipped bit without complaint, so the description
-keeps a digest of every tree, and of itself; they are checked on reading.
+JSON object. Orbax restores a data file with a flipped bit without an error, so the description has
+a digest of every tree and of itself, which are checked on reading.
 """
 
 import contextlib
@@ -33,31 +33,31 @@ from alexnet_jax.utils.silence import silenced
 
 _DESCRIPTION = 'description'
 
-_REPLACED = 'replaced-'  # before the step, in the name of what a new checkpoint is to replace
+_REPLACED = 'replaced-'  # before the step, in the name of a checkpoint that is being replaced
 
-_MOST_COMPRESSED = 1000  # bytes of arrays in one of a file; trained ones are hardly compressed
+_MAX_COMPRESSION = 1000  # bytes of arrays per byte of files; trained ones are hardly compressed
 
 FORMAT = 1
-"""Version of the checkpoints that are written.
+"""Format number of the checkpoints that are written.
 
-Every later version reads those of this number and of all below it: it loads the network, evaluates
-it, and goes on training from it, fields that a config has got since having the value of what was
-done before (`config_fields.ADDED_FIELDS`). A number above its own it refuses, asking for an upgrade. What
-a reader of this number could not take for what it is, changes the number, and leaves a checkpoint of
-the old one in tests/data.
+Every version reads the formats up to its own: it loads and evaluates the network and resumes its
+training; config fields that were added since have the value of the earlier behavior
+(`config_fields.ADDED_FIELDS`). A newer format is refused with a request to upgrade. A change that
+readers of this format would misread increases the number, and leaves a checkpoint of the old format
+in tests/data.
 """
 
 
 class DamagedError(Exception):
-  """A checkpoint that cannot be read, or whose contents are not what was written."""
+  """A checkpoint cannot be read, or its content differs from what was written."""
 
 
 def digest(tree: Any) -> str:
-  """A digest of all arrays of a tree, their names, shapes and dtypes."""
+  """The SHA-256, in hexadecimal, of a tree's arrays, with their names, shapes and dtypes."""
   sha = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-      leaf = multihost_utils.process_allgather(leaf, tiled=True)  # parts lie with other processes
+      leaf = multihost_utils.process_allgather(leaf, tiled=True)  # other processes hold parts of it
     array = np.ascontiguousarray(leaf)
     sha.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
     sha.update(array.reshape(-1).view(np.uint8).data)
@@ -69,23 +69,23 @@ def _text_digest(value: Any) -> str:
 
 
 def steps(directory: str | os.PathLike[str]) -> list[int]:
-  """Steps of the whole checkpoints in a folder, oldest first; none where there is no folder.
+  """Steps of the complete checkpoints in a folder, in ascending order; [] where it is missing.
 
   Raises:
-    UserError: one of them is not in the folder, but behind a link.
+    UserError: a checkpoint is a link out of the folder.
   """
   if not epath.Path(directory).is_dir():
     return []
-  found = sorted(ocp.utils.checkpoint_steps(directory))
-  for step in found:
+  complete = sorted(ocp.utils.checkpoint_steps(directory))
+  for step in complete:
     files.inside(directory, str(step))
-  return found
+  return complete
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
   """Whether a folder is itself a checkpoint."""
-  at = epath.Path(path)
-  return at.name.isdecimal() and (at / _DESCRIPTION).is_dir()
+  folder = epath.Path(path)
+  return folder.name.isdecimal() and (folder / _DESCRIPTION).is_dir()
 
 
 def read(
@@ -95,27 +95,27 @@ def read(
 
   Args:
     directory: the folder of the checkpoints.
-    step: which one.
-    abstract: the trees to read, by name, as jax.ShapeDtypeStruct with the shardings wanted, which
-      need not be those with which they were written.
+    step: the checkpoint's step.
+    abstract: by name, the trees to read, of jax.ShapeDtypeStruct with any shardings, whatever
+      those were with which they were written.
 
   Returns:
     The trees by name, and the description.
 
   Raises:
-    DamagedError: something cannot be read or differs from what was written.
-    UserError: it was written by a newer version, or has links to elsewhere, or pipes.
+    DamagedError: the checkpoint cannot be read or differs from what was written.
+    UserError: it was written by a newer version, or has pipes or links out of its folder.
   """
   folder = os.path.join(directory, str(step))
-  for at, folders, names in os.walk(folder):
+  for parent, folders, names in os.walk(folder):
     for name in (*folders, *names):
-      files.inside(folder, os.path.join(at, name))
-  with silenced():  # Orbax leaves unfinished reads behind a failed one, which complain as they go
+      files.inside(folder, os.path.join(parent, name))
+  with silenced():  # after a failed read Orbax leaves others unfinished, which print warnings
     try:
       return _read(directory, step, abstract)
     except DamagedError as error:
       reason = str(error)
-    time.sleep(0.1)  # threads of tensorstore's still end those reads; nothing tells when they have
+    time.sleep(0.1)  # tensorstore's threads still end those reads, and do not report when
     gc.collect()
   raise DamagedError(reason)
 
@@ -125,18 +125,18 @@ def _read(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
   try:
-    _check_room(epath.Path(directory) / str(step), abstract)
+    _check_size(epath.Path(directory) / str(step), abstract)
     with _checkpointer() as checkpointer:
-      found = checkpointer.restore(
+      restored = checkpointer.restore(
         epath.Path(directory).absolute() / str(step),
         args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonRestore()}, **items),
       )
-    written = found[_DESCRIPTION]
-    version = int(written.get('format', 0))  # 0: from before there were versions
+    written = restored[_DESCRIPTION]
+    version = int(written.get('format', 0))  # 0: from before there were format numbers
     description, digests = written['content'], written['digests']
     if not isinstance(description, dict):
-      raise TypeError('its description is none')
-    wanted = {name: digests[name] for name in abstract}
+      raise TypeError('its description is not an object')
+    expected = {name: digests[name] for name in abstract}
     versioned = [version] if version else []
     intact = written['digest'] == _text_digest([*versioned, description, digests])
   except Exception as error:  # Orbax and tensorstore raise many kinds
@@ -148,21 +148,23 @@ def _read(
   if not intact:
     raise DamagedError('its description differs from what was written')
   for name in abstract:
-    if digest(found[name]) != wanted[name]:
+    if digest(restored[name]) != expected[name]:
       raise DamagedError(f'its {name} differ from what was written')
-  return {name: found[name] for name in abstract}, description
+  return {name: restored[name] for name in abstract}, description
 
 
-def _check_room(path: epath.Path, abstract: Mapping[str, Any]) -> None:
-  """Raises ValueError where trees are too large to be in a folder; files leave zeros out."""
+def _check_size(path: epath.Path, abstract: Mapping[str, Any]) -> None:
+  """Raises ValueError where arrays are too large to be in a folder's files, which are compressed."""
   if '://' in str(path):
     return
-  wanted = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+  size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
   stored = sum(
-    os.stat(os.path.join(at, f)).st_size for at, _, names in os.walk(path) for f in names
+    os.stat(os.path.join(parent, name)).st_size
+    for parent, _, names in os.walk(path)
+    for name in names
   )
-  if wanted > 2**24 and wanted > _MOST_COMPRESSED * stored:
-    raise ValueError(f'{wanted:,} bytes of arrays are not in files of {stored:,}')
+  if size > 2**24 and size > _MAX_COMPRESSION * stored:
+    raise ValueError(f'{size:,} bytes of arrays cannot be in files of {stored:,}')
 
 
 @contextlib.contextmanager
@@ -175,7 +177,7 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
 
 
 def put_back(directory: str | os.PathLike[str]) -> None:
-  """Puts back a checkpoint that a killed process was about to replace, unless it had."""
+  """Restores a checkpoint that a killed process was replacing, or removes it where it was replaced."""
   for path in Path(directory).glob(f'{_REPLACED}*'):
     target = path.with_name(path.name.removeprefix(_REPLACED))
     if target.exists():
@@ -185,7 +187,7 @@ def put_back(directory: str | os.PathLike[str]) -> None:
 
 
 def set_aside(directory: str | os.PathLike[str], step: int) -> Path:
-  """Moves a damaged checkpoint out of the way of the one that will take its place."""
+  """Renames a damaged checkpoint, so that a new one can have its step; returns its new path."""
   target = Path(directory) / f'damaged-{step}'
   while target.exists():
     target = target.with_name(target.name + '-again')
@@ -193,14 +195,22 @@ def set_aside(directory: str | os.PathLike[str], step: int) -> Path:
 
 
 class Writer:
-  """Writes checkpoints in the background; the newest ones and the best are kept."""
+  """Writes checkpoints in the background, and keeps the newest ones and the best."""
 
   def __init__(self, directory: str | os.PathLike[str], keep: int):
-    """`keep`: how many of the newest; raises UserError where it is below 1, or for a link out."""
+    """Opens a folder of checkpoints, made if need be.
+
+    Args:
+      directory: the folder.
+      keep: how many of the newest checkpoints to keep, at least 1.
+
+    Raises:
+      UserError: `keep` is below 1, or the folder has a link out of it.
+    """
     if keep < 1:
       raise UserError(f'checkpoint.keep is {keep}; at least one checkpoint must be kept')
     if os.path.isdir(directory):
-      for name in os.listdir(directory):  # Orbax keeps files of its own beside the checkpoints
+      for name in os.listdir(directory):  # Orbax writes files of its own beside the checkpoints
         files.inside(directory, name)
     self._newest = checkpoint_managers.LatestN(keep)
     self._kept = checkpoint_managers.AnyPreservationPolicy([self._newest])
@@ -212,31 +222,34 @@ class Writer:
   def save(
     self, step: int, trees: Mapping[str, Any], description: Mapping[str, Any], best_step: int | None
   ) -> None:
-    """Starts to write a checkpoint, in the place of one of the same step.
+    """Starts to write a checkpoint, which replaces one of the same step.
 
-    It waits for the one before, copies the trees and takes their digests; the writing goes on
-    behind, unless it replaces one.
+    It waits for the checkpoint before, copies the trees and computes their digests; the files are
+    then written in the background, except where a checkpoint is replaced.
 
     Args:
       step: its step.
       trees: trees of arrays, by name.
-      description: what else is to be kept, fit for JSON.
-      best_step: the best checkpoint, which is kept however old it grows.
+      description: what else to store, as values for JSON.
+      best_step: step of the best checkpoint, which is kept however old it is; None: there is none.
+
+    Raises:
+      UserError: this checkpoint, or the one before, cannot be written.
     """
     folder = Path(self._manager.directory)
     replaced = step in self._manager.all_steps()
     if replaced:
       with self._named():
         self._manager.wait_until_finished()
-        # Under this name it stays until the new one is whole.
-        there = folder / str(step)
+        # It stays under this name until the new one is complete.
+        old = folder / str(step)
         multihost.first_alone(
-          functools.partial(there.rename, folder / f'{_REPLACED}{step}'), f'replacing {step}'
+          functools.partial(old.rename, folder / f'{_REPLACED}{step}'), f'replacing {step}'
         )
         self._manager.reload()
     self._kept.policies = [self._newest, checkpoint_managers.CustomSteps([best_step])]
     digests = {name: digest(tree) for name, tree in trees.items()}
-    # As it will be read: JSON has no tuples.
+    # As it will be read, for the digest: JSON turns tuples into lists.
     content = json.loads(json.dumps(description))
     written = {
       'format': FORMAT,
@@ -256,33 +269,33 @@ class Writer:
         multihost.first_alone(functools.partial(put_back, folder), f'replaced {step}')
 
   def check(self) -> None:
-    """Raises UserError where the writing that goes on behind has failed; waits for none."""
+    """Raises UserError where writing in the background has failed; does not wait for it."""
     if not self._manager.is_saving_in_progress():
       with self._named():
         self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until everything is written; raises UserError where it cannot be."""
+    """Waits until all checkpoints are written; raises UserError where one cannot be."""
     with self._named():
       self._manager.close()
 
   @contextlib.contextmanager
   def _named(self) -> Iterator[None]:
-    """Makes one message of whatever Orbax and tensorstore raise."""
+    """Turns any error of Orbax and tensorstore into a UserError that names the folder."""
     try:
       yield
-    except jax.errors.JaxRuntimeError:  # another process is gone
+    except jax.errors.JaxRuntimeError:  # another process has ended
       raise
     except Exception as error:
       folder = self._manager.directory
       raise UserError(
         f'cannot write a checkpoint into {folder}: {_reason(error)}\n'
-        'The ones that are there are whole; once that is mended, the same command goes on.'
+        'Earlier checkpoints are complete; once this is fixed, the same command resumes.'
       ) from error
 
 
 def _reason(error: Exception) -> str:
-  """Why a file could not be written, in the system's words where they are known."""
+  """Why a file could not be written, in the operating system's words where there are some."""
   if code := re.search(r"os_error_code='(\d+)'", str(error)):  # tensorstore's
     return os.strerror(int(code[1]))
   if isinstance(error, OSError) and error.strerror:

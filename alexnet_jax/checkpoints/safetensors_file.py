@@ -16,23 +16,23 @@ from alexnet_jax.utils.errors import UserError, first_line
 def write(
   path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-  """Writes arrays into a safetensors file, in one move."""
-  whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-  files.write(path, safetensors.numpy.save(whole, dict(metadata)))
+  """Writes a safetensors file atomically; raises UserError where it cannot be written."""
+  contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+  files.write(path, safetensors.numpy.save(contiguous, dict(metadata)))
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """The arrays of a safetensors file.
+  """Reads the arrays of a safetensors file, by name.
 
   Raises:
-    UserError: it is no such file, or not a whole one.
+    UserError: it is not a safetensors file, or is incomplete.
   """
   with _opened(path) as file:
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (file is not a mapping)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """The metadata of a safetensors file, without its arrays; raises as `read_arrays`."""
+  """Reads the metadata of a safetensors file without its arrays; raises as `read_arrays` does."""
   with _opened(path) as file:
     return file.metadata() or {}
 
@@ -45,5 +45,5 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
       yield file
   except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
     raise UserError(
-      f'{path} is no safetensors file, or not a whole one: {first_line(error)}'
+      f'{path} is not a safetensors file, or is incomplete: {first_line(error)}'
     ) from error

@@ -62,7 +62,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
-  """Writes a file in one move; raises UserError where it cannot."""
+  """Writes a file atomically; raises UserError where it cannot be written."""
   target = os.path.expanduser(os.fspath(path))
   try:
     with whole(target) as temporary:
