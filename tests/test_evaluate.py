@@ -446,7 +446,7 @@ def test_members_run_where_the_config_given_says(runs, monkeypatch):
     (['a', 'b'], [1, float('nan')], 'are 1, nan; they must'),
     (['a', 'b'], [1, float('inf')], 'are 1, inf; they must'),
     (['a', 'nowhere'], None, 'there is no nowhere; give a workdir'),
-    (['a', 'ab'], None, 'has no whole checkpoint'),
+    (['a', 'ab'], None, 'has no complete checkpoint'),
   ],
 )
 def test_members_that_cannot_be_are_named(runs, calls, members, weights, words):

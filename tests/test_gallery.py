@@ -189,7 +189,7 @@ def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
     plot_run.draw(run, small_config(), 'fc9')
   with pytest.raises(UserError, match=r'nowhere has no metrics.jsonl'):
     plot_run.draw(run, small_config(), compare=[str(tmp_path / 'nowhere')])
-  with pytest.raises(UserError, match='no whole checkpoint; train first'):
+  with pytest.raises(UserError, match='no complete checkpoint; train first'):
     plot_run.draw(tmp_path, small_config())
   with pytest.raises(UserError, match='another experiment'):
     plot_run.draw(run, small_config({'model.num_columns': 1}))

@@ -301,7 +301,7 @@ def test_what_cannot_be_loaded_is_said(workdir, classifier, tmp_path, monkeypatc
   best = copy / 'checkpoints' / str(classifier.step)
   for data in best.joinpath('params').rglob('d/*'):
     data.write_bytes(data.read_bytes()[:100])
-  with pytest.raises(UserError, match=r'is damaged .* take another checkpoint'):
+  with pytest.raises(UserError, match=r'is damaged .* use another checkpoint'):
     alexnet_jax.load(best)
   with pytest.warns(UserWarning, match=f'checkpoint {classifier.step} is damaged') as warned:
     assert alexnet_jax.load(copy).step != classifier.step

@@ -301,7 +301,7 @@ def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
   said = capfd.readouterr().err
   assert f'from {tmp_path}/first/checkpoints/5: conv1, conv2, conv3, conv4, conv5, fc6\n' in said
   assert (
-    'initialized from scratch: fc7 (64x32 here, 64x64 there), fc8 (32x10 here, 64x10 there)\n'
+    'initialized from scratch: fc7 (64x32, pretrained 64x64), fc8 (32x10, pretrained 64x10)\n'
     in said
   )
   first, second = (read_trained(tmp_path / name).params for name in ('first', 'second'))
@@ -406,7 +406,7 @@ def test_evaluation_on_other_classes_is_refused(tmp_path, monkeypatch):
 
 
 def test_evaluation_without_a_checkpoint_says_so(tmp_path):
-  with pytest.raises(UserError, match='no whole checkpoint'):
+  with pytest.raises(UserError, match='no complete checkpoint'):
     evaluate.evaluate_workdir(tmp_path, small_config())
 
 

@@ -71,7 +71,7 @@ def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
   told = []
   assert pretrained.read(copy, log=told.append).step != best
   assert told[0].startswith(f'checkpoint {best} is damaged')
-  with pytest.raises(UserError, match=r'is damaged .* take another checkpoint'):
+  with pytest.raises(UserError, match=r'is damaged .* use another checkpoint'):
     pretrained.read(copy / 'checkpoints' / str(best))
 
 
@@ -90,18 +90,18 @@ def rewrite(file, change):
     (lambda arrays, _: arrays.update({'fc6.bias': np.zeros(64)}), r'is float64\[64\], not float32'),
     (lambda _, description: description.update(version=2), 'newer alexnet_jax; upgrade'),
     (lambda _, description: description.update(version='x'), 'description that cannot be read'),
-    (lambda _, description: description.update(version=math.inf), 'its version is no number'),
+    (lambda _, description: description.update(version=math.inf), 'its version is not an integer'),
     (lambda _, description: description.pop('class_names'), 'description that cannot be read'),
     (
       lambda _, description: description['class_names'].pop(),
-      '10 class names, of which there are 9',
+      'class names: 9 instead of 10',
     ),
     (
       lambda _, description: description.update(class_names=[1] * 10),
       'cannot be read: class names',
     ),
     (lambda _, description: description.update(class_names=['\ud800'] * 10), 'cannot be read'),
-    (lambda _, description: description.update(step='x'), 'cannot be read: a step'),
+    (lambda _, description: description.update(step='x'), 'cannot be read: step or config'),
     (lambda _, description: description.update(step=10**400), 'a number has 401 digits'),
     (
       lambda _, description: description['config']['model']['response_norm'].update(size=10**17),
@@ -130,7 +130,7 @@ def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(file, change, word
 
 def test_a_file_cut_short_is_no_file(file):
   file.write_bytes(file.read_bytes()[:-1])
-  with pytest.raises(UserError, match='no safetensors file, or not a whole one'):
+  with pytest.raises(UserError, match='not a safetensors file, or is incomplete'):
     pretrained.read(file)
 
 
@@ -143,7 +143,7 @@ def test_a_file_of_others_is_to_be_converted(tmp_path):
 def test_nothing_there_says_so(tmp_path):
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
     pretrained.read(tmp_path / 'nowhere')
-  with pytest.raises(UserError, match='no whole checkpoint; train first'):
+  with pytest.raises(UserError, match='no complete checkpoint; train first'):
     pretrained.read(tmp_path)
 
 
@@ -163,9 +163,9 @@ def test_a_checkpoint_that_is_whole_but_describes_no_network_is_damaged(tmp_path
   writer = checkpoint.Writer(tmp_path / 'checkpoints', 1)
   writer.save(1, {'params': {'x': np.zeros(2)}}, content, None)
   writer.close()
-  with pytest.raises(UserError, match='no whole checkpoint'):
+  with pytest.raises(UserError, match='no complete checkpoint'):
     pretrained.read(tmp_path)
-  with pytest.raises(UserError, match=r'1 is damaged .* take another'):
+  with pytest.raises(UserError, match=r'1 is damaged .* use another'):
     pretrained.read(tmp_path / 'checkpoints' / '1')
 
 
@@ -225,11 +225,11 @@ def test_layers_whose_shapes_agree_are_taken(workdir):
   params, taken, reasons = pretrained.load_matching_layers(ours, columns, source)
   assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
   assert reasons == {
-    'conv4': '3x3x16x16 here, 3x3x16x32 there',
-    'conv5': '3x3x8x32 here, 3x3x16x32 there',
-    'conv6': 'not there',
-    'fc6': '4x64 here, 32x64 there',
-    'fc8': '64x6 here, 64x10 there',
+    'conv4': '3x3x16x16, pretrained 3x3x16x32',
+    'conv5': '3x3x8x32, pretrained 3x3x16x32',
+    'conv6': 'not pretrained',
+    'fc6': '4x64, pretrained 32x64',
+    'fc8': '64x6, pretrained 64x10',
   }
   expected = {layer: (source.params if layer in taken else ours)[layer] for layer in ours}
   jax.tree.map(np.testing.assert_array_equal, params, expected)
@@ -238,7 +238,7 @@ def test_layers_whose_shapes_agree_are_taken(workdir):
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   ours, columns = on_digits(num_columns=1, one_column_halves=())
   _, taken, reasons = pretrained.load_matching_layers(ours, columns, pretrained.read(workdir[0]))
-  assert reasons['fc6'] == 'inputs in the order of num_columns=1 here, 2 there'
+  assert reasons['fc6'] == 'inputs ordered for num_columns=1, pretrained 2'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
 
 

@@ -1,8 +1,8 @@
-"""A trained network with all that it takes to use it, from a workdir, a checkpoint or a file.
+"""Reads and writes pretrained networks, with everything that their use needs.
 
-A file is in the safetensors format: arrays named 'conv1.kernel', 'mean_image' and the like, with the
-config and the class names among its metadata. It holds what a checkpoint does but for the
-optimiser, loads anywhere, and runs no code.
+A network is read from a workdir, a checkpoint or a file. A file is in the safetensors format: arrays
+named 'conv1.kernel', 'mean_image' and so on, with the config and class names in its metadata. It
+holds what a checkpoint holds except for the optimizer, loads anywhere, and runs no code.
 """
 
 import contextlib
@@ -25,33 +25,34 @@ from alexnet_jax.checkpoints import checkpoint, safetensors_file
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.models.options import DENSE
+from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
 FORMAT = 1
-"""Version of the files that `write` writes."""
+"""Format number of the files that `write` writes."""
 
 DESCRIPTION = 'alexnet_jax'
-"""Which of their metadata holds what `describe` makes."""
+"""Key of the metadata that holds the text of `describe`."""
 
 _STATISTICS = augment.Statistics._fields
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedNetwork:
-  """A trained network.
+  """A trained network with everything that its use needs.
 
   Attributes:
-    params: {layer: {'kernel', 'bias'}} of global shapes, float32.
-    config: the run's whole config.
+    params: its parameters, float32.
+    config: the complete config of its run.
     statistics: of its training images.
     class_names: in the order of the labels.
-    step: steps it was trained for; None where that is not known.
-    path: where it came from.
+    step: number of steps it was trained for; None: unknown.
+    path: of the file or folder it was read from.
   """
 
-  params: Any
+  params: Params
   config: ConfigDict
   statistics: augment.Statistics
   class_names: Sequence[str]
@@ -67,38 +68,40 @@ def read(
   """Reads a trained network, whatever devices it was trained on.
 
   Args:
-    path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that `write`
+    path: a workdir (its best checkpoint is read), one of its checkpoints, or a file that `write`
       has written; on disk, or in a bucket that Orbax can read (gs://...).
-    mesh: devices for the parameters, in `mesh.parameter_specs`'s parts; None: all on the first
-      of this process.
-    log: called with a line where a damaged checkpoint is passed over.
+    mesh: devices over which the parameters are split by `mesh.parameter_specs`; None: the first
+      device of this process holds all.
+    log: called with a message where a damaged checkpoint is skipped.
 
   Raises:
-    UserError: there is nothing there, nothing that is whole, or it is of a newer version.
+    UserError: it is missing, damaged, or of a newer version.
   """
-  at = epath.Path(os.path.expanduser(os.fspath(path)))
-  if not at.exists():
-    raise UserError(f'there is no {at}; give a workdir, one of its checkpoints, or a .safetensors')
-  if not at.is_dir():
-    return _read_file(at, mesh)
-  if checkpoint.is_checkpoint(at):
-    with _as_user_error(at):
-      return _read_checkpoint(at.parent, int(at.name), mesh)
-  files.inside(at, 'checkpoints')
-  directory = at / 'checkpoints' if (at / 'checkpoints').is_dir() else at
+  source = epath.Path(os.path.expanduser(os.fspath(path)))
+  if not source.exists():
+    raise UserError(
+      f'there is no {source}; pass a workdir, one of its checkpoints, or a .safetensors file'
+    )
+  if not source.is_dir():
+    return _read_file(source, mesh)
+  if checkpoint.is_checkpoint(source):
+    with _as_user_error(source):
+      return _read_checkpoint(source.parent, int(source.name), mesh)
+  files.inside(source, 'checkpoints')
+  directory = source / 'checkpoints' if (source / 'checkpoints').is_dir() else source
   for step in _best_first(directory):
     try:
       return _read_checkpoint(directory, step, mesh)
     except checkpoint.DamagedError as error:
       log(f'checkpoint {step} is damaged ({error}); trying another')
-  raise UserError(f'{directory} has no whole checkpoint; train first, with --workdir={at}')
+  raise UserError(f'{directory} has no complete checkpoint; train first, with --workdir={source}')
 
 
 def _best_first(directory: epath.Path) -> list[int]:
-  """Steps of the checkpoints, the best first, then the newest."""
+  """Steps of the checkpoints: the best one, then the others, newest first."""
   steps = checkpoint.steps(directory)[::-1]
   best = None
-  for step in steps:  # the newest that can be read knows which is best
+  for step in steps:  # the newest that can be read says which is best
     with contextlib.suppress(checkpoint.DamagedError, KeyError, TypeError):
       best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
       break
@@ -107,10 +110,11 @@ def _best_first(directory: epath.Path) -> list[int]:
 
 @contextlib.contextmanager
 def _as_user_error(path: epath.Path) -> Iterator[None]:
+  """Turns a DamagedError into a UserError."""
   try:
     yield
   except checkpoint.DamagedError as error:
-    raise UserError(f'{path} is damaged ({error}); take another checkpoint') from error
+    raise UserError(f'{path} is damaged ({error}); use another checkpoint') from error
 
 
 def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> PretrainedNetwork:
@@ -121,29 +125,34 @@ def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Pre
   except UserError:
     raise
   except (KeyError, TypeError, ValueError) as error:
-    raise checkpoint.DamagedError(f'its description lacks {first_line(error)}') from error
+    raise checkpoint.DamagedError(f'its description has no valid {first_line(error)}') from error
   trees = abstract(experiment.make_network(config), config.data.image_size, mesh or _first_device())
-  found, _ = checkpoint.read(directory, step, trees)
-  statistics = augment.Statistics(**found['statistics'])
-  return PretrainedNetwork(found['params'], config, statistics, class_names, trained_steps, path)
+  restored, _ = checkpoint.read(directory, step, trees)
+  statistics = augment.Statistics(**restored['statistics'])
+  return PretrainedNetwork(restored['params'], config, statistics, class_names, trained_steps, path)
 
 
 def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[str], int | None]:
-  """Config, class names and step; raises as `experiment.checked`, KeyError, TypeError, ValueError."""
+  """The config, class names and step of a description.
+
+  Raises:
+    KeyError, TypeError, ValueError: a part is missing or invalid.
+    UserError: the config is, as `experiment.checked` says.
+  """
   resolved, names, step = description['config'], description['class_names'], description['step']
   if not isinstance(step, int | None) or not isinstance(resolved, dict):
-    raise TypeError('a step or a config')
+    raise TypeError('step or config')
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
     raise TypeError('class names')
-  ''.join(names).encode()  # half a character cannot be printed
+  ''.join(names).encode()  # raises for surrogates, which cannot be printed
   config = experiment.checked(resolved, path)
   if len(names) != config.model.num_classes:
-    raise ValueError(f'{config.model.num_classes} class names, of which there are {len(names)}')
+    raise ValueError(f'class names: {len(names)} instead of {config.model.num_classes}')
   return config, names, step
 
 
 def _first_device() -> Mesh:
-  """This process's: of several, each reads for itself."""
+  """A mesh of this process's first device: of several processes, each reads for itself."""
   mesh_lib.tell_missing_gpu()
   return jax.make_mesh(
     (1, 1),
@@ -154,50 +163,62 @@ def _first_device() -> Mesh:
 
 
 def check_classes(network: PretrainedNetwork, data_name: str, class_names: Sequence[str]) -> None:
-  """Raises UserError where a data set does not have a network's classes, in its order."""
+  """Raises UserError where a data set's classes differ from a network's, or are in another order."""
   if list(class_names) != list(network.class_names):
     raise UserError(
-      f'{network.path} was trained on other classes than those of {data_name}, or in another order'
+      f'{network.path} was trained on other classes than those of {data_name}, or on the same ones'
+      ' in another order'
     )
 
 
 def load_matching_layers(
-  params: Any, num_columns: int, source: PretrainedNetwork
-) -> tuple[Any, list[str], dict[str, str]]:
-  """Puts a trained network's layers in the place of those that have the same shapes.
+  params: Mapping[str, Mapping[str, jax.Array]], num_columns: int, source: PretrainedNetwork
+) -> tuple[Params, list[str], dict[str, str]]:
+  """Replaces each layer whose shapes match a pretrained network's by that network's.
 
   Args:
-    params: of the network that is to start from it, placed on its devices.
+    params: initial parameters of the network to be trained, on its devices.
     num_columns: of that network.
-    source: the trained network.
+    source: the pretrained network.
 
   Returns:
-    The parameters, placed alike; the layers taken; and each other layer with the reason why not.
+    The parameters, on the same devices; the names of the loaded layers; and for each other layer
+    the reason why it was not loaded.
   """
-  columns = source.config.model.num_columns
-  reading_maps = next(name for name in DENSE if name in params)
-  kept, taken, reasons = dict(params), [], {}
-  for layer, ours in params.items():
-    theirs = source.params.get(layer)
-    if theirs is None:
-      reasons[layer] = 'not there'
-    elif (here := _shape(ours)) != (there := _shape(theirs)):
-      reasons[layer] = f'{here} here, {there} there'
-    elif layer == reading_maps and columns != num_columns:
-      reasons[layer] = f'inputs in the order of num_columns={num_columns} here, {columns} there'
+  source_columns = source.config.model.num_columns
+  first_dense = next(name for name in DENSE if name in params)  # it reads the columns' maps
+  result: dict[str, Mapping[str, jax.Array]] = dict(params)
+  loaded, reasons = [], {}
+  for layer, initial in params.items():
+    pretrained = source.params.get(layer)
+    if pretrained is None:
+      reasons[layer] = 'not pretrained'
+    elif (shape := _shape(initial)) != (source_shape := _shape(pretrained)):
+      reasons[layer] = f'{shape}, pretrained {source_shape}'
+    elif layer == first_dense and source_columns != num_columns:
+      reasons[layer] = f'inputs ordered for num_columns={num_columns}, pretrained {source_columns}'
     else:
-      taken.append(layer)
-      places = {kind: array.sharding for kind, array in ours.items()}
-      kept[layer] = mesh_lib.place({kind: theirs[kind] for kind in ours}, places)
-  return kept, taken, reasons
+      loaded.append(layer)
+      shardings = {kind: array.sharding for kind, array in initial.items()}
+      result[layer] = mesh_lib.place({kind: pretrained[kind] for kind in initial}, shardings)
+  return result, loaded, reasons
 
 
-def _shape(layer: Mapping[str, Any]) -> str:
+def _shape(layer: Mapping[str, jax.Array | np.ndarray]) -> str:
   return 'x'.join(map(str, layer['kernel'].shape))
 
 
 def abstract(net: AlexNet, image_size: int, mesh: Mesh) -> dict[str, Any]:
-  """The parameters and statistics of a checkpoint for `checkpoint.read`, where they belong."""
+  """The shapes, dtypes and shardings of a checkpoint's parameters and statistics.
+
+  Args:
+    net: the network.
+    image_size: side of the mean image in pixels.
+    mesh: the devices.
+
+  Returns:
+    {'params', 'statistics'} of jax.ShapeDtypeStruct, as `checkpoint.read` takes it.
+  """
   params = parameter_shapes(net)
   statistics = {
     'mean_image': jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32),
@@ -209,64 +230,70 @@ def abstract(net: AlexNet, image_size: int, mesh: Mesh) -> dict[str, Any]:
     'statistics': dict.fromkeys(statistics, mesh_lib.REPLICATED),
   }
   return jax.tree.map(
-    lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
     {'params': params, 'statistics': statistics},
     mesh_lib.shardings(mesh, specs),
   )
 
 
-def flatten(params: Any, statistics: augment.Statistics) -> dict[str, Any]:
-  """Parameters and statistics as a file has them: {'conv1.kernel': ..., 'mean_image': ...}."""
+def flatten(params: Params, statistics: augment.Statistics) -> dict[str, Any]:
+  """Parameters and statistics by their names in a file: {'conv1.kernel': ..., 'mean_image': ...}."""
   return dict(traverse_util.flatten_dict({**params, **statistics._asdict()}, sep='.'))
 
 
-def unflatten(arrays: Mapping[str, Any]) -> tuple[Any, augment.Statistics]:
-  """The parameters and statistics of which `flatten` made these."""
+def unflatten(arrays: Mapping[str, Any]) -> tuple[Params, augment.Statistics]:
+  """The parameters and statistics in these arrays; the inverse of `flatten`."""
   params = traverse_util.unflatten_dict(dict(arrays), sep='.')
   return params, augment.Statistics(**{name: params.pop(name) for name in _STATISTICS})
 
 
-def write(path: str | os.PathLike[str], trained: PretrainedNetwork, program: bytes = b'') -> None:
-  """Writes a trained network into a safetensors file, in one move.
+def write(path: str | os.PathLike[str], network: PretrainedNetwork, program: bytes = b'') -> None:
+  """Writes a network atomically into a safetensors file.
 
   Args:
-    path: of the file, by habit ending in .safetensors.
-    trained: the network.
-    program: a serialised program that reads the other arrays (`convert.export`), kept as the
+    path: of the file, usually ending in .safetensors.
+    network: the network.
+    program: a serialized program that reads the other arrays (`convert.export`), stored as the
       array 'program'; empty for none.
+
+  Raises:
+    UserError: the file cannot be written.
   """
-  flat = flatten(trained.params, trained.statistics)
+  flat = flatten(network.params, network.statistics)
   arrays = {name: np.asarray(array) for name, array in flat.items()}
   if program:
     arrays['program'] = np.frombuffer(program, np.uint8)
-  safetensors_file.write(path, arrays, {DESCRIPTION: describe(trained)})
+  safetensors_file.write(path, arrays, {DESCRIPTION: describe(network)})
 
 
-def describe(trained: PretrainedNetwork) -> str:
-  """All but the arrays of a trained network, as JSON."""
+def describe(network: PretrainedNetwork) -> str:
+  """All of a network but its arrays, as JSON for `read_description`."""
   description = {
     'version': FORMAT,
-    'config': experiment.resolved(trained.config),
-    'class_names': list(trained.class_names),
-    'step': trained.step,
+    'config': experiment.resolved(network.config),
+    'class_names': list(network.class_names),
+    'step': network.step,
   }
   return json.dumps(description)
 
 
 def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int | None]:
-  """The config, class names and step that `describe` made into this text.
+  """Parses the text of `describe`.
 
   Args:
-    path: where it was, for messages.
+    path: the file that holds it, for messages.
     text: the text.
 
+  Returns:
+    The config, the class names and the step.
+
   Raises:
-    UserError: it cannot be read, or is of a newer version.
+    UserError: it is damaged, or of a newer version.
   """
   try:
     description = files.parse_json(text)
     if not isinstance(description['version'], int):
-      raise TypeError('its version is no number')
+      raise TypeError('its version is not an integer')
     if description['version'] > FORMAT:
       raise UserError(f'{path} was written by a newer alexnet_jax; upgrade this one')
     return _parts(description, path)
@@ -284,22 +311,30 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> PretrainedNetwork:
   shapes = abstract(
     experiment.make_network(config), config.data.image_size, mesh or _first_device()
   )
-  wanted = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
+  expected = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
   arrays = safetensors_file.read_arrays(path)
-  check_arrays(str(path), arrays, wanted)
-  placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()}
+  check_arrays(str(path), arrays, expected)
+  placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in expected.items()}
   params, statistics = unflatten(placed)
   return PretrainedNetwork(params, config, statistics, class_names, step, str(path))
 
 
-def check_arrays(path: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
-  """Raises UserError, naming the first, where arrays are not those wanted, in name, shape, dtype."""
-  for name, leaf in wanted.items():
+def check_arrays(
+  path: str, arrays: Mapping[str, np.ndarray], expected: Mapping[str, jax.ShapeDtypeStruct]
+) -> None:
+  """Raises UserError, naming the first, where an expected array is missing or of another type.
+
+  Args:
+    path: the file that holds the arrays, for messages.
+    arrays: by name.
+    expected: by name, their shapes and dtypes.
+  """
+  for name, leaf in expected.items():
     if name not in arrays:
       raise UserError(f'{path} has no {name}')
-    there = arrays[name]
-    if (there.shape, there.dtype) != (leaf.shape, leaf.dtype):
+    array = arrays[name]
+    if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
       raise UserError(
-        f'{name} in {path} is {there.dtype}{list(there.shape)},'
+        f'{name} in {path} is {array.dtype}{list(array.shape)},'
         f' not {np.dtype(leaf.dtype)}{list(leaf.shape)}'
       )
