@@ -427,7 +427,7 @@ def _sweep(config: ConfigDict) -> int:
       print(f'{host.program()} {shlex.join(run.command)}')
     return 0
   program = os.path.abspath(sys.argv[0])
-  with workdir.alone(plan.path):
+  with workdir.lock(plan.path):
     spec.write(plan)
     if _JOBS.value > 1:
       runner.prepare_data(runs, program)

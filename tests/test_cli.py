@@ -344,6 +344,6 @@ def test_a_second_sweep_on_one_folder_stops_and_changes_nothing(tmp_path):
   arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
   launch(*arguments, '--list')
   before = (tmp_path / 'sweep.json').read_bytes()
-  with workdir.alone(tmp_path):
+  with workdir.lock(tmp_path):
     assert_message(launch(*arguments, '--only=tanh'), 1, 'another process is at work in')
   assert (tmp_path / 'sweep.json').read_bytes() == before

@@ -186,7 +186,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
 
 def test_a_second_process_on_one_workdir_says_so_and_changes_nothing(whole):
   before = faults.contents(whole)
-  with workdir.alone(whole), pytest.raises(UserError, match='another process is at work in'):
+  with workdir.lock(whole), pytest.raises(UserError, match='another process is at work in'):
     loop.train_and_evaluate(small_config({'train.num_epochs': 3}), whole)
   assert faults.contents(whole) == before
 

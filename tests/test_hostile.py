@@ -105,7 +105,7 @@ FILES = [
   ('metrics.jsonl', workdir.read_metrics),
   ('metrics.jsonl', workdir.last_epoch),
   ('metrics.jsonl', lambda folder: workdir.MetricsLog(folder, 0)),
-  ('.lock', lambda folder: workdir.alone(folder).__enter__()),
+  ('.lock', lambda folder: workdir.lock(folder).__enter__()),
   ('checkpoints/3/params/manifest.ocdbt', pretrained.read),
   ('checkpoints/_ROOT_METADATA', lambda folder: checkpoint.Writer(folder / 'checkpoints', 1)),
   ('evaluation/predictions.npz', evaluate_into),

@@ -131,7 +131,7 @@ def test_a_run_without_curves_and_a_line_that_is_none_are_named(kept):
   with pytest.raises(UserError) as caught:
     sweep_results.gather(kept)
   assert str(caught.value) == (
-    f"the archive {kept} is damaged: line 2 of tanh/seed0/metrics.jsonl is no line of metrics ('split')"
+    f"the archive {kept} is damaged: line 2 of tanh/seed0/metrics.jsonl is not a record of metrics ('split')"
   )
 
 

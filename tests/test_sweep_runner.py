@@ -232,7 +232,7 @@ def test_a_run_that_another_process_has_is_waited_for(program, tmp_path, capsys)
   holder = subprocess.Popen(
     [sys.executable, '-c', HOLD, str(first.path)], cwd=ROOT, stdin=subprocess.PIPE
   )
-  wait_for(lambda: workdir.is_taken(first.path))
+  wait_for(lambda: workdir.is_locked(first.path))
   thread = threading.Thread(target=finish_elsewhere)
   thread.start()
   ender = threading.Thread(target=lambda: (release.wait(), holder.communicate()))
@@ -250,7 +250,7 @@ def test_a_run_that_another_process_has_is_waited_for(program, tmp_path, capsys)
 HOLD = """
 import sys
 from alexnet_jax.checkpoints import workdir
-with workdir.alone(sys.argv[1]):
+with workdir.lock(sys.argv[1]):
   sys.stdin.read()
 """
 

@@ -235,14 +235,14 @@ def test_read_metrics_leaves_a_half_written_line_out(tmp_path):
 
 def test_a_folder_is_one_process_at_a_time(tmp_path):
   path = tmp_path / 'run'
-  assert not workdir.is_taken(path)
-  with workdir.alone(path):
-    assert workdir.is_taken(path)
+  assert not workdir.is_locked(path)
+  with workdir.lock(path):
+    assert workdir.is_locked(path)
     with pytest.raises(UserError, match=r'another process is at work in .*run; wait for it, or'):  # noqa: SIM117
-      with workdir.alone(path):
+      with workdir.lock(path):
         pass
-  assert not workdir.is_taken(path)
-  with workdir.alone(path):
+  assert not workdir.is_locked(path)
+  with workdir.lock(path):
     pass
 
 
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with (
     pytest.raises(UserError, match='cannot write to the workdir'),
-    workdir.alone(tmp_path / 'file'),
+    workdir.lock(tmp_path / 'file'),
   ):
     pass
 
@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_folder_whose_lock_cannot_be_opened_is_not_waited_for(tmp_path):
   (tmp_path / '.lock').mkdir()
   with pytest.raises(UserError, match='cannot write to the workdir'):
-    workdir.is_taken(tmp_path)
+    workdir.is_locked(tmp_path)
 
 
 def test_the_last_epoch_is_that_of_the_last_whole_line(tmp_path):
@@ -294,9 +294,11 @@ def test_a_line_that_is_none_of_metrics_is_named(line, tmp_path):
   write_log(tmp_path, RECORDS[:2])
   with (tmp_path / 'metrics.jsonl').open('ab') as file:
     file.write((line if isinstance(line, bytes) else line.encode()) + b'\n')
-  with pytest.raises(UserError, match=r'line 3 of .*metrics\.jsonl is no line of metrics .*remove'):
+  with pytest.raises(
+    UserError, match=r'line 3 of .*metrics\.jsonl is not a record of metrics .*remove'
+  ):
     workdir.read_metrics(tmp_path)
-  with pytest.raises(UserError, match=r'last line of .*metrics\.jsonl is no line of metrics'):
+  with pytest.raises(UserError, match=r'last line of .*metrics\.jsonl is not a record of metrics'):
     workdir.last_epoch(tmp_path)
 
 

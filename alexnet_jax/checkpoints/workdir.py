@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoints: config.json and metrics.jsonl."""
+"""A run's folder: its lock, config.json, metrics.jsonl and TensorBoard events."""
 
 import contextlib
 import fcntl
@@ -16,18 +16,18 @@ from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
 
 LEARNING_CURVES = 'figures/learning_curves'
-"""The picture of a run, .png and .svg, which is the last that it leaves."""
+"""The figure of a run, .png and .svg; it is the last file that a run writes."""
 
 _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
-_LONGEST_LINE = 2**16  # bytes; a line of metrics has some 200
+_MAX_LINE = 2**16  # bytes; a line of metrics has about 200
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
-  """A workdir's config.json; None where there is none.
+  """Reads a workdir's config.json; returns None where there is none.
 
   Raises:
-    UserError: the file is not a JSON object, or not in the workdir.
+    UserError: the file is not a JSON object, or is a link out of the workdir.
   """
   path = files.inside(workdir, 'config.json')
   if not path.exists():
@@ -45,58 +45,67 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
 def check(
   workdir: str | os.PathLike[str],
   config: Mapping[str, Any],
-  but_for: Sequence[str] = config_fields.CIRCUMSTANCES,
+  may_differ: Sequence[str] = config_fields.CIRCUMSTANCES,
 ) -> None:
-  """Raises UserError where a workdir has a config that is another experiment, but for some fields."""
-  there = read_config(workdir)
-  if there is not None and (different := config_fields.differences(config, there, but_for)):
+  """Checks that a workdir is of the same experiment, or of none yet.
+
+  Args:
+    workdir: the folder.
+    config: the resolved config.
+    may_differ: fields and sections of configs that may differ.
+
+  Raises:
+    UserError: the workdir's config differs in another field.
+  """
+  stored = read_config(workdir)
+  if stored is not None and (different := config_fields.differences(config, stored, may_differ)):
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
       f'{workdir} holds another experiment: {"; ".join(different[:3])}{more}\n'
-      'Give this one a --workdir of its own.'
+      'Use another --workdir.'
     )
 
 
-class TakenError(UserError):
-  """Another process keeps the folder to itself."""
+class LockedError(UserError):
+  """Another process has locked the folder."""
 
 
 @contextlib.contextmanager
-def alone(workdir: str | os.PathLike[str]) -> Iterator[None]:
-  """Keeps a folder, made if need be, to this process; the system ends that with the process.
+def lock(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Locks a folder, made if need be, for this process; the lock ends with the process at the latest.
 
   Raises:
-    TakenError: another process has it.
-    UserError: nothing can be written there.
+    LockedError: another process has locked it.
+    UserError: the folder cannot be written to.
   """
   path = Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    lock = files.inside(path, _LOCK).open('a')
+    file = files.inside(path, _LOCK).open('a')
   except OSError as error:
     raise _cannot_write(path, error) from error
-  with lock:
+  with file:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise TakenError(
-        f'another process is at work in {path}; wait for it, or give this one a --workdir of its own'
+      raise LockedError(
+        f'another process is at work in {path}; wait for it, or use another --workdir'
       ) from error
     yield
 
 
-def is_taken(workdir: str | os.PathLike[str]) -> bool:
-  """Whether a process keeps a folder to itself.
+def is_locked(workdir: str | os.PathLike[str]) -> bool:
+  """Whether a process has locked a folder.
 
   Raises:
-    UserError: the folder cannot be written to, so that there is no telling.
+    UserError: the folder cannot be written to, so that this is unknown.
   """
   if not (Path(workdir) / _LOCK).exists():
     return False
   try:
-    with alone(workdir):
+    with lock(workdir):
       return False
-  except TakenError:
+  except LockedError:
     return True
 
 
@@ -109,25 +118,24 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
 def prepare(
   workdir: str | os.PathLike[str], config: Mapping[str, Any], started: bool = True
 ) -> None:
-  """Makes the workdir and writes its config.json, in one move.
+  """Makes the workdir and writes its config.json atomically.
 
   Args:
     workdir: the folder.
-    config: the resolved config, fit for JSON.
-    started: whether the run has checkpoints; where it has none, another experiment may take its
-      place.
+    config: the resolved config, as values for JSON.
+    started: whether the run has checkpoints; where it has none, another experiment may replace it.
 
   Raises:
-    UserError: nothing can be written there, or another experiment has been, or a link leads out.
+    UserError: the folder cannot be written to, holds another experiment, or has a link out of it.
   """
   path = Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    for written_later in ('figures', 'profile/plugins/profile'):
-      files.inside(path, written_later)
+    for folder in ('figures', 'profile/plugins/profile'):  # where the run will write
+      files.inside(path, folder)
     if started:
       check(path, config)
-    elif (there := read_config(path)) is not None and config_fields.differences(config, there):
+    elif (stored := read_config(path)) is not None and config_fields.differences(config, stored):
       (path / 'statistics.npz').unlink(missing_ok=True)
     with files.whole(path / 'config.json') as temporary:
       temporary.write_text(json.dumps(config, indent=2) + '\n')
@@ -136,23 +144,23 @@ def prepare(
 
 
 class MetricsLog:
-  """metrics.jsonl: one JSON object a line, flushed as it is known.
+  """Writes metrics.jsonl, a JSON object per line, each flushed at once.
 
   Attributes:
-    lines: lines written so far.
+    lines: number of lines in the file.
   """
 
   def __init__(self, workdir: str | os.PathLike[str], keep_lines: int, writes: bool = True):
-    """Opens the log, and drops what stands after the first `keep_lines` whole lines.
+    """Opens the file, and truncates it after the first `keep_lines` complete lines.
 
-    Without `writes` it only counts: of several processes, one writes.
+    Without `writes` it only counts lines: of several processes, one writes.
     """
     self._path = path = files.inside(workdir, _METRICS)
     if not writes:
       self._file: BinaryIO = io.BytesIO()
       self.lines = keep_lines
       return
-    kept = list(itertools.islice(_whole_lines(path), keep_lines))
+    kept = list(itertools.islice(_complete_lines(path), keep_lines))
     self._file = path.open('ab')
     self._file.truncate(sum(map(len, kept)))
     self.lines = len(kept)
@@ -171,27 +179,27 @@ class MetricsLog:
 
 
 class Events:
-  """TensorBoard's events.
+  """Writes events for TensorBoard.
 
-  tensorboardX's own SummaryWriter has a thread write them: when that fails, nobody hears of it, and
-  its queue, once full, is waited for without end.
+  tensorboardX's own SummaryWriter writes them in a thread, whose errors are not raised, and waits
+  forever once its queue is full.
   """
 
   def __init__(self, workdir: str | os.PathLike[str], first_step: int):
-    """Begins a file; TensorBoard hides what earlier ones have of `first_step` and later."""
-    from tensorboardX import summary  # its import takes PyTorch's along
+    """Starts a file; TensorBoard hides events of `first_step` and later in earlier files."""
+    from tensorboardX import summary  # here, for it imports PyTorch
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     self._path, self._event, self._scalar = Path(workdir), Event, summary.scalar
     with files.naming(self._path):
-      # The process's number, for the clock may give the same second twice.
+      # With the process's number, since two files may start in the same second.
       self._writer = EventsWriter(os.fspath(self._path / 'events'), f'.{os.getpid()}')
       started = SessionLog(status=SessionLog.START)
       self._writer.write_event(Event(step=first_step, session_log=started))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes scalars of a step."""
+    """Writes scalars of a step, by name."""
     with files.naming(self._path / 'events.out.tfevents'):
       for name, value in scalars.items():
         self._writer.write_event(
@@ -206,44 +214,44 @@ class Events:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """The records of a workdir's metrics.jsonl, a half-written last line left out.
+  """Reads the records of a workdir's metrics.jsonl, without an incomplete last line.
 
   Raises:
-    UserError: a line is none of metrics.
+    UserError: a line is not a record of metrics.
   """
   path = files.inside(workdir, _METRICS)
-  lines = enumerate(_whole_lines(path), 1)
+  lines = enumerate(_complete_lines(path), 1)
   return [_record(line, f'line {number} of {path}') for number, line in lines]
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-  """The lines of a file, but for a last one without an end, which was being written.
+def _complete_lines(path: Path) -> Iterator[bytes]:
+  """The lines of a file, without a last one that has no newline: it was being written.
 
-  One that is too long for metrics ends them, in parts, so that no file fills the memory.
+  A line too long for metrics comes in parts, so that no file fills the memory.
   """
   if path.exists():
     with path.open('rb') as file:
-      while (line := file.readline(_LONGEST_LINE)).endswith(b'\n') or len(line) == _LONGEST_LINE:
+      while (line := file.readline(_MAX_LINE)).endswith(b'\n') or len(line) == _MAX_LINE:
         yield line
 
 
 def last_epoch(workdir: str | os.PathLike[str]) -> float:
-  """The epoch of the last whole line of a workdir's metrics.jsonl, read from its end; 0 for none.
+  """The epoch in the last complete line of a workdir's metrics.jsonl; 0 where there is none.
 
   Raises:
-    UserError: it is no line of metrics.
+    UserError: the line is not a record of metrics.
   """
   path = files.inside(workdir, _METRICS)
   if not path.exists():
     return 0.0
   with path.open('rb') as file:
-    file.seek(max(0, path.stat().st_size - 4096))  # a line has some 200 bytes
+    file.seek(max(0, path.stat().st_size - 4096))  # a line has about 200 bytes
     lines = file.read().split(b'\n')[:-1]
   return float(_record(lines[-1], f'the last line of {path}')['epoch']) if lines else 0.0
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
-  """A line of metrics; raises UserError where it is none."""
+  """Parses a line of metrics.jsonl; raises UserError where it is not a record of metrics."""
   try:
     record: dict[str, Any] = files.parse_json(line)
     names = ['step', 'epoch', 'loss', 'top1_error', 'top5_error']
@@ -251,13 +259,13 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
       names += ['images_per_second', 'learning_rate']
     for name in names:
       if not isinstance(record[name], int | float):
-        raise TypeError(f'{name} is no number')
+        raise TypeError(f'{name} is not a number')
     if not isinstance(record['split'], str):
-      raise TypeError('split is no name')
+      raise TypeError('split is not a string')
     if not all(0 <= record[name] < math.inf for name in ('step', 'epoch')):
-      raise ValueError('step or epoch is below 0, or no number')
+      raise ValueError('step or epoch is not a number of at least 0')
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f'{where} is no line of metrics ({first_line(error)}); remove it, or the file'
+      f'{where} is not a record of metrics ({first_line(error)}); remove it, or the file'
     ) from error
   return record

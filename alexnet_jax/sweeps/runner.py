@@ -141,7 +141,7 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
     move = display.task('runs', len(runs))
     try:
       while waiting or running:
-        taken = [run for run in waiting if free and workdir.is_taken(run.path)]
+        taken = [run for run in waiting if free and workdir.is_locked(run.path)]
         for run in [run for run in taken if run.name not in told]:
           display.line(f'{run.name}  another process is at work there; it is left for later')
           told.add(run.name)

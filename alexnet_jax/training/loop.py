@@ -75,7 +75,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     validation_split = data_set.load_split(config.data.validation_split)
     stored = data_set.stored_statistics(config.data.train_split)
     with (
-      workdir.alone(path) if first else contextlib.nullcontext(),
+      workdir.lock(path) if first else contextlib.nullcontext(),
       Signals('stopping after this step' if first else None) as signals,
       contextlib.ExitStack() as closing,
       multihost.watched(),
