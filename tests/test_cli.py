@@ -226,7 +226,7 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   weights = '--member_weights=1,2.5'
   returncode, out, err = launch(members, weights, f'--workdir={together}', '--mode=evaluate')
   assert returncode == 0
-  assert err == f'{workdir}: the predictions of its own evaluation are used\n'
+  assert err == f'{workdir}: using the predictions of its own evaluation\n'
   assert 'weighted average of 2' in out
   assert (together / 'evaluation.json').exists()
 

@@ -350,7 +350,7 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
 
 def test_probabilities_that_no_memory_holds_are_refused_before_anything_is_read():
   split = SimpleNamespace(num_examples=10**9, class_names=range(10_184))
-  with pytest.raises(UserError, match='10,184 classes take 81,472 GB, and there are') as caught:
+  with pytest.raises(UserError, match='10,184 classes need 81,472 GB, but there are') as caught:
     evaluate.predict(None, None, None, split, batch_size=1, crop_size=1, mesh=None)
   assert 'data.validation_split' in str(caught.value)
 
@@ -387,7 +387,7 @@ def test_what_a_members_evaluation_has_left_is_used(runs, calls, capfd):
   evaluate.evaluate_workdir('a', run_config())
   evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   assert calls == ['a', 'b']
-  assert capfd.readouterr().err == 'a: the predictions of its own evaluation are used\n'
+  assert capfd.readouterr().err == 'a: using the predictions of its own evaluation\n'
   evaluate.evaluate_ensemble(['b', 'a', 'c'], [1, 2, 3], 'bac')
   assert calls == ['a', 'b', 'c']
   evaluate.evaluate_workdir('a', run_config())  # by itself a run is always evaluated anew
@@ -460,7 +460,9 @@ def test_members_that_cannot_be_are_named(runs, calls, members, weights, words):
 def test_members_of_other_classes_or_data_are_named(runs, calls):
   write_run(runs / 'd', run_config(), 4, class_names='9876543210')
   write_run(runs / 'e', run_config(**{'data.validation_split': 'train'}), 4)
-  with pytest.raises(UserError, match='a and d have other classes, or the same in another order'):
+  with pytest.raises(
+    UserError, match='a and d have different classes, or different orders of them'
+  ):
     evaluate.evaluate_ensemble(['a', 'b', 'd'], None, 'together')
   with pytest.raises(UserError, match=r'a was validated on digits \(val.*\), but e on digits \(tr'):
     evaluate.evaluate_ensemble(['a', 'e'], None, 'together')
@@ -480,7 +482,7 @@ def test_members_of_other_images_are_named(runs):
 
 
 def test_results_do_not_take_the_place_of_a_runs(runs):
-  with pytest.raises(UserError, match=r'^a is a training run; give .* --workdir of its own'):
+  with pytest.raises(UserError, match=r'^a is a training run; pass another --workdir'):
     evaluate.evaluate_ensemble(['a', 'b'], None, 'a')
 
 

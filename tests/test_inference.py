@@ -250,17 +250,17 @@ def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workd
   [
     ([], 'there are no images'),
     (np.zeros((0, 8, 8, 3), np.uint8), 'there are no images'),
-    (np.zeros((8, 8, 3)), 'of float64; give pixels from 0 to 255 as uint8'),
+    (np.zeros((8, 8, 3)), 'of float64; pass pixels from 0 to 255 as uint8'),
     ([photograph(), np.zeros((8, 8, 3), np.float32)], r'image 1 \(counted from 0\) is of float32'),
     (np.zeros((8, 8, 4), np.uint8), r'shape \(8, 8, 4\); give \[H, W, 3\]'),
     (np.zeros((2, 8, 8, 1), np.uint8), r'image 0 .* shape \(8, 8, 1\)'),
     (np.zeros((1, 2, 8, 8, 3), np.uint8), r'shape \(1, 2, 8, 8, 3\)'),
     (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
-    (3, 'image 0 .* is a int; give a path'),
-    ([photograph(), {}], 'image 1 .* is a dict; give a path'),
+    (3, 'image 0 .* is a int; pass a path'),
+    ([photograph(), {}], 'image 1 .* is a dict; pass a path'),
     ('nowhere.jpg', 'cannot read nowhere.jpg: No such file'),
     ([Path('tests')], 'cannot read tests: Is a directory'),
-    (['pyproject.toml'], 'pyproject.toml is no image, or not a whole one: cannot identify'),
+    (['pyproject.toml'], 'pyproject.toml is not an image, or is incomplete: cannot identify'),
     (Image.new('F', (3, 3)), 'image 0 .* is no image, .* no fixed range'),
   ],
 )
@@ -280,7 +280,9 @@ def test_a_bad_image_far_into_a_list_is_named_by_its_place(classifier, digits):
 
 @pytest.mark.parametrize('top_k', [0, -1, 11])
 def test_top_k_out_of_range_says_what_it_may_be(classifier, digits, top_k):
-  with pytest.raises(UserError, match=f'top_k is {top_k}; .* 10 classes, so it may be 1 to 10'):
+  with pytest.raises(
+    UserError, match=f'top_k is {top_k}, but must be from 1 to 10, the number of classes'
+  ):
     classifier.predict(digits[0], top_k)
 
 

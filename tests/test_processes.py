@@ -245,7 +245,7 @@ def test_two_processes_evaluate_as_one_does(two, tmp_path):
   # The second time the network's own predictions, which the first process has left, are used.
   members = [f'--members={path},{path}', f'--workdir={tmp_path}/ensemble']
   first, other = launch(2, *mode, *PAIR, *members)
-  assert first.count('the predictions of its own evaluation are used') == 1
+  assert first.count('using the predictions of its own evaluation') == 1
   assert 'average of 2' in first
   assert 'average of 2' not in other
   spread = ['--config.mesh.column_devices=1', '--config.train.batch_size=50']

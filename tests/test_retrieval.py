@@ -64,7 +64,7 @@ def test_of_two_images_there_are_two(features):
     (np.zeros((0, 3)), 6, 'no images'),
     ([], 6, 'no images'),
     (np.zeros((4, 3)), 0, 'at least 1'),
-    (np.zeros((4, 1)), 1, 'give both of one layer'),
+    (np.zeros((4, 1)), 1, 'both must be of the same layer'),
   ],
 )
 def test_what_cannot_be_looked_for_is_named(features, k, words):

@@ -1,1 +1,1 @@
-"""Errors, predictions, retrieval, and classifying images with a trained network."""
+"""Evaluation: errors, predictions, retrieval, and classification of images."""

@@ -1,9 +1,9 @@
-"""A trained network that looks at images of any kind.
+"""Classifies images of any kind with a trained network.
 
   classifier = alexnet_jax.load('runs/digits')
   classifier.predict('photograph.jpg')
 
-Nothing here needs TensorFlow, a data set, or the folder of configs.
+It needs neither TensorFlow, nor the data set, nor the folder of configs.
 """
 
 import base64
@@ -29,46 +29,49 @@ from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import augment, images
 from alexnet_jax.models import summary
+from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
-OutputsStep = Callable[[Any, augment.Statistics, Any], dict[str, Array]]
+OutputsStep = Callable[[Params, augment.Statistics, Array | np.ndarray], dict[str, Array]]
 
-_LARGEST_BATCH = 128
+_MAX_BATCH = 128
 _THUMBNAIL = 160  # pixels
-_SHOWN = 20  # predictions that a notebook shows of a list
+_SHOWN = 20  # predictions of a list that a notebook shows
 
 
 def load(path: str | os.PathLike[str]) -> 'Classifier':
-  """Loads a trained network, whatever devices it was trained on, to run on the first one here.
+  """Loads a trained network, whatever devices it was trained on, onto the first device.
 
   Args:
-    path: a workdir (its best checkpoint is taken), one of its checkpoints, or a file that
-      `pretrained.write` or `export.export` has written; on disk, or in a bucket that Orbax can read.
+    path: a workdir (its best checkpoint is loaded), one of its checkpoints, or a file that
+      `pretrained.write` or `export.export` has written; on disk, or in a bucket that Orbax can read
+      (gs://...).
 
   Raises:
-    UserError: there is nothing there, nothing that is whole, or it is of a newer version.
+    UserError: it is missing, damaged, or of a newer version.
   """
   network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=4))
   return Classifier(**vars(network))
 
 
 def intermediates(
-  config: ConfigDict, params: Any, statistics: augment.Statistics, crops: Array
+  config: ConfigDict, params: Params, statistics: augment.Statistics, crops: Array
 ) -> dict[str, Array]:
-  """Everything that a network computes of centre crops, as training's evaluation prepares them.
+  """Computes all intermediate arrays of a network for center crops.
 
   Args:
-    config: the network's whole config.
+    config: the network's complete config.
     params: its parameters.
     statistics: of its training images.
-    crops: [N, s, s, 3] uint8, s being model.input_size.
+    crops: [N, s, s, 3] uint8 with s = model.input_size; their pixels are prepared as in training's
+      evaluation.
 
   Returns:
-    Arrays of N images by the network's own names; 'fc8' are the logits, float32.
+    Arrays [N, ...] by the network's own names; 'fc8' has the logits, float32.
   """
   border = (config.data.image_size - config.model.input_size) // 2
   offsets = jnp.full((crops.shape[0], 2), border, jnp.int32)
@@ -80,24 +83,23 @@ def intermediates(
 
 
 def output_names(config: ConfigDict) -> list[str]:
-  """The names of all that a network computes, its own, in the order in which it does."""
+  """The network's own names of its intermediate arrays, in the order of computation."""
   net, names = experiment.make_network(config), list[str]()
 
   def run(images: Array) -> None:
     (_, outputs), _ = net.init_with_output(jax.random.key(0), images)
-    names.extend(outputs)  # jax itself would hand them over sorted
+    names.extend(outputs)  # here, for eval_shape would return them sorted
 
   jax.eval_shape(run, jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32))
   return names
 
 
 def layer_names(config: ConfigDict) -> dict[str, str]:
-  """What one may ask for of a network, and its own name of each.
+  """The names of a network's outputs for users, and the network's own name of each.
 
-  A layer's plain name is what its activation gives ('fc7' is that of the paper's figure 4: after
-  the ReLU, before dropout), or the logits in the case of fc8. 'fc7_linear' is what comes before the
-  activation, which the network itself calls plainly by the layer's name; 'conv1_norm', 'conv1_pool'
-  and 'fc7_dropout' are what comes after.
+  A layer's name means the output of its activation ('fc7' is that of the paper's figure 4: after
+  the ReLU, before dropout), or for fc8 the logits. 'fc7_linear' is the input of the activation,
+  which the network itself calls 'fc7'; 'conv1_norm', 'conv1_pool' and 'fc7_dropout' come after it.
   """
   own_names, names = output_names(config), dict[str, str]()
   for own in own_names:
@@ -109,23 +111,23 @@ def layer_names(config: ConfigDict) -> dict[str, str]:
 
 
 def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
-  """A compiled function from (params, statistics, crops) to layers by name, on one device.
+  """Makes a compiled function from (params, statistics, crops) to layers by name, on one device.
 
-  Crops are [N, s, s, 3] uint8, as `intermediates` takes them; the outputs [N, ...] float32.
+  Crops are [N, s, s, 3] uint8, as `intermediates` takes them; outputs are [N, ...] float32.
 
   Args:
-    config: the network's whole config.
-    layers: of `layer_names`; nothing is computed that they do not need.
+    config: the network's complete config.
+    layers: names in `layer_names`; only what they need is computed.
 
   Raises:
-    UserError: there is no such layer; the message has those that there are.
+    UserError: there is no such layer; the message lists all.
   """
   names = layer_names(config)
   for layer in layers:
     if layer not in names:
       raise UserError(f'there is no layer {layer!r}; there are {", ".join(names)}')
 
-  def step(params: Any, statistics: augment.Statistics, crops: Array) -> dict[str, Array]:
+  def step(params: Params, statistics: augment.Statistics, crops: Array) -> dict[str, Array]:
     outputs = intermediates(config, params, statistics, crops)
     return {layer: outputs[names[layer]].astype(jnp.float32) for layer in layers}
 
@@ -136,12 +138,12 @@ def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What a network takes an image for, the likeliest first.
+  """The most probable classes of an image, the most probable first.
 
   Attributes:
-    class_names: names of classes.
-    probabilities: of each, from 0 to 1.
-    image: the image as it was given.
+    class_names: names of the classes.
+    probabilities: their probabilities, 0 to 1.
+    image: the image as it was passed.
   """
 
   class_names: tuple[str, ...]
@@ -166,7 +168,7 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-  """A list of predictions that reads well."""
+  """A list of predictions that prints one per line."""
 
   def __repr__(self) -> str:
     return '\n'.join(map(repr, self))
@@ -178,71 +180,70 @@ class Predictions(list[Prediction]):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Classifier(PretrainedNetwork):
-  """A trained network that looks at images; `load` makes one. Its attributes are PretrainedNetwork's.
+  """A trained network that classifies images; `load` makes one.
 
-  Images are paths, Pillow images, or uint8 arrays [H, W, 3] (RGB) or [H, W] (grey) of any size; one
-  alone, or many as any iterable or as an array [N, H, W, 3]. As in training's evaluation, the
-  shorter side is scaled to data.image_size, and of the central square the network sees the centre,
-  of model.input_size; only the JPEGs as which photographs are stored for training are passed over.
-  Batches are powers of two, 128 at most, so that few sizes are compiled.
+  Its attributes are PretrainedNetwork's. Images are paths, Pillow images, or uint8 arrays [H, W, 3]
+  (RGB) or [H, W] (gray) of any size; either one, or many as an iterable or an array [N, H, W, 3]. As
+  in training's evaluation, the shorter side is scaled to data.image_size, and the network sees the
+  center of the central square, with side model.input_size; only the JPEG compression with which
+  photographs are stored for training is left out. Batch sizes are powers of two, at most 128, so
+  that few programs are compiled.
   """
 
   def predict(self, images: Any, top_k: int | None = None) -> Prediction | Predictions:
-    """Names the likeliest classes.
+    """Predicts the most probable classes.
 
     Args:
-      images: one, or many; see the class.
-      top_k: how many classes to name; None: five, or all where there are fewer.
+      images: one or many; see the class.
+      top_k: number of classes; None: five, or all where there are fewer.
 
     Returns:
       A Prediction for one image, a list of them for many.
 
     Raises:
-      UserError: an image is none, there are none, or top_k is out of range.
+      UserError: an image cannot be read, there are no images, or top_k is out of range.
     """
-    given, alone = _listed(images)
+    listed, is_single = _listed(images)
     count = len(self.class_names)
     top_k = min(5, count) if top_k is None else top_k
     if not 1 <= top_k <= count:
-      raise UserError(
-        f'top_k is {top_k}; this network has {count} classes, so it may be 1 to {count}'
-      )
-    logits = self._compute(given, 'fc8')
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    found = Predictions()
-    for image, row in zip(given, shares, strict=True):
+      raise UserError(f'top_k is {top_k}, but must be from 1 to {count}, the number of classes')
+    logits = self._compute(listed, 'fc8')
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predictions = Predictions()
+    for image, row in zip(listed, probabilities, strict=True):
       best = np.argsort(-row, kind='stable')[:top_k]
       names = tuple(self.class_names[i] for i in best)
-      found.append(Prediction(names, tuple(row[best].tolist()), image))
-    return found[0] if alone else found
+      predictions.append(Prediction(names, tuple(row[best].tolist()), image))
+    return predictions[0] if is_single else predictions
 
   def logits(self, images: Any) -> np.ndarray:
-    """The network's outputs before the softmax: [N, classes] float32; `images`: see the class."""
+    """Computes the network's outputs before the softmax, [N, classes] float32, of one or many images."""
     return self._compute(_listed(images)[0], 'fc8')
 
   def features(self, images: Any, layer: str = 'fc7') -> np.ndarray:
-    """What a layer makes of images.
+    """Computes the output of a layer.
 
     Args:
-      images: one, or many; see the class.
-      layer: one of `layers`; see `layer_names`.
+      images: one or many; see the class.
+      layer: a name in `layers`; see `layer_names`.
 
     Returns:
       [N, ...] float32, both columns side by side in the last axis.
 
     Raises:
-      UserError: an image is none, there are none, or there is no such layer.
+      UserError: an image cannot be read, there are no images, or there is no such layer.
     """
     return self._compute(_listed(images)[0], layer)
 
   def crops(self, images: Any) -> np.ndarray:
-    """What the network sees of images: [N, s, s, 3] uint8, s being model.input_size."""
+    """The crops of images that the network sees: [N, s, s, 3] uint8 with s = model.input_size."""
     return self._crops(_listed(images)[0])
 
   @functools.cached_property
   def layers(self) -> dict[str, tuple[int, ...]]:
-    """What `features` can give, and its shape for one image."""
+    """The names of layers for `features`, and the shape of each for one image."""
     size = self.config.model.input_size
     crop = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     function = functools.partial(intermediates, self.config)
@@ -253,12 +254,12 @@ class Classifier(PretrainedNetwork):
     columns, size = self.config.model.num_columns, self.config.model.input_size
     parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
     names = list(self.class_names)
-    few = ', '.join(names if len(names) <= 5 else [*names[:3], '...', names[-1]])
+    some = ', '.join(names if len(names) <= 5 else [*names[:3], '...', names[-1]])
     steps = '' if self.step is None else f', trained for {self.step:,} steps'
     return (
       f'AlexNet from {self.path}\n'
       f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input, {parameters:,} parameters\n'
-      f'{len(names):,} classes ({few}){steps}'
+      f'{len(names):,} classes ({some}){steps}'
     )
 
   def _repr_html_(self) -> str:
@@ -273,20 +274,20 @@ class Classifier(PretrainedNetwork):
 
   @functools.cached_property
   def _steps(self) -> dict[str, OutputsStep]:
-    """By layer, those made so far."""
+    """The compiled functions so far, by layer."""
     return {}
 
-  def _compute(self, given: Sequence[Any], layer: str) -> np.ndarray:
-    """[N, ...] float32, what a layer makes of images."""
+  def _compute(self, listed: Sequence[Any], layer: str) -> np.ndarray:
+    """The output of a layer, [N, ...] float32."""
     if layer not in self._steps:
       self._steps[layer] = make_outputs_step(self.config, [layer])
     parts = []
     with contextlib.ExitStack() as stack:
       update_progress = None
-      if len(given) > _LARGEST_BATCH:
-        update_progress = stack.enter_context(Display()).task('images', len(given))
-      for start in range(0, len(given), _LARGEST_BATCH):
-        crops = self._crops(given[start : start + _LARGEST_BATCH], start)
+      if len(listed) > _MAX_BATCH:
+        update_progress = stack.enter_context(Display()).task('images', len(listed))
+      for start in range(0, len(listed), _MAX_BATCH):
+        crops = self._crops(listed[start : start + _MAX_BATCH], start)
         count = len(crops)
         padded = np.zeros((1 << (count - 1).bit_length(), *crops.shape[1:]), np.uint8)
         padded[:count] = crops
@@ -296,7 +297,8 @@ class Classifier(PretrainedNetwork):
           update_progress(count)
     return np.concatenate(parts)
 
-  def _crops(self, given: Sequence[Any], first: int = 0) -> np.ndarray:
+  def _crops(self, listed: Sequence[Any], first: int = 0) -> np.ndarray:
+    """The crops of images; `first` is the index of the first one, for messages."""
     square, size = self.config.data.image_size, self.config.model.input_size
     border = (square - size) // 2
 
@@ -305,28 +307,28 @@ class Classifier(PretrainedNetwork):
       return pixels[border : border + size, border : border + size]
 
     with ThreadPoolExecutor() as pool:
-      return np.stack(list(pool.map(crop, given, range(first, first + len(given)))))
+      return np.stack(list(pool.map(crop, listed, range(first, first + len(listed)))))
 
 
-def _listed(given: Any) -> tuple[Sequence[Any], bool]:
-  """Images as a sequence of single ones, and whether there was but one, not in a list."""
-  if isinstance(given, str | os.PathLike | Image.Image):
-    return [given], True
-  if hasattr(given, '__array__'):
-    array = np.asarray(given)
+def _listed(images: Any) -> tuple[Sequence[Any], bool]:
+  """Images as a sequence of single ones, and whether it was a single one, not in a sequence."""
+  if isinstance(images, str | os.PathLike | Image.Image):
+    return [images], True
+  if hasattr(images, '__array__'):
+    array = np.asarray(images)
     listed: Sequence[Any] = list(array) if array.ndim == 4 else [array]
-    alone = array.ndim != 4
-  elif isinstance(given, Iterable):
-    listed, alone = list(given), False
+    is_single = array.ndim != 4
+  elif isinstance(images, Iterable):
+    listed, is_single = list(images), False
   else:
-    listed, alone = [given], True
+    listed, is_single = [images], True
   if not listed:
-    raise UserError('there are no images; give one or more')
-  return listed, alone
+    raise UserError('there are no images; pass one or more')
+  return listed, is_single
 
 
 def _rgb(image: Any, position: int) -> Image.Image:
-  """An image, however it was given, in mode 'RGB'; its position in the list is for errors."""
+  """Reads or converts an image to mode 'RGB'; its index in the list is for messages."""
   try:
     if isinstance(image, str | os.PathLike):
       where = os.fspath(image)
@@ -337,32 +339,32 @@ def _rgb(image: Any, position: int) -> Image.Image:
       return images.as_shown(image)
     return images.as_shown(_from_array(image, where))
   except images.UnreadableError as error:
-    raise UserError(f'{where} is no image, or not a whole one: {error}') from error
+    raise UserError(f'{where} is not an image, or is incomplete: {error}') from error
   except OSError as error:
     raise UserError(f'cannot read {where}: {error.strerror or error}') from error
 
 
-def _from_array(given: Any, where: str) -> Image.Image:
-  if not hasattr(given, '__array__'):
+def _from_array(array_like: Any, where: str) -> Image.Image:
+  if not hasattr(array_like, '__array__'):
     raise UserError(
-      f'{where} is a {type(given).__name__}; give a path, a Pillow image, or an array of uint8'
+      f'{where} is a {type(array_like).__name__}; pass a path, a Pillow image, or an array of uint8'
     )
-  array = np.asarray(given)
+  array = np.asarray(array_like)
   if array.dtype != np.uint8:
-    raise UserError(f'{where} is of {array.dtype}; give pixels from 0 to 255 as uint8')
+    raise UserError(f'{where} is of {array.dtype}; pass pixels from 0 to 255 as uint8')
   if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
     raise UserError(
-      f'{where} has the shape {array.shape}; give [H, W, 3] or [H, W], or many as [N, H, W, 3]'
+      f'{where} has the shape {array.shape}; pass [H, W, 3] or [H, W], or many as [N, H, W, 3]'
     )
   return Image.fromarray(array)
 
 
-def _picture(given: Any) -> str:
-  """An image as HTML; nothing where it cannot be read any more."""
+def _picture(image: Any) -> str:
+  """An image as HTML; '' where it can no longer be read."""
   with contextlib.suppress(UserError):
-    image = _rgb(given, 0)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    data = base64.b64encode(images.encode(image, 'png')).decode()
-    style = f'height:{_THUMBNAIL}px;image-rendering:{"pixelated" if image.height < 64 else "auto"}'
+    rgb = _rgb(image, 0)
+    rgb.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    data = base64.b64encode(images.encode(rgb, 'png')).decode()
+    style = f'height:{_THUMBNAIL}px;image-rendering:{"pixelated" if rgb.height < 64 else "auto"}'
     return f'<img style="{style}" src="data:image/png;base64,{data}">'
   return ''

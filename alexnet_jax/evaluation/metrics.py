@@ -1,4 +1,4 @@
-"""Loss and top-k error as sums that can be merged, so that every image counts once."""
+"""Loss and top-k errors as sums that can be merged, so that every image counts once."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ Array = jax.Array
 
 
 def empty() -> dict[str, Array]:
-  """Sums over no image."""
+  """The sums over no images."""
   return {
     'loss': jnp.zeros((), jnp.float32),
     'top1_errors': jnp.zeros((), jnp.float32),
@@ -20,19 +20,19 @@ def empty() -> dict[str, Array]:
 
 
 def errors(scores: Array, labels: Array, k: int) -> Array:
-  """Whether the true class is not among the best k of each image.
+  """Top-k error of each image: whether its true class is not among the k best.
 
-  A tie is counted as the 2012 code does (`src/layer_kernels.cu`): of the places that are left
-  among the best k, those tied share alike. So equal scores err like chance, and scores that are
-  not numbers err.
+  Ties count as in the 2012 code (`src/layer_kernels.cu`): classes with equal scores share the
+  places left among the k best equally. So equal scores have the error of chance, and scores that
+  are NaN count against the true class.
 
   Args:
     scores: [N, classes] float, logits or probabilities.
     labels: [N] int.
-    k: how many of the classes with the highest scores may hold the true one.
+    k: how many of the classes with the highest scores count.
 
   Returns:
-    [N] float32: 0 or 1, or a fraction where there is a tie.
+    [N] float32: 0, 1, or a fraction where the true class ties.
   """
   true_score = jnp.take_along_axis(scores, labels[:, None], axis=1)
   ahead = jnp.sum(~(scores <= true_score), axis=1)
@@ -41,12 +41,12 @@ def errors(scores: Array, labels: Array, k: int) -> Array:
 
 
 def batch_sums(logits: Array, labels: Array, mask: Array | None = None) -> dict[str, Array]:
-  """Sums over a batch; ties as in `errors`.
+  """Computes the sums over a batch; ties count as in `errors`.
 
   Args:
     logits: [N, classes] float.
     labels: [N] int.
-    mask: [N] bool, False for padding; None for a batch without.
+    mask: [N] bool, False for padding; None: there is no padding.
 
   Returns:
     'loss' (cross-entropy, paper 3.5), 'top1_errors', 'top5_errors' and 'count'.
@@ -63,12 +63,12 @@ def batch_sums(logits: Array, labels: Array, mask: Array | None = None) -> dict[
 
 
 def merge(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, Array]:
-  """Sums over both batches."""
+  """The sums over the images of both."""
   return {name: a[name] + b[name] for name in a}
 
 
 def compute(sums: Mapping[str, Array]) -> dict[str, float]:
-  """Mean 'loss', and 'top1_error' and 'top5_error' as fractions, over all that was summed."""
+  """The mean 'loss', and 'top1_error' and 'top5_error' as fractions, of sums."""
   count = int(sums['count'])
   return {
     'loss': float(sums['loss']) / count,

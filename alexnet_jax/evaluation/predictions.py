@@ -1,4 +1,4 @@
-"""The class probabilities of every image of a split: kept, added up, counted and written out."""
+"""Class probabilities of every image of a split: storing, averaging, errors, and tables of them."""
 
 import csv
 import json
@@ -15,15 +15,16 @@ from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
 TIES = 'classes that tie share the places left among the best, as in the 2012 code'
-"""How `errors` counts them, in words."""
+"""How `errors` counts ties, for evaluation.json."""
 
 
 class Predictions(NamedTuple):
-  """What a network, or several, makes of a split's images, in the split's order.
+  """Predictions of a network or an ensemble for a split's images, in the split's order.
 
   Attributes:
-    centre_crop: [N, classes] float32, probabilities of the centre crop.
-    ten_views: [N, classes] float32, the mean of those of the paper's ten views (section 4.1).
+    centre_crop: [N, classes] float32, probabilities for the center crop; spelled as in
+      evaluation.json and predictions.npz.
+    ten_views: [N, classes] float32, mean probabilities of the paper's ten views (section 4.1).
     labels: [N] int32, the true classes.
   """
 
@@ -32,42 +33,44 @@ class Predictions(NamedTuple):
   labels: np.ndarray
 
 
-def add(total: Predictions | None, one: Predictions, share: float) -> Predictions:
-  """A weighted sum of networks' probabilities, grown by one network.
+def add(total: Predictions | None, predictions: Predictions, share: float) -> Predictions:
+  """Adds a network's probabilities to a weighted sum of several networks'.
 
   Args:
-    total: the sum so far, of the same images; None: there is none.
-    one: a network's predictions.
-    share: its weight; all of them add up to 1.
+    total: the sum so far, for the same images; None: this is the first network.
+    predictions: the network's.
+    share: the network's weight; those of all networks add up to 1.
   """
-  part = one._replace(
-    centre_crop=np.float32(share) * one.centre_crop, ten_views=np.float32(share) * one.ten_views
+  weighted = predictions._replace(
+    centre_crop=np.float32(share) * predictions.centre_crop,
+    ten_views=np.float32(share) * predictions.ten_views,
   )
   if total is None:
-    return part
+    return weighted
   return total._replace(
-    centre_crop=total.centre_crop + part.centre_crop, ten_views=total.ten_views + part.ten_views
+    centre_crop=total.centre_crop + weighted.centre_crop,
+    ten_views=total.ten_views + weighted.ten_views,
   )
 
 
 def errors(predictions: Predictions) -> dict[str, dict[str, float]]:
-  """Loss and errors over all images, by centre crop and by ten views.
+  """Computes loss and errors over all images, by center crop and by ten views.
 
-  The loss is minus the logarithm of the true class's probability, the averaged one where there are
-  ten views; one that float32 rounds to zero counts as the smallest it has, so that a loss is at
-  most 87.
+  The loss is the negative logarithm of the true class's probability (by ten views, of its mean). A
+  probability that float32 rounds to zero counts as float32's smallest normal number, so a loss is
+  at most 87.
 
   Returns:
-    For 'centre_crop' and 'ten_views' each: 'loss', 'top1_error' and 'top5_error' (fractions), and
-    'top1_errors' and 'top5_errors' (images, not whole where classes tie).
+    For each of 'centre_crop' and 'ten_views': 'loss', 'top1_error' and 'top5_error' (fractions),
+    and 'top1_errors' and 'top5_errors' (numbers of images; fractional where classes tie).
   """
   return {
-    'centre_crop': _reading(predictions.centre_crop, predictions.labels),
-    'ten_views': _reading(predictions.ten_views, predictions.labels),
+    'centre_crop': _errors(predictions.centre_crop, predictions.labels),
+    'ten_views': _errors(predictions.ten_views, predictions.labels),
   }
 
 
-def _reading(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _errors(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
   true = probabilities[np.arange(len(labels)), labels]
   losses = -np.log(np.maximum(true, np.finfo(np.float32).tiny), dtype=np.float64)
   top1, top5 = (image_errors(probabilities, labels, k) for k in (1, 5))
@@ -81,24 +84,24 @@ def _reading(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def image_errors(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-  """`metrics.errors` of [N, classes] probabilities, as [N] float64, which adds up exactly."""
+  """`metrics.errors` of [N, classes] probabilities, as [N] float64, whose sum is exact."""
   return np.asarray(metrics.errors(jnp.asarray(probabilities), jnp.asarray(labels), k), np.float64)
 
 
 def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> None:
-  """Writes predictions as .npz, in one move.
+  """Writes predictions atomically as .npz.
 
   Args:
     path: the file.
     predictions: the arrays.
-    identity: what they are of, fit for JSON.
+    identity: the data and networks they are of, as values for JSON.
   """
   with files.whole(path) as temporary:
     np.savez(temporary, identity=np.asarray(json.dumps(identity)), **predictions._asdict())
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
-  """Reads what `save` wrote; None where there is no file, or one of another identity.
+  """Reads a file of `save`; returns None where it is missing or of another identity.
 
   Raises:
     UserError: the file cannot be read.
@@ -109,43 +112,44 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
     arrays = files.read_npz(path, ('identity', *Predictions._fields))
     if files.parse_json(str(arrays.pop('identity'))) != json.loads(json.dumps(identity)):
       return None
-    found = Predictions(**arrays)
-    _check(found)
+    predictions = Predictions(**arrays)
+    _check(predictions)
   except Exception as error:  # a damaged file fails in many ways
     raise UserError(f'{path} cannot be read ({first_line(error)}); remove it') from error
-  return found
+  return predictions
 
 
-def _check(found: Predictions) -> None:
-  """Raises ValueError for what are no predictions."""
-  images, classes = found.centre_crop.shape
-  for probabilities in (found.centre_crop, found.ten_views):
+def _check(predictions: Predictions) -> None:
+  """Raises ValueError where arrays are not valid predictions."""
+  images, classes = predictions.centre_crop.shape
+  for probabilities in (predictions.centre_crop, predictions.ten_views):
     if probabilities.shape != (images, classes) or probabilities.dtype != np.float32:
-      raise ValueError('its probabilities are of another shape')
+      raise ValueError('its probabilities have the wrong shape or dtype')
     if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
-      raise ValueError('its probabilities are none')
-  if found.labels.shape != (images,) or found.labels.dtype != np.int32 or not images:
-    raise ValueError('it has not a label for each image')
-  if found.labels.min() < 0 or found.labels.max() >= classes:
-    raise ValueError('it has labels of no class')
+      raise ValueError('its probabilities are not all finite and at least 0')
+  labels = predictions.labels
+  if labels.shape != (images,) or labels.dtype != np.int32 or not images:
+    raise ValueError('it does not have a label for each image')
+  if labels.min() < 0 or labels.max() >= classes:
+    raise ValueError('it has labels that no class has')
 
 
 def write_tables(
   folder: Path, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> None:
-  """Writes what became of each image and each class.
+  """Writes tables of the results for each image and each class.
 
-  - `images.csv`: of each image its place in the split, its class, and its five best classes with
-    their probabilities.
-  - `confusion.csv`: a row for each true class, with how many of its images were taken for each.
-  - `per_class.csv`: of each class how many images it has, and their errors as fractions.
-  - `submission.txt`: of each image its five best classes, best first, counted from 1 in the order of
-    the labels, as the 2012 source's `txt-preds.py`.
+  - `images.csv`: for each image its index in the split, its class, and its five most probable
+    classes with their probabilities.
+  - `confusion.csv`: the confusion matrix, with a row for each true class.
+  - `per_class.csv`: for each class its number of images and their errors as fractions.
+  - `submission.txt`: for each image its five most probable classes, the best first, counted from 1
+    in the order of the labels, as the 2012 source's `txt-preds.py` writes them.
 
-  Of classes that tie the first is the best here, whereas errors are shared (see `metrics.errors`).
+  Of classes that tie the first counts as the best here, while errors are shared (`metrics.errors`).
 
   Args:
-    folder: where to write them, each in one move.
+    folder: for the files, each written atomically.
     probabilities: [N, classes] float32.
     labels: [N] int32.
     class_names: the names of the classes.
