@@ -438,14 +438,14 @@ def test_members_run_where_the_config_given_says(runs, monkeypatch):
 @pytest.mark.parametrize(
   ('members', 'weights', 'words'),
   [
-    ([], None, 'there are no members; give workdirs'),
+    ([], None, 'there are no members; pass workdirs'),
     (['a', 'b'], [1, 1, 1], r'3 weights \(1, 1, 1\) for 2 members'),
     (['a', 'b'], [], r'0 weights \(\) for 2 members'),
     (['a', 'b'], [1, -0.5], 'are 1, -0.5; they must be at least 0'),
     (['a', 'b'], [0, 0], 'not all 0'),
     (['a', 'b'], [1, float('nan')], 'are 1, nan; they must'),
     (['a', 'b'], [1, float('inf')], 'are 1, inf; they must'),
-    (['a', 'nowhere'], None, 'there is no nowhere; give a workdir'),
+    (['a', 'nowhere'], None, 'there is no nowhere; pass a workdir'),
     (['a', 'ab'], None, 'has no complete checkpoint'),
   ],
 )

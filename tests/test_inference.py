@@ -252,7 +252,7 @@ def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workd
     (np.zeros((0, 8, 8, 3), np.uint8), 'there are no images'),
     (np.zeros((8, 8, 3)), 'of float64; pass pixels from 0 to 255 as uint8'),
     ([photograph(), np.zeros((8, 8, 3), np.float32)], r'image 1 \(counted from 0\) is of float32'),
-    (np.zeros((8, 8, 4), np.uint8), r'shape \(8, 8, 4\); give \[H, W, 3\]'),
+    (np.zeros((8, 8, 4), np.uint8), r'shape \(8, 8, 4\); pass \[H, W, 3\]'),
     (np.zeros((2, 8, 8, 1), np.uint8), r'image 0 .* shape \(8, 8, 1\)'),
     (np.zeros((1, 2, 8, 8, 3), np.uint8), r'shape \(1, 2, 8, 8, 3\)'),
     (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
@@ -261,7 +261,7 @@ def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workd
     ('nowhere.jpg', 'cannot read nowhere.jpg: No such file'),
     ([Path('tests')], 'cannot read tests: Is a directory'),
     (['pyproject.toml'], 'pyproject.toml is not an image, or is incomplete: cannot identify'),
-    (Image.new('F', (3, 3)), 'image 0 .* is no image, .* no fixed range'),
+    (Image.new('F', (3, 3)), 'image 0 .* is not an image, .* no fixed range'),
   ],
 )
 def test_what_is_no_image_is_named(classifier, images, words, monkeypatch):
