@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were written, on any devices, or are known to be damaged."""
+"""Checkpoints are read as they were written, on any devices, or refused as damaged."""
 
 import gc
 import hashlib
@@ -44,7 +44,7 @@ def make_trees(seed=0):
 
 
 def layouts(trees, column_devices):
-  """The sharding of every leaf: parameters split over columns, the rest whole."""
+  """The sharding of every leaf: parameters split over columns, the rest replicated."""
   devices = mesh.make_mesh(2, column_devices, 1)
   specs = {
     'params': mesh.parameter_specs(trees['params']),
@@ -79,8 +79,8 @@ def assert_same(a, b):
 def test_trees_and_description_come_back(tmp_path):
   trees = make_trees()
   write(tmp_path, [(3, trees, DESCRIPTION, None)])
-  found, description = checkpoint.read(tmp_path, 3, abstract(trees))
-  assert_same(found, trees)
+  restored, description = checkpoint.read(tmp_path, 3, abstract(trees))
+  assert_same(restored, trees)
   assert description == json.loads(json.dumps(DESCRIPTION))
   assert description['error'] == 0.1 + 0.2
   assert description['best'] is None
@@ -90,21 +90,21 @@ def test_trees_and_description_come_back(tmp_path):
 def test_one_tree_can_be_read_alone(tmp_path):
   trees = make_trees()
   write(tmp_path, [(3, trees, {}, None)])
-  found, _ = checkpoint.read(tmp_path, 3, {'params': abstract(trees)['params']})
-  assert_same(found, {'params': trees['params']})
+  restored, _ = checkpoint.read(tmp_path, 3, {'params': abstract(trees)['params']})
+  assert_same(restored, {'params': trees['params']})
 
 
 @pytest.mark.parametrize(('written_on', 'read_on'), [(2, 1), (1, 2), (2, 2)])
 def test_columns_written_on_one_layout_are_read_on_another(tmp_path, written_on, read_on):
   trees = make_trees()
   write(tmp_path, [(0, jax.device_put(trees, layouts(trees, written_on)), {}, None)])
-  found, _ = checkpoint.read(tmp_path, 0, abstract(trees, read_on))
-  assert_same(found, trees)
+  restored, _ = checkpoint.read(tmp_path, 0, abstract(trees, read_on))
+  assert_same(restored, trees)
   for leaf, sharding in zip(
-    jax.tree.leaves(found), jax.tree.leaves(layouts(trees, read_on)), strict=True
+    jax.tree.leaves(restored), jax.tree.leaves(layouts(trees, read_on)), strict=True
   ):
     assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-  assert len(found['params']['conv1']['kernel'].sharding.device_set) == read_on
+  assert len(restored['params']['conv1']['kernel'].sharding.device_set) == read_on
 
 
 def test_arrays_may_go_once_save_returns(tmp_path):
@@ -146,9 +146,9 @@ def test_a_checkpoint_that_was_to_be_replaced_is_there_until_the_new_one_is(
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def saved(tmp_path_factory):
   """A folder with checkpoint 1, written on two devices."""
-  directory = tmp_path_factory.mktemp('whole')
+  directory = tmp_path_factory.mktemp('saved')
   trees = make_trees()
   write(directory, [(1, jax.device_put(trees, layouts(trees, 2)), DESCRIPTION, 1)])
   return directory
@@ -177,9 +177,9 @@ def flip_bit(content, where):
     pytest.param(lambda content: b'', id='emptied', marks=pytest.mark.slow),
   ],
 )
-def test_damage_to_any_file_is_noticed_or_harmless(tmp_path, whole, damage):
+def test_damage_to_any_file_is_noticed_or_harmless(tmp_path, saved, damage):
   directory = tmp_path / 'checkpoints'
-  shutil.copytree(whole, directory)
+  shutil.copytree(saved, directory)
   trees = make_trees()
   files = [path for path in sorted(directory.rglob('*')) if path.is_file()]
   noticed = []
@@ -188,11 +188,11 @@ def test_damage_to_any_file_is_noticed_or_harmless(tmp_path, whole, damage):
     assert damage(content) != content
     path.write_bytes(damage(content))
     try:
-      found, description = checkpoint.read(directory, 1, abstract(trees))
+      restored, description = checkpoint.read(directory, 1, abstract(trees))
     except checkpoint.DamagedError as error:
       noticed.append(str(error))
     else:
-      assert_same(found, trees)
+      assert_same(restored, trees)
       assert description == json.loads(json.dumps(DESCRIPTION))
     path.write_bytes(content)
   assert all(message and len(message.splitlines()) == 1 for message in noticed)
@@ -201,10 +201,10 @@ def test_damage_to_any_file_is_noticed_or_harmless(tmp_path, whole, damage):
   gc.collect()  # here rather than in a later test, where those coroutines would be an error
 
 
-def test_a_changed_description_is_noticed(tmp_path, whole):
+def test_a_changed_description_is_noticed(tmp_path, saved):
   # Still JSON, so that only the digest can tell.
   directory = tmp_path / 'checkpoints'
-  shutil.copytree(whole, directory)
+  shutil.copytree(saved, directory)
   path = directory / '1' / 'description' / 'metadata'
   text = path.read_text()
   assert text.count('79.5') == 1
@@ -214,9 +214,9 @@ def test_a_changed_description_is_noticed(tmp_path, whole):
 
 
 @pytest.mark.parametrize('change', [{}, {'content': {}}], ids=['as it was', 'changed'])
-def test_a_checkpoint_from_before_formats_is_read_and_its_changes_noticed(tmp_path, whole, change):
+def test_a_checkpoint_from_before_formats_is_read_and_its_changes_noticed(tmp_path, saved, change):
   directory = tmp_path / 'checkpoints'
-  shutil.copytree(whole, directory)
+  shutil.copytree(saved, directory)
   path = directory / '1' / 'description' / 'metadata'
   written = json.loads(path.read_text())
   del written['format']
@@ -227,8 +227,8 @@ def test_a_checkpoint_from_before_formats_is_read_and_its_changes_noticed(tmp_pa
     with pytest.raises(checkpoint.DamagedError, match='description differs'):
       checkpoint.read(directory, 1, abstract(make_trees()))
   else:
-    found, description = checkpoint.read(directory, 1, abstract(make_trees()))
-    assert_same(found, make_trees())
+    restored, description = checkpoint.read(directory, 1, abstract(make_trees()))
+    assert_same(restored, make_trees())
     assert description == written['content']
 
 
@@ -274,8 +274,8 @@ def test_a_run_that_goes_on_keeps_the_best_of_before(tmp_path):
 def test_a_second_save_of_a_step_takes_the_place_of_the_first(tmp_path):
   trees = make_trees(seed=9)
   write(tmp_path, [(1, make_trees(), {'n': 1}, None), (1, trees, {'n': 2}, None)])
-  found, description = checkpoint.read(tmp_path, 1, abstract(trees))
-  assert_same(found, trees)
+  restored, description = checkpoint.read(tmp_path, 1, abstract(trees))
+  assert_same(restored, trees)
   assert description == {'n': 2}
 
 

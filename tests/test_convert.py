@@ -1,4 +1,4 @@
-"""Others' weights give what they give there, ours come back bit for bit, and bad files say so."""
+"""Converted networks compute the original's logits, conversion is lossless, and bad files are named."""
 
 import collections
 import functools
@@ -65,7 +65,7 @@ def torchvision_config():
 
 
 def random_arrays(shapes):
-  """Of sizes that keep the signals' size from layer to layer; weights before biases."""
+  """Random arrays scaled to keep the signal's size from layer to layer; weights before biases."""
   rng = np.random.default_rng(2)
   scales = [np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.2 for shape in shapes]
   return [
@@ -160,7 +160,7 @@ def caffe_net(blobs, images):
 
 @functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
 def torchvision_net(state, images):
-  """torchvision's AlexNet at test time, whose adaptive pool does nothing to maps of this size."""
+  """torchvision's AlexNet at test time; its adaptive pool changes nothing at this size of maps."""
 
   def conv(x, number, **geometry):
     return conv_nchw(
@@ -179,8 +179,8 @@ def torchvision_net(state, images):
   return linear(jax.nn.relu(linear(x, 4)), 6)
 
 
-def our_logits(network):
-  """Of the central crops of IMAGES."""
+def network_logits(network):
+  """Logits of the central crops of IMAGES."""
   net = experiment.make_network(network.config)
   border = (IMAGES.shape[1] - net.input_size) // 2
   crops = jnp.asarray(IMAGES[:, border:, border:][:, : net.input_size, : net.input_size])
@@ -196,7 +196,7 @@ def our_logits(network):
 
 
 def caffe_logits(blobs, mean):
-  """Of the same; mean is [3, 98, 98] or [3, 1, 1], blue, green and red."""
+  """Caffe's logits of the same; mean is [3, 98, 98] or [3, 1, 1], blue, green and red."""
   bgr = IMAGES[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - mean.astype(np.float32)
   return np.asarray(caffe_net(blobs, bgr[:, :, 1:96, 1:96]))
 
@@ -222,7 +222,7 @@ def test_a_caffemodel_gives_caffe_s_logits(tmp_path, encode):
   source = tmp_path / 'bvlc_alexnet.caffemodel'
   source.write_bytes(encode(caffe_blobs()))
   network = convert.read(source, caffe_config())
-  assert_close(our_logits(network), caffe_logits(caffe_blobs(), CAFFE_MEAN))
+  assert_close(network_logits(network), caffe_logits(caffe_blobs(), CAFFE_MEAN))
   assert list(network.class_names) == list('0123456')
   assert network.step is None
 
@@ -235,11 +235,11 @@ def test_caffe_s_mean_image_is_subtracted_where_the_crop_lies(tmp_path):
   convert.convert(
     tmp_path / 'x.caffemodel', target, caffe_config(), mean=tmp_path / 'mean.binaryproto'
   )
-  assert_close(our_logits(pretrained.read(target)), caffe_logits(caffe_blobs(), mean))
+  assert_close(network_logits(pretrained.read(target)), caffe_logits(caffe_blobs(), mean))
 
 
 def tensorflow_layers():
-  """Caffe's weights as TensorFlow's users have them: HWIO, and fc6 reads maps in the order HWC."""
+  """Caffe's weights in caffe-tensorflow's layout: HWIO, and fc6 reads maps in the order HWC."""
   layers = {}
   for layer, (weights, biases) in caffe_blobs().items():
     if layer == 'fc6':
@@ -258,7 +258,7 @@ def as_npy(pickled):
 
 
 def pickled_by_python_2(layers):
-  """What Python 2 and its numpy made of it, where bytes are strings."""
+  """The pickle of Python 2 and its numpy, where bytes are strings."""
 
   def tuple_(*parts):
     return b'(' + b''.join(parts) + b't'
@@ -302,7 +302,7 @@ def test_an_npy_gives_caffe_s_logits(tmp_path, pickled_by):
   source.write_bytes(as_npy(pickled_by(tensorflow_layers())))
   assert np.load(source, allow_pickle=True, encoding='latin1').item().keys() == caffe_blobs().keys()
   network = convert.read(source, caffe_config())
-  assert_close(our_logits(network), caffe_logits(caffe_blobs(), CAFFE_MEAN))
+  assert_close(network_logits(network), caffe_logits(caffe_blobs(), CAFFE_MEAN))
 
 
 TORCHVISION_MEAN = np.array([0.485, 0.456, 0.406])
@@ -323,7 +323,7 @@ def write_state_dict(path, arrays=None):
 def test_torchvision_s_state_dict_gives_its_logits(tmp_path):
   network = convert.read(write_state_dict(tmp_path / 'x.safetensors'), torchvision_config())
   expected = torchvision_net(state_dict(), torchvision_images())
-  assert_close(our_logits(network), np.asarray(expected))
+  assert_close(network_logits(network), np.asarray(expected))
 
 
 def test_torchvision_s_state_dict_gives_pytorch_s_logits(tmp_path):
@@ -354,7 +354,7 @@ def test_torchvision_s_state_dict_gives_pytorch_s_logits(tmp_path):
   network = convert.read(tmp_path / 'alexnet.pth', torchvision_config())
   with torch.no_grad():
     expected = model(torch.tensor(torchvision_images())).numpy()
-  assert_close(our_logits(network), expected)
+  assert_close(network_logits(network), expected)
 
   convert.write(tmp_path / 'again.pth', network)
   back = torch.load(tmp_path / 'again.pth', weights_only=True)
@@ -431,7 +431,7 @@ def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
 
 
 def random_network(config, mean_image=None):
-  """A network of ours with random parameters."""
+  """A network with random parameters."""
   shapes = parameter_shapes(experiment.make_network(config))
   rng = np.random.default_rng(4)
   draw = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
@@ -461,7 +461,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
-def test_ours_to_a_state_dict_and_back_is_the_same_network(tmp_path, make_config):
+def test_a_network_converted_to_a_state_dict_and_back_is_the_same(tmp_path, make_config):
   network = random_network(make_config())
   pretrained.write(tmp_path / 'x.safetensors', network)
   convert.convert(tmp_path / 'x.safetensors', tmp_path / 'x.torch.safetensors')
@@ -529,9 +529,9 @@ FULL = {  # weights, by Caffe's deploy.prototxt and torchvision's alexnet.py
 def test_the_full_networks_have_the_published_shapes(config, layout, name):
   net = experiment.make_network(config.get_config())
   shapes = parameter_shapes(net)
-  theirs = jax.eval_shape(functools.partial(layouts.encode, net=net, layout=layout), shapes)
+  encoded = jax.eval_shape(functools.partial(layouts.encode, net=net, layout=layout), shapes)
   expected = [part for shape in FULL[name] for part in (shape, shape[:1])]
-  assert [theirs[part].shape for pair in layout.names.values() for part in pair] == expected
+  assert [encoded[part].shape for pair in layout.names.values() for part in pair] == expected
 
 
 def test_mean_and_class_names_come_from_files(tmp_path):
@@ -552,7 +552,7 @@ def test_mean_and_class_names_come_from_files(tmp_path):
 
 
 class Code:
-  """Pickles as a call that leaves a file where it is run."""
+  """Pickles as a call that makes a file when it is run."""
 
   def __init__(self, marker):
     self.marker = marker
@@ -584,7 +584,7 @@ def test_code_in_a_pth_is_not_run(tmp_path):
 @pytest.mark.parametrize(
   'attribute', ['builtins\neval', 'os\nsystem', 'numpy\nload', 'torch\nload']
 )
-def test_only_what_arrays_need_is_known_to_the_unpickler(tmp_path, attribute):
+def test_the_unpickler_allows_only_what_arrays_need(tmp_path, attribute):
   content = b'c' + attribute.encode() + b'\n(tR.'
   (tmp_path / 'x.npy').write_bytes(as_npy(content))
   write_zip(tmp_path / 'x.pth', {'data.pkl': content})
@@ -597,9 +597,9 @@ HUGE = 2**40
 DAMAGED_PICKLES = {
   'empty': b'',
   'an object outside': b'\x80\x02X\x01\x00\x00\x00aQ.',
-  'bytes that are not there': b'\x80\x04\x8e' + struct.pack('<Q', HUGE) + b'x.',
-  'room that is not there': b'\x80\x05\x96' + struct.pack('<Q', HUGE) + b'x.',
-  'objects that are not there': b'\x80\x02Nr\xff\xff\xff\x7f.',
+  'missing bytes': b'\x80\x04\x8e' + struct.pack('<Q', HUGE) + b'x.',
+  'a missing bytearray': b'\x80\x05\x96' + struct.pack('<Q', HUGE) + b'x.',
+  'a huge memo': b'\x80\x02Nr\xff\xff\xff\x7f.',
   'a number': b'\x80\x02K\x01.',
   'a list': b'\x80\x02].',
   'a dictionary of numbers': b'\x80\x02}K\x01K\x02s.',
@@ -690,7 +690,7 @@ def test_a_zip_file_whose_parts_lie_before_its_start_is_not_whole(tmp_path, monk
 
 
 @pytest.mark.parametrize('cut', [1, 20, 1000, -100, -1])
-def test_a_file_cut_short_is_not_whole(tmp_path, monkeypatch, cut):
+def test_a_truncated_file_is_incomplete(tmp_path, monkeypatch, cut):
   (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs())[:cut])
   (tmp_path / 'x.npy').write_bytes(as_npy(pickled(tensorflow_layers()))[:cut])
   whole = write_pth(tmp_path / 'whole.pth', state_dict(), monkeypatch).read_bytes()
@@ -723,7 +723,7 @@ def test_a_file_cut_short_is_not_whole(tmp_path, monkeypatch, cut):
   ],
   ids=['empty', 'text', 'no blobs', 'huge message', 'huge empty blob', 'huge blob', 'huge product'],
 )
-def test_a_caffemodel_that_is_none_says_so(tmp_path, content, words):
+def test_an_invalid_caffemodel_is_named(tmp_path, content, words):
   (tmp_path / 'x.caffemodel').write_bytes(content)
   with pytest.raises(UserError, match=words):
     convert.read(tmp_path / 'x.caffemodel', caffe_config())
@@ -776,7 +776,7 @@ def test_a_compressed_pth_is_refused(tmp_path):
     convert.read(source, torchvision_config())
 
 
-def test_a_pth_from_before_pytorch_1_6_is_to_be_saved_anew(tmp_path):
+def test_a_pth_from_before_pytorch_1_6_must_be_saved_again(tmp_path):
   (tmp_path / 'x.pth').write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b'more')
   with pytest.raises(UserError, match=r"not a zip file.*\n.*torch\.save\(torch\.load\('x\.pth'\)"):
     convert.read(tmp_path / 'x.pth', torchvision_config())
@@ -806,7 +806,7 @@ def test_a_source_with_a_config_takes_no_other(tmp_path):
     convert.read(tmp_path / 'x.safetensors', caffe_config())
 
 
-def test_what_is_not_there_or_of_no_known_kind_is_named(tmp_path):
+def test_a_missing_source_or_one_of_unknown_kind_is_named(tmp_path):
   with pytest.raises(UserError, match=r'there is no .*nowhere\.pth'):
     convert.read(tmp_path / 'nowhere.pth', caffe_config())
   (tmp_path / 'x.h5').write_bytes(b'')

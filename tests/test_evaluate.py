@@ -1,4 +1,4 @@
-"""Ten views against a plain loop in numpy; runs, files and ensembles; what is kept and used again."""
+"""Ten views against a plain loop in numpy; evaluation of runs, files and ensembles; stored predictions."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
 
 
 def random_network(config, split, seed=0):
-  """A network with random parameters, sure of itself, and the statistics of a split."""
+  """A network with random parameters of large logits, and the statistics of a split."""
   rng = np.random.default_rng(seed)
 
   def random(path, leaf):
@@ -83,7 +83,7 @@ def softmax(logits):
 
 
 def plain_predictions(network, split):
-  """The centre crop's probabilities and the ten views', view by view, in float64, in the source's order."""
+  """Probabilities by center crop and by ten views, view by view in the source's order, in float64."""
   config, net = network.config, experiment.make_network(network.config)
   apply = jax.jit(lambda pixels: net.apply({'params': network.params}, pixels)[0])
   images, _ = all_images(split)
@@ -91,7 +91,7 @@ def plain_predictions(network, split):
   size, last = net.input_size, split.image_size - net.input_size
   half = last // 2
   offsets = [(0, 0), (0, last), (half, half), (last, 0), (last, last)]
-  found = []
+  by_view = []
   for mirrored, (row, column) in itertools.product((False, True), offsets):
     mean = mean_image[row : row + size, column : column + size]  # at the crop's own place
     if config.augment.mean == 'channel':
@@ -102,8 +102,8 @@ def plain_predictions(network, split):
       mean = mean_image[half : half + size, half : half + size]
     crops = images[:, row : row + size, column : column + size]
     pixels = config.augment.pixel_scale * ((crops[:, :, ::-1] if mirrored else crops) - mean)
-    found.append(softmax(np.asarray(apply(pixels.astype(np.float32)), np.float64)))
-  return found[2], np.mean(found, axis=0)
+    by_view.append(softmax(np.asarray(apply(pixels.astype(np.float32)), np.float64)))
+  return by_view[2], np.mean(by_view, axis=0)
 
 
 def plain_errors(probabilities, labels):
@@ -111,19 +111,19 @@ def plain_errors(probabilities, labels):
   return np.mean(ahead >= 1), np.mean(ahead >= 5)
 
 
-def assert_plain(network, split, found):
-  """To the last image."""
+def assert_plain(network, split, predicted):
+  """Compares predictions with plain_predictions, for every image."""
   centre_crop, ten_views = plain_predictions(network, split)
   _, labels = all_images(split)
-  np.testing.assert_array_equal(found.labels, labels)
-  np.testing.assert_allclose(found.centre_crop, centre_crop, rtol=1e-4, atol=1e-6)
-  np.testing.assert_allclose(found.ten_views, ten_views, rtol=1e-4, atol=1e-6)
-  said = predictions.errors(found)
+  np.testing.assert_array_equal(predicted.labels, labels)
+  np.testing.assert_allclose(predicted.centre_crop, centre_crop, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(predicted.ten_views, ten_views, rtol=1e-4, atol=1e-6)
+  errors = predictions.errors(predicted)
   for name, probabilities in (('centre_crop', centre_crop), ('ten_views', ten_views)):
     top1, top5 = plain_errors(probabilities, labels)
-    assert (said[name]['top1_error'], said[name]['top5_error']) == (top1, top5)
+    assert (errors[name]['top1_error'], errors[name]['top5_error']) == (top1, top5)
     loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
-    assert said[name]['loss'] == pytest.approx(loss, rel=1e-4)
+    assert errors[name]['loss'] == pytest.approx(loss, rel=1e-4)
 
 
 IMAGES, SIZE, INPUT = 50, 10, 7  # offsets of 0, 1 and 3: the centre is no corner
@@ -156,20 +156,20 @@ def test_the_paper_has_ten_views_of_256_pixels():
 @pytest.mark.parametrize('mean', augment.MEANS)
 def test_predictions_are_those_of_a_plain_loop_over_ten_crops(split, mean):
   network = network_of(split, **{'augment.mean': mean})
-  found = predict(network, split)
-  assert_plain(network, split, found)
-  assert np.abs(found.centre_crop - found.ten_views).max() > 0.01
+  predicted = predict(network, split)
+  assert_plain(network, split, predicted)
+  assert np.abs(predicted.centre_crop - predicted.ten_views).max() > 0.01
 
 
 @pytest.mark.parametrize('batch_size', [7, 128])
 def test_any_batch_size_counts_every_image_once(split, batch_size):
   network, moved = network_of(split), []
   whole = predict(network, split, batch_size=IMAGES)
-  found = predict(network, split, batch_size=batch_size, progress=moved.append)
+  predicted = predict(network, split, batch_size=batch_size, progress=moved.append)
   assert sum(moved) == IMAGES
-  np.testing.assert_array_equal(found.labels, split.labels)
-  np.testing.assert_allclose(found.centre_crop, whole.centre_crop, rtol=1e-5)
-  np.testing.assert_allclose(found.ten_views, whole.ten_views, rtol=1e-5)
+  np.testing.assert_array_equal(predicted.labels, split.labels)
+  np.testing.assert_allclose(predicted.centre_crop, whole.centre_crop, rtol=1e-5)
+  np.testing.assert_allclose(predicted.ten_views, whole.ten_views, rtol=1e-5)
 
 
 @pytest.mark.parametrize('devices', [(2, 1), (2, 2)])
@@ -180,17 +180,17 @@ def test_any_mesh_predicts_as_one_device_does(split, devices):
   np.testing.assert_allclose(many.ten_views, one.ten_views, rtol=1e-4, atol=1e-6)
 
 
-def test_no_more_than_two_batches_of_a_validation_are_on_their_way(split):
+def test_at_most_two_batches_of_a_validation_are_in_flight(split):
   """On two emulated devices the 32nd launch would wait for what only comes after it."""
   network = random_network(small_config(), split)
   net, on = experiment.make_network(network.config), mesh.make_mesh(2, 2, 1)
   step = evaluate.make_evaluation_step(net, on, experiment.augment_options(network.config))
-  given = []
+  outputs = []
 
   def watched(params, batch, statistics, sums):
-    assert all(leaf.is_ready() for earlier in given[:-1] for leaf in earlier.values())
-    given.append(step(params, batch, statistics, sums))
-    return given[-1]
+    assert all(leaf.is_ready() for earlier in outputs[:-1] for leaf in earlier.values())
+    outputs.append(step(params, batch, statistics, sums))
+    return outputs[-1]
 
   params, statistics = jax.device_put(
     (network.params, network.statistics),
@@ -199,12 +199,12 @@ def test_no_more_than_two_batches_of_a_validation_are_on_their_way(split):
   values = evaluate.evaluate(
     watched, params, statistics, split, batch_size=2, crop_size=net.input_size, mesh=on
   )
-  assert len(given) == split.num_examples // 2 > 4
+  assert len(outputs) == split.num_examples // 2 > 4
   assert 0 < values['top1_error'] <= 1
 
 
 def test_mirrored_views_are_mirrored_as_in_training(split):
-  """With a coin that always falls on heads."""
+  """With an augmentation that always mirrors."""
   images = split.images
   statistics = network_of(split).statistics
   for mean in augment.MEANS:
@@ -230,7 +230,7 @@ def test_mirrored_views_are_mirrored_as_in_training(split):
 
 
 def write_run(path, config, seed, step=10, class_names=dataset.DIGITS):
-  """A workdir as training leaves it, but that the network is random."""
+  """Writes a workdir as training does, with a random network."""
   network = random_network(config, dataset.digits('validation'), seed)
   workdir.prepare(path, experiment.resolved(config))
   add_checkpoint(path, network, step, class_names)
@@ -260,7 +260,7 @@ def run_config(**changes):
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
-  """Three runs of three kinds of nets, not evaluated."""
+  """Three runs of different networks, not evaluated yet."""
   path = tmp_path_factory.mktemp('runs')
   write_run(path / 'a', run_config(), 1)
   write_run(path / 'b', run_config(**{'model.num_columns': 1, 'train.batch_size': 100}), 2)
@@ -295,24 +295,24 @@ def kept(path):
 
 
 def test_a_run_is_evaluated_with_all_its_files(runs):
-  said = evaluate.evaluate_workdir('a', run_config())
-  assert said == json.loads(Path('a/evaluation.json').read_text())
-  assert said['images'] == 359
-  assert (said['data'], said['split'], said['classes']) == ('digits', 'validation', 10)
-  [member] = said['members']
+  errors = evaluate.evaluate_workdir('a', run_config())
+  assert errors == json.loads(Path('a/evaluation.json').read_text())
+  assert errors['images'] == 359
+  assert (errors['data'], errors['split'], errors['classes']) == ('digits', 'validation', 10)
+  [member] = errors['members']
   assert (member['path'], member['step']) == ('a', 10)
   for name in ('centre_crop', 'ten_views'):
-    assert said[name] == member[name]
+    assert errors[name] == member[name]
 
   split = dataset.digits('validation')
   arrays = kept('a')
   identity = json.loads(str(arrays.pop('identity')))
   assert identity['members'][0]['step'] == 10
   assert identity['class_names'] == list(dataset.DIGITS)
-  found = predictions.Predictions(**arrays)
-  assert_plain(pretrained.read('a'), split, found)
+  predicted = predictions.Predictions(**arrays)
+  assert_plain(pretrained.read('a'), split, predicted)
   lines = Path('a/evaluation/submission.txt').read_text().splitlines()
-  order = np.argsort(-found.ten_views, axis=1)[:, :5] + 1
+  order = np.argsort(-predicted.ten_views, axis=1)[:, :5] + 1
   assert lines == [' '.join(map(str, row)) for row in order]
   assert {path.name for path in Path('a/evaluation').iterdir()} == {
     'predictions.npz',
@@ -335,16 +335,16 @@ def test_where_and_in_what_batches_it_runs_may_change_and_nothing_else(runs):
 
 
 def test_a_run_is_evaluated_on_another_split(runs, calls):
-  said = evaluate.evaluate_workdir('a', run_config(**{'data.validation_split': 'train'}))
-  assert (said['split'], said['images']) == ('train', 1438)
+  errors = evaluate.evaluate_workdir('a', run_config(**{'data.validation_split': 'train'}))
+  assert (errors['split'], errors['images']) == ('train', 1438)
   assert_plain(
     pretrained.read('a'),
     dataset.digits('train'),
     predictions.Predictions(**{k: v for k, v in kept('a').items() if k != 'identity'}),
   )
   # An ensemble is of the split that its members were validated on.
-  said = evaluate.evaluate_ensemble(['a'], None, 'alone')
-  assert (said['split'], said['images']) == ('validation', 359)
+  errors = evaluate.evaluate_ensemble(['a'], None, 'alone')
+  assert (errors['split'], errors['images']) == ('validation', 359)
   assert calls == ['a', 'a']
 
 
@@ -357,28 +357,28 @@ def test_probabilities_that_no_memory_holds_are_refused_before_anything_is_read(
 
 @pytest.mark.parametrize('weights', [None, [1, 1, 2], [0, 0.1, 0]])
 def test_an_ensemble_is_numpys_average(runs, weights):
-  said = evaluate.evaluate_ensemble(['a', 'b', 'c'], weights, 'together')
+  errors = evaluate.evaluate_ensemble(['a', 'b', 'c'], weights, 'together')
   each = [kept(name) for name in 'abc']
   together = kept('together')
   for name in ('centre_crop', 'ten_views'):
     average = np.average([one[name] for one in each], axis=0, weights=weights)
     np.testing.assert_allclose(together[name], average, rtol=1e-5, atol=1e-7)
     top1, top5 = plain_errors(together[name], together['labels'])
-    assert (said[name]['top1_error'], said[name]['top5_error']) == (top1, top5)
-    for one, member in zip(each, said['members'], strict=True):
+    assert (errors[name]['top1_error'], errors[name]['top5_error']) == (top1, top5)
+    for one, member in zip(each, errors['members'], strict=True):
       top1, top5 = plain_errors(one[name], one['labels'])
       assert (member[name]['top1_error'], member[name]['top5_error']) == (top1, top5)
   np.testing.assert_array_equal(together['labels'], dataset.digits('validation').labels)
   shares = np.array(weights or [1, 1, 1]) / sum(weights or [1, 1, 1])
-  assert [member['weight'] for member in said['members']] == pytest.approx(shares)
-  assert [member['path'] for member in said['members']] == ['a', 'b', 'c']
+  assert [member['weight'] for member in errors['members']] == pytest.approx(shares)
+  assert [member['path'] for member in errors['members']] == ['a', 'b', 'c']
 
 
 def test_members_may_be_workdirs_checkpoints_and_files(runs):
   pretrained.write('c.safetensors', pretrained.read('c'))
-  said = evaluate.evaluate_ensemble(['a', 'b/checkpoints/10', 'c.safetensors'], None, 'mixed')
+  errors = evaluate.evaluate_ensemble(['a', 'b/checkpoints/10', 'c.safetensors'], None, 'mixed')
   plain = evaluate.evaluate_ensemble(['a', 'b', 'c'], None, 'plain')
-  assert said['ten_views'] == plain['ten_views']
+  assert errors['ten_views'] == plain['ten_views']
   alone = evaluate.evaluate_ensemble(['c.safetensors'], None, 'alone')
   assert alone['ten_views'] == plain['members'][2]['ten_views']
 
@@ -390,7 +390,7 @@ def test_what_a_members_evaluation_has_left_is_used(runs, calls, capfd):
   assert capfd.readouterr().err == 'a: using the predictions of its own evaluation\n'
   evaluate.evaluate_ensemble(['b', 'a', 'c'], [1, 2, 3], 'bac')
   assert calls == ['a', 'b', 'c']
-  evaluate.evaluate_workdir('a', run_config())  # by itself a run is always evaluated anew
+  evaluate.evaluate_workdir('a', run_config())  # a run evaluated alone is always evaluated again
   assert calls == ['a', 'b', 'c', 'a']
 
 
@@ -429,9 +429,9 @@ def test_members_run_where_the_config_given_says(runs, monkeypatch):
     return make_mesh(config)
 
   monkeypatch.setattr(experiment, 'make_mesh', watched)
-  given = cifar10.get_config()
-  given.mesh.column_devices, given.mesh.data_devices, given.train.batch_size = 1, 3, 60
-  evaluate.evaluate_ensemble(['a', 'b'], None, 'ab', given)
+  config = cifar10.get_config()
+  config.mesh.column_devices, config.mesh.data_devices, config.train.batch_size = 1, 3, 60
+  evaluate.evaluate_ensemble(['a', 'b'], None, 'ab', config)
   assert meshes == [((3, 1), 60), ((3, 1), 60)]
 
 
@@ -533,6 +533,6 @@ def assert_plain_with_every_mean(config, split, devices, batch_size, images):
   for mean in augment.MEANS:
     config.augment.mean = mean
     network = random_network(config, split)
-    found = predict(network, split, devices, batch_size)
-    assert len(found.labels) == images
-    assert_plain(network, split, found)
+    predicted = predict(network, split, devices, batch_size)
+    assert len(predicted.labels) == images
+    assert_plain(network, split, predicted)

@@ -166,7 +166,7 @@ def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeyp
 
   monkeypatch.setattr(dataset, 'digits', cut)
   if not count:
-    with pytest.raises(UserError, match='no images among which'):
+    with pytest.raises(UserError, match='no images to search'):
       plot_run.draw(run, small_config())
   else:
     plot_run.draw(run, small_config())

@@ -50,9 +50,9 @@ def test_a_mutated_file_is_read_or_refused_in_few_words(name, tmp_path):
     suppress_health_check=list(hypothesis.HealthCheck),
   )
   @hypothesis.given(read.inputs(tmp_path))
-  def try_one(given):
-    tried.append(given)
-    fuzz.check(read, given)
+  def try_one(files):
+    tried.append(files)
+    fuzz.check(read, files)
 
   try_one()
   assert len(tried) >= FEW.get(name, 30) / 2
@@ -85,7 +85,7 @@ def run_sweep(folder):
   )
 
 
-# What is in folders, and what reads it, or writes there.
+# Paths in folders, and functions that read them, or write there.
 FOLDERS = [
   ('checkpoints', pretrained.read),
   ('checkpoints', lambda folder: loop.train_and_evaluate(small_config(), folder)),
@@ -128,7 +128,7 @@ def folders(tmp_path_factory):
 
 
 def moved_out(folders, name, tmp_path):
-  """A folder of which one thing is moved out of it, that thing's path, and where it is now."""
+  """Makes a folder and moves a path out of it; returns the folder, the path, and its new place."""
   folder, path, outside = tmp_path / 'in', tmp_path / 'in' / name, tmp_path / 'out' / 'it'
   outside.parent.mkdir()
   for made in folders:
@@ -234,5 +234,5 @@ def test_links_among_folders_of_images_are_gone_through_once(tmp_path):
     for other in names:
       (tmp_path / 'images' / 'a' / name / f'to{other}').symlink_to(f'../{other}')
   shutil.copytree(tmp_path / 'images' / 'a' / '00', tmp_path / 'images' / 'b', symlinks=True)
-  found = sources.open_folder(tmp_path / 'images', 0.5)
-  assert sum(found.splits.values()) == 12 + 1
+  source = sources.open_folder(tmp_path / 'images', 0.5)
+  assert sum(source.splits.values()) == 12 + 1

@@ -1,4 +1,4 @@
-"""What a notebook calls: images of any kind in, what training's evaluation computes of them out."""
+"""The classifier computes for images of any kind what training's evaluation computes."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def in_a_process(code, *args, cwd=ROOT):
 
 
 def on_two_devices(workdir, crops):
-  """Logits of centre crops, the network's columns on a device each, as evaluation has them."""
+  """Logits of center crops as evaluation computes them, with one column on each of two devices."""
   mesh = mesh_lib.make_mesh(2, 2, 1)
   network = pretrained.read(workdir, mesh)
   net = experiment.make_network(network.config).local(mesh_lib.COLUMN, 2)
@@ -144,16 +144,16 @@ def test_whatever_holds_a_network_is_loaded(workdir, classifier, digits, tmp_pat
 
 
 def test_predictions_are_the_softmax_s_largest_in_order(classifier, digits):
-  found = classifier.predict(digits[:6], top_k=3)
+  predicted = classifier.predict(digits[:6], top_k=3)
   logits = classifier.logits(digits[:6]).astype(np.float64)
-  for row, prediction in zip(logits, found, strict=True):
+  for row, prediction in zip(logits, predicted, strict=True):
     shares = np.exp(row) / np.exp(row).sum()
     best = sorted(range(10), key=lambda i: -shares[i])[:3]
     assert prediction.class_names == tuple(str(i) for i in best)
     np.testing.assert_allclose(prediction.probabilities, shares[best], rtol=1e-5)
   alone = classifier.predict(digits[0], top_k=3)
-  assert alone.class_names == found[0].class_names
-  assert alone.probabilities == pytest.approx(found[0].probabilities, rel=1e-4)
+  assert alone.class_names == predicted[0].class_names
+  assert alone.probabilities == pytest.approx(predicted[0].probabilities, rel=1e-4)
   assert len(classifier.predict(digits[0]).class_names) == 5
   everything = classifier.predict(digits[0], top_k=10).probabilities
   assert sum(everything) == pytest.approx(1)
@@ -173,8 +173,8 @@ def test_an_image_is_the_same_however_it_is_given(classifier, tmp_path):
   wanted = classifier.logits(array)
   assert wanted.shape == (1, 10)
   as_jax = jax.numpy.asarray(array)
-  for given in (path, str(path), image, image.convert('RGBA'), as_jax, array[None], [array]):
-    np.testing.assert_allclose(classifier.logits(given), wanted, rtol=0, atol=1e-5)
+  for same in (path, str(path), image, image.convert('RGBA'), as_jax, array[None], [array]):
+    np.testing.assert_allclose(classifier.logits(same), wanted, rtol=0, atol=1e-5)
   mixed = classifier.logits([path, image, array])
   np.testing.assert_allclose(mixed, np.repeat(wanted, 3, axis=0), rtol=0, atol=1e-5)
   by_glob = classifier.predict(tmp_path.glob('*.png'))

@@ -1,4 +1,4 @@
-"""What is counted, kept and written of predictions, re-derived in numpy."""
+"""Errors, files and tables of predictions against plain numpy."""
 
 import csv
 
@@ -33,19 +33,19 @@ def ranks(probabilities, labels):
 
 
 def test_errors_are_numpys_for_each_reading():
-  found = random_predictions()
-  said = predictions.errors(found)
+  predicted = random_predictions()
+  values = predictions.errors(predicted)
   for name in ('centre_crop', 'ten_views'):
-    probabilities = getattr(found, name).astype(np.float64)
-    of_true = ranks(probabilities, found.labels)
-    assert said[name] == {
-      'loss': pytest.approx(-np.log(probabilities[np.arange(40), found.labels]).mean()),
+    probabilities = getattr(predicted, name).astype(np.float64)
+    of_true = ranks(probabilities, predicted.labels)
+    assert values[name] == {
+      'loss': pytest.approx(-np.log(probabilities[np.arange(40), predicted.labels]).mean()),
       'top1_error': np.mean(of_true >= 1),
       'top5_error': np.mean(of_true >= 5),
       'top1_errors': np.sum(of_true >= 1),
       'top5_errors': np.sum(of_true >= 5),
     }
-  assert said['centre_crop'] != said['ten_views']
+  assert values['centre_crop'] != values['ten_views']
 
 
 def test_ties_of_averaged_probabilities_share_the_places_left():
@@ -54,16 +54,18 @@ def test_ties_of_averaged_probabilities_share_the_places_left():
   high = np.nextafter(low, np.float32(1))
   assert np.log(low) == np.log(high)
   even = [[0.25] * 4, [0.5, 0.5, 0, 0], [low, high, 0, 0]]
-  found = np.asarray(even, np.float32)
-  said = predictions.errors(Predictions(found, found, np.zeros(3, np.int32)))['ten_views']
-  assert said['top1_errors'] == 0.75 + 0.5 + 1
-  assert said['top5_errors'] == 0
+  predicted = np.asarray(even, np.float32)
+  values = predictions.errors(Predictions(predicted, predicted, np.zeros(3, np.int32)))['ten_views']
+  assert values['top1_errors'] == 0.75 + 0.5 + 1
+  assert values['top5_errors'] == 0
 
 
 def test_a_true_class_of_no_probability_has_a_finite_loss():
-  found = np.asarray([[0, 1], [0.5, 0.5]], np.float32)
-  said = predictions.errors(Predictions(found, found, np.zeros(2, np.int32)))['centre_crop']
-  assert said['loss'] == pytest.approx((126 * np.log(2) + np.log(2)) / 2)  # 2**-126 is the smallest
+  predicted = np.asarray([[0, 1], [0.5, 0.5]], np.float32)
+  both = Predictions(predicted, predicted, np.zeros(2, np.int32))
+  values = predictions.errors(both)['centre_crop']
+  # 2**-126 is the smallest normal number.
+  assert values['loss'] == pytest.approx((126 * np.log(2) + np.log(2)) / 2)
 
 
 def test_a_weighted_sum_is_numpys_average():
@@ -88,9 +90,9 @@ def test_what_is_saved_is_loaded_if_it_is_of_that_identity(tmp_path):
   path, one = tmp_path / 'evaluation' / 'predictions.npz', random_predictions()
   assert predictions.load(path, {}) is None
   predictions.save(path, one, {'step': 3, 'names': ('a', 'b')})
-  assert [there.name for there in path.parent.iterdir()] == ['predictions.npz']
-  found = predictions.load(path, {'step': 3, 'names': ('a', 'b')})
-  for a, b in zip(found, one, strict=True):
+  assert [file.name for file in path.parent.iterdir()] == ['predictions.npz']
+  predicted = predictions.load(path, {'step': 3, 'names': ('a', 'b')})
+  for a, b in zip(predicted, one, strict=True):
     np.testing.assert_array_equal(a, b)
     assert a.dtype == b.dtype
   assert predictions.load(path, {'step': 4, 'names': ('a', 'b')}) is None
@@ -113,15 +115,15 @@ def read_rows(path):
 
 @pytest.fixture(params=[7, 3], ids=['7 classes', '3 classes'])
 def tables(request, tmp_path):
-  found, names = random_predictions(classes=request.param), NAMES[: request.param]
-  predictions.write_tables(tmp_path, found.ten_views, found.labels, names)
+  predicted, names = random_predictions(classes=request.param), NAMES[: request.param]
+  predictions.write_tables(tmp_path, predicted.ten_views, predicted.labels, names)
   assert {path.name for path in tmp_path.iterdir()} == {
     'images.csv',
     'confusion.csv',
     'per_class.csv',
     'submission.txt',
   }
-  return tmp_path, found.ten_views, found.labels, names
+  return tmp_path, predicted.ten_views, predicted.labels, names
 
 
 def test_images_have_their_five_best_classes(tables):

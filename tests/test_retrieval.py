@@ -1,4 +1,4 @@
-"""What is nearest, and by which of a network's outputs."""
+"""The nearest images, and the layer by which they are."""
 
 import jax
 import numpy as np
@@ -45,10 +45,10 @@ def test_the_nearest_are_those_of_a_plain_loop(features):
 
 
 def test_features_may_come_in_parts_and_from_jax(features):
-  whole = retrieval.nearest(features, features[:2], 5)
+  expected = retrieval.nearest(features, features[:2], 5)
   parts = (part for part in np.split(features, [1, 300, 300, 580]))
-  for given in (parts, jax.numpy.asarray(features)):
-    for a, b in zip(retrieval.nearest(given, features[:2], 5), whole, strict=True):
+  for same in (parts, jax.numpy.asarray(features)):
+    for a, b in zip(retrieval.nearest(same, features[:2], 5), expected, strict=True):
       np.testing.assert_array_equal(a, b)
 
 
@@ -96,8 +96,8 @@ def small():
   net = experiment.make_network(config)
   params = random_params(net)
   statistics = Statistics(np.full((8, 8, 3), 70, np.float32), np.ones(3), np.eye(3))
-  whole = dataset.digits('validation')
-  split = splits.ArraySplit(whole.images[:21], whole.labels[:21], whole.class_names)
+  expected = dataset.digits('validation')
+  split = splits.ArraySplit(expected.images[:21], expected.labels[:21], expected.class_names)
   return net, config, params, statistics, split
 
 

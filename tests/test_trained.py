@@ -1,4 +1,4 @@
-"""A trained network is read from whatever holds it, or it is said what is wrong."""
+"""A trained network is read from workdirs, checkpoints and files; errors say what is wrong."""
 
 import json
 import math
@@ -62,15 +62,15 @@ def test_all_lies_on_one_device_unless_a_mesh_is_given(workdir, file):
     assert_same(on_one, on_two)
 
 
-def test_a_damaged_best_checkpoint_is_passed_over_aloud(workdir, tmp_path):
+def test_a_damaged_best_checkpoint_is_skipped_with_a_message(workdir, tmp_path):
   copy = tmp_path / 'run'
   shutil.copytree(workdir[0], copy)
   best = workdir[1]['best_step']
   for data in (copy / 'checkpoints' / str(best) / 'params').rglob('d/*'):
     data.write_bytes(data.read_bytes()[:100])
-  told = []
-  assert pretrained.read(copy, log=told.append).step != best
-  assert told[0].startswith(f'checkpoint {best} is damaged')
+  messages = []
+  assert pretrained.read(copy, log=messages.append).step != best
+  assert messages[0].startswith(f'checkpoint {best} is damaged')
   with pytest.raises(UserError, match=r'is damaged .* use another checkpoint'):
     pretrained.read(copy / 'checkpoints' / str(best))
 
@@ -134,20 +134,20 @@ def test_a_file_cut_short_is_no_file(file):
     pretrained.read(file)
 
 
-def test_a_file_of_others_is_to_be_converted(tmp_path):
+def test_a_file_of_another_project_must_be_converted(tmp_path):
   safetensors_file.write(tmp_path / 'x.safetensors', {'features.0.weight': np.zeros(1)}, {})
   with pytest.raises(UserError, match='not written by alexnet_jax; convert it first'):
     pretrained.read(tmp_path / 'x.safetensors')
 
 
-def test_nothing_there_says_so(tmp_path):
+def test_a_missing_file_or_checkpoint_is_named(tmp_path):
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
     pretrained.read(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='no complete checkpoint; train first'):
     pretrained.read(tmp_path)
 
 
-def test_a_file_is_whole_or_not_there(workdir, tmp_path):
+def test_a_file_is_written_completely_or_not_at_all(workdir, tmp_path):
   network = pretrained.read(workdir[0])
   pretrained.write(tmp_path / 'net.safetensors', network)
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
@@ -159,7 +159,7 @@ def test_a_file_is_whole_or_not_there(workdir, tmp_path):
   'content',
   [[], {}, {'config': {}, 'class_names': [], 'step': 'x'}, {'config': 1, 'class_names': 2}],
 )
-def test_a_checkpoint_that_is_whole_but_describes_no_network_is_damaged(tmp_path, content):
+def test_a_complete_checkpoint_that_describes_no_network_is_damaged(tmp_path, content):
   writer = checkpoint.Writer(tmp_path / 'checkpoints', 1)
   writer.save(1, {'params': {'x': np.zeros(2)}}, content, None)
   writer.close()
@@ -199,8 +199,8 @@ def test_a_checkpoint_of_format_1_is_read_and_predicts_as_it_did():
   np.testing.assert_allclose(classifier.logits(images), FORMAT1_LOGITS, atol=1e-3)
 
 
-def test_a_run_goes_on_from_a_checkpoint_of_format_1_as_it_did(tmp_path):
-  """As `--workdir` alone does, with the config of then, which lacks fields that came after."""
+def test_a_run_resumes_from_a_checkpoint_of_format_1_as_it_did(tmp_path):
+  """As with `--workdir` alone: with the stored config, which lacks fields that were added since."""
   shutil.copytree(FORMAT1, tmp_path / 'run')
   config = experiment.from_resolved(run_files.read_config(tmp_path / 'run'))
   config.train.num_steps = 302
@@ -219,10 +219,10 @@ def on_digits(**updates):
   return jax.tree.map(jnp.asarray, random_params(net)), net.num_columns
 
 
-def test_layers_whose_shapes_agree_are_taken(workdir):
+def test_layers_whose_shapes_match_are_loaded(workdir):
   source = pretrained.read(workdir[0])
-  ours, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
-  params, taken, reasons = pretrained.load_matching_layers(ours, columns, source)
+  initial, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
+  loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, source)
   assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
   assert reasons == {
     'conv4': '3x3x16x16, pretrained 3x3x16x32',
@@ -231,18 +231,18 @@ def test_layers_whose_shapes_agree_are_taken(workdir):
     'fc6': '4x64, pretrained 32x64',
     'fc8': '64x6, pretrained 64x10',
   }
-  expected = {layer: (source.params if layer in taken else ours)[layer] for layer in ours}
-  jax.tree.map(np.testing.assert_array_equal, params, expected)
+  expected = {layer: (source.params if layer in taken else initial)[layer] for layer in initial}
+  jax.tree.map(np.testing.assert_array_equal, loaded, expected)
 
 
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
-  ours, columns = on_digits(num_columns=1, one_column_halves=())
-  _, taken, reasons = pretrained.load_matching_layers(ours, columns, pretrained.read(workdir[0]))
+  initial, columns = on_digits(num_columns=1, one_column_halves=())
+  _, taken, reasons = pretrained.load_matching_layers(initial, columns, pretrained.read(workdir[0]))
   assert reasons['fc6'] == 'inputs ordered for num_columns=1, pretrained 2'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
 
 
-def test_a_file_from_before_a_field_was_there_is_read(file):
+def test_a_file_from_before_a_field_was_added_is_read(file):
   expected = pretrained.read(file)
   rewrite(file, lambda _, description: description['config']['model'].pop('bottleneck'))
   read = pretrained.read(file)

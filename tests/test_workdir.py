@@ -194,8 +194,8 @@ def test_the_log_is_one_json_object_a_line_flushed_at_once(tmp_path):
   for i, record in enumerate(RECORDS):
     log.write(record)
     assert log.lines == i + 1
-    *whole, rest = (tmp_path / 'metrics.jsonl').read_text().split('\n')
-    assert [json.loads(line) for line in whole] == RECORDS[: i + 1]
+    *complete, rest = (tmp_path / 'metrics.jsonl').read_text().split('\n')
+    assert [json.loads(line) for line in complete] == RECORDS[: i + 1]
     assert rest == ''
   log.close()
   assert workdir.read_metrics(tmp_path) == RECORDS
