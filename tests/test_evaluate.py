@@ -387,7 +387,11 @@ def test_what_a_members_evaluation_has_left_is_used(runs, calls, capfd):
   evaluate.evaluate_workdir('a', run_config())
   evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   assert calls == ['a', 'b']
-  assert capfd.readouterr().err == 'a: using the predictions of its own evaluation\n'
+  said = capfd.readouterr().err.splitlines(keepends=True)
+  # XLA of JAX 0.8 logs an error of its own for each program out of a cache.
+  assert [line for line in said if 'cpu_aot_loader' not in line] == [
+    'a: using the predictions of its own evaluation\n'
+  ]
   evaluate.evaluate_ensemble(['b', 'a', 'c'], [1, 2, 3], 'bac')
   assert calls == ['a', 'b', 'c']
   evaluate.evaluate_workdir('a', run_config())  # a run evaluated alone is always evaluated again

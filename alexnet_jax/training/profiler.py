@@ -1,5 +1,8 @@
 """Traces of some steps of a run."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,19 @@ import jax
 
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
+
+
+@contextlib.contextmanager
+def _tensorflow_restored() -> Iterator[None]:
+  """Repairs what jaxlib below 0.9 does as a trace starts or stops: TensorFlow's `enabled` is a bool then.
+
+  TensorFlow calls it as a function, in the threads that read data.
+  """
+  module = sys.modules.get('tensorflow.python.profiler.trace')
+  enabled = getattr(module, 'enabled', None)
+  yield
+  if module is not None:
+    vars(module)['enabled'] = enabled
 
 
 class Profiler:
@@ -37,7 +53,8 @@ class Profiler:
     """Starts the trace where it begins with this step, once earlier work on params is done."""
     if self.started_at is None and self.first <= step <= self.last:
       jax.block_until_ready(params)
-      jax.profiler.start_trace(str(self.directory), create_perfetto_trace=True)
+      with _tensorflow_restored():
+        jax.profiler.start_trace(str(self.directory), create_perfetto_trace=True)
       self.started_at = step
 
   def after_step(self, step: int, params: Any) -> None:
@@ -51,7 +68,8 @@ class Profiler:
     if self.started_at is None:
       return
     first, self.started_at = self.started_at, None
-    jax.profiler.stop_trace()
+    with _tensorflow_restored():
+      jax.profiler.stop_trace()
     *_, newest = sorted(self.directory.glob('plugins/profile/*'))
     self.display.line(
       f'trace of steps {first} to {step} in {newest}: open perfetto_trace.json.gz at'
