@@ -13,7 +13,7 @@ from alexnet_jax.data import augment
 from alexnet_jax.utils.errors import UserError
 from tests.small import small_config
 
-turn = jax.jit(augment.turn)
+turn = jax.jit(augment.rotate_image)
 rotate = jax.jit(augment.rotate, static_argnames='degrees')
 flip = jax.jit(augment.flip, static_argnames='draw')
 lighting = jax.jit(augment.lighting, static_argnames=('scale', 'rescale'))

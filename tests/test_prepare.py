@@ -172,7 +172,7 @@ def interrupted(monkeypatch):
         raise Interrupted
 
     with monkeypatch.context() as patch:
-      patch.setattr(prepare._Telling, '__call__', tell)
+      patch.setattr(prepare._ProgressLog, '__call__', tell)
       with pytest.raises(Interrupted):
         function(*args, **kwargs)
 
@@ -604,7 +604,8 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('owner', 'method', 'number'), [(prepare._Telling, '__call__', 20), (prepare._Done, 'save', 3)]
+  ('owner', 'method', 'number'),
+  [(prepare._ProgressLog, '__call__', 20), (prepare._Done, 'save', 3)],
 )
 def test_a_full_disk_keeps_what_is_done(
   source, small_disk, tmp_path, monkeypatch, converted, owner, method, number
@@ -992,9 +993,9 @@ class Silent:
   line = task = lambda self, *args: lambda *args, **kwargs: None
 
 prepare._convert = logged
-prepare._Telling.__call__, prepare._Done.save = (
+prepare._ProgressLog.__call__, prepare._Done.save = (
   killing(function) if name == place else function
-  for name, function in (('image', prepare._Telling.__call__), ('note', prepare._Done.save))
+  for name, function in (('image', prepare._ProgressLog.__call__), ('note', prepare._Done.save))
 )
 prepare.prepare(
   sources.open_folder(root, 0.1), prepare.Path(folder), image_size=int(size), encoding='png',

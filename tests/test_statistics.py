@@ -187,5 +187,7 @@ def test_a_length_that_the_file_has_not_is_not_asked_for(tmp_path):
 def test_statistics_that_are_none_are_refused(saved, name, array):
   path, found = saved
   np.savez(path, **(found | {name: array}))
-  with pytest.raises(UserError, match=f'cannot be read: its {name} is not what it should be'):
+  with pytest.raises(
+    UserError, match=f'cannot be read: its {name} has another shape or type, or is not finite'
+  ):
     statistics.load(path, 8)

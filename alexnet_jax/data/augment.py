@@ -1,7 +1,8 @@
-"""From uint8 pixels to what the network sees: turned, mirrored, centred and lit. On the device.
+"""Augmentation on the device: uint8 crops are rotated, mirrored, centered and lit.
 
-Crops are cut before (`data/dataset.py`), so that only what is used travels. Every draw follows
-from a key and an image's place in the global batch, so any layout of devices sees the same images.
+Crops are cut before (`data/dataset.py`), so that only what is used is transferred. Every draw
+follows from a key and an image's position in the global batch, so it is the same on any layout of
+devices.
 """
 
 import dataclasses
@@ -27,10 +28,10 @@ class Options:
 
   Attributes:
     mean: see `subtract_mean`.
-    pixel_scale: multiplies the centred pixels: a number, or one each for red, green and blue.
+    pixel_scale: multiplies the centered pixels: a number, or one each for red, green and blue.
     flip: whether training images are mirrored with probability 1/2.
-    images_per_draw: consecutive images that share a coin (32 in the source).
-    rotation_degrees: training images are turned by up to this angle either way; 0: they are not.
+    images_per_draw: consecutive images that share a draw (32 in the source).
+    rotation_degrees: training images are rotated by up to this angle either way; 0: not.
     lighting_scale, lighting_rescale: see `lighting`.
   """
 
@@ -44,7 +45,7 @@ class Options:
 
 
 class Statistics(NamedTuple):
-  """What is known of the training images' pixels.
+  """Statistics of the training images' pixels.
 
   Attributes:
     mean_image: [S, S, 3] float32, each pixel's mean, 0 to 255.
@@ -58,14 +59,14 @@ class Statistics(NamedTuple):
 
 
 def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -> Array:
-  """Centres pixels.
+  """Centers pixels.
 
   Args:
     images: [N, s, s, 3] crops, uint8 or float32.
-    offsets: [N, 2] int, row and column at which each was cut; [1, 2] where all were cut alike.
+    offsets: [N, 2] int, row and column at which each was cut; [1, 2] where it is the same for all.
     mean_image: [S, S, 3] float32.
-    mean: 'pixel': the mean at the crop's own place (paper, section 2; Caffe); 'centre': the mean
-      image's centre, wherever the crop was cut (2012 source); 'channel': the mean colour.
+    mean: 'pixel': the mean at the crop's own position (paper, section 2; Caffe); 'centre': the mean
+      image's center, wherever the crop was cut (2012 source); 'channel': the mean color.
 
   Returns:
     [N, s, s, 3] float32.
@@ -79,7 +80,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
     return pixels - mean_image[None, border : border + size, border : border + size]
 
   if mean != 'pixel':
-    raise UserError(f'augment.mean is {mean!r}; it may be one of {MEANS}')
+    raise UserError(f'augment.mean is {mean!r}; it must be one of {MEANS}')
 
   def cut(offset: Array) -> Array:
     return lax.dynamic_slice(mean_image, (offset[0], offset[1], 0), (size, size, 3))
@@ -87,34 +88,34 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
   return pixels - jax.vmap(cut)(offsets)
 
 
-def turn(image: Array, angle: Array) -> Array:
-  """Turns an image clockwise about its centre, bilinearly.
+def rotate_image(image: Array, angle: Array) -> Array:
+  """Rotates an image clockwise about its center, with bilinear interpolation.
 
-  What lies outside is the nearest edge pixel's colour, as in Keras's ImageDataGenerator.
+  What lies outside is the nearest edge pixel's color, as in Keras's ImageDataGenerator.
 
   Args:
     image: [H, W, C] float32.
     angle: scalar, in radians.
   """
-  centre = [(size - 1) / 2 for size in image.shape[:2]]
-  down = jnp.arange(image.shape[0], dtype=image.dtype)[:, None] - centre[0]
-  right = jnp.arange(image.shape[1], dtype=image.dtype)[None] - centre[1]
+  center = [(size - 1) / 2 for size in image.shape[:2]]
+  down = jnp.arange(image.shape[0], dtype=image.dtype)[:, None] - center[0]
+  right = jnp.arange(image.shape[1], dtype=image.dtype)[None] - center[1]
   cos, sin = jnp.cos(angle), jnp.sin(angle)
-  places = [centre[0] + cos * down - sin * right, centre[1] + sin * down + cos * right]
+  positions = [center[0] + cos * down - sin * right, center[1] + sin * down + cos * right]
 
   def channel(values: Array) -> Array:
-    return ndimage.map_coordinates(values, places, order=1, mode='nearest')
+    return ndimage.map_coordinates(values, positions, order=1, mode='nearest')
 
   return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
 
 
 def rotate(key: Array, pixels: Array, positions: Array, degrees: float) -> Array:
-  """Turns each image by an angle drawn uniformly; the paper does not.
+  """Rotates each image by an angle drawn uniformly; the paper does not.
 
   Args:
     key: this step's key.
     pixels: [N, H, W, C].
-    positions: [N] int, places in the global batch.
+    positions: [N] int, positions in the global batch.
     degrees: the largest angle, either way.
 
   Returns:
@@ -122,7 +123,7 @@ def rotate(key: Array, pixels: Array, positions: Array, degrees: float) -> Array
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
   angles = jnp.deg2rad(degrees * jax.vmap(lambda k: jax.random.uniform(k, minval=-1.0))(keys))
-  return jax.vmap(turn)(pixels.astype(jnp.float32), angles)
+  return jax.vmap(rotate_image)(pixels.astype(jnp.float32), angles)
 
 
 def flip(key: Array, pixels: Array, positions: Array, draw: int = 1) -> Array:
@@ -131,8 +132,8 @@ def flip(key: Array, pixels: Array, positions: Array, draw: int = 1) -> Array:
   Args:
     key: this step's key.
     pixels: [N, H, W, C].
-    positions: [N] int, places in the global batch.
-    draw: how many consecutive images share a coin (32 in the source).
+    positions: [N] int, positions in the global batch.
+    draw: how many consecutive images share a draw (32 in the source).
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions // draw)
   heads = jax.vmap(jax.random.bernoulli)(keys)
@@ -148,12 +149,12 @@ def lighting(
   scale: str,
   rescale: bool,
 ) -> Array:
-  """Shifts each image's colour along the training pixels' principal axes (paper, section 4.1).
+  """Shifts each image's color along the training pixels' principal axes (paper, section 4.1).
 
   Args:
     key: this step's key.
-    pixels: [N, H, W, 3] float32, 0 to 255, centred.
-    positions: [N] int, places in the global batch.
+    pixels: [N, H, W, 3] float32, 0 to 255, centered.
+    positions: [N] int, positions in the global batch.
     statistics: of the training images.
     std: scalar, standard deviation of the draws; 0.1 in the paper, 0 for no lighting.
     scale: what a draw multiplies: 'eigenvalues' of the covariance of pixels in [0, 1] (the paper)
@@ -163,7 +164,7 @@ def lighting(
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
   draws = std * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
   if scale not in LIGHTING_SCALES:
-    raise UserError(f'augment.lighting.scale is {scale!r}; it may be one of {LIGHTING_SCALES}')
+    raise UserError(f'augment.lighting.scale is {scale!r}; it must be one of {LIGHTING_SCALES}')
   values = statistics.eigenvalues if scale == 'eigenvalues' else jnp.sqrt(statistics.eigenvalues)
   shifts = 255.0 * (draws * values[None]) @ statistics.eigenvectors.T  # [N, 3]
   pixels = pixels + shifts[:, None, None, :]
@@ -179,13 +180,13 @@ def training_pixels(
   lighting_std: Array,
   options: Options,
 ) -> Array:
-  """What the network sees of a training batch: turned, mirrored, centred and lit.
+  """Prepares a training batch for the network: rotated, mirrored, centered and lit.
 
   Args:
     key: this step's key.
     images: [N, s, s, 3] uint8 crops.
     offsets: [N, 2] int, where they were cut.
-    positions: [N] int, places in the global batch.
+    positions: [N] int, positions in the global batch.
     statistics: of the training images.
     lighting_std: scalar; 0 for no lighting.
     options: the rest.
@@ -195,34 +196,34 @@ def training_pixels(
   """
   flip_key, lighting_key, rotation_key = jax.random.split(key, 3)
 
-  def moved(pixels: Array) -> Array:
+  def transform(pixels: Array) -> Array:
     if options.rotation_degrees:
       pixels = rotate(rotation_key, pixels, positions, options.rotation_degrees)
     if options.flip:
       pixels = flip(flip_key, pixels, positions, options.images_per_draw)
     return pixels
 
-  pixels = _centre_and_move(images, offsets, statistics.mean_image, options.mean, moved)
+  pixels = _center_and_transform(images, offsets, statistics.mean_image, options.mean, transform)
   scale, rescale = options.lighting_scale, options.lighting_rescale
   pixels = lighting(lighting_key, pixels, positions, statistics, lighting_std, scale, rescale)
   return _scaled(pixels, options)
 
 
-def _centre_and_move(
-  images: Array, offsets: Array, mean_image: Array, mean: str, moved: Callable[[Array], Array]
+def _center_and_transform(
+  images: Array, offsets: Array, mean_image: Array, mean: str, transform: Callable[[Array], Array]
 ) -> Array:
-  """A mean of the crop's own place moves with the image; the source's stays where it is."""
+  """Transforms the mean of the crop's own position with the image, but not the source's."""
   if mean == 'pixel':
-    return moved(subtract_mean(images, offsets, mean_image, mean))
-  return subtract_mean(moved(images), offsets, mean_image, mean)
+    return transform(subtract_mean(images, offsets, mean_image, mean))
+  return subtract_mean(transform(images), offsets, mean_image, mean)
 
 
 def evaluation_pixels(
   images: Array, offsets: Array, statistics: Statistics, options: Options
 ) -> Array:
-  """What the network sees of a test batch: centred pixels; args as `training_pixels`."""
-  centred = subtract_mean(images, offsets, statistics.mean_image, options.mean)
-  return _scaled(centred, options)
+  """Prepares a test batch for the network: centered; args as `training_pixels`."""
+  centered = subtract_mean(images, offsets, statistics.mean_image, options.mean)
+  return _scaled(centered, options)
 
 
 def _scaled(pixels: Array, options: Options) -> Array:
@@ -242,7 +243,7 @@ class View(NamedTuple):
 
 
 def ten_views(image_size: int, crop_size: int) -> list[View]:
-  """The crops of the centre and the four corners, and their mirror images (paper, section 4.1).
+  """The crops of the center and the four corners, and their mirror images (paper, section 4.1).
 
   The offsets are the 2012 source's: 0, 16 and 32 each way for crops of 224 from 256 pixels.
 
@@ -251,7 +252,7 @@ def ten_views(image_size: int, crop_size: int) -> list[View]:
     crop_size: side of the crops in pixels.
 
   Returns:
-    Ten views, of which the first is the centre crop, not mirrored. Some are equal where there is
+    Ten views, of which the first is the center crop, not mirrored. Some are equal where there is
     little room.
   """
   last = image_size - crop_size
@@ -262,11 +263,11 @@ def ten_views(image_size: int, crop_size: int) -> list[View]:
 def view_pixels(
   images: Array, view: View, crop_size: int, statistics: Statistics, options: Options
 ) -> Array:
-  """What the network sees of one view of a test batch: cut, mirrored and centred as in training.
+  """Prepares one view of a test batch for the network: cropped, mirrored, centered as in training.
 
   Args:
     images: [N, S, S, 3] uint8, whole.
-    view: its parts may be traced.
+    view: its fields may be traced.
     crop_size: side of the crops in pixels.
     statistics: of the training images.
     options: how pixels are prepared.
@@ -282,5 +283,5 @@ def view_pixels(
     return jnp.where(view.mirrored, pixels[:, :, ::-1], pixels)
 
   offsets = jnp.asarray([[row, column]])
-  pixels = _centre_and_move(crops, offsets, statistics.mean_image, options.mean, mirror)
+  pixels = _center_and_transform(crops, offsets, statistics.mean_image, options.mean, mirror)
   return _scaled(pixels, options)

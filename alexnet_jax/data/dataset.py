@@ -1,8 +1,8 @@
-"""Images and labels: a tfds data set or scikit-learn's digits, as batches of uint8 crops.
+"""Batches of uint8 crops and labels, of a tfds data set or scikit-learn's digits.
 
-Everything about a batch follows from (seed, step): epochs are permutations of the examples, the
-stream of examples runs on across them (no image is left out or doubled), and step s takes the
-examples from s * batch_size on. So a run continues at any step without reading what came before,
+Everything about a batch follows from (seed, step): epochs are permutations of the examples, joined
+to one stream (no image is left out or doubled), of which step s takes the examples from
+s * batch_size on. So a run resumes at any step without reading what came before,
 and each of several processes reads its own rows of the same global batch.
 """
 
@@ -28,26 +28,26 @@ _ORDER, _CROPS = 0, 1  # purposes of a seed's random numbers
 
 
 def digits(split: str) -> ArraySplit:
-  """scikit-learn's 1,797 handwritten digits, 8x8: a fifth as 'validation', the rest as 'train'.
+  """Loads scikit-learn's 1,797 handwritten digits, 8x8: a fifth is 'validation', the rest 'train'.
 
   Raises:
-    UserError: there is no such split.
+    UserError: the split does not exist.
   """
   from sklearn import datasets  # takes a second to import
 
   if split not in ('train', 'validation'):
     raise UserError(f"digits has the splits 'train' and 'validation', not {split!r}")
   bunch = datasets.load_digits()
-  grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
-  order = np.random.default_rng(2012).permutation(len(grey))
-  held_out = len(grey) // 5
+  gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
+  order = np.random.default_rng(2012).permutation(len(gray))
+  held_out = len(gray) // 5
   chosen = order[:held_out] if split == 'validation' else order[held_out:]
-  images = np.repeat(grey[chosen, :, :, None], 3, axis=3)
+  images = np.repeat(gray[chosen, :, :, None], 3, axis=3)
   return ArraySplit(images, bunch.target[chosen].astype(np.int32), DIGITS)
 
 
 def open_split(builder: Any, split: str, image_size: int, memory_megabytes: int) -> Split:
-  """Opens a split of a tfds data set; one that is small is decoded into memory.
+  """Opens a split of a tfds data set; a small one is decoded into memory.
 
   Args:
     builder: of a prepared data set.
@@ -57,7 +57,7 @@ def open_split(builder: Any, split: str, image_size: int, memory_megabytes: int)
       whole; one that takes more is shuffled in blocks of so many megabytes of encoded images.
 
   Raises:
-    UserError: there is no such split, or its features are no images with labels.
+    UserError: the split does not exist, or has no images with labels.
   """
   stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
   n = stored.num_examples
@@ -67,13 +67,13 @@ def open_split(builder: Any, split: str, image_size: int, memory_megabytes: int)
   done = 0
   with contextlib.closing(whole_images(stored)) as batches:
     for batch in batches:
-      here = slice(done, done := done + len(batch['label']))
-      images[here], labels[here] = batch['image'], batch['label']
+      rows = slice(done, done := done + len(batch['label']))
+      images[rows], labels[rows] = batch['image'], batch['label']
   return ArraySplit(images, labels, stored.class_names)
 
 
 def whole_images(split: Split) -> Generator[Batch]:
-  """All images of a split, uncropped, in order, some at a time."""
+  """Yields all images of a split, uncropped, in order, in batches."""
   return split.read(_at(split.order(), 0), 256, split.image_size)
 
 
@@ -83,7 +83,7 @@ def _at(blocks: Iterable[np.ndarray], offset: int) -> Iterator[tuple[np.ndarray,
 
 
 def check_crops(image_size: int, crop_size: int, crop_offsets: int) -> None:
-  """Raises UserError where crops do not fit the images at so many offsets each way."""
+  """Raises UserError where crops do not fit the images at so many offsets in each direction."""
   room = image_size - crop_size + 1
   if not 1 <= crop_offsets <= room:
     raise UserError(
@@ -104,15 +104,15 @@ def train_batches(
   images_per_draw: int,
   rows: slice | None = None,
 ) -> Generator[Batch]:
-  """Random crops of the training images, without end.
+  """Yields random crops of the training images, without end.
 
   Args:
     split: the training split.
-    seed: of the order and the crops.
+    seed: determines the order and the crops.
     batch_size: images a global batch.
     first_step: the step of the first batch.
     crop_size: side of the crops in pixels.
-    crop_offsets: how many offsets each way a crop is drawn from (paper: 32, section 4.1).
+    crop_offsets: how many offsets in each direction a crop is drawn from (paper: 32, section 4.1).
     images_per_draw: consecutive images of a batch that share a draw (source: 32).
     rows: which rows of the global batch to read; None for all.
 
@@ -154,7 +154,7 @@ def train_batches(
 def evaluation_batches(
   split: Split, batch_size: int, crop_size: int, rows: slice | None = None
 ) -> Generator[Batch]:
-  """Centre crops of every image, once, in order.
+  """Yields center crops of every image, once, in order.
 
   Args:
     split: the split.
@@ -163,7 +163,7 @@ def evaluation_batches(
     rows: which rows of the global batch to read; None for all.
 
   Yields:
-    As `train_batches`, with 'mask' [n] bool: False where the last batch is filled up.
+    As `train_batches`, with 'mask' [n] bool: False for rows that fill up the last batch.
   """
   if crop_size > split.image_size:
     raise UserError(
@@ -180,31 +180,31 @@ def evaluation_batches(
       if wanted.any():
         yield block[wanted], offsets[wanted]
 
-  nothing: Batch = {
+  empty: Batch = {
     'image': np.zeros((0, crop_size, crop_size, 3), np.uint8),
     'offset': np.zeros((0, 2), np.int32),
     'label': np.zeros(0, np.int32),
   }
   with contextlib.closing(split.read(groups(), last - first, crop_size)) as read:
     for _ in range(-(-split.num_examples // batch_size)):
-      batch = next(read, nothing)  # the last batch may have nothing in these rows
-      there = len(batch['label'])
-      if missing := last - first - there:
+      batch = next(read, empty)  # the last batch may have nothing in these rows
+      count = len(batch['label'])
+      if missing := last - first - count:
         batch = {
           name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
           for name, array in batch.items()
         }
-      yield batch | {'mask': np.arange(last - first) < there}
+      yield batch | {'mask': np.arange(last - first) < count}
 
 
 def statistics(
   split: Split, progress: Callable[[int], None] = lambda images: None
 ) -> dict[str, np.ndarray]:
-  """The statistics of a (training) split's images, as `statistics.Sums.compute` gives them.
+  """Computes the statistics of a (training) split's images, as `statistics.Sums.compute`.
 
   Args:
     split: the split.
-    progress: called with the number of images of each batch; what it raises ends the pass.
+    progress: called with the number of images of each batch; an exception in it ends the pass.
   """
   sums = Sums.zero(split.image_size)
   with contextlib.closing(whole_images(split)) as batches:
@@ -216,7 +216,7 @@ def statistics(
 
 
 def prefetch(batches: Generator[T], count: int = 2) -> Generator[T]:
-  """Makes batches in a thread of their own, up to `count` ahead; ends with the generator."""
+  """Computes batches in a thread, up to `count` ahead; the thread ends with the generator."""
   ahead: queue.Queue[Any] = queue.Queue(count)
   stopped = threading.Event()
   end = object()
@@ -234,10 +234,10 @@ def prefetch(batches: Generator[T], count: int = 2) -> Generator[T]:
         if stopped.is_set():
           return
       put(end)
-    except BaseException as error:  # handed to the reader
+    except BaseException as error:  # raised in the reader
       put(error)
     finally:
-      batches.close()  # tf.data's iterators hang at exit where they are left open
+      batches.close()
 
   thread = threading.Thread(target=work, daemon=True)
   thread.start()

@@ -240,7 +240,7 @@ def _check_splits(source: sources.Source, train_split: str, validation_split: st
 
 
 def _check_counts(directory: Path, splits: Mapping[str, int]) -> None:
-  """Raises UserError where a prepared data set was made of other numbers of images than `splits`."""
+  """Raises UserError where a prepared data set was made of other counts of images than `splits`."""
   prepared = prepare.read_metadata(directory)['splits']
   if prepared != splits:
     raise UserError(

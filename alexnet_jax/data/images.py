@@ -16,12 +16,12 @@ from PIL import ExifTags, Image, ImageOps, _imaging
 # at a time, is not for threads.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
-# Of damage that they raise as well, Pillow logs lines, and libtiff within it prints some of its own.
+# Pillow also logs the damage for which it raises exceptions, and libtiff within it prints more.
 logging.getLogger('PIL').setLevel(logging.CRITICAL)
 with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
   ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
-# Only what photographs come in: of the others that Pillow knows, some run programs (EPS).
+# Only the formats of photographs: some of the others that Pillow knows run programs (EPS).
 _FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
 
 # PNG's level 1 makes files a seventh larger than level 6 does, in a fifth of the time.
@@ -42,14 +42,14 @@ RESIZE_RULE = 'shorter side to image_size pixels, central square; Pillow bicubic
 
 
 class UnreadableError(Exception):
-  """A file is no image, or not a whole one; the message is the reason, in one line."""
+  """A file is not an image, or not a complete one; the message is the reason, in one line."""
 
 
 def decode(encoded: bytes) -> Image.Image:
   """Decodes an image file of any usual kind; threads may do so at once.
 
-  It is turned as its EXIF says, transparent parts are white, 16 bits become the upper 8, and of an
-  animation the first frame is taken. Colour profiles are not applied.
+  It is rotated as its EXIF says, transparent parts are white, 16 bits become the upper 8, and of an
+  animation the first frame is taken. Color profiles are not applied.
 
   Args:
     encoded: the file's content: JPEG, PNG, GIF, BMP, WebP, TIFF or PPM.
@@ -58,7 +58,7 @@ def decode(encoded: bytes) -> Image.Image:
     The image, in mode 'RGB', its pixels loaded.
 
   Raises:
-    UnreadableError: it is no such file, damaged or cut short, too large (Pillow's limit of 179
+    UnreadableError: it is of another format, damaged or cut short, too large (Pillow's limit of 179
       million pixels; above 17 million, 10,000 a byte), or its pixels have no fixed range.
   """
   if not encoded:
@@ -72,13 +72,13 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-  """A Pillow image as a viewer shows it, which is what `decode` makes of its file.
+  """Converts a Pillow image to what a viewer shows, as `decode` does with its file.
 
   Args:
-    image: of any mode, opened or made; it stays as it is.
+    image: of any mode, opened or created; it is not changed.
 
   Returns:
-    The image, in mode 'RGB', its pixels loaded; the same where there is nothing to do.
+    The image, in mode 'RGB', its pixels loaded; `image` itself where nothing has to be changed.
 
   Raises:
     UnreadableError: as `decode`.
@@ -114,16 +114,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-  """16-bit grey as 8-bit grey; Pillow's own conversion would make all above 255 white."""
+  """Converts 16-bit gray to 8-bit gray; Pillow's own conversion would make all above 255 white."""
   values = np.asarray(image)
   if values.min() < 0 or values.max() > 0xFFFF:
     raise ValueError(f'pixels from {values.min()} to {values.max()} are not of 16 bits')
-  grey = np.where(values == image.info.get('transparency'), 255, values >> 8)
-  return Image.fromarray(grey.astype(np.uint8))
+  gray = np.where(values == image.info.get('transparency'), 255, values >> 8)
+  return Image.fromarray(gray.astype(np.uint8))
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
-  """Scales the shorter side to `size` and cuts out the centre (paper, section 2).
+  """Scales the shorter side to `size` and cuts out the center (paper, section 2).
 
   Args:
     image: of any size.
@@ -147,7 +147,7 @@ def encode(image: Image.Image, encoding: str) -> bytes:
 
   Args:
     image: in mode 'RGB'.
-    encoding: one of ENCODINGS: 'jpeg' (quality 95, colour at half the resolution) or 'png', which
+    encoding: one of ENCODINGS: 'jpeg' (quality 95, color at half the resolution) or 'png', which
       loses nothing.
 
   Returns:

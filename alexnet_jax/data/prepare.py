@@ -1,8 +1,8 @@
 """The paper's preparation (section 2): originals shrunk once, into a tfds data set of squares.
 
-The set is written shard by shard into a folder beside its place and moved there when it is whole,
-so what has its name is whole. What is done is noted after each shard, with the sums for the mean
-image, so a preparation that was killed goes on with the shard it was at.
+The set is written shard by shard into a temporary folder, which is renamed when it is complete. So
+a folder with the set's name is always complete. Progress is recorded after each shard, with the
+sums for the mean image, so a preparation that was killed resumes with the shard it was writing.
 """
 
 import contextlib
@@ -35,24 +35,24 @@ _LINE_EVERY_SECONDS = 30
 
 
 class _Square(NamedTuple):
-  """An example made ready in a worker; without a record where it could not be read."""
+  """An example that a thread has converted; without a record where it could not be read."""
 
   example: Example
   record: bytes | None
-  pixels: np.ndarray | None  # where they count for the statistics
+  pixels: np.ndarray | None  # of the split that the statistics are of
   products: np.ndarray | None
   reason: str
 
 
 @dataclasses.dataclass
 class _Done:
-  """What has been done, as kept with the shards.
+  """The progress of a preparation, as stored with the shards.
 
   Attributes:
-    rule: all that the content depends on; another rule starts afresh.
+    rule: all that the content depends on; with another rule, preparation starts over.
     shards: of each split, examples and bytes of each shard.
     labels: of each split, how many images of each class.
-    unreadable: split, class, file name and reason of what could not be read.
+    unreadable: split, class, file name and reason of each file that could not be read.
     sums: of the training images.
   """
 
@@ -63,7 +63,7 @@ class _Done:
   sums: statistics.Sums
 
   def save(self, path: Path) -> None:
-    """Writes it in one move."""
+    """Writes it to a file, which appears only when it is complete."""
     described = {
       name: getattr(self, name) for name in ('rule', 'shards', 'labels', 'unreadable')
     } | {'count': self.sums.count}
@@ -86,19 +86,19 @@ class _Done:
 
 
 def find(prepared_dir: Path, name: str, image_size: int) -> Path | None:
-  """The folder of a prepared data set, the newest version; None where there is none."""
-  whole: list[Path] = []
+  """Finds the folder of the newest version of a prepared data set; None where there is none."""
+  complete: list[Path] = []
   with contextlib.suppress(PermissionError):  # `prepare` will say so
-    whole += [
+    complete += [
       path.parent
       for path in (prepared_dir / f'{name}_{image_size}').glob('*/dataset_info.json')
       if path.parent.name.replace('.', '').isdigit()
     ]
-  return max(whole, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
+  return max(complete, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-  """What a prepared data set says of where it came from; raises UserError where it is damaged."""
+  """Reads what a data set was prepared from, and how; raises UserError where it is damaged."""
   path = directory / _METADATA
   try:
     metadata: dict[str, Any] = files.parse_json(files.read(path))
@@ -125,17 +125,17 @@ def prepare(
   display: Display,
   images_per_shard: int | None = None,
 ) -> Path:
-  """Writes a data set of squares, or goes on with one that was begun, or finds it done.
+  """Writes a data set of square images, resumes one that is incomplete, or finds it complete.
 
-  Another process that is at the same one is waited for.
+  Where another process is preparing the same data set, this one waits for it.
 
   Args:
     source: the originals.
-    prepared_dir: a folder, made if need be, in which it gets one: scenes_256/1.0.0.
+    prepared_dir: a folder, created if missing; the data set goes into scenes_256/1.0.0 in it.
     image_size: shorter side in pixels.
     encoding: 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 images and fewer.
-    statistics_of: the split of which mean image and colour axes are computed.
-    unreadable_limit: the share of files that may be unreadable; ten always may.
+    statistics_of: the split of which mean image and color axes are computed.
+    unreadable_limit: the share of files that may be unreadable; ten files always may.
     display: for lines and bars.
     images_per_shard: images a file; by default a sixteenth of a split, 1,024 at most (the size
       of the 2012 code's files).
@@ -145,14 +145,14 @@ def prepare(
     unreadable.tsv where there were such files.
 
   Raises:
-    UserError: too little room, too many unreadable files, or nothing can be written.
+    UserError: too little space, too many unreadable files, or nothing can be written.
   """
   total = sum(source.splits.values())
   if encoding == 'auto':
     encoding = 'png' if total <= LOSSLESS_UP_TO else 'jpeg'
   name = f'{source.name}_{image_size}'
   place = prepared_dir / name / source.version
-  begun = place.with_name(f'{place.name}.incomplete')
+  incomplete = place.with_name(f'{place.name}.incomplete')
   rule = {
     'name': name,
     'version': source.version,
@@ -172,17 +172,17 @@ def prepare(
   try:
     if place.is_dir():
       return place
-    with _alone(begun, display):
+    with _alone(incomplete, display):
       if not place.is_dir():
-        _prepare(source, begun, json.loads(json.dumps(rule)), unreadable_limit, display)
-        begun.rename(place)
+        _prepare(source, incomplete, json.loads(json.dumps(rule)), unreadable_limit, display)
+        incomplete.rename(place)
         for path in (place / 'done.npz', place / 'lock'):
           path.unlink()
         if (place / UNREADABLE).exists():
           display.line(f'some files cannot be read and are left out: see {place / UNREADABLE}')
   except OSError as error:
     raise UserError(
-      f'cannot write to {begun}: {error.strerror or error}\n'
+      f'cannot write to {incomplete}: {error.strerror or error}\n'
       'What is done is kept: make room, or choose another folder with data.prepared_dir, and give'
       ' the same command.'
     ) from error
@@ -191,7 +191,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _alone(folder: Path, display: Display) -> Iterator[None]:
-  """Makes the folder and keeps other processes out of it."""
+  """Creates the folder and locks other processes out of it."""
   lock_file = files.inside(folder.parent, Path(folder.name, 'lock'))  # all else will be removed
   folder.mkdir(parents=True, exist_ok=True)
   with lock_file.open('w') as lock:
@@ -206,8 +206,8 @@ def _alone(folder: Path, display: Display) -> Iterator[None]:
 def _prepare(
   source: Source, folder: Path, rule: dict[str, Any], unreadable_limit: float, display: Display
 ) -> None:
-  """Makes the folder a whole data set, from wherever it stands."""
-  tfds_reader.import_tensorflow()  # what is wrong with it is said before the work
+  """Completes the data set in the folder, from whatever state it is in."""
+  tfds_reader.import_tensorflow()  # fail before the work where it is missing
   done = _resume(folder, rule)
   _check_room(folder, rule)
   display.line(
@@ -222,7 +222,7 @@ def _prepare(
     first = len(done.shards[split])
     if first == shards:
       continue
-    tell = _Telling(display, f'preparing {split}', num_examples, first * size)
+    log = _ProgressLog(display, f'preparing {split}', num_examples, first * size)
 
     def convert(example: Example, counted: bool = split == rule['statistics_of']) -> _Square:
       return _convert(example, rule['image_size'], rule['encoding'], counted)
@@ -233,26 +233,26 @@ def _prepare(
     ):
       for shard in range(first, shards):
         temporary = folder / 'shard.part'
-        _write_shard(temporary, itertools.islice(squares, size), split, done, tell)
+        _write_shard(temporary, itertools.islice(squares, size), split, done, log)
         if len(done.unreadable) > allowed:
           _report(folder, done)
           raise _too_many(folder, done, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
         done.save(folder / 'done.npz')
-    tell(done=True)
+    log(done=True)
   _finish(folder, done)
 
 
 def _write_shard(
-  path: Path, squares: Iterable[_Square], split: str, done: _Done, tell: '_Telling'
+  path: Path, squares: Iterable[_Square], split: str, done: _Done, log: '_ProgressLog'
 ) -> None:
-  """Writes squares into a file of records, and notes them as done."""
+  """Writes squares to a file of records, and records them as done."""
   tf, _ = tfds_reader.import_tensorflow()
   written = [0, 0]
   try:
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
       for square in squares:
-        tell(1)
+        log(1)
         example = square.example
         if square.record is None:
           name = done.rule['class_names'][example.label] if example.label >= 0 else ''
@@ -279,7 +279,7 @@ def _shard_name(rule: dict[str, Any], split: str, number: int) -> str:
 
 
 def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
-  """What has been done by the same rule; all else in the folder is removed."""
+  """Reads the progress made by the same rule, and removes all else from the folder."""
   done = _Done(
     rule,
     {split: [] for split in rule['splits']},
@@ -288,10 +288,10 @@ def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
     statistics.Sums.zero(rule['image_size']),
   )
   kept = {'lock'}
-  with contextlib.suppress(Exception):  # there is none, or it is damaged: both start afresh
-    found = _Done.load(folder / 'done.npz')
-    if found.rule == rule:
-      done = found
+  with contextlib.suppress(Exception):  # missing or damaged: start over
+    stored = _Done.load(folder / 'done.npz')
+    if stored.rule == rule:
+      done = stored
       kept.add('done.npz')
   for split, shards in done.shards.items():
     kept |= {_shard_name(rule, split, number) for number in range(len(shards))}
@@ -302,10 +302,10 @@ def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
 
 
 def _check_room(folder: Path, rule: dict[str, Any]) -> None:
-  """Raises UserError where the disk has too little room for what is still to be written."""
+  """Raises UserError where the disk has too little space for what is still to be written."""
   each = _BYTES_PER_PIXEL[rule['encoding']] * rule['image_size'] ** 2
-  there = sum(path.stat().st_size for path in folder.iterdir())
-  needed = sum(rule['splits'].values()) * each - there
+  written = sum(path.stat().st_size for path in folder.iterdir())
+  needed = sum(rule['splits'].values()) * each - written
   free = shutil.disk_usage(folder).free
   if needed > free:
     raise UserError(
@@ -315,7 +315,7 @@ def _check_room(folder: Path, rule: dict[str, Any]) -> None:
 
 
 def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Square:
-  """Decodes, shrinks and encodes an image; `counted`: with what the statistics need."""
+  """Decodes, shrinks and encodes an image; `counted`: with sums for the statistics."""
   tf, _ = tfds_reader.import_tensorflow()
   try:
     square = images.fit_square(images.decode(example.encoded), size)
@@ -335,7 +335,7 @@ def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Squa
 
 
 def _finish(folder: Path, done: _Done) -> None:
-  """Writes what makes the shards a data set."""
+  """Writes the metadata that make the shards a data set."""
   _, tfds = tfds_reader.import_tensorflow()
   rule, training = done.rule, done.rule['statistics_of']
   lost = {name for split, name, _, _ in done.unreadable if split == training}
@@ -344,7 +344,7 @@ def _finish(folder: Path, done: _Done) -> None:
   }
   if empty:
     _report(folder, done)
-    (folder / 'done.npz').unlink()  # or what is mended would not be looked at
+    (folder / 'done.npz').unlink()  # or repaired files would not be read
     raise UserError(
       f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / UNREADABLE}'
     )
@@ -410,22 +410,22 @@ def _too_many(folder: Path, done: _Done, allowed: int) -> UserError:
   return UserError(
     f'more than {allowed} files cannot be read, the last one {split}/{file_name}: {reason}; all'
     f' are listed in {folder / UNREADABLE}\n'
-    'Raise data.unreadable_limit to go on without them; or mend or remove them, and remove'
+    'Raise data.unreadable_limit to continue without them; or repair or remove them, and remove'
     f' {folder}.'
   )
 
 
-class _Telling:
-  """A bar on a terminal; elsewhere a line now and then."""
+class _ProgressLog:
+  """A progress bar on a terminal; elsewhere a line every 30 seconds."""
 
   def __init__(self, display: Display, what: str, total: int, completed: int):
     self._display, self._what, self._total, self._completed = display, what, total, completed
     self._began = self._last = time.monotonic()
     self._at_beginning = completed
-    self._move = display.task(what, total, completed)
+    self._update_bar = display.task(what, total, completed)
 
   def __call__(self, advance: int = 0, done: bool = False) -> None:
-    self._move(advance, done=done)
+    self._update_bar(advance, done=done)
     self._completed += advance
     now = time.monotonic()
     if done or (not self._display.live and now - self._last > _LINE_EVERY_SECONDS):

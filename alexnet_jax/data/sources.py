@@ -1,7 +1,7 @@
-"""Where original images come from: a folder, or ImageNet's two tar files.
+"""Sources of original images: a folder, or ImageNet's two tar files.
 
-A split's order is a permutation of its files, sorted by name: neighbours are of different classes,
-and whoever reads it can stop, and go on anywhere.
+The order of a split is a fixed permutation of its files, so that neighbors are of different classes
+and reading can resume at any of them.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ _SPLIT_OF_FOLDER = {
   'validation': 'validation',
   'test': 'test',
 }
-_SEED = 2012  # of the splits' orders, and of what is held out
+_SEED = 2012  # of the order of splits, and of which images are held out
 
 _Member = TypeVar('_Member')
 
@@ -61,9 +61,9 @@ class Example(NamedTuple):
   """An original image.
 
   Attributes:
-    file_name: its path within the source, for people to find it by.
+    file_name: its path within the source, for messages.
     encoded: the file's content; empty where it cannot be read.
-    label: its class, a place in the source's `class_names`.
+    label: its class, an index into the source's `class_names`.
   """
 
   file_name: str
@@ -96,7 +96,7 @@ class Source(Protocol):
 
   @property
   def description(self) -> Mapping[str, Any]:
-    """Where the images come from; of JSON's types."""
+    """A description of where the images come from; of JSON's types."""
     ...
 
   def examples(self, split: str, start: int) -> Generator[Example]:
@@ -115,7 +115,7 @@ class FolderSource:
   """Image files, a folder for each class.
 
   Attributes:
-    root: the folder of all.
+    root: the folder that holds all files.
     files: each split's files, as absolute path and label.
     name: see Source, as for the others.
   """
@@ -137,7 +137,7 @@ class FolderSource:
     for path, label in _shuffled(self.files[split], split, start):
       try:  # a pipe or a device, which may never end, is no image
         encoded = Path(path).read_bytes() if os.path.isfile(path) else b''
-      except OSError:  # gone, or not ours to read: to be reported and skipped as an empty file is
+      except OSError:  # missing or not readable: reported and left out as an empty file is
         encoded = b''
       yield Example(_printable(os.path.relpath(path, self.root)), encoded, label)
 
@@ -145,10 +145,10 @@ class FolderSource:
 def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
   """Finds the images of <path>/<split>/<class>/<images>, or of <path>/<class>/<images>.
 
-  The latter is a training split alone. Images may lie deeper within a class. Files that do not end
-  in one of IMAGE_SUFFIXES or lie outside the classes do not count, nor does what is hidden.
+  The latter is a training split alone. Images may lie in subfolders of a class. Files that do not
+  end in one of IMAGE_SUFFIXES, lie outside the classes or are hidden are ignored.
 
-  Folders and files may be links, to anywhere; what they lead to is decoded as an image, or left out.
+  Folders and files may be links, to anywhere; their targets are decoded as images, or left out.
 
   Args:
     path: the folder.
@@ -156,7 +156,7 @@ def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
       least one image, but never the only one.
 
   Raises:
-    UserError: there is no such folder, or its layout is another.
+    UserError: the folder does not exist, or has another layout.
   """
   if not 0 < validation_fraction < 1:
     raise UserError(
@@ -195,7 +195,7 @@ def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-  """The folder of each split: the root itself where there are none but classes."""
+  """Finds the folder of each split: the root itself where it holds classes."""
   named: dict[str, Path] = {}
   for folder in _subfolders(root):
     split = _SPLIT_OF_FOLDER.get(folder.name.lower())
@@ -209,15 +209,15 @@ def _split_folders(root: Path) -> dict[str, Path]:
   if not named:
     return {'train': root}
   if 'train' not in named:
-    found = ' and '.join(repr(folder.name) for folder in named.values())
-    raise UserError(f"{root} has {found}, but no folder 'train'; add one, as in {_LAYOUT}")
+    names = ' and '.join(repr(folder.name) for folder in named.values())
+    raise UserError(f"{root} has {names}, but no folder 'train'; add one, as in {_LAYOUT}")
   return {split: named[split] for split in _SPLITS if split in named}
 
 
 def _class_folders(split_folder: Path) -> dict[str, Path]:
-  """The folder of each class of a split, by the class's name."""
+  """Finds the folder of each class of a split, by the class's name."""
   folders: dict[str, Path] = {}
-  alike: dict[str, str] = {}
+  seen: dict[str, str] = {}
   for folder in _subfolders(split_folder):
     name = _normal(folder.name)
     if name.splitlines() != [name] or name.strip() != name or _printable(name) != name:
@@ -225,7 +225,7 @@ def _class_folders(split_folder: Path) -> dict[str, Path]:
         f'{split_folder} has a folder {folder.name!r}, which can name no class; rename it, without'
         ' line breaks, spaces at its ends, or what is not Unicode'
       )
-    other = alike.setdefault(name.casefold(), folder.name)
+    other = seen.setdefault(name.casefold(), folder.name)
     if other != folder.name:
       raise UserError(
         f'{split_folder} has two classes that differ in capitals alone, {other!r} and'
@@ -238,7 +238,7 @@ def _class_folders(split_folder: Path) -> dict[str, Path]:
 def _check_classes(
   split_folders: Mapping[str, Path], class_folders: Mapping[str, Mapping[str, Path]]
 ) -> None:
-  """Raises UserError where training has a single class, or another split a class of its own."""
+  """Raises UserError where training has one class, or lacks a class of another split."""
   train = class_folders['train']
   for split, folder in split_folders.items():
     unknown = sorted(class_folders[split].keys() - train.keys())
@@ -254,7 +254,7 @@ def _check_classes(
 
 
 def _labelled(folders: Mapping[str, Path], class_names: Sequence[str]) -> list[tuple[str, int]]:
-  """The images of a split's classes, sorted by class and path, as path and label."""
+  """Lists the images of a split's classes, sorted by class and path, as path and label."""
   return [
     (path, label)
     for label, name in enumerate(class_names)
@@ -284,7 +284,7 @@ def _check_files(
 
 
 def _hint(folder: Path) -> str:
-  """What a folder has in place of images in classes, in parentheses."""
+  """Describes, in parentheses, what a folder has in place of images in classes."""
   names = list(_files(folder))
   if any(map(_is_image, names)):
     return ' (those in it lie outside of such folders)'
@@ -328,18 +328,18 @@ def _size(path: Path) -> int:
 
 
 def _data_set_name(folder: str) -> str:
-  """A folder's name as a data set's: 'Cats & dogs' becomes 'cats_dogs', '101' 'folder_101'."""
+  """Names a data set after a folder: 'Cats & dogs' becomes 'cats_dogs', '101' 'folder_101'."""
   name = re.sub('[^a-z0-9]+', '_', folder.lower()).strip('_')
   return name if name[:1].isalpha() else f'folder_{name}'.rstrip('_')
 
 
 def _normal(name: str) -> str:
-  """A name in the form of Unicode where what looks the same is the same."""
+  """Normalizes a name, so that characters that look the same are the same (Unicode NFC)."""
   return unicodedata.normalize('NFC', name)
 
 
 def _printable(name: str) -> str:
-  """A file's name with marks in place of bytes that are not Unicode."""
+  """Replaces the bytes of a file's name that are not Unicode."""
   return os.fsencode(name).decode(errors='replace')
 
 
@@ -348,7 +348,7 @@ def _is_image(name: str) -> bool:
 
 
 def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-  """What is in a folder, but for what systems hide there."""
+  """Lists a folder, without hidden files and those of the operating system."""
   with os.scandir(folder) as entries:
     yield from (e for e in entries if not e.name.startswith('.') and e.name != '__MACOSX')
 
@@ -358,16 +358,16 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(folder: str | Path, seen: set[tuple[int, int]] | None = None) -> Iterator[str]:
-  """Paths of the files in a folder, at any depth.
+  """Lists the paths of the files in a folder, at any depth.
 
-  Links are followed, but no folder is gone through twice, for links among some folders make more
-  ways than anyone can go: `seen` has the folders' identities.
+  Links are followed, but no folder is listed twice: links among a few folders can make more paths
+  than could ever be listed. `seen` holds the identities of the folders that were listed.
   """
   seen = set() if seen is None else seen
   status = os.stat(folder)
-  here = (status.st_dev, status.st_ino)
-  if here not in seen:
-    seen.add(here)
+  identity = (status.st_dev, status.st_ino)
+  if identity not in seen:
+    seen.add(identity)
     for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
       if entry.is_dir():
         yield from _files(entry.path, seen)
@@ -379,7 +379,7 @@ class Archive(NamedTuple):
   """One of ImageNet's tar files.
 
   Attributes:
-    split: what its images are.
+    split: the split that its images are.
     file_name: the file's name.
     size: bytes.
     md5: hexadecimal digits.
@@ -412,7 +412,7 @@ IMAGENET_ARCHIVES = (
 
 
 class _Stored(NamedTuple):
-  """Where in its tar file an image lies."""
+  """The position of an image in its tar file."""
 
   file_name: str
   label: int
@@ -425,7 +425,7 @@ class ImagenetSource:
   """ImageNet 2012, read from its tar files.
 
   Attributes:
-    folder: the folder that has them.
+    folder: the folder of the tar files.
     class_names: see Source, as for the others.
   """
 
@@ -447,7 +447,7 @@ class ImagenetSource:
     return {'kind': 'imagenet tars', 'path': path, 'archives': archives}
 
   def examples(self, split: str, start: int) -> Generator[Example]:
-    """See Source; the first takes long, as the whole file is gone through to find its images.
+    """See Source; the first one takes long, for the whole file is searched for its images.
 
     Raises:
       UserError: the split's file is damaged.
@@ -464,7 +464,7 @@ class ImagenetSource:
 
 
 def imagenet_instructions(data_dir: Path) -> str:
-  """What to do where ImageNet's files are missing: lines of text."""
+  """Lines of text that say how to get ImageNet's files."""
   files = [f'  {a.file_name}  {a.size:,} bytes, MD5 {a.md5}' for a in IMAGENET_ARCHIVES]
   command = f'{host.program()} --config=configs/imagenet.py --mode=prepare'
   lines = [
@@ -477,13 +477,13 @@ def imagenet_instructions(data_dir: Path) -> str:
 
 
 def find_imagenet_tars(data_dir: Path) -> Path | None:
-  """The folder with ImageNet's tar files: the given one, or the one below it where tfds looks.
+  """Finds the folder with ImageNet's tar files: `data_dir`, or the one below it that tfds uses.
 
   Returns:
     The folder; None where neither has any of the files.
 
   Raises:
-    UserError: one of the files is missing, or not whole.
+    UserError: one of the files is missing or incomplete.
   """
   folders = (data_dir, data_dir / 'downloads' / 'manual')
   count = {f: sum((f / a.file_name).is_file() for a in IMAGENET_ARCHIVES) for f in folders}
@@ -510,32 +510,32 @@ def _check_archives(folder: Path) -> None:
 
 
 def open_imagenet_tars(folder: Path) -> ImagenetSource:
-  """ImageNet 2012 from its tar files, which are left as they are.
+  """Opens ImageNet 2012 in its tar files, which are not changed.
 
   Raises:
-    UserError: a file is missing or not whole; or tfds, which has the labels, is missing.
+    UserError: a file is missing or incomplete; or tfds, which has the labels, is missing.
   """
   _check_archives(folder)
   return ImagenetSource(folder, imagenet_synsets())
 
 
 def _images(path: Path, archive: Archive, synsets: Sequence[str]) -> list[_Stored]:
-  """The images of a tar file; raises UserError where it is damaged."""
-  find = {'train': _train_images, 'validation': _validation_images}[archive.split]
+  """Lists the images of a tar file; raises UserError where it is damaged."""
+  list_images = {'train': _train_images, 'validation': _validation_images}[archive.split]
   try:
     with open(path, 'rb', buffering=0) as file:  # file systems may ask for buffers of megabytes
-      found = find(file, synsets)
-    if len(found) != archive.num_images:
-      raise tarfile.ReadError(f'{len(found):,} images, not {archive.num_images:,}')
+      stored = list_images(file, synsets)
+    if len(stored) != archive.num_images:
+      raise tarfile.ReadError(f'{len(stored):,} images, not {archive.num_images:,}')
   except tarfile.TarError as error:
     raise UserError(
       f'{path} is damaged ({error}); download it again where md5sum does not give {archive.md5}'
     ) from error
-  return found
+  return stored
 
 
 def _train_images(file: IO[bytes], synsets: Sequence[str]) -> list[_Stored]:
-  """The images of a tar file of tar files, one for each synset."""
+  """Lists the images of a tar file of tar files, one for each synset."""
   inner = {member.name.removesuffix('.tar'): member for member in _tar_members(file, 0)}
   if mistake := _synset_mistake(sorted(inner)):
     raise tarfile.ReadError(f'of its synsets, {mistake}')
@@ -547,7 +547,7 @@ def _train_images(file: IO[bytes], synsets: Sequence[str]) -> list[_Stored]:
 
 
 def _validation_images(file: IO[bytes], synsets: Sequence[str]) -> list[_Stored]:
-  """The images of a tar file, whose labels tfds has in the order of their names."""
+  """Lists the images of a tar file, whose labels tfds has in the order of their names."""
   label = {synset: number for number, synset in enumerate(synsets)}
   return [
     _Stored(image.name, label[synset], image.offset_data, image.size)
@@ -556,9 +556,9 @@ def _validation_images(file: IO[bytes], synsets: Sequence[str]) -> list[_Stored]
 
 
 def _tar_members(file: IO[bytes], start: int) -> list[tarfile.TarInfo]:
-  """The files in the tar that begins at a byte of a file, by name; offsets are those in the file.
+  """Lists the files of the tar that begins at byte `start`, by name; offsets are those in `file`.
 
-  A damaged header looks like the end of the tar: it is by their number that members are missed.
+  A damaged header looks like the end of the tar: only their number shows that files are missing.
   """
   file.seek(start)
   with tarfile.open(fileobj=file, mode='r:') as tar:
@@ -594,7 +594,7 @@ def validation_synsets() -> tuple[str, ...]:
 
 
 def _tfds_lines(file_name: str) -> tuple[str, ...]:
-  """The lines of a file of tfds's imagenet2012; tfds is not imported, which takes seconds."""
+  """Reads the lines of a file of tfds's imagenet2012; tfds is not imported, which takes seconds."""
   package = importlib.util.find_spec('tensorflow_datasets')
   if package is None or package.origin is None:
     raise UserError(

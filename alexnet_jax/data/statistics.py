@@ -1,4 +1,4 @@
-"""The training images' mean image, and the principal axes of their colours (paper, 2 and 4.1)."""
+"""The training images' mean image, and the principal axes of their colors (paper, 2 and 4.1)."""
 
 import dataclasses
 from pathlib import Path
@@ -13,12 +13,12 @@ FILE_NAME = 'statistics.npz'
 
 @dataclasses.dataclass
 class Sums:
-  """What one pass over images adds up; integers, so that neither order nor parts matter.
+  """Sums over images; integers, so that neither their order nor a division matters.
 
   Attributes:
     count: images.
     pixels: [S, S, 3] int64, sum of the images.
-    products: [3, 3] int64, sum over all pixels of the products of their colours.
+    products: [3, 3] int64, sum over all pixels of the products of their colors.
   """
 
   count: int
@@ -27,17 +27,17 @@ class Sums:
 
   @classmethod
   def zero(cls, size: int) -> 'Sums':
-    """Of no images of size x size pixels."""
+    """Creates the sums of no images, of size x size pixels."""
     return cls(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
 
   def add(self, image: np.ndarray, products: np.ndarray | None = None) -> None:
-    """Adds an image [S, S, 3] uint8, and its `color_products`, if they are known."""
+    """Adds an image [S, S, 3] uint8, and its `color_products`, if those are known."""
     self.count += 1
     self.pixels += image
     self.products += color_products(image) if products is None else products
 
   def compute(self) -> dict[str, np.ndarray]:
-    """The statistics.
+    """Computes the statistics.
 
     Returns:
       'mean_image' [S, S, 3] float64 on 0 to 255, and the ascending 'eigenvalues' [3] and
@@ -59,13 +59,13 @@ class Sums:
 
 
 def color_products(image: np.ndarray) -> np.ndarray:
-  """Sum over the pixels of [S, S, 3] uint8 of the products of their colours, [3, 3] int64."""
+  """Sums the products of the colors of all pixels of [S, S, 3] uint8: [3, 3] int64."""
   colors = image.reshape(-1, 3).astype(np.float64)  # exact: the sums stay far below 2**53
   return (colors.T @ colors).astype(np.int64)
 
 
 def save(path: Path, statistics: dict[str, np.ndarray]) -> None:
-  """Writes them as .npz, in one move."""
+  """Writes statistics as an .npz file, which appears only when it is complete."""
   with files.whole(path) as temporary:
     np.savez(
       temporary,
@@ -98,5 +98,7 @@ def load(path: Path, size: int) -> dict[str, np.ndarray]:
   wanted = {'mean_image': (size, size, 3), 'eigenvalues': (3,), 'eigenvectors': (3, 3)}
   for name, array in statistics.items():
     if array.shape != wanted[name] or array.dtype != np.float64 or not np.isfinite(array).all():
-      raise UserError(f'{path} cannot be read: its {name} is not what it should be')
+      raise UserError(
+        f'{path} cannot be read: its {name} has another shape or type, or is not finite'
+      )
   return statistics

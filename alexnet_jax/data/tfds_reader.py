@@ -1,6 +1,6 @@
-"""tfds data sets: opened, and read as a stream of crops in any order that goes block by block.
+"""Opens tfds data sets, and reads crops of their images, shuffled block by block.
 
-TensorFlow is imported here alone, and only when a tfds data set is opened.
+TensorFlow is imported only in this module, and only when a tfds data set is opened.
 """
 
 import contextlib
@@ -35,40 +35,40 @@ _FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ...
 
 @functools.cache  # threads may ask for it, and `silenced` is not for several at a time
 def import_tensorflow() -> tuple[Any, Any]:
-  """TensorFlow and tfds, without a GPU and without their chatter.
+  """Imports TensorFlow and tfds, without GPUs and without their messages.
 
   Raises:
-    UserError: they are not installed, or versions are that do not work together.
+    UserError: they are not installed, or in versions that do not work together.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     with silenced():
       import tensorflow as tf
 
-      # `import tensorflow_datasets` logs what is wrong and goes on, with nothing in it; this raises.
+      # `import tensorflow_datasets` logs an error and continues, with an empty module; this raises.
       import tensorflow_datasets.public_api as tfds
 
       with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], 'GPU')  # complains where there is none
-  except Exception as error:  # protobuf has an exception of its own for versions that do not fit
+        tf.config.set_visible_devices([], 'GPU')  # raises where there is none
+  except Exception as error:  # protobuf has its own for versions that do not match
     if sys.version_info >= (3, 14) and isinstance(error, ImportError):
-      cure = 'there is none for Python 3.14 and newer yet: take an older Python'
+      remedy = 'there is none for Python 3.14 and newer yet: use an older Python'
     else:
-      cure = 'install it with: pip install -e ".[train]"'
-    raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {cure}') from error
+      remedy = 'install it with: pip install -e ".[train]"'
+    raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {remedy}') from error
   return tf, tfds
 
 
 def default_data_dir() -> Path:
-  """The folder that is tfds's own: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+  """The folder that tfds uses: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
   return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
 
 
 def open_builder(name: str, data_dir: str | None) -> Any:
-  """A tfds builder, its data prepared or not.
+  """Opens a tfds builder, whose data may not be prepared yet.
 
   Raises:
-    UserError: tfds has no such data set, nor has the folder one prepared.
+    UserError: neither tfds nor the folder has this data set.
   """
   if data_dir and not os.path.isdir(data_dir) and '://' not in data_dir:
     raise UserError(f'there is no folder {data_dir} (data.data_dir)')
@@ -81,21 +81,23 @@ def open_builder(name: str, data_dir: str | None) -> Any:
     known = ['digits', 'folder', *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name, known)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
-    where = data_dir or default_data_dir()
-    raise UserError(f'tfds has no data set {name!r}, nor has {where} one prepared{hint}') from error
+    folder = data_dir or default_data_dir()
+    raise UserError(
+      f'tfds has no data set {name!r}, nor has {folder} one prepared{hint}'
+    ) from error
 
 
 def _check_kinds(folder: Path) -> None:
-  """Raises UserError where a data set's folder has a pipe, which tfds would wait for."""
+  """Raises UserError where a data set's folder has a pipe, for which tfds would wait forever."""
   for path in folder.rglob('*'):
     files.check_kind(path)
 
 
 def let_tfds_prepare(builder: Any) -> None:
-  """Has tfds download and prepare a data set that it has not yet.
+  """Has tfds download and prepare a data set, unless it is prepared.
 
   Raises:
-    UserError: that failed.
+    UserError: it failed.
   """
   if builder.is_prepared():
     return
@@ -112,10 +114,10 @@ def let_tfds_prepare(builder: Any) -> None:
 
 
 def open_directory(directory: Path) -> Any:
-  """A builder that reads the tfds data set of a folder.
+  """Opens the tfds data set in a folder.
 
   Raises:
-    UserError: it holds none that can be read.
+    UserError: the folder holds none that can be read.
   """
   _check_kinds(directory)
   _, tfds = import_tensorflow()
@@ -129,7 +131,7 @@ def open_directory(directory: Path) -> Any:
 
 
 def plain_name(builder: Any) -> str:
-  """A data set's name, and its config's, without the version: fit for a folder's name."""
+  """Names a data set and its config, without the version, so that a folder can have the name."""
   name: str = builder.info.full_name.rsplit('/', 1)[0]
   return name.replace('/', '_').replace('-', '_')
 
@@ -149,7 +151,7 @@ def needs_shrinking(builder: Any, image_size: int) -> bool:
 
 
 def supervised_keys(info: Any) -> tuple[str, str]:
-  """The names of a data set's image and label; raises UserError where it has none."""
+  """The feature names of a data set's image and label; raises UserError where it has none."""
   _, tfds = import_tensorflow()
   keys = info.supervised_keys or ('image', 'label')
   if len(keys) != 2 or not all(isinstance(key, str) for key in keys):
@@ -163,7 +165,7 @@ def supervised_keys(info: Any) -> tuple[str, str]:
 
 
 def rows(builder: Any, instruction: Any) -> Any:
-  """The examples of a read instruction in stored order, images still encoded: a tf.data.Dataset."""
+  """Returns the examples of a read instruction as a tf.data.Dataset, in order, images encoded."""
   _, tfds = import_tensorflow()
   image_key, _ = supervised_keys(builder.info)
   return builder.as_dataset(
@@ -175,7 +177,7 @@ def rows(builder: Any, instruction: Any) -> Any:
 
 
 def _unreadable(builder: Any, error: Exception) -> UserError:
-  """The message where reading failed, without the places in TensorFlow's own code."""
+  """The error of a failed read, without the places in TensorFlow's own code."""
   # '{{function_node ...}} corrupted record at 9 [Op:DatasetToSingleElement] name:'
   reason = re.sub(r'\{\{.*?\}\}| \[Op:.*', '', str(error))
   # 'Graph execution error:\n\nDetected at node ...\n  File ...\n\nInvalid PNG data'
@@ -218,11 +220,11 @@ class TfdsSource:
 class RecordSplit:
   """A split of a tfds data set, or part of one ('train[:90%]'), read and decoded as it is used.
 
-  A split that is too large to shuffle whole is shuffled in blocks: pieces of neighbouring
-  examples are put in random order, and so many of them as make up a block are shuffled. While one
-  block is used the system is asked to read the next, into its cache of files: images are picked
-  from there one by one, so that no more than a few batches are held here. Checksums of images are
-  not looked at.
+  A split that is too large to shuffle whole is shuffled in blocks: pieces of neighboring examples
+  are put in random order, and the examples of as many pieces as make up a block are shuffled. While
+  one block is used the system is asked to read the next into its file cache, from which examples
+  are read one by one, so that no more than a few batches are held in memory. Checksums are not
+  verified.
   """
 
   def __init__(self, builder: Any, split: str, image_size: int, block_bytes: int):
@@ -235,7 +237,7 @@ class RecordSplit:
       block_bytes: how many bytes of encoded images to shuffle among each other.
 
     Raises:
-      UserError: there is no such split, or its features are no images with labels.
+      UserError: the split does not exist, or has no images with labels.
     """
     self._tf, tfds = import_tensorflow()
     info = builder.info
@@ -255,7 +257,8 @@ class RecordSplit:
       ) from error
     if info.file_format != tfds.core.FileFormat.TFRECORD:
       raise UserError(
-        f'{builder.data_path} is stored as {info.file_format.value}; have tfds prepare it as tfrecord'
+        f'{builder.data_path} is stored as {info.file_format.value}; have tfds prepare it as'
+        ' tfrecord'
       )
     self._image_key, self._label_key = supervised_keys(info)
     self._builder, self._split = builder, split
@@ -301,7 +304,7 @@ class RecordSplit:
     return blocks
 
   def _find_records(self, path: str) -> np.ndarray:
-    """Where a file's records begin, and the last one ends: [n + 1] int64."""
+    """Finds where a file's records begin, and the last one ends: [n + 1] int64, in bytes."""
     bounds = [0]
     with _open(self._tf, path) as file:
       size = file.seek(0, os.SEEK_END) or file.tell()
@@ -318,25 +321,25 @@ class RecordSplit:
     return np.array(bounds)
 
   def _stored(self, wanted: np.ndarray) -> list[bytes]:
-    """Some examples as stored."""
-    at = np.searchsorted(self._starts, wanted, side='right') - 1
-    inside = (wanted - self._starts[at]).tolist()
-    found = []
+    """Reads some examples as stored."""
+    pieces = np.searchsorted(self._starts, wanted, side='right') - 1
+    numbers = (wanted - self._starts[pieces]).tolist()
+    examples = []
     with contextlib.ExitStack() as closing:
       opened: dict[str, Any] = {}
-      for i, number in zip(at.tolist(), inside, strict=True):
+      for i, number in zip(pieces.tolist(), numbers, strict=True):
         path, skipped, _ = self._pieces[i]
         if path not in opened:
           opened[path] = closing.enter_context(_open(self._tf, path))
         start, end = self._bounds(path)[skipped + number : skipped + number + 2].tolist()
         opened[path].seek(start + _FRAME - 4)  # of the frame, 4 bytes follow
-        found.append(opened[path].read(end - start - _FRAME))
-    return found
+        examples.append(opened[path].read(end - start - _FRAME))
+    return examples
 
   def _ask_for(self, wanted: np.ndarray) -> None:
-    """Has the system read the pieces that hold examples."""
-    for at in np.unique(np.searchsorted(self._starts, wanted, side='right') - 1):
-      piece = self._pieces[at]
+    """Asks the system to read the pieces that hold some examples."""
+    for number in np.unique(np.searchsorted(self._starts, wanted, side='right') - 1):
+      piece = self._pieces[number]
       if '://' not in piece.path and hasattr(os, 'posix_fadvise'):
         bounds = self._bounds(piece.path)
         start, end = bounds[piece.skipped], bounds[piece.skipped + piece.length]
@@ -344,7 +347,7 @@ class RecordSplit:
           os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_WILLNEED)
 
   def _decoder(self) -> 'Callable[[Tensor, np.ndarray], tuple[list[Tensor], Tensor]]':
-    """Compiles the decoding of some examples, for each number of them that it is called with.
+    """Compiles the decoding of some examples, once for each number of them.
 
     Returns:
       A function of examples as stored, [n] str, and windows, [n, 4] int32, as `_windows` has them;
@@ -358,7 +361,7 @@ class RecordSplit:
     options = {'channels': 3, 'dct_method': 'INTEGER_ACCURATE'}
 
     def decode(stored: 'Tensor', windows: 'Tensor') -> 'tuple[list[Tensor], Tensor]':
-      rows = tf.io.parse_example(stored, features)
+      rows = tf.io.parse_example(stored, features)  # without Python's lock, unlike protobuf's
       encoded = tf.unstack(rows[self._image_key])
       if self._square_jpegs:
         images = [
@@ -384,7 +387,7 @@ class RecordSplit:
     return np.stack([top, first, np.full_like(top, size), last - first], axis=1)
 
   def _announced(self, groups: Iterable[Group]) -> Iterator[Group]:
-    """Has the system read the next group while one is used."""
+    """Yields the groups, and asks the system to read the next one while one is used."""
     for group, following in itertools.pairwise(itertools.chain(groups, (None,))):
       assert group is not None
       if following is not None:
@@ -416,9 +419,8 @@ class RecordSplit:
       batch, examples, rows = part
       offsets = batch['offset'][rows]
       windows = self._windows(offsets, size)
-      images, batch['label'][rows] = decode(
-        self._tf.constant(self._stored(examples[rows])), windows
-      )
+      stored = self._tf.constant(self._stored(examples[rows]))
+      images, batch['label'][rows] = decode(stored, windows)
       for crop, tensor, (top, left) in zip(
         batch['image'][rows], images, (offsets - windows[:, :2]).tolist(), strict=True
       ):
@@ -442,7 +444,7 @@ class RecordSplit:
 
 
 class _Piece(NamedTuple):
-  """Neighbouring examples of a file."""
+  """Neighboring examples of a file."""
 
   path: str
   skipped: int  # examples before it
@@ -450,7 +452,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(part: Any, split: Any, longest: int) -> Iterator[_Piece]:
-  """Cuts a stretch of a split, as tfds describes both, at files' ends and every `longest`."""
+  """Divides a part of a split, as tfds describes both, at files' ends and every `longest`."""
   start = 0
   for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
     first, last = max(start, part.from_), min(start + length, part.to)
@@ -460,5 +462,5 @@ def _pieces(part: Any, split: Any, longest: int) -> Iterator[_Piece]:
 
 
 def _open(tf: Any, path: str) -> Any:
-  """Opens a file, in a bucket or here."""
+  """Opens a file, on this machine or in a bucket."""
   return tf.io.gfile.GFile(path, 'rb') if '://' in path else open(path, 'rb', buffering=0)
