@@ -126,7 +126,7 @@ def assert_plain(network, split, predicted):
     assert errors[name]['loss'] == pytest.approx(loss, rel=1e-4)
 
 
-IMAGES, SIZE, INPUT = 50, 10, 7  # offsets of 0, 1 and 3: the centre is no corner
+IMAGES, SIZE, INPUT = 50, 10, 7  # offsets of 0, 1 and 3: the center is not a corner
 
 
 @pytest.fixture(scope='module')

@@ -180,9 +180,9 @@ def test_an_image_is_the_same_however_it_is_given(classifier, tmp_path):
   by_glob = classifier.predict(tmp_path.glob('*.png'))
   assert by_glob[0].class_names == classifier.predict(array).class_names
 
-  grey = array[..., 0]
+  gray = array[..., 0]
   np.testing.assert_allclose(
-    classifier.logits(grey), classifier.logits(np.repeat(grey[..., None], 3, -1)), atol=1e-5
+    classifier.logits(gray), classifier.logits(np.repeat(gray[..., None], 3, -1)), atol=1e-5
   )
 
 
