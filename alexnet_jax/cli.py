@@ -451,7 +451,7 @@ def main(argv: Sequence[str]) -> int:
   from alexnet_jax.utils.signals import PREEMPTION
 
   logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
-  silence.pass_over_broken_writes()
+  silence.silence_failed_writes()
   try:
     if len(argv) > 1:
       raise UserError(

@@ -169,6 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
       state, loss = real(state, *rest)
       return state, jnp.where(state.step == 30, jnp.nan, loss)
 
+    step.lower = real.lower
     return step
 
   with monkeypatch.context() as patch:
@@ -297,7 +298,7 @@ def test_what_is_left_of_a_failed_write_is_not_told_but_all_else_is(monkeypatch)
   told = mock.Mock()
   monkeypatch.setattr(sys, 'unraisablehook', told)
   with warnings.catch_warnings():
-    silence.pass_over_broken_writes()
+    silence.silence_failed_writes()
     warnings.warn("coroutine 'write' was never awaited", RuntimeWarning, stacklevel=1)
     sys.unraisablehook(mock.Mock(exc_value=RuntimeError('Event loop is closed')))
     assert not told.called

@@ -66,7 +66,7 @@ def machine(monkeypatch, tmp_path):
     ({'cuda12': '0.10.2'}, ('could not use the NVIDIA GPU', 'nvidia-smi')),
     (
       {'cuda12': '0.7.2'},
-      ('jax-cuda12-plugin 0.7.2 does not fit jaxlib 0.10.2', 'pip install "jax[cuda12]==0.10.2"'),
+      ('jax-cuda12-plugin 0.7.2 does not match jaxlib 0.10.2', 'pip install "jax[cuda12]==0.10.2"'),
     ),
   ],
 )
@@ -81,7 +81,7 @@ def test_a_gpu_that_jax_does_not_see_is_told_with_what_to_install(machine, plugi
 
 def test_a_plugin_that_does_not_fit_is_told_wherever_it_is(machine):
   machine([], cuda13='0.11.2')
-  assert 'jax-cuda13-plugin 0.11.2 does not fit jaxlib 0.10.2' in mesh.missing_gpu()
+  assert 'jax-cuda13-plugin 0.11.2 does not match jaxlib 0.10.2' in mesh.missing_gpu()
 
 
 def test_nothing_is_told_where_there_is_no_gpu_or_the_user_chose_the_cpu(machine, monkeypatch):
@@ -100,7 +100,7 @@ def test_nothing_is_told_where_there_is_no_gpu_or_the_user_chose_the_cpu(machine
 
 def test_a_missing_gpu_is_told_once(monkeypatch, capsys):
   monkeypatch.setattr(mesh, 'missing_gpu', lambda: 'JAX computes on the CPU: because')
-  mesh.tell_missing_gpu.cache_clear()
+  mesh.warn_missing_gpu.cache_clear()
   mesh.make_mesh(2)
   mesh.make_mesh(1)
   assert capsys.readouterr().err == 'JAX computes on the CPU: because\n'
@@ -139,9 +139,9 @@ def test_devices_are_laid_out_as_data_by_column(
 @pytest.mark.parametrize(
   ('num_devices', 'num_columns', 'column_devices', 'data_devices', 'there_wanted_and_to_set'),
   [
-    (4, 2, 2, 3, ['are 4 cpu devices', 'wants 6', 'set mesh.column_devices=1', '_count=6']),
-    (4, 2, 1, 5, ['are 4 cpu devices', 'wants 5', 'fewer mesh.data_devices', '_count=5']),
-    (1, 2, 2, 'auto', ['is 1 cpu device,', 'wants 2', 'set mesh.column_devices=1', '_count=2']),
+    (4, 2, 2, 3, ['are 4 cpu devices', 'needs 6', 'set mesh.column_devices=1', '_count=6']),
+    (4, 2, 1, 5, ['are 4 cpu devices', 'needs 5', 'fewer mesh.data_devices', '_count=5']),
+    (1, 2, 2, 'auto', ['is 1 cpu device,', 'needs 2', 'set mesh.column_devices=1', '_count=2']),
     (4, 2, 3, 'auto', ['2 columns', '3 devices', 'set mesh.column_devices to 1 or auto']),
     (4, 1, 2, 'auto', ['1 column ', '2 devices', 'set mesh.column_devices to 1 or auto']),
     (3, 2, 2, 'auto', ['3 cpu devices', 'pairs', 'mesh.column_devices=1', 'data_devices=1']),

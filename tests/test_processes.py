@@ -144,7 +144,7 @@ def test_the_first_that_fails_speaks_and_the_others_take_its_code(coordinator, m
     raise EndedError(code)
 
   monkeypatch.setattr(multihost.os, '_exit', end)
-  for message, code in (('no such split', 1), ('another process is gone', 75)):
+  for message, code in (('no such split', 1), ('another process is lost', 75)):
     with pytest.raises(EndedError, match=r'^1$'):
       multihost.fail(message, code)
   assert capfd.readouterr().err == 'no such split (process 1)\n'
@@ -270,7 +270,7 @@ def test_where_one_process_is_killed_the_other_ends_and_says_so(tmp_path):
     children[1].kill()
     _, said = children[0].communicate(timeout=60)
     assert children[0].returncode == 75, said
-  assert 'another process is gone' in said
+  assert 'another process is lost' in said
   assert 'Traceback' not in said
 
 

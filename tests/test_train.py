@@ -782,7 +782,7 @@ def test_a_run_goes_on_with_other_microbatches(tmp_path):
 
 
 def test_too_few_devices_are_named(tmp_path):
-  with pytest.raises(UserError, match=r'there are 4 cpu devices.*wants 8'):
+  with pytest.raises(UserError, match=r'there are 4 cpu devices.*needs 8'):
     loop.train_and_evaluate(
       small_config({'mesh.data_devices': 4, 'mesh.column_devices': 2}), tmp_path
     )

@@ -1,76 +1,80 @@
-"""Too little memory, foreseen: what training takes by XLA's own account, and what is free."""
+"""Predicts whether training fits in memory: what it needs by XLA's count, and what is free."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.sharding import Mesh
 
 
-def needed(train_step: Callable[..., Any], arguments: tuple[Any, ...], mesh: Mesh) -> int | None:
-  """Bytes that training takes beside its state, on each device; None where XLA does not say.
+def needed(train_step: Callable[..., object], arguments: tuple[Any, ...], mesh: Mesh) -> int | None:
+  """Returns the bytes that training needs beside its state, on each device.
 
-  Emulated devices share a process's memory, and count together. To say it XLA compiles the step;
-  jax keeps that, so that the call that follows does not compile it again.
+  Emulated devices share a process's memory and are counted together. XLA compiles the step for
+  this; JAX caches the program, so the call that follows does not compile it again.
 
   Args:
-    train_step: compiled, as `step.make_train_step` makes it.
+    train_step: a jitted step, as `step.make_train_step` returns it.
     arguments: its arguments, batch and lighting_std as `jax.ShapeDtypeStruct`.
-    mesh: of the step.
+    mesh: the step's mesh.
+
+  Returns:
+    Bytes; None where XLA does not report them.
   """
-  lower = getattr(train_step, 'lower', None)
-  found = lower(*arguments).compile().memory_analysis() if lower else None
-  if found is None:
+  compiled = cast(jax.stages.Wrapped, train_step).lower(*arguments).compile()
+  analysis = compiled.memory_analysis()
+  if analysis is None:
     return None
   state, batch = arguments[:2]
-  total = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-  # The step's batch, and those that are made ahead.
+  total = analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+  # The step's batch, and those that are prefetched.
   total += 4 * sum(
     math.prod(part.sharding.shard_shape(part.shape)) * part.dtype.itemsize
     for part in batch.values()
   )
   if mesh.devices.flat[0].platform == 'cpu':
-    # Measured: libraries take up to 9 % of what XLA counts for themselves, and a checkpoint that
-    # is being written about three times the state.
+    # Measured: libraries use up to 9 % of XLA's count on top of it, and writing a checkpoint about
+    # three times the state.
     total = 1.1 * total * mesh.local_mesh.devices.size
     total += 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   return int(total)
 
 
 def free(mesh: Mesh) -> int | None:
-  """Bytes free on that of this process's devices that has the fewest; None where none says.
+  """Returns the free bytes of this process's device that has the fewest; None where unknown.
 
-  Of CPUs it is `free_on_host`.
+  For CPUs it is `free_on_host`.
   """
   if mesh.devices.flat[0].platform == 'cpu':
     return free_on_host()
-  found = [device.memory_stats() or {} for device in mesh.local_mesh.devices.flat]
-  if not all({'bytes_limit', 'bytes_in_use'} <= stats.keys() for stats in found):
+  of_devices = [device.memory_stats() or {} for device in mesh.local_mesh.devices.flat]
+  if not all({'bytes_limit', 'bytes_in_use'} <= stats.keys() for stats in of_devices):
     return None
-  return min(stats['bytes_limit'] - stats['bytes_in_use'] for stats in found)
+  return min(stats['bytes_limit'] - stats['bytes_in_use'] for stats in of_devices)
 
 
 def batch_that_fits(
   memory: Callable[[int], int | None], batch_size: int, needed: int, multiple: int, free: int
 ) -> int:
-  """The largest batch for which there is memory, 0 where there is none.
+  """Returns the largest batch size that fits in memory, 0 if none does.
 
   Args:
-    memory: the bytes that a batch needs; it may take seconds, and is asked two or three times.
-    batch_size: of a batch that is too large.
-    needed: its bytes.
-    multiple: what a batch must be a multiple of.
-    free: the bytes that there are.
+    memory: returns the bytes that a batch size needs; it may take seconds, and is called two or
+      three times.
+    batch_size: a batch size that is too large.
+    needed: the bytes that it needs.
+    multiple: what a batch size must be a multiple of.
+    free: the free bytes.
   """
-  size, larger, of_larger = batch_size, 0, 0  # the first guess is in proportion
+  size, previous, needed_before = batch_size, 0, 0  # the first estimate is in proportion
   while needed > free:
-    # On a line through the last two: bytes grow with the batch, beside those of any batch.
-    each = max(1.0, (of_larger - needed) / (larger - size))
-    guess = int(size - (needed - free) / each) // multiple * multiple
-    size, larger, of_larger = min(guess, size - multiple), size, needed
+    # The secant method: bytes grow linearly with the batch, on top of a constant.
+    bytes_per_image = max(1.0, (needed_before - needed) / (previous - size))
+    estimate = int(size - (needed - free) / bytes_per_image) // multiple * multiple
+    size, previous, needed_before = min(estimate, size - multiple), size, needed
     if size < multiple:
       return 0
     needed = memory(size) or 0
@@ -78,13 +82,13 @@ def batch_that_fits(
 
 
 def _numbers(path: Path) -> dict[str, int]:
-  """What a file such as /proc/meminfo says, by name."""
+  """Parses a file such as /proc/meminfo: numbers by name."""
   pairs = (line.split()[:2] for line in path.read_text().splitlines())
   return {name.rstrip(':'): int(number) for name, number in pairs}
 
 
 def _left_by_limits(root: Path) -> Iterator[int]:
-  """Bytes that each limit on this process's cgroups leaves it, those of cached files included."""
+  """Yields the bytes that each limit of this process's cgroups leaves, cached files included."""
   for line in (root / 'proc/self/cgroup').read_text().splitlines():
     _, controllers, group = line.split(':', 2)
     if not controllers:  # version 2
@@ -94,22 +98,23 @@ def _left_by_limits(root: Path) -> Iterator[int]:
       used, prefix = 'memory.usage_in_bytes', 'total_'
     else:
       continue
-    inner = top / group.lstrip('/')  # in a container this may be the host's name, not there
+    # In a container it may be a path of the host, which does not exist.
+    inner = top / group.lstrip('/')
     for folder in (path for path in (inner, *inner.parents) if path.is_relative_to(top)):
-      with contextlib.suppress(OSError, ValueError, KeyError):  # 'max' is no limit
+      with contextlib.suppress(OSError, ValueError, KeyError):  # 'max' is not a limit
         left = int((folder / maximum).read_text()) - int((folder / used).read_text())
         cached = _numbers(folder / 'memory.stat')
         yield left + cached[f'{prefix}active_file'] + cached[f'{prefix}inactive_file']
 
 
 def free_on_host(root: Path = Path('/')) -> int | None:
-  """Bytes that this process can still have; None where the system does not say, as on a Mac.
+  """Returns the bytes that this process can still allocate; None where unknown, as on a Mac.
 
-  They are the machine's, or fewer where a container, a job or a service (a cgroup) has a limit.
-  Swap and cached files count, for the system gives them up.
+  They are the machine's, or fewer if a container, job or service (a cgroup) has a limit. Swap and
+  cached files are included, since the system releases them.
 
   Args:
-    root: above `proc` and `sys`.
+    root: the folder with `proc` and `sys`.
   """
   try:
     machine = _numbers(root / 'proc/meminfo')

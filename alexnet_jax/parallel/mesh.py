@@ -1,7 +1,7 @@
-"""Which devices there are, and which part of every array each of them holds.
+"""The device mesh, and how each array is sharded over it.
 
-The mesh has two axes. Along 'column' a network's columns are spread: two devices hold one each,
-one device holds both. Along 'data' each batch is spread over such pairs.
+The mesh has two axes. Along 'column' a network's columns are sharded: two devices hold one each,
+one device holds both. Along 'data' each batch is sharded over such pairs.
 """
 
 import contextlib
@@ -30,16 +30,19 @@ _DEVICE_FILES = Path('/dev')
 def emulate_cpu_devices(
   num_columns: int, column_devices: int | str, data_devices: int | str
 ) -> None:
-  """Asks jax for as many CPU devices as the mesh will want, before jax has looked for any.
+  """Makes JAX emulate as many CPU devices as the mesh needs; call it before a backend starts.
 
-  A machine's own accelerators stay what jax computes on. A count that the user gave in
-  XLA_FLAGS or JAX_NUM_CPU_DEVICES, or a backend already started (a notebook's), is left alone.
-  Several processes have equal parts of them, 'auto' being a pair's for each.
+  Accelerators remain JAX's default devices. A count that the user set in XLA_FLAGS or
+  JAX_NUM_CPU_DEVICES, or a backend that already runs (as in a notebook), is left alone. Several
+  processes have equal shares; 'auto' is one pair for each process.
 
   Args:
-    num_columns: the network's.
-    column_devices: as `make_mesh` takes it.
-    data_devices: as `make_mesh` takes it.
+    num_columns: the network's number of columns.
+    column_devices: as for `make_mesh`.
+    data_devices: as for `make_mesh`.
+
+  Raises:
+    UserError: as `check`.
   """
   check(column_devices, data_devices)
   if (
@@ -50,27 +53,27 @@ def emulate_cpu_devices(
   num_processes = compat.num_processes()
   columns = num_columns if column_devices == 'auto' else int(column_devices)
   pairs = num_processes if data_devices == 'auto' else int(data_devices)
-  with contextlib.suppress(RuntimeError):  # a backend is running already
+  with contextlib.suppress(RuntimeError):  # a backend already runs
     jax.config.update('jax_num_cpu_devices', -(-columns * pairs // num_processes))
 
 
 @functools.cache
-def tell_missing_gpu() -> None:
-  """Says once, on stderr, what `missing_gpu` returns; of several processes the first speaks."""
+def warn_missing_gpu() -> None:
+  """Prints the message of `missing_gpu` to stderr, once, and in the first process only."""
   message = missing_gpu()
   if message and jax.process_index() == 0:
     print(message, file=sys.stderr)
 
 
 def missing_gpu() -> str | None:
-  """Why JAX computes on CPUs alone where an NVIDIA GPU is meant to be, and what to do about it.
+  """Returns why JAX uses only CPUs although there should be an NVIDIA GPU, and what to do.
 
-  JAX itself only warns, and leaves out a plugin that does not fit its jaxlib, as after an upgrade of
+  JAX itself only warns, and skips a plugin that does not match its jaxlib, as after an upgrade of
   one of the two.
 
   Returns:
-    A line or two; None where JAX sees an accelerator, where the user chose the CPU (JAX_PLATFORMS,
-    CUDA_VISIBLE_DEVICES), and where there is neither a GPU nor a plugin that does not fit.
+    One or two lines; None if JAX sees an accelerator, if the user chose the CPU (JAX_PLATFORMS,
+    CUDA_VISIBLE_DEVICES), or if there is neither a GPU nor a plugin that does not match.
   """
   hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1', 'NoDevFiles')  # the last is Slurm's
   platforms = jax.config.jax_platforms  # type: ignore[attr-defined, unused-ignore]
@@ -85,7 +88,7 @@ def missing_gpu() -> str | None:
   if plugins and jaxlib not in plugins.values():
     cuda, version = next(iter(plugins.items()))
     return (
-      f'JAX computes on the CPU: jax-{cuda}-plugin {version} does not fit jaxlib {jaxlib}.'
+      f'JAX computes on the CPU: jax-{cuda}-plugin {version} does not match jaxlib {jaxlib}.'
       f'\nInstall the one that does: {install}'
     )
   if not any(_DEVICE_FILES.glob('nvidia[0-9]*')):
@@ -103,33 +106,33 @@ def missing_gpu() -> str | None:
 
 
 def check(column_devices: int | str, data_devices: int | str) -> None:
-  """Raises UserError where `make_mesh` could not take such values on any machine."""
+  """Raises UserError for values that `make_mesh` accepts on no machine."""
   for field, value in (('column_devices', column_devices), ('data_devices', data_devices)):
     if value != 'auto' and (not isinstance(value, int) or value < 1):
-      raise UserError(f"mesh.{field} is {value!r}; it may be 'auto' or a number from 1")
+      raise UserError(f"mesh.{field} is {value!r}; it must be 'auto' or a number from 1")
 
 
 def make_mesh(
   num_columns: int, column_devices: int | str = 'auto', data_devices: int | str = 'auto'
 ) -> Mesh:
-  """Lays the devices out as ('data', 'column').
+  """Arranges the devices as a mesh with the axes ('data', 'column').
 
   Args:
-    num_columns: the network's.
-    column_devices: over how many devices a network's columns are spread; 'auto' is one for each
-      column where the devices of a process suffice, so that columns talk within it, else one for
+    num_columns: the network's number of columns.
+    column_devices: over how many devices a network's columns are sharded; 'auto' is one device
+      for each column if a process has enough of them, so that columns communicate within it, else
+      one device for all.
+    data_devices: over how many of those pairs (or single devices) a batch is sharded; 'auto' is
       all.
-    data_devices: over how many of those pairs (or single devices) a batch is spread; 'auto' is
-      all that there are.
 
   Raises:
     UserError: there are too few devices, or their number does not divide; the message says
-      what is there, what is wanted and what to set.
+      what there is, what is needed and what to set.
   """
   check(column_devices, data_devices)
-  tell_missing_gpu()
+  warn_missing_gpu()
   devices = jax.devices()
-  there = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
+  available = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
   if column_devices == 'auto':
     pairs = 1 if data_devices == 'auto' else int(data_devices)
     within = jax.local_device_count() % num_columns == 0  # so that no pair lies across processes
@@ -137,21 +140,21 @@ def make_mesh(
     column_devices = num_columns if fits else 1
   if num_columns % int(column_devices):
     raise UserError(
-      f'{num_columns} column{"s" if num_columns > 1 else ""} cannot be spread over'
+      f'{num_columns} column{"s" if num_columns > 1 else ""} cannot be sharded over'
       f' {column_devices} devices; set mesh.column_devices to 1 or auto'
     )
   if data_devices == 'auto':
     if len(devices) % int(column_devices) and len(devices) > int(column_devices):
       raise UserError(
-        f'{there} do not divide into pairs of columns; set mesh.column_devices=1, or'
+        f'{available} do not divide into pairs of columns; set mesh.column_devices=1, or'
         f' mesh.data_devices={len(devices) // int(column_devices)} to leave one idle'
       )
     data_devices = max(1, len(devices) // int(column_devices))
   wanted = int(column_devices) * int(data_devices)
   if wanted > len(devices):
     raise UserError(
-      f'there {"are" if len(devices) > 1 else "is"} {there}, but mesh.column_devices='
-      f'{column_devices} times mesh.data_devices={data_devices} wants {wanted}; set'
+      f'there {"are" if len(devices) > 1 else "is"} {available}, but mesh.column_devices='
+      f'{column_devices} times mesh.data_devices={data_devices} needs {wanted}; set'
       ' mesh.column_devices=1 or fewer mesh.data_devices'
       + (
         f', or XLA_FLAGS=--xla_force_host_platform_device_count={wanted} to emulate them'
@@ -174,16 +177,16 @@ def make_mesh(
 
 
 def parameter_specs(params: Any) -> Any:
-  """How each parameter is split: on its output axis by column, fc8 on its input axis.
+  """Returns how each parameter is sharded: over columns on its output axis, fc8's on its input axis.
 
   Column 0 owns the first half of each output axis, column 1 the second. fc8 has one output for
-  both columns, so its kernel's rows are split and its bias is whole everywhere.
+  both columns, so its kernel's rows are sharded and its bias is replicated.
 
   Args:
     params: the network's parameters, {layer: {'kernel', 'bias'}}, arrays or shapes.
 
   Returns:
-    A PartitionSpec for each.
+    A tree of the same structure with a PartitionSpec for each.
   """
 
   def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
@@ -196,36 +199,39 @@ def parameter_specs(params: Any) -> Any:
 
 
 def shardings(mesh: Mesh, specs: Any) -> Any:
-  """The NamedSharding of each PartitionSpec of a tree."""
+  """Returns the NamedSharding of each PartitionSpec of a tree."""
   return jax.tree.map(
     lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
   )
 
 
 def place(tree: Any, places: Any) -> Any:
-  """Puts arrays or numbers, the same in each process, onto the devices of several.
+  """Puts arrays or numbers, the same in each process, onto the devices of all processes.
 
   Args:
-    tree: of arrays that this process has whole, or numbers.
-    places: the sharding of each.
+    tree: a tree of arrays, complete in this process, or numbers.
+    places: a tree of the same structure with the sharding of each.
+
+  Returns:
+    A tree of the same structure of `jax.Array`.
   """
 
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     array = np.asarray(jnp.asarray(leaf))
-    # device_put would have the processes compare it, and of jax.Arrays make unreadable ones.
+    # device_put would make the processes compare it, and a jax.Array unreadable.
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
   return jax.tree.map(put, tree, places)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-  """Puts a tree of arrays or numbers, the same in each process, whole onto each device."""
+  """Replicates a tree of arrays or numbers, the same in each process, on all devices."""
   sharding = NamedSharding(mesh, REPLICATED)
   return place(tree, jax.tree.map(lambda leaf: sharding, tree))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
-  """The rows of a global batch that this process's devices need: all, where it is alone."""
-  places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
-  ranges = [index[0].indices(batch_size) for index in places.values() if index is not None]
+  """Returns the rows of a global batch that this process's devices need: all in a single process."""
+  shards = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+  ranges = [index[0].indices(batch_size) for index in shards.values() if index is not None]
   return slice(min(first for first, _, _ in ranges), max(last for _, last, _ in ranges))

@@ -1,7 +1,7 @@
-"""One run in several processes, on one host or many: who they are, and what they do in turn.
+"""One run in several processes, on one host or many: joining them, and coordinating their work.
 
-Each process runs the same program on devices of its own; jax makes one machine of them. The first
-one alone prints, and writes what is not a checkpoint.
+Each process runs the same program on its own devices, and JAX computes on all of them together.
+Only the first process prints, and writes the files that are not checkpoints.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from alexnet_jax.utils.errors import EXIT_AGAIN, UserError, first_line
 T = TypeVar('T')
 
 HEARTBEAT_SECONDS = 30
-"""After so long without a sign of life of a process, the others end."""
+"""Without a heartbeat of one process for so long, the others end."""
 
-# Keys that jax's coordinator keeps.
+# Keys in the store of JAX's coordinator.
 _STOP, _FAILED, _ALIVE = 'alexnet_jax/stop', 'alexnet_jax/failed', 'alexnet_jax/alive'
 _BEAT_SECONDS = 2
 _AHEAD = 3  # steps
@@ -32,44 +32,46 @@ _turns = itertools.count()  # of `first_alone`, the same in all processes
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> int:
-  """Makes this process one of several, where it is; call it before jax looks for devices.
+  """Joins the other processes of this run, if there are any; call it before JAX starts a backend.
 
   Args:
-    coordinator: host and port of the first process, as 'node1:1234'; None where a launcher says it.
-    num_processes: how many there are; None likewise.
-    process_id: which one this is, from 0; None likewise. Open MPI 5 says these two alone.
+    coordinator: host and port of the first process, as 'node1:1234'; None if a launcher provides
+      them.
+    num_processes: the number of processes; None likewise.
+    process_id: this process's number, from 0; None likewise. Open MPI 5 provides only these two.
 
   Returns:
-    How many there are.
+    The number of processes.
 
   Raises:
-    UserError: what no launcher says is not given, or the others cannot be reached.
+    UserError: an argument that no launcher provides is missing, or the others cannot be reached.
   """
-  given = (coordinator, num_processes, process_id)
-  if given == (None, None, None):
+  identity = (coordinator, num_processes, process_id)
+  if identity == (None, None, None):
     if not host.has_peers(os.environ):
       return 1
   elif (
     coordinator and (num_processes, process_id) == (None, None) and host.launched(os.environ) > 1
   ):
-    given = coordinator, host.launched(os.environ), host.rank(os.environ)
-    if device := os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK'):  # one for each, as jax has it
+    identity = coordinator, host.launched(os.environ), host.rank(os.environ)
+    # One device for each process, as JAX does with other launchers.
+    if device := os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK'):
       os.environ.setdefault('JAX_LOCAL_DEVICE_IDS', device)
-  elif None in given:
+  elif None in identity:
     raise UserError(
       'one process of several needs all of --coordinator=HOST:PORT, --num_processes and --process_id'
     )
-  # Told all, jax would still ask a Kubernetes cluster, which may not be allowed, for the rest.
+  # Even with all arguments JAX would query a Kubernetes cluster, which may not be allowed.
   in_pod = 'KUBERNETES_SERVICE_HOST' in os.environ
   try:
-    with compat.without_preemption_service():  # `agreed_stop` takes all signals
+    with compat.without_preemption_service():  # `agreed_stop` handles all signals
       jax.distributed.initialize(
-        *given,
+        *identity,
         cluster_detection_method='deactivate' if coordinator and in_pod else None,
-        # jax would abort this process; `watched` sees it before, and ends it with a code.
+        # JAX would abort this process; `watched` notices earlier, and ends it with an exit code.
         heartbeat_timeout_seconds=2 * HEARTBEAT_SECONDS,
       )
-  except Exception as error:  # the libraries of launchers raise many kinds
+  except Exception as error:  # the launchers' libraries raise many types
     hint = (
       '' if coordinator else '\nGive each of them the address of the first: --coordinator=HOST:PORT'
     )
@@ -78,21 +80,21 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 
 def is_first() -> bool:
-  """Whether this is the process that prints and writes; alone, it is."""
+  """Whether this is the process that prints and writes; a single process is."""
   return jax.process_index() == 0
 
 
 def first_alone(work: Callable[[], T], what: str) -> T | None:
-  """Does the work in the first process alone; the others wait until it has ended well.
+  """Runs a function in the first process only; the others wait until it has succeeded.
 
-  Where it fails, the process ends (`fail`), and so do they.
+  If it fails, the first process ends (`fail`), and so do the others.
 
   Args:
-    work: what to do.
-    what: a name for it.
+    work: the function.
+    what: a name for it, for the coordinator's log.
 
   Returns:
-    What the work returns; None in the others.
+    The function's result in the first process; None in the others.
   """
   client = compat.coordinator()
   if client is None:
@@ -102,25 +104,25 @@ def first_alone(work: Callable[[], T], what: str) -> T | None:
     result = work()
     client.key_value_set(done, what)
     return result
-  # No barrier of devices: one who waits there sees no failure, but a connection that breaks.
-  while _said(client, done) is None:
-    if (code := _said(client, _FAILED)) is not None:
+  # Not a barrier on devices: a process waiting there sees no failure, only a broken connection.
+  while _get(client, done) is None:
+    if (code := _get(client, _FAILED)) is not None:
       os._exit(int(code))
     time.sleep(0.2)
   return None
 
 
 def first_then_others(work: Callable[[], T], what: str) -> T:
-  """Does the work in the first process, as `first_alone`, then in the others too.
+  """Runs a function in the first process, as `first_alone`, then in the others.
 
-  So the others find what it has made.
+  The others find the files that the first has written.
   """
   result = first_alone(work, what)
   return cast(T, result) if is_first() else work()
 
 
-def _said(client: compat.KeyValueStore, key: str) -> str | None:
-  """What the coordinator keeps under a key; None for nothing."""
+def _get(client: compat.KeyValueStore, key: str) -> str | None:
+  """Returns the coordinator's value of a key; None if there is none."""
   try:
     return client.key_value_try_get(key)
   except jax.errors.JaxRuntimeError:  # not found
@@ -128,32 +130,37 @@ def _said(client: compat.KeyValueStore, key: str) -> str | None:
 
 
 def agreed_stop(step: int, signum: int | None) -> int | None:
-  """The signal by which all processes stop after this step; None to go on.
+  """Returns the signal by which all processes stop after this step; None to continue.
 
-  One that is asked to stop names a step that none has come to yet: a step ends only when all have
-  begun it, and each process looks at the last step's loss, so they are at most two apart.
+  A process that received a signal announces a later step, which no process has reached: a step
+  ends only when all have begun it, and each process reads the last step's loss, so they are at most
+  two steps apart.
 
   Args:
-    step: steps done; each process asks after each.
-    signum: the signal that has come to this process, if one has.
+    step: the number of completed steps; each process calls this after each step.
+    signum: the signal that this process has received, if any.
   """
   client = compat.coordinator()
   if client is None:
     return signum
   if signum is not None:
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one has named its step
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process has announced a step
       client.key_value_set(_STOP, f'{step + _AHEAD} {signum}')
-  if (said := _said(client, _STOP)) is None:
+  if (stop := _get(client, _STOP)) is None:
     return None
-  at, number = map(int, said.split())
-  return number if step >= at else None
+  last_step, number = map(int, stop.split())
+  return number if step >= last_step else None
 
 
 def fail(message: str, code: int) -> int:
   """Ends a run with a message on stderr, in all of its processes.
 
-  Alone, it returns the code for the process to end with. Of several, the first that fails prints
-  and all end at once: what they would wait for does not come.
+  In a single process it returns the exit code. Of several, the first that fails prints its message,
+  and all end at once.
+
+  Args:
+    message: the message.
+    code: the exit code.
   """
   client = compat.coordinator()
   if client is None:
@@ -162,21 +169,20 @@ def fail(message: str, code: int) -> int:
   try:
     client.key_value_set(_FAILED, str(code))
     print(f'{message} (process {compat.process_id()})', file=sys.stderr)
-  except jax.errors.JaxRuntimeError:  # another was first
-    code = int(_said(client, _FAILED) or code)
+  except jax.errors.JaxRuntimeError:  # another failed first
+    code = int(_get(client, _FAILED) or code)
   sys.stdout.flush()
   sys.stderr.flush()
   if compat.process_id() == 0:
-    time.sleep(2)  # the others ask here whether another was first
+    time.sleep(2)  # the others still ask this process whether another failed first
   os._exit(code)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-  """Ends this process with EXIT_AGAIN where, of several, another is gone while they compute.
+  """Within it this process ends with EXIT_AGAIN if another of several is lost.
 
-  That is seen at once where a connection breaks, and after HEARTBEAT_SECONDS where a process or
-  its host hangs.
+  A broken connection is noticed at once, a process or host that hangs after HEARTBEAT_SECONDS.
   """
   client = compat.coordinator()
   if client is None:
@@ -188,37 +194,38 @@ def watched() -> Iterator[None]:
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    _gone(first_line(error))
+    _end_after_loss(first_line(error))
   finally:
     ended.set()
     watcher.join()
 
 
 def _watch(client: compat.KeyValueStore, ended: threading.Event) -> None:
-  """Says every two seconds that this process is alive, and looks whether the others do."""
+  """Sends a heartbeat every two seconds, and checks those of the other processes."""
   this, count = compat.process_id(), compat.num_processes()
-  seen: dict[int, tuple[str | None, float]] = {
+  last_beats: dict[int, tuple[str | None, float]] = {
     other: (None, 0.0) for other in range(count) if other != this
   }
   for beat in itertools.count():
-    last = ended.wait(_BEAT_SECONDS)
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator is gone: jax says so
-      client.key_value_set(f'{_ALIVE}/{this}', 'ended' if last else str(beat), allow_overwrite=True)
-    if last:
+    is_last = ended.wait(_BEAT_SECONDS)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # JAX reports a lost coordinator
+      value = 'ended' if is_last else str(beat)
+      client.key_value_set(f'{_ALIVE}/{this}', value, allow_overwrite=True)
+    if is_last:
       return
     now = time.monotonic()
-    for other, (before, since) in seen.items():
-      said = _said(client, f'{_ALIVE}/{other}')
-      if said in (None, 'ended') or said != before:
-        seen[other] = (said, now)
+    for other, (before, since) in last_beats.items():
+      current = _get(client, f'{_ALIVE}/{other}')
+      if current in (None, 'ended') or current != before:
+        last_beats[other] = (current, now)
       elif now - since > HEARTBEAT_SECONDS:
-        _gone(f'process {other} has given no sign of life for {HEARTBEAT_SECONDS} seconds')
+        _end_after_loss(f'process {other} has sent no heartbeat for {HEARTBEAT_SECONDS} seconds')
 
 
-def _gone(reason: str) -> None:
-  """Ends this process, for another is gone."""
+def _end_after_loss(reason: str) -> None:
+  """Ends this process because another is lost."""
   fail(
-    f'another process is gone: {reason}\nStart all of them again; training resumes from its last'
+    f'another process is lost: {reason}\nStart all of them again; training resumes from its last'
     ' checkpoint.',
     EXIT_AGAIN,
   )

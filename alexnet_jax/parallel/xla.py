@@ -1,4 +1,4 @@
-"""How XLA compiles: its options for each platform, and the cache of what it has compiled."""
+"""XLA's compile options for each platform, and its cache of compiled programs."""
 
 import functools
 import os
@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jaxlib
@@ -15,16 +14,16 @@ from alexnet_jax.utils import host
 
 PRECISIONS = ('float32', 'bfloat16')
 
-# XLA's CPU backend can hand matrix products, reductions and convolutions to a library, YNNPACK.
+# XLA's CPU backend can compute matrix products, reductions and convolutions with a library, YNNPACK.
 # With its products and reductions and XLA's own (Eigen's) convolutions a training step takes half
-# of the time that the default, all three, takes. The option is experimental: it was measured under
-# these releases of jaxlib, the newest last (docs/performance.md, Versions of JAX), and
-# tests/test_compilation.py compares the values of the installed one with the plain ones.
+# the time of the default, all three. The option is experimental: it was measured with these releases
+# of jaxlib, the newest last (docs/performance.md, Versions of JAX), and tests/test_compilation.py
+# compares the installed one's results with those of the default.
 _FUSIONS = 'xla_cpu_experimental_ynn_fusion_type'
 _NEWEST = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 _MEASURED = {
-  '0.7': None,  # has no such option
-  '0.8': None,  # has it, without the library: the programs are the same
+  '0.7': None,  # does not have the option
+  '0.8': None,  # has it without the library: programs are the same
   '0.9': None,  # as 0.8
   '0.10': _NEWEST,
   '0.11': _NEWEST,
@@ -33,67 +32,62 @@ _MEASURED = {
 
 
 def _release() -> str:
-  """jaxlib's, as '0.10'."""
+  """Returns jaxlib's release, as '0.10'."""
   return '.'.join(jaxlib.version.__version__.split('.')[:2])
 
 
 @functools.cache
 def takes(**options: str) -> bool:
-  """Whether this version of XLA has such compile options: tried on an empty program, in 10 ms."""
+  """Whether this version of XLA accepts compile options: tried on an empty program, in 10 ms."""
   try:
     jax.jit(lambda: None, compiler_options=options).lower().compile()
-  except jax.errors.JaxRuntimeError:  # which an unknown name or value is
+  except jax.errors.JaxRuntimeError:  # an unknown name or value
     return False
   return True
 
 
 def options(platform: str, library_fusions: bool = True) -> dict[str, str]:
-  """Options of `jax.jit(compiler_options=...)` with which a program for a platform is fast.
+  """Returns the fastest `jax.jit(compiler_options=...)` for a platform.
 
-  A version of jaxlib that was not measured has what is best for the newest that was, where it takes
-  it.
+  A version of jaxlib that was not measured gets those of the newest that was, if it accepts them.
 
   Args:
-    platform: of the devices, as `mesh.devices.flat[0].platform`.
-    library_fusions: whether to choose what the CPU's library computes; without it, and where
-      XLA_FLAGS chooses, XLA is left alone.
+    platform: the devices' platform, as `mesh.devices.flat[0].platform`.
+    library_fusions: whether to choose what the CPU's library computes; if not, or if XLA_FLAGS
+      chooses, XLA's defaults remain.
   """
   fusions = _MEASURED.get(_release(), _NEWEST)
-  chosen = _FUSIONS in os.environ.get('XLA_FLAGS', '')
-  if platform != 'cpu' or not library_fusions or fusions is None or chosen:
+  set_by_user = _FUSIONS in os.environ.get('XLA_FLAGS', '')
+  if platform != 'cpu' or not library_fusions or fusions is None or set_by_user:
     return {}
   return {_FUSIONS: fusions} if takes(**{_FUSIONS: fusions}) else {}
 
 
 def describe(platform: str, library_fusions: bool = True) -> str:
-  """What `options` are, and whether they were chosen for this version of jaxlib, in a line."""
-  ours = [f'{name}={value}' for name, value in options(platform, library_fusions).items()]
-  where = f'jaxlib {jaxlib.version.__version__}'
-  if not ours:
-    return f'none for {platform} with {where}'
-  newest = [*_MEASURED][-1]
-  known = (
-    f'chosen for {where}'
-    if _release() in _MEASURED
-    else f'as for {newest}: {where} was not measured'
-  )
-  return f'{" ".join(ours)} ({known})'
+  """Describes `options` in a line, and whether they were chosen for this version of jaxlib."""
+  chosen = ' '.join(f'{name}={value}' for name, value in options(platform, library_fusions).items())
+  version = f'jaxlib {jaxlib.version.__version__}'
+  if not chosen:
+    return f'none for {platform} with {version}'
+  if _release() in _MEASURED:
+    return f'{chosen} (chosen for {version})'
+  return f'{chosen} (as for {[*_MEASURED][-1]}: {version} was not measured)'
 
 
 def ordered(platform: str) -> dict[str, str]:
-  """Options with which `lax.optimization_barrier` also orders what a program for CPUs computes.
+  """Returns options with which `lax.optimization_barrier` also orders computation on CPUs.
 
-  XLA's CPU backend takes barriers out before it decides in which order to compute, and so how much
-  memory is needed; other platforms do so after.
+  XLA's CPU backend removes barriers before it schedules, and so determines how much memory is
+  needed; other platforms remove them afterwards.
   """
   return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if platform == 'cpu' else {}
 
 
 def use_cache() -> None:
-  """Keeps what is compiled in a folder of the user's, for the next process to load.
+  """Caches compiled programs in `host.cache_folder()`, for the next process to load.
 
-  The folder is `host.cache_folder()`. One that jax has already, from JAX_COMPILATION_CACHE_DIR,
-  stands; where no folder can be written there is no cache.
+  A folder that JAX already has, from JAX_COMPILATION_CACHE_DIR, remains; without a writable folder
+  there is no cache.
   """
   if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined, unused-ignore]
     return
@@ -105,19 +99,19 @@ def use_cache() -> None:
   if os.access(folder, os.W_OK):
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
-    warnings.showwarning = functools.partial(_mend_cache, folder, warnings.showwarning)
+    warnings.showwarning = functools.partial(_repair_cache, folder, warnings.showwarning)
 
 
-def _mend_cache(
-  folder: Path, show: Callable[..., None], message: object, *where: Any, **options: Any
+def _repair_cache(
+  folder: Path, show: Callable[..., None], message: object, *args: object, **kwargs: object
 ) -> None:
-  """Shows a warning, unless it is of the cache: jax warns of damaged programs, but leaves them.
+  """Shows a warning unless it is about the cache; removes the programs of which it is.
 
-  Removed, they are written again, which are all those of the name that it tells.
+  JAX warns of damaged programs, but keeps them; once removed they are written again.
   """
   damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", str(message))
   if damaged:
     for path in folder.glob(f'{damaged[1]}-*'):
       path.unlink(missing_ok=True)
   elif not str(message).startswith('Error writing persistent compilation cache'):
-    show(message, *where, **options)
+    show(message, *args, **kwargs)

@@ -1,1 +1,1 @@
-"""What every wing uses: errors, files, progress bars, signals."""
+"""Utilities of all packages: errors, files, progress bars, signals."""

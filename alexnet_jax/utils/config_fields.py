@@ -1,11 +1,12 @@
-"""A config's fields by name: which say what a run is, and which came after the first runs."""
+"""A config's fields by name: which define an experiment, and which were added later."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.utils.errors import first_line
 
-# What a run is may not change in a workdir; these say where and how long it runs, and may.
+# Fields and sections that define no experiment, but where and how long it runs: these alone may
+# change in a workdir.
 CIRCUMSTANCES = (
   'mesh',
   'checkpoint',
@@ -20,7 +21,7 @@ CIRCUMSTANCES = (
   'train.profile_steps',
 )
 
-# Fields that came after the first runs, and what those did: configs that they left lack them.
+# Fields that older runs' configs lack, with the values that those runs had.
 ADDED_FIELDS: dict[str, Any] = {
   'train.gradient_accumulation_steps': 1,
   'optimizer.batch_size_rule': 'none',
@@ -40,7 +41,7 @@ OPTIONAL_FIELDS = (
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """Fields and values of a config, as ('model.num_columns', 2)."""
+  """Yields the fields and values of a config, as ('model.num_columns', 2)."""
   for name, value in config.items():
     if isinstance(value, Mapping):
       yield from flatten(value, f'{prefix}{name}.')
@@ -53,17 +54,17 @@ def differences(
   other: Mapping[str, Any],
   but_for: Sequence[str] = CIRCUMSTANCES,
 ) -> list[str]:
-  """Where two configs (as JSON has them) are different experiments: 'model.num_columns: 2, not 1'.
+  """Lists the fields by which two configs are different experiments: 'model.num_columns: 2, not 1'.
 
   Args:
-    config: the one.
-    other: the other.
+    config: a config, as JSON has it.
+    other: another, whose values are named first.
     but_for: fields and sections that may differ.
   """
-  ours, theirs = ({**ADDED_FIELDS, **dict(flatten(one))} for one in (config, other))
+  fields, other_fields = ({**ADDED_FIELDS, **dict(flatten(each))} for each in (config, other))
   return [
-    first_line(f'{field}: {theirs.get(field)!r}, not {ours.get(field)!r}')
-    for field in sorted(ours.keys() | theirs.keys())
+    first_line(f'{field}: {other_fields.get(field)!r}, not {fields.get(field)!r}')
+    for field in sorted(fields.keys() | other_fields.keys())
     if not any(field == name or field.startswith(name + '.') for name in but_for)
-    and ours.get(field) != theirs.get(field)
+    and fields.get(field) != other_fields.get(field)
   ]

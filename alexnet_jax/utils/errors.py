@@ -1,28 +1,28 @@
-"""What the program raises for its user."""
+"""The program's exceptions and exit codes for its user."""
 
 import signal
 
 
 class UserError(ValueError):
-  """A mistake of the user's; the message says in a line or two what is wrong and what to do."""
+  """A mistake of the user; the message says in one or two lines what is wrong and what to do."""
 
 
 EXIT_AGAIN = 75
-"""The exit code for 'start me again', sysexits.h's EX_TEMPFAIL."""
+"""The exit code of a run that should be started again: EX_TEMPFAIL of sysexits.h."""
 
 
 def first_line(error: object) -> str:
-  """What a library's exception, or a stranger's file, says, in one printable line."""
+  """Returns the message of an exception, or text of an untrusted file, as one printable line."""
   lines = str(error).strip().splitlines() or [type(error).__name__]
   text = lines[0][:300]
   return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)
-  """The run was asked to stop, and has saved what there was.
+  """Raised when a signal has asked the run to stop, and it has saved.
 
   Attributes:
-    signum: the signal that asked.
+    signum: the signal.
   """
 
   def __init__(self, signum: int):

@@ -1,4 +1,4 @@
-"""The environment that a process starts in: what glibc and XLA read from it, and its launcher."""
+"""A process's environment: variables that glibc and XLA read, its launcher, its cache folder."""
 
 import contextlib
 import importlib.metadata
@@ -11,13 +11,13 @@ from pathlib import Path
 
 _HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
 
-# Emulated devices wait for each other at most so many seconds (of 40) before XLA ends the process:
-# on a loaded machine a large batch keeps one of them busy for longer.
+# Seconds for which emulated devices wait for each other before XLA warns, and ends the process (its
+# default is 40): on a loaded machine a large batch takes one of them longer.
 _TIMEOUTS = {
   'xla_cpu_collective_call_warn_stuck_timeout_seconds': 600,
   'xla_cpu_collective_call_terminate_timeout_seconds': 3600,
 }
-# XLA ends the process for a flag that it does not know; which versions of jaxlib know these.
+# Whether a version of jaxlib knows these flags; XLA ends the process at an unknown one.
 _KNOW_TIMEOUTS = {
   '0.7.2': False,
   '0.8.3': True,
@@ -29,58 +29,57 @@ _KNOW_TIMEOUTS = {
 
 
 def cache_folder() -> Path:
-  """`$XDG_CACHE_HOME/alexnet_jax`, or `~/.cache/alexnet_jax`."""
+  """Returns `$XDG_CACHE_HOME/alexnet_jax`, or `~/.cache/alexnet_jax`."""
   return Path(os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()) / 'alexnet_jax'
 
 
 def knows_timeouts(jaxlib_version: str) -> bool:
-  """Whether this version of XLA knows the flags of the timeouts.
+  """Whether this version of XLA knows the timeouts' flags.
 
-  One that nobody has tried is asked once, in a process of its own, which takes 2 s; the answer
-  is kept in the cache folder.
+  An untested version is tried once, in a separate process, which takes 2 s; the result is stored in
+  the cache folder.
   """
   if jaxlib_version in _KNOW_TIMEOUTS:
     return _KNOW_TIMEOUTS[jaxlib_version]
   answer = cache_folder() / f'jaxlib-{jaxlib_version}-knows-timeouts'
   with contextlib.suppress(OSError):
     return answer.read_text() == 'yes'
-  asking = subprocess.run(
+  trial = subprocess.run(
     [sys.executable, '-c', 'import jax; jax.devices()'],
     env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(_flags(''))},
     capture_output=True,
   )
   with contextlib.suppress(OSError):
     answer.parent.mkdir(parents=True, exist_ok=True)
-    answer.write_text('no' if asking.returncode else 'yes')
-  return not asking.returncode
+    answer.write_text('no' if trial.returncode else 'yes')
+  return not trial.returncode
 
 
-def _flags(given: str) -> list[str]:
-  """Those of the timeouts that XLA_FLAGS does not have."""
-  return [f'--{name}={value}' for name, value in _TIMEOUTS.items() if name not in given]
+def _flags(xla_flags: str) -> list[str]:
+  """The timeouts' flags that XLA_FLAGS does not set."""
+  return [f'--{name}={value}' for name, value in _TIMEOUTS.items() if name not in xla_flags]
 
 
 def additions(
   environment: Mapping[str, str], timeouts_are_known: bool, huge_pages: str
 ) -> dict[str, str]:
-  """What to add to the environment of a process that trains; what the user set stands.
+  """Returns variables to add to a training process's environment; the user's settings remain.
 
-  glibc asks for huge pages only where it is told to: without them a training step of AlexNet at
+  glibc requests huge pages only if it is told to: without them a training step of AlexNet at
   batch 128 has 400,000 page faults and takes 1.15 times as long (docs/performance.md).
 
   Args:
-    environment: the process's.
-    timeouts_are_known: as `knows_timeouts` says.
-    huge_pages: what `/sys/kernel/mm/transparent_hugepage/enabled` says, '' where there is none.
+    environment: the process's environment.
+    timeouts_are_known: the result of `knows_timeouts`.
+    huge_pages: content of `/sys/kernel/mm/transparent_hugepage/enabled`, '' if there is none.
 
   Returns:
     Variables and their new values.
   """
   added = {}
-  given = environment.get('XLA_FLAGS', '')
-  ours = _flags(given) if timeouts_are_known else []
-  if ours:
-    added['XLA_FLAGS'] = ' '.join([given, *ours]).strip()
+  xla_flags = environment.get('XLA_FLAGS', '')
+  if timeouts_are_known and (missing := _flags(xla_flags)):
+    added['XLA_FLAGS'] = ' '.join([xla_flags, *missing]).strip()
   tunables = environment.get('GLIBC_TUNABLES', '')
   if '[madvise]' in huge_pages and 'glibc.malloc.hugetlb' not in tunables:
     added['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, 'glibc.malloc.hugetlb=1']))
@@ -88,12 +87,12 @@ def additions(
 
 
 def launched(environment: Mapping[str, str]) -> int:
-  """How many processes Slurm's srun or Open MPI's mpirun started this one as one of; 1 if neither.
+  """Returns how many processes Slurm's srun or Open MPI's mpirun started; 1 without them.
 
-  What a batch script runs without srun is alone, however many tasks its job has.
+  A process that a batch script starts without srun is a single one, however many tasks its job has.
 
   Args:
-    environment: the process's.
+    environment: the process's environment.
   """
   counts = (environment.get(name) for name in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'))
   alone = 'SLURM_STEP_NODELIST' not in environment and 'OMPI_COMM_WORLD_SIZE' not in environment
@@ -101,18 +100,18 @@ def launched(environment: Mapping[str, str]) -> int:
 
 
 def rank(environment: Mapping[str, str]) -> int:
-  """Which of the processes of `launched` this one is, from 0."""
+  """Returns this process's number among those of `launched`, from 0."""
   return int(environment.get('OMPI_COMM_WORLD_RANK') or environment['SLURM_PROCID'])
 
 
 def has_peers(environment: Mapping[str, str]) -> bool:
-  """Whether jax is to look for other processes, which it finds by itself.
+  """Whether JAX should look for other processes, which it finds by itself.
 
-  Those of srun and mpirun; of an indexed Job or JobSet of Kubernetes, where the package
-  `kubernetes` is installed; of Cloud TPU, where it is to be asked on a single host too.
+  They are those of srun and mpirun; of an indexed Job or JobSet of Kubernetes, if the package
+  `kubernetes` is installed; of Cloud TPU, where JAX must look on a single host too.
 
   Args:
-    environment: the process's.
+    environment: the process's environment.
   """
   pods = 'KUBERNETES_SERVICE_HOST' in environment and 'JOB_COMPLETION_INDEX' in environment
   chips = Path('/dev/accel0').exists() or Path('/dev/vfio/0').exists()
@@ -124,20 +123,20 @@ def has_peers(environment: Mapping[str, str]) -> bool:
 
 
 def program() -> str:
-  """How the program is called here: `alexnet` if it was started so, else as in a checkout."""
+  """Returns the command that runs the program: `alexnet` if it was started so, else launch.py."""
   return 'alexnet' if Path(sys.argv[0]).stem == 'alexnet' else 'python launch.py'
 
 
 def program_name() -> str:
-  """What its messages begin with: 'alexnet', or 'launch.py'."""
+  """Returns the prefix of the program's messages: 'alexnet' or 'launch.py'."""
   return program().removeprefix('python ')
 
 
 def prepare_process() -> None:
-  """Sets what is missing, and starts the same command again where glibc must be told.
+  """Adds missing environment variables, and restarts the command if glibc must read one.
 
-  Call it before anything else, from the file that the user started: the process that goes on has
-  the same number and the same arguments.
+  Call it first, from the file that the user started: the restarted process has the same process
+  number and arguments.
   """
   huge_pages = _HUGE_PAGES.read_text() if _HUGE_PAGES.exists() else ''
   timeouts_are_known = knows_timeouts(importlib.metadata.version('jaxlib'))

@@ -1,4 +1,4 @@
-"""Keeping other libraries' chatter from the user's terminal."""
+"""Silencing other libraries' messages."""
 
 import contextlib
 import os
@@ -9,34 +9,35 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-  """Within it nothing reaches stderr, whatever writes it: Python, C++ or another thread.
+  """Within it nothing is written to stderr, by Python, C++ or another thread.
 
-  Nor do exceptions that nobody can catch, such as those of coroutines that are thrown away.
+  This includes exceptions that nobody can catch, such as those of discarded coroutines.
   """
   hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-  kept = os.dup(2)
-  nowhere = os.open(os.devnull, os.O_WRONLY)
+  stderr = os.dup(2)
+  null = os.open(os.devnull, os.O_WRONLY)
   try:
-    os.dup2(nowhere, 2)
+    os.dup2(null, 2)
     yield
   finally:
-    os.dup2(kept, 2)
-    os.close(kept)
-    os.close(nowhere)
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    os.close(null)
     sys.unraisablehook = hook
 
 
-def pass_over_broken_writes() -> None:
-  """Has this process, from now on, say nothing of what is left of a checkpoint's writing that failed.
+def silence_failed_writes() -> None:
+  """Silences, in this process, the warnings that follow a failed write of a checkpoint.
 
-  Orbax raises the failure, which is told, and gives up the rest: closes its event loop, of which
-  tensorstore complains for every other file, and drops coroutines that were never begun.
+  Orbax raises the failure itself, which is reported, and abandons the rest: it closes its event
+  loop, about which tensorstore complains for every other file, and discards coroutines that have
+  not started.
   """
-  tell = sys.unraisablehook
+  show = sys.unraisablehook
 
-  def tell_all_else(unraisable: 'sys.UnraisableHookArgs') -> None:
+  def show_others(unraisable: 'sys.UnraisableHookArgs') -> None:
     if str(unraisable.exc_value) != 'Event loop is closed':
-      tell(unraisable)
+      show(unraisable)
 
-  sys.unraisablehook = tell_all_else
+  sys.unraisablehook = show_others
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
