@@ -230,6 +230,9 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
     # A locked ConfigDict names the nearest field, after all that it has.
     reason = re.sub(r' Other fields present: .*?(?=Did you mean|\Z)', ' ', str(error), flags=re.S)
     reason = ' '.join(reason.split())
+    for old, new in config_fields.RENAMED_FIELDS.items():
+      if f'"{old.rpartition(".")[2]}"' in reason:
+        reason += f' It is now {new}.'
     return (
       f'{path} is not a config, a Python file with get_config(): {type(error).__name__}: {reason}'
     )
@@ -269,13 +272,28 @@ def _shipped(argument: str) -> str:
   return argument
 
 
+def _renamed(argument: str) -> str:
+  """`--config.optimizer.lr_decay_epochs=...` for a field's old name, saying so."""
+  match = re.fullmatch(r'(--?(?:no)?config\.)([^=\[]+)(.*)', argument, re.S)
+  if match is None:
+    return argument
+  prefix, field, rest = match.groups()
+  new_name = config_fields.current_name(field)
+  value = config_fields.RENAMED_VALUES.get((field, rest.removeprefix('=')))
+  new = f'{prefix}{new_name}{rest if value is None else f"={value}"}'
+  if new != argument:
+    print(f'{host.program_name()}: {argument} is now {new}', file=sys.stderr)
+  return new
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
   if _HELP & set(argv[1:]):
     described = (__doc__ or '').replace('python launch.py', host.program())
     print(f'{described}\nflags:\n{flags.FLAGS.module_help(__name__)}')
     sys.exit(0)
-  argv = [*argv[:1], *map(_shipped, argv[1:])]
+  argv = [*argv[:1], *(_renamed(_shipped(argument)) for argument in argv[1:])]
+  sys.argv = argv  # where config_flags looks for overrides
   mistake = None
   try:
     rest = list(flags.FLAGS(list(argv)))
@@ -302,6 +320,8 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   if config is None:
     raise UserError(f'{_WORKDIR.value} has no config.json; give --config')
   path = Path(_WORKDIR.value)
+  if renamed := config_fields.old_names(config):
+    print(f'{path / "config.json"} has old names of fields: {", ".join(renamed)}', file=sys.stderr)
   return experiment.checked(config, str(path / 'config.json')), path
 
 

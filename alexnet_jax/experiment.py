@@ -27,7 +27,8 @@ def resolved(config: ConfigDict) -> dict[str, Any]:
 def from_resolved(value: dict[str, Any]) -> ConfigDict:
   """The config from the value of `resolved`; JSON's lists become tuples again.
 
-  Fields that were added since the value was written get the value that reproduces it.
+  Fields that were renamed since the value was written are read by their old names; those that were
+  added get the value that reproduces it.
   """
 
   def tuples(part: Any) -> Any:
@@ -35,6 +36,7 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
       return {name: tuples(inner) for name, inner in part.items()}
     return tuple(map(tuples, part)) if isinstance(part, list) else part
 
+  value = config_fields.with_current_names(value)
   config = ConfigDict(tuples(value))
   there = dict(config_fields.flatten(value))
   for field, before in config_fields.ADDED_FIELDS.items():
@@ -59,10 +61,10 @@ _KINDS: dict[str, Any] = {
   'data.validation_fraction': _NUMBER,
   'data.validation_split': str,
   'model.dropout.inverted': bool,
-  'optimizer.bias_multiplier': _NUMBER,
-  'optimizer.cut_biases': bool,
+  'optimizer.bias_lr_multiplier': _NUMBER,
+  'optimizer.lr_decay_biases': bool,
   'optimizer.learning_rate': _NUMBER,
-  'optimizer.max_cuts': int,
+  'optimizer.max_lr_decays': int,
   'optimizer.momentum': _NUMBER,
   'optimizer.patience': int,
   'train.batch_size': int,
@@ -87,6 +89,7 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
     UserError: a field is missing, or has a value of another kind, or one that cannot be used.
   """
   try:
+    value = config_fields.with_current_names(value)
     fields = dict(config_fields.flatten(value))
     for field, kind in _KINDS.items():
       if not isinstance(fields.get(field), kind | None):
@@ -158,11 +161,13 @@ def check(config: ConfigDict) -> None:
       f'augment.pixel_scale is {scale!r}; it must be a number, or three of them, for red, green and'
       ' blue'
     )
-  if config.optimizer.cut_factor <= 0:
-    raise UserError(f'optimizer.cut_factor is {config.optimizer.cut_factor}; it must be above 0')
-  if not all(isinstance(epoch, int | float) for epoch in config.optimizer.cut_epochs):
+  if config.optimizer.lr_decay_factor <= 0:
     raise UserError(
-      f'optimizer.cut_epochs is {config.optimizer.cut_epochs!r}; it must hold epochs, as (25, 51)'
+      f'optimizer.lr_decay_factor is {config.optimizer.lr_decay_factor}; it must be above 0'
+    )
+  if not all(isinstance(epoch, int | float) for epoch in config.optimizer.lr_decay_epochs):
+    raise UserError(
+      f'optimizer.lr_decay_epochs is {config.optimizer.lr_decay_epochs!r}; it must hold epochs, as (25, 51)'
     )
   profiled = config.train.profile_steps
   if profiled and not (
@@ -175,8 +180,8 @@ def check(config: ConfigDict) -> None:
       ' counted from 1, as (11, 20)'
     )
   schedules = {
-    f'optimizer.rate_multipliers.{layer}': schedule
-    for layer, schedule in config.optimizer.rate_multipliers.items()
+    f'optimizer.lr_multipliers.{layer}': schedule
+    for layer, schedule in config.optimizer.lr_multipliers.items()
   }
   for field, schedule in {**schedules, 'augment.lighting.std': config.augment.lighting.std}.items():
     if not all(_is_pair(pair) for pair in schedule):
@@ -247,7 +252,9 @@ def make_optimizer(config: ConfigDict, net: AlexNet) -> optax.GradientTransforma
   return optimizer.paper_sgd(
     config.optimizer.momentum,
     optimizer.weight_decays(
-      parameter_shapes(net), config.optimizer.weight_decay, config.optimizer.decay_multipliers
+      parameter_shapes(net),
+      config.optimizer.weight_decay,
+      config.optimizer.weight_decay_multipliers,
     ),
   )
 
@@ -265,13 +272,13 @@ def make_schedule(config: ConfigDict) -> optimizer.Schedule:
   chosen = config.optimizer
   return optimizer.Schedule(
     learning_rate=learning_rate(config),
-    cut_factor=chosen.cut_factor,
-    cut_epochs=chosen.cut_epochs,
+    lr_decay_factor=chosen.lr_decay_factor,
+    lr_decay_epochs=chosen.lr_decay_epochs,
     patience=chosen.patience,
-    max_cuts=chosen.max_cuts,
-    multipliers=chosen.rate_multipliers,
-    bias_multiplier=chosen.bias_multiplier,
-    cut_biases=chosen.cut_biases,
+    max_lr_decays=chosen.max_lr_decays,
+    multipliers=chosen.lr_multipliers,
+    bias_lr_multiplier=chosen.bias_lr_multiplier,
+    lr_decay_biases=chosen.lr_decay_biases,
   )
 
 

@@ -114,7 +114,7 @@ class Plateau:
   epochs_since_best: int = 0
   cuts: int = 0
 
-  def update(self, error: float, patience: int, max_cuts: int) -> 'Plateau':
+  def update(self, error: float, patience: int, max_lr_decays: int) -> 'Plateau':
     """The state after a validation: one more cut after `patience` validations without a lower error.
 
     Paper, section 5: the rate is divided by 10 when the validation error stops improving; it
@@ -123,7 +123,7 @@ class Plateau:
     if self.best_error is None or error < self.best_error:
       return Plateau(error, 0, self.cuts)
     since = self.epochs_since_best + 1
-    if since >= patience and self.cuts < max_cuts:
+    if since >= patience and self.cuts < max_lr_decays:
       return Plateau(self.best_error, 0, self.cuts + 1)
     return Plateau(self.best_error, since, self.cuts)
 
@@ -134,28 +134,28 @@ class Schedule:
 
   Attributes:
     learning_rate: the weights' rate before any cut.
-    cut_factor: what each cut divides it by.
-    cut_epochs: epochs at whose start it is cut; (): as `Plateau` has it.
-    patience, max_cuts: of `Plateau.update`.
+    lr_decay_factor: what each cut divides it by.
+    lr_decay_epochs: epochs at whose start it is cut; (): as `Plateau` has it.
+    patience, max_lr_decays: of `Plateau.update`.
     multipliers: each layer's multiples of the rate, as (from epoch, multiple).
-    bias_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
-    cut_biases: whether cuts and multipliers apply to biases; in the source they did not, but for
+    bias_lr_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
+    lr_decay_biases: whether cuts and multipliers apply to biases; in the source they did not, but for
       the multiplier 0, which freezes the layer.
   """
 
   learning_rate: float
-  cut_factor: float
-  cut_epochs: Sequence[float]
+  lr_decay_factor: float
+  lr_decay_epochs: Sequence[float]
   patience: int
-  max_cuts: int
+  max_lr_decays: int
   multipliers: Mapping[str, Sequence[tuple[float, float]]]
-  bias_multiplier: float
-  cut_biases: bool
+  bias_lr_multiplier: float
+  lr_decay_biases: bool
 
   def cut(self, epoch: int, plateau: Plateau) -> float:
     """The factor by which the rate is cut in an epoch: 1.0, 0.1, ..."""
-    by_epoch = sum(start <= epoch for start in self.cut_epochs)
-    return float(self.cut_factor ** -(by_epoch if self.cut_epochs else plateau.cuts))
+    by_epoch = sum(start <= epoch for start in self.lr_decay_epochs)
+    return float(self.lr_decay_factor ** -(by_epoch if self.lr_decay_epochs else plateau.cuts))
 
   def rate(self, epoch: int, plateau: Plateau) -> float:
     """The weights' rate in an epoch, before any layer's multiplier."""
@@ -168,8 +168,8 @@ class Schedule:
     for layer, parameters in params.items():
       own = piecewise_constant(self.multipliers[layer], epoch, 1.0)
       kernel = self.learning_rate * cut * own
-      of_biases = cut * own if self.cut_biases else float(own != 0)
-      bias = self.learning_rate * self.bias_multiplier * of_biases
+      of_biases = cut * own if self.lr_decay_biases else float(own != 0)
+      bias = self.learning_rate * self.bias_lr_multiplier * of_biases
       rates[layer] = {
         kind: jnp.asarray(bias if kind == 'bias' else kernel, jnp.float32) for kind in parameters
       }
@@ -177,4 +177,4 @@ class Schedule:
 
   def after_validation(self, plateau: Plateau, error: float) -> Plateau:
     """The state of the rule after a validation with this error."""
-    return plateau.update(error, self.patience, self.max_cuts)
+    return plateau.update(error, self.patience, self.max_lr_decays)

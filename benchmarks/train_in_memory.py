@@ -319,8 +319,10 @@ def run(
       if seen['top1_error'] < best[0]:
         best = seen['top1_error'], done
         best_params = jax.tree.map(jnp.copy, state.params)
-      flat = plateau.cuts == schedule.max_cuts and plateau.epochs_since_best >= schedule.patience
-      if flat and not schedule.cut_epochs:
+      flat = (
+        plateau.cuts == schedule.max_lr_decays and plateau.epochs_since_best >= schedule.patience
+      )
+      if flat and not schedule.lr_decay_epochs:
         break
       if time.perf_counter() > until:
         log(f'{name}, seed {seed}: out of time after {done} epochs')

@@ -46,7 +46,7 @@ TINY = (
   '--config.model.fc6.features=16',
   '--config.model.fc7.features=16',
   '--config.mesh.column_devices=1',
-  '--config.optimizer.cut_epochs=()',
+  '--config.optimizer.lr_decay_epochs=()',
   '--config.optimizer.patience=1',
   '--config.train.log_every_steps=10',
 )

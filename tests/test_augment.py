@@ -65,7 +65,7 @@ def numpy_centred(images, offsets, mean_image, mean):
   size, border = images.shape[1], (mean_image.shape[0] - images.shape[1]) // 2
   centred = []
   for image, (row, column) in zip(images, offsets, strict=True):
-    if mean == 'centre':
+    if mean == 'center':
       row = column = border
     subtracted = mean_image[row : row + size, column : column + size]
     if mean == 'channel':
@@ -74,7 +74,7 @@ def numpy_centred(images, offsets, mean_image, mean):
   return np.stack(centred)
 
 
-@pytest.mark.parametrize('mean', ['pixel', 'centre', 'channel'])
+@pytest.mark.parametrize('mean', ['pixel', 'center', 'channel'])
 def test_subtract_mean_is_numpys(mean):
   images, offsets, mean_image = random_images(9), random_offsets(9), make_statistics().mean_image
   ours = augment.subtract_mean(jnp.asarray(images), jnp.asarray(offsets), mean_image, mean)
@@ -85,7 +85,7 @@ def test_subtract_mean_is_numpys(mean):
 
 def test_unknown_mean_is_refused():
   images, offsets = jnp.asarray(random_images(1)), jnp.zeros((1, 2), jnp.int32)
-  with pytest.raises(UserError, match=r"augment\.mean is 'median'.*'pixel', 'centre', 'chan"):
+  with pytest.raises(UserError, match=r"augment\.mean is 'median'.*'pixel', 'center', 'chan"):
     augment.subtract_mean(images, offsets, make_statistics().mean_image, 'median')
 
 
@@ -307,7 +307,7 @@ def training_pixels(images, offsets, options, std=0.0, positions=None):
   return np.asarray(pixels)
 
 
-@pytest.mark.parametrize('mean', ['pixel', 'centre', 'channel'])
+@pytest.mark.parametrize('mean', ['pixel', 'center', 'channel'])
 def test_training_without_augmentation_is_evaluation(mean):
   images, offsets = random_images(6), random_offsets(6)
   options = replace(mean=mean, pixel_scale=1 / 64, lighting_rescale=True)

@@ -40,6 +40,22 @@ def test_a_mistaken_flag_is_named_with_its_mending(override, words):
     assert word in err
 
 
+def test_a_field_by_its_old_name_is_read_saying_so():
+  code, _, err = launch(
+    '--config=configs/digits.py',
+    '--mode=summary',
+    '--config.optimizer.cut_epochs=(1,2)',
+    '--config.augment.mean=centre',
+    '--noconfig.optimizer.cut_biases',
+    '--config.optimizer.rate_multipliers.conv1=((1,0.5),)',
+  )
+  assert (code, len(err.splitlines())) == (0, 4)
+  assert 'is now --config.optimizer.lr_decay_epochs=(1,2)\n' in err
+  assert 'is now --config.augment.mean=center\n' in err
+  assert 'is now --noconfig.optimizer.lr_decay_biases\n' in err
+  assert 'is now --config.optimizer.lr_multipliers.conv1=((1,0.5),)\n' in err
+
+
 def test_fields_that_may_be_none_take_none_and_others_refuse_it():
   summary = ('--config=configs/digits.py', '--mode=summary')
   assert launch(*summary, '--config.train.num_steps=None', '--config.model.fc6.bias=None')[0] == 0
@@ -135,14 +151,14 @@ def test_mistaken_members_are_named(tmp_path, args, words):
       ('--config.data.name=cifar10', '--config.data.data_dir=/nowhere/at/all'),
       ('/nowhere/at/all',),
     ),
-    (('--config.data.name=folder',), ('which folder', '--config.data.data_dir=')),
+    (('--config.data.name=folder',), ('folder of images', '--config.data.data_dir=')),
     (
       ('--config.data.name=folder', '--config.data.data_dir=/nowhere/at/all'),
       ('/nowhere/at/all does not exist', '<class>/<images>'),
     ),
     (('--config.data.encoding=webp',), ('data.encoding', "'webp'", "'jpeg'")),
     (('--config.augment.crop_offsets=9',), ('augment.crop_offsets',)),
-    (('--config.augment.mean=average',), ('augment.mean', "'pixel'", "'centre'")),
+    (('--config.augment.mean=average',), ('augment.mean', "'pixel'", "'center'")),
     (('--config.augment.pixel_scale=(1,2)',), ('augment.pixel_scale', '(1, 2)', 'three')),
     (('--config.mesh.column_devices=both',), ('mesh.column_devices', "'both'", "'auto'")),
   ],

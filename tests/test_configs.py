@@ -11,8 +11,9 @@ from PIL import Image
 from alexnet_jax import experiment
 from alexnet_jax.models import summary
 from alexnet_jax.training import loop
+from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
-from configs import image_folder
+from configs import image_folder, imagenet_source
 from tests import stored
 from tests.small import small_config
 
@@ -64,7 +65,7 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     'model.conv6.features': 16,  # their fields are read where they are
     'model.bottleneck.features': 16,
     'model.num_classes': 2,
-    'optimizer.cut_epochs': (),  # the plateau rule reads what they leave alone
+    'optimizer.lr_decay_epochs': (),  # the plateau rule reads what they leave alone
     'train.batch_size': 8,
     'train.num_epochs': 1,
   }
@@ -93,3 +94,17 @@ def test_every_field_is_read(tmp_path, monkeypatch):
   monkeypatch.setattr(experiment, 'resolved', lambda config: {})
   loop.train_and_evaluate(config, tmp_path / 'run')
   assert every - read == set()
+
+
+def test_a_config_with_old_names_is_read_as_with_present_ones():
+  config = imagenet_source.get_config()
+  new = experiment.resolved(config)
+  old = experiment.resolved(config)
+  for before, now in config_fields.RENAMED_FIELDS.items():
+    section, name = before.split('.')
+    old[section][name] = old[section].pop(now.split('.')[1])
+  old['augment']['mean'] = 'centre'
+  assert experiment.checked(old, 'old') == experiment.checked(new, 'new')
+  assert config_fields.differences(new, old) == []
+  assert len(config_fields.old_names(old)) == len(config_fields.RENAMED_FIELDS)
+  assert config_fields.old_names(new) == []

@@ -98,7 +98,7 @@ def plain_predictions(network, split):
       mean = mean_image.mean(axis=(0, 1))
     if mirrored and config.augment.mean == 'pixel':
       mean = mean[:, ::-1]
-    if config.augment.mean == 'centre':
+    if config.augment.mean == 'center':
       mean = mean_image[half : half + size, half : half + size]
     crops = images[:, row : row + size, column : column + size]
     pixels = config.augment.pixel_scale * ((crops[:, :, ::-1] if mirrored else crops) - mean)
@@ -330,8 +330,8 @@ def test_where_and_in_what_batches_it_runs_may_change_and_nothing_else(runs):
   assert again['images'] == first['images'] == 359
   for name in ('top1_errors', 'top5_errors'):
     assert again['ten_views'][name] == first['ten_views'][name]
-  with pytest.raises(UserError, match=r"augment\.mean: 'pixel', not 'centre'"):
-    evaluate.evaluate_workdir('a', run_config(**{'augment.mean': 'centre'}))
+  with pytest.raises(UserError, match=r"augment\.mean: 'pixel', not 'center'"):
+    evaluate.evaluate_workdir('a', run_config(**{'augment.mean': 'center'}))
 
 
 def test_a_run_is_evaluated_on_another_split(runs, calls):

@@ -191,13 +191,13 @@ def schedule(**changed):
   return optimizer.Schedule(
     **{
       'learning_rate': 0.01,
-      'cut_factor': 10,
-      'cut_epochs': (),
+      'lr_decay_factor': 10,
+      'lr_decay_epochs': (),
       'patience': 5,
-      'max_cuts': 3,
+      'max_lr_decays': 3,
       'multipliers': {'conv1': (), 'fc8': ()},
-      'bias_multiplier': 1.0,
-      'cut_biases': True,
+      'bias_lr_multiplier': 1.0,
+      'lr_decay_biases': True,
       **changed,
     }
   )
@@ -217,10 +217,10 @@ def schedule(**changed):
 )
 def test_rates_of_net_145(epoch, weights, conv1_weights):
   of_net = schedule(
-    cut_epochs=(25, 51, 79),
+    lr_decay_epochs=(25, 51, 79),
     multipliers={'conv1': ((67, 0.1), (72, 0.0)), 'fc8': ()},
-    bias_multiplier=2.0,
-    cut_biases=False,
+    bias_lr_multiplier=2.0,
+    lr_decay_biases=False,
   )
   rates = of_net.parameter_rates(SHAPES, epoch, optimizer.Plateau())
   assert of_net.rate(epoch, optimizer.Plateau()) == pytest.approx(weights)
@@ -235,10 +235,10 @@ def test_rates_of_net_145(epoch, weights, conv1_weights):
     assert (rate.shape, rate.dtype) == ((), jnp.float32)
 
 
-@pytest.mark.parametrize(('bias_multiplier', 'bias'), [(1.0, 0.002), (2.0, 0.004), (0.0, 0.0)])
-def test_cuts_and_layer_multiples_apply_to_biases_too(bias_multiplier, bias):
+@pytest.mark.parametrize(('bias_lr_multiplier', 'bias'), [(1.0, 0.002), (2.0, 0.004), (0.0, 0.0)])
+def test_cuts_and_layer_multiples_apply_to_biases_too(bias_lr_multiplier, bias):
   multipliers = {'conv1': ((0, 2.0),), 'fc8': ()}
-  rates = schedule(multipliers=multipliers, bias_multiplier=bias_multiplier).parameter_rates(
+  rates = schedule(multipliers=multipliers, bias_lr_multiplier=bias_lr_multiplier).parameter_rates(
     SHAPES, 3, optimizer.Plateau(cuts=1)
   )
   assert float(rates['conv1']['kernel']) == pytest.approx(0.002)
@@ -248,7 +248,7 @@ def test_cuts_and_layer_multiples_apply_to_biases_too(bias_multiplier, bias):
 
 
 @pytest.mark.parametrize(
-  ('patience', 'max_cuts', 'errors', 'cuts'),
+  ('patience', 'max_lr_decays', 'errors', 'cuts'),
   [
     # Counts again after a cut, and an equal error is no improvement.
     (2, 3, [0.9, 0.8, 0.85, 0.81, 0.8, 0.82, 0.9], [0, 0, 0, 1, 1, 2, 2]),
@@ -259,10 +259,10 @@ def test_cuts_and_layer_multiples_apply_to_biases_too(bias_multiplier, bias):
     (3, 1, [0.5, 0.6, 0.7, 0.8], [0, 0, 0, 1]),
   ],
 )
-def test_plateau_cuts(patience, max_cuts, errors, cuts):
+def test_plateau_cuts(patience, max_lr_decays, errors, cuts):
   plateau, seen = optimizer.Plateau(), []
   for error in errors:
-    plateau = plateau.update(error, patience, max_cuts)
+    plateau = plateau.update(error, patience, max_lr_decays)
     seen.append(plateau.cuts)
   assert seen == cuts
   assert plateau.best_error == min(errors)

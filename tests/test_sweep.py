@@ -115,7 +115,7 @@ def test_the_norms_of_the_net_of_11_percent_make_it_of_the_net_of_13(tmp_path):
   assert configs['response_norm_and_wider_conv3'] == eleven
   assert configs['base'] == experiment.resolved(cifar10_13pct.get_config())
   assert {d.split(':')[0] for d in config_fields.differences(configs['response_norm'], eleven)} == {
-    'model.conv3.features', 'optimizer.decay_multipliers.fc8'
+    'model.conv3.features', 'optimizer.weight_decay_multipliers.fc8'
   }  # fmt: skip
   assert lrn_cifar.get_sweep(cifar10.get_config()).seeds == (0, 1, 2)
 
@@ -144,7 +144,7 @@ def test_figure_1_has_no_regularization_and_a_rate_for_each(tmp_path):
     assert config.model.dropout.rate == 0
     assert (config.model.within_norm.layers, config.model.response_norm.layers) == ((), ())
     assert (config.augment.flip, config.augment.crop_offsets) == (False, 1)
-    assert (config.optimizer.cut_epochs, config.optimizer.max_cuts) == ((), 0)
+    assert (config.optimizer.lr_decay_epochs, config.optimizer.max_lr_decays) == ((), 0)
 
 
 def test_seeds_come_one_after_the_other_the_base_first(tmp_path):

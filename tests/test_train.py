@@ -293,7 +293,7 @@ def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
       'train.seed': 1,
       'model.fc7.features': 32,
       'optimizer.learning_rate': 0.01,
-      'optimizer.rate_multipliers.conv1': ((0, 0.0),),
+      'optimizer.lr_multipliers.conv1': ((0, 0.0),),
     }
   )
   capfd.readouterr()
@@ -574,7 +574,7 @@ def test_the_first_line_says_how_images_are_shuffled(tmp_path, capfd, monkeypatc
 
 def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd):
   rule = {'optimizer.batch_size_rule': 'sqrt', 'optimizer.base_batch_size': 16}
-  cut = {'optimizer.cut_epochs': (1,), 'train.num_steps': 30}
+  cut = {'optimizer.lr_decay_epochs': (1,), 'train.num_steps': 30}
   loop.train_and_evaluate(small_config({**rule, **cut}), tmp_path)
   said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16); workdir'
   assert said in capfd.readouterr().err
@@ -588,10 +588,10 @@ def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd):
 def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
   config = small_config(
     {
-      'optimizer.cut_epochs': (),
+      'optimizer.lr_decay_epochs': (),
       'optimizer.learning_rate': 1e-8,  # nothing is learned
       'optimizer.patience': 2,
-      'optimizer.max_cuts': 1,
+      'optimizer.max_lr_decays': 1,
       'train.num_epochs': 5,
     }
   )
@@ -604,8 +604,8 @@ def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
 def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
   config = small_config(
     {
-      'optimizer.cut_epochs': (1,),
-      'optimizer.rate_multipliers.conv1': ((1, 0.0),),
+      'optimizer.lr_decay_epochs': (1,),
+      'optimizer.lr_multipliers.conv1': ((1, 0.0),),
       'train.num_epochs': 2,
     }
   )
@@ -648,10 +648,10 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('augment.crop_offsets', 0),
     ('checkpoint.keep', 0),
     ('augment.lighting.std', (0, 0.1)),
-    ('optimizer.rate_multipliers.conv1', ((0, 'x'),)),
-    ('optimizer.cut_epochs', ('a',)),
-    ('optimizer.rate_multipliers.conv1', (0.1,)),
-    ('optimizer.cut_factor', 0.0),
+    ('optimizer.lr_multipliers.conv1', ((0, 'x'),)),
+    ('optimizer.lr_decay_epochs', ('a',)),
+    ('optimizer.lr_multipliers.conv1', (0.1,)),
+    ('optimizer.lr_decay_factor', 0.0),
     ('train.profile_steps', (3,)),
     ('train.profile_steps', (0, 2)),
     ('train.profile_steps', (3, 2)),

@@ -26,5 +26,5 @@ def get_config() -> config_dict.ConfigDict:
   model.response_norm.k = 1.0
   model.response_norm.alpha = 1e-3
   model.response_norm.divide_alpha = True
-  config.optimizer.decay_multipliers.fc8 = 2.5  # 0.01
+  config.optimizer.weight_decay_multipliers.fc8 = 2.5  # 0.01
   return config

@@ -33,8 +33,8 @@ def get_config() -> config_dict.ConfigDict:
 
   optimizer = config.optimizer
   for layer in ('conv1', 'conv2'):
-    optimizer.decay_multipliers[layer] = 0.0
-  optimizer.decay_multipliers.fc8 = 1.0
-  optimizer.cut_epochs = (500, 510)
+    optimizer.weight_decay_multipliers[layer] = 0.0
+  optimizer.weight_decay_multipliers.fc8 = 1.0
+  optimizer.lr_decay_epochs = (500, 510)
   config.train.num_epochs = 520
   return config

@@ -15,6 +15,6 @@ def get_config() -> config_dict.ConfigDict:
   config = cifar10_alexnet.get_config()
   for layer in ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7'):
     config.model[layer].features //= 2
-  config.optimizer.cut_epochs = (5,)
+  config.optimizer.lr_decay_epochs = (5,)
   config.train.num_epochs = 6
   return config

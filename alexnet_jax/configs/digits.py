@@ -38,7 +38,7 @@ def get_config() -> config_dict.ConfigDict:
   config.augment.lighting.std = ()
 
   config.optimizer.learning_rate = 0.02
-  config.optimizer.cut_epochs = (30,)
+  config.optimizer.lr_decay_epochs = (30,)
   config.train.batch_size = 64
   config.train.num_epochs = 40
   return config

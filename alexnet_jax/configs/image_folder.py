@@ -30,6 +30,6 @@ def get_config() -> config_dict.ConfigDict:
   config.augment.pixel_scale = 1 / 64
   config.train.batch_size = 32
   config.train.num_epochs = 20
-  config.optimizer.cut_epochs = (14, 18)
+  config.optimizer.lr_decay_epochs = (14, 18)
   config.train.log_every_steps = 10
   return config

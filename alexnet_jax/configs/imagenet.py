@@ -53,7 +53,7 @@ def get_config() -> config_dict.ConfigDict:
   # none, as in the paper; a Keras tutorial uses 30.
   augment.rotation_degrees = 0.0
   # The mean image is subtracted from each pixel: at the crop's own place ('pixel'), from any crop
-  # its central part ('centre', the source), or its mean color ('channel').
+  # its central part ('center', the source), or its mean color ('channel').
   augment.mean = 'pixel'
   # Multiplies the centerd pixels, 0 to 255: a number, or one each for red, green and blue.
   augment.pixel_scale = config_dict.placeholder(object)
@@ -76,17 +76,17 @@ def get_config() -> config_dict.ConfigDict:
   optimizer.momentum = 0.9
   optimizer.weight_decay = 0.0005  # of weights only
   # The rate is divided when the validation error stops improving, three times.
-  optimizer.cut_factor = 10.0
-  optimizer.max_cuts = 3
+  optimizer.lr_decay_factor = 10.0
+  optimizer.max_lr_decays = 3
   optimizer.patience = 5  # epochs without improvement before a cut; the paper did it by hand
-  optimizer.cut_epochs = ()  # cut at the start of these epochs instead
+  optimizer.lr_decay_epochs = ()  # cut at the start of these epochs instead
   # Biases' rate: a multiple of the weights', cut with it or not. The paper has one rate for all.
-  optimizer.bias_multiplier = 1.0
-  optimizer.cut_biases = True
+  optimizer.bias_lr_multiplier = 1.0
+  optimizer.lr_decay_biases = True
   # Each layer's multiple of the rate, as (from epoch, multiple): ((0, 0.1), (50, 0.0)) starts at
   # a tenth and freezes the layer, momentum and all, at epoch 50. Empty: 1 throughout.
-  optimizer.rate_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, ()))
-  optimizer.decay_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, 1.0))
+  optimizer.lr_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, ()))
+  optimizer.weight_decay_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, 1.0))
 
   config.train = train = config_dict.ConfigDict()
   train.batch_size = 128

@@ -37,7 +37,7 @@ def get_config() -> config_dict.ConfigDict:
   config.augment.lighting.std = ()
 
   optimizer = config.optimizer  # bvlc_alexnet/solver.prototxt
-  optimizer.bias_multiplier = 2.0
-  optimizer.cut_epochs = (20, 40, 60, 80)  # every 100,000 steps
+  optimizer.bias_lr_multiplier = 2.0
+  optimizer.lr_decay_epochs = (20, 40, 60, 80)  # every 100,000 steps
   config.train.batch_size = 256
   return config

@@ -23,9 +23,9 @@ def get_config() -> config_dict.ConfigDict:
   config = imagenet_conv6.get_config()
   optimizer = config.optimizer
   optimizer.learning_rate = 0.001
-  optimizer.cut_epochs = (22, 42)
-  optimizer.rate_multipliers.conv1 = ((0, 0.1), (5, 0.01), (7, 0.0))
-  optimizer.rate_multipliers.fc8 = ((0, 10.0), (9, 1.0))
+  optimizer.lr_decay_epochs = (22, 42)
+  optimizer.lr_multipliers.conv1 = ((0, 0.1), (5, 0.01), (7, 0.0))
+  optimizer.lr_multipliers.fc8 = ((0, 10.0), (9, 1.0))
   config.augment.lighting.std = ((0, 0.1), (38, 0.0))
   config.train.num_epochs = 54
   return config

@@ -17,7 +17,7 @@ from alexnet_jax.configs import imagenet_conv6_finetune
 def get_config() -> config_dict.ConfigDict:
   """Returns the configuration."""
   config = imagenet_conv6_finetune.get_config()
-  config.optimizer.rate_multipliers.conv1 = ((0, 0.1), (3, 0.01), (4, 0.0))
-  config.optimizer.rate_multipliers.fc8 = ()
+  config.optimizer.lr_multipliers.conv1 = ((0, 0.1), (3, 0.01), (4, 0.0))
+  config.optimizer.lr_multipliers.fc8 = ()
   config.train.num_epochs = 52
   return config

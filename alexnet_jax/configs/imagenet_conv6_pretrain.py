@@ -27,6 +27,6 @@ def get_config() -> config_dict.ConfigDict:
   # 0.01, and 0.001 from epoch 6. The source took conv1 to conv6 from the same net trained on the
   # 2009 release (configs/imagenet_fall2009.py, train.init_from) and trained them at a tenth of the
   # rate, 0.001, until the other layers came down to it at epoch 6.
-  config.optimizer.cut_epochs = (6,)
+  config.optimizer.lr_decay_epochs = (6,)
   config.train.num_epochs = 8
   return config

@@ -29,7 +29,7 @@ def get_config() -> config_dict.ConfigDict:
   # As the source: 0.01, but a tenth of it for what is taken over; 0.001 throughout from epoch 2,
   # and stopped after 6.65.
   for layer in ('conv1', 'conv2', 'conv3', 'conv4', 'conv5'):
-    config.optimizer.rate_multipliers[layer] = ((0, 0.1), (2, 1.0))
-  config.optimizer.cut_epochs = (2,)
+    config.optimizer.lr_multipliers[layer] = ((0, 0.1), (2, 1.0))
+  config.optimizer.lr_decay_epochs = (2,)
   config.train.num_epochs = 7
   return config

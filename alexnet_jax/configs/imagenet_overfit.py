@@ -25,7 +25,7 @@ def get_config() -> config_dict.ConfigDict:
   config.augment.flip = False
   config.augment.lighting.std = ()
   config.augment.pixel_scale = 1 / 64
-  config.optimizer.cut_epochs = (14,)
+  config.optimizer.lr_decay_epochs = (14,)
   config.train.batch_size = 32
   config.train.num_epochs = 20
   config.train.log_every_steps = 8

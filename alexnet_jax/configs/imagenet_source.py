@@ -28,16 +28,16 @@ def get_config() -> config_dict.ConfigDict:
 
   config.augment.crop_offsets = 33  # offsets 0 to 32, convdata_jpeg.py
   config.augment.images_per_draw = 32
-  config.augment.mean = 'centre'
+  config.augment.mean = 'center'
   config.augment.lighting.scale = 'standard_deviations'
   config.augment.lighting.rescale = True
   config.augment.lighting.std = ((0, 0.1), (67, 0.0))
 
   # layers/layer-params-145.cfg, its comments and final values.
   optimizer = config.optimizer
-  optimizer.cut_epochs = (25, 51, 79)
-  optimizer.bias_multiplier = 2.0
-  optimizer.cut_biases = False
-  optimizer.rate_multipliers.conv1 = ((67, 0.1), (72, 0.0))
+  optimizer.lr_decay_epochs = (25, 51, 79)
+  optimizer.bias_lr_multiplier = 2.0
+  optimizer.lr_decay_biases = False
+  optimizer.lr_multipliers.conv1 = ((67, 0.1), (72, 0.0))
   config.train.num_epochs = 91
   return config

@@ -40,6 +40,6 @@ def get_config() -> config_dict.ConfigDict:
 
   optimizer = config.optimizer
   optimizer.weight_decay = 1e-4
-  optimizer.cut_epochs = (30, 60)  # and 90, where training ends
+  optimizer.lr_decay_epochs = (30, 60)  # and 90, where training ends
   config.train.batch_size = 256
   return config

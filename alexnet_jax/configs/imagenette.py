@@ -24,6 +24,6 @@ def get_config() -> config_dict.ConfigDict:
   config.model.num_classes = 10
   config.data.name = 'imagenette/full-size-v2'
   config.train.num_epochs = 60
-  config.optimizer.cut_epochs = (50, 57)
+  config.optimizer.lr_decay_epochs = (50, 57)
   config.train.log_every_steps = 10
   return config

@@ -18,7 +18,7 @@ from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
 
-MEANS = ('pixel', 'centre', 'channel')
+MEANS = ('pixel', 'center', 'channel')
 LIGHTING_SCALES = ('eigenvalues', 'standard_deviations')
 
 
@@ -65,7 +65,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
     images: [N, s, s, 3] crops, uint8 or float32.
     offsets: [N, 2] int, row and column at which each was cut; [1, 2] where it is the same for all.
     mean_image: [S, S, 3] float32.
-    mean: 'pixel': the mean at the crop's own position (paper, section 2; Caffe); 'centre': the mean
+    mean: 'pixel': the mean at the crop's own position (paper, section 2; Caffe); 'center': the mean
       image's center, wherever the crop was cut (2012 source); 'channel': the mean color.
 
   Returns:
@@ -75,7 +75,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
   size = images.shape[1]
   if mean == 'channel':
     return pixels - jnp.mean(mean_image, axis=(0, 1))[None, None, None]
-  if mean == 'centre':
+  if mean == 'center':
     border = (mean_image.shape[0] - size) // 2
     return pixels - mean_image[None, border : border + size, border : border + size]
 

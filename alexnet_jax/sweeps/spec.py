@@ -282,6 +282,7 @@ def _changed(
   changed = config.copy_and_resolve_references()
   found = len(mistakes)
   for field, value in overrides.items():
+    field = config_fields.current_name(field)
     if field not in (known := dict(config_fields.flatten(changed.to_dict()))):
       near = difflib.get_close_matches(field, known, 1)
       hint = f'; did you mean {near[0]}?' if near else ''

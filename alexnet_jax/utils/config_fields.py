@@ -1,4 +1,4 @@
-"""A config's fields by name: which define an experiment, and which were added later."""
+"""A config's fields by name: which define an experiment, and which were added or renamed later."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +29,20 @@ ADDED_FIELDS: dict[str, Any] = {
   'train.profile_steps': (),
 }
 
+# Fields and sections by their old names, which older workdirs, checkpoints and commands have.
+RENAMED_FIELDS = {
+  'optimizer.cut_epochs': 'optimizer.lr_decay_epochs',
+  'optimizer.cut_factor': 'optimizer.lr_decay_factor',
+  'optimizer.max_cuts': 'optimizer.max_lr_decays',
+  'optimizer.rate_multipliers': 'optimizer.lr_multipliers',
+  'optimizer.decay_multipliers': 'optimizer.weight_decay_multipliers',
+  'optimizer.bias_multiplier': 'optimizer.bias_lr_multiplier',
+  'optimizer.cut_biases': 'optimizer.lr_decay_biases',
+}
+
+# Values by their old spelling.
+RENAMED_VALUES = {('augment.mean', 'centre'): 'center'}
+
 # Fields that may be None; so may each layer's weight_std and bias.
 OPTIONAL_FIELDS = (
   'checkpoint.every_steps',
@@ -49,6 +63,38 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, 
       yield prefix + name, value
 
 
+def current_name(field: str) -> str:
+  """The present name of a field or section."""
+  for old, new in RENAMED_FIELDS.items():
+    if field == old or field.startswith(f'{old}.'):
+      return new + field.removeprefix(old)
+  return field
+
+
+def old_names(config: Mapping[str, Any]) -> list[str]:
+  """The old names of fields and sections that a config has, and the present ones, as 'a: now b'."""
+  return [
+    f'{old}: now {new}'
+    for old, new in RENAMED_FIELDS.items()
+    if any(current_name(name) != name and name.startswith(old) for name, _ in flatten(config))
+  ]
+
+
+def with_current_names(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """A config, as JSON has it, with its fields by their present names and values."""
+  renamed: dict[str, Any] = {}
+  for name, value in config.items():
+    field = f'{prefix}{name}'
+    new_name = RENAMED_FIELDS.get(field, field).removeprefix(prefix)
+    if isinstance(value, Mapping):
+      renamed[new_name] = with_current_names(value, f'{field}.')
+    elif isinstance(value, str):
+      renamed[new_name] = RENAMED_VALUES.get((field, value), value)
+    else:
+      renamed[new_name] = value
+  return renamed
+
+
 def differences(
   config: Mapping[str, Any],
   other: Mapping[str, Any],
@@ -61,7 +107,9 @@ def differences(
     other: another, whose values are named first.
     but_for: fields and sections that may differ.
   """
-  fields, other_fields = ({**ADDED_FIELDS, **dict(flatten(each))} for each in (config, other))
+  fields, other_fields = (
+    {**ADDED_FIELDS, **dict(flatten(with_current_names(each)))} for each in (config, other)
+  )
   return [
     first_line(f'{field}: {other_fields.get(field)!r}, not {fields.get(field)!r}')
     for field in sorted(fields.keys() | other_fields.keys())

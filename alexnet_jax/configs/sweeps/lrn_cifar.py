@@ -23,7 +23,7 @@ def get_sweep(config: ConfigDict) -> Sweep:
   without = dict(flatten(cifar10_13pct.get_config().to_dict()))
   with_norms = dict(flatten(cifar10_11pct.get_config().to_dict()))
   changes = {field: value for field, value in with_norms.items() if value != without[field]}
-  more = ('model.conv3.features', 'optimizer.decay_multipliers.fc8')
+  more = ('model.conv3.features', 'optimizer.weight_decay_multipliers.fc8')
   norms_alone = {field: value for field, value in changes.items() if field not in more}
   return Sweep(
     'Response normalization on CIFAR-10',

@@ -40,8 +40,8 @@ def get_sweep(config: ConfigDict) -> Sweep:
     'augment.flip': False,
     'augment.lighting.std': (),
     'optimizer.weight_decay': 0.0,
-    'optimizer.cut_epochs': (),
-    'optimizer.max_cuts': 0,
+    'optimizer.lr_decay_epochs': (),
+    'optimizer.max_lr_decays': 0,
   }
   base = {**no_regularization, **runs.pop('relu_rate_x4')}
   variants = [
