@@ -1,4 +1,4 @@
-"""What one of two processes reads of the global batches; tests/test_mesh.py starts both.
+"""What one of two processes reads of the global batches; tests/unit/test_mesh.py starts both.
 
 python -m tests.two_processes PORT PROCESS DEVICES FILE
 """

@@ -17,7 +17,7 @@ PRECISIONS = ('float32', 'bfloat16')
 # XLA's CPU backend can compute matrix products, reductions and convolutions with a library, YNNPACK.
 # With its products and reductions and XLA's own (Eigen's) convolutions a training step takes half
 # the time of the default, all three. The option is experimental: it was measured with these releases
-# of jaxlib, the newest last (docs/performance.md, Versions of JAX), and tests/test_compilation.py
+# of jaxlib, the newest last (docs/performance.md, Versions of JAX), and tests/unit/test_xla.py
 # compares the installed one's results with those of the default.
 _FUSIONS = 'xla_cpu_experimental_ynn_fusion_type'
 _NEWEST = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'

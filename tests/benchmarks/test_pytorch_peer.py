@@ -27,7 +27,7 @@ from configs import (
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 peer = importlib.import_module('benchmarks.pytorch_peer')
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PEER = ROOT / 'benchmarks' / 'pytorch_peer.py'
 
 # The paper's net on 34x34 pixels, with constants that make the norms matter, a norm over all maps

@@ -22,7 +22,7 @@ from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests.small import small_config
 
-SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
+SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 def random_network(config, split, seed=0):

@@ -25,7 +25,7 @@ from alexnet_jax.utils.errors import UserError
 from tests.launching import launch
 from tests.small import small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.sweeps import report
 
-RESULTS = Path(__file__).parents[1] / 'docs' / 'results'
+RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
 SWEEPS = sorted(path.parent for path in RESULTS.glob('*/sweep.json'))
 
 

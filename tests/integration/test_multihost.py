@@ -18,7 +18,7 @@ from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.utils import host
 from alexnet_jax.utils.errors import UserError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SMALL = [
   '--config=configs/digits.py',
   *(f'--config.model.conv{i}.features={n}' for i, n in enumerate((8, 16, 16, 16, 16), 1)),

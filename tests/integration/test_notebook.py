@@ -13,7 +13,7 @@ from alexnet_jax.reports import figures
 from alexnet_jax.training import loop
 from tests.small import small_config
 
-NOTEBOOK = Path(__file__).parents[1] / 'notebooks' / 'alexnet.ipynb'
+NOTEBOOK = Path(__file__).parents[2] / 'notebooks' / 'alexnet.ipynb'
 
 
 def cells():

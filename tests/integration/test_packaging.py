@@ -20,7 +20,7 @@ from alexnet_jax.data import dataset
 from alexnet_jax.training import loop
 from tests.small import small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
 
 

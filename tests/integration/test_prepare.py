@@ -30,7 +30,7 @@ from tests.small import small_config
 from tests.stored import store
 from tests.tars import make_tar
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SIZE = 24
 PER_SHARD = 8
 CLASSES = ('red panda', 'Äpfel', '図書')  # as they are sorted

@@ -181,7 +181,7 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade(workdir, monkeypatch
 
 # As the version that wrote the checkpoint of format 1 had them: two images' logits, and the loss of
 # the two steps after it.
-FORMAT1 = Path(__file__).parent / 'data' / 'format1'
+FORMAT1 = Path(__file__).parents[1] / 'data' / 'format1'
 FORMAT1_DIGEST = 'f7cc4394525ef89ade7c3bf55e6836f07444d8633a2a33b9fc346003404e77aa'
 FORMAT1_LOGITS = [
   [-0.7125, -0.7549, -2.4882, 0.2949, -0.8580, 2.1562, -2.3165, 2.9675, 1.2176, 1.8446],

@@ -16,7 +16,7 @@ from alexnet_jax.utils.errors import Stopped, UserError
 from tests import sweeps
 from tests.small import small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Stands for launch.py: notes when it ran and on which cores, and leaves what a run leaves.
 PROGRAM = """

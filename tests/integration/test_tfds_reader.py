@@ -20,7 +20,7 @@ from tests import stored
 from tests.mistakes import refusal
 from tests.stored import BLOCK, SIZE, TRAIN, VALIDATION, make_image, noise, open_records
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SIDE = 48  # of 'jpegs': three of a JPEG's blocks, as it halves the colours' resolution
 
 

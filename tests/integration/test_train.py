@@ -30,7 +30,7 @@ from alexnet_jax.utils.errors import Stopped, UserError
 from configs import cifar10
 from tests.small import lines, small_config
 
-SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
+SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 class Trainer:

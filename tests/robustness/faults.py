@@ -1,7 +1,7 @@
 """Faults at random moments of every kind of work, and what they cost.
 
-  python -m tests.faults --times=100
-  python -m tests.faults --fault=write --times=20 --only=preparing
+  python -m tests.robustness.faults --times=100
+  python -m tests.robustness.faults --fault=write --times=20 --only=preparing
 
 Each kind of work is first done undisturbed, which gives what it leaves and how long it takes. Then
 the same command meets a fault, and is given again until it ends by itself; then afresh, until there
@@ -39,7 +39,7 @@ from PIL import Image
 
 from alexnet_jax.utils.errors import EXIT_AGAIN
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = (
   '--config=configs/digits.py',
   *(f'--config.model.conv{i}.features=8' for i in range(1, 6)),

@@ -1,7 +1,7 @@
 """Feeds damaged and hostile files to everything here that reads a file of a stranger's.
 
-  python -m tests.fuzz --seconds=600
-  python -m tests.fuzz --seconds=60 --format=npy --seed=7
+  python -m tests.robustness.fuzz --seconds=600
+  python -m tests.robustness.fuzz --seconds=60 --format=npy --seed=7
 
 Each format's valid small files are mutated: bits, bytes, lengths, slices, and the headers, JSON and
 pickles within; of folders, a part becomes a pipe, or a link that leads elsewhere. What reads them
@@ -53,7 +53,7 @@ from alexnet_jax.sweeps import report, runner
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
 from tests import caffe_files, sweeps
-from tests import test_convert as networks
+from tests.integration import test_convert as networks
 from tests.small import small_config
 
 SECONDS, BYTES = 20, 2**31  # that reading a file of a few kilobytes may take at most
@@ -713,7 +713,7 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path) -> tuple[int, list[
   ends, tried, findings = time.monotonic() + seconds, 0, list[dict[str, str]]()
   while (left := ends - time.monotonic()) > 1:
     arguments = ('--worker', f'--format={name}', f'--seconds={left}', f'--seed={seed}')
-    command = [sys.executable, '-m', 'tests.fuzz', *arguments, f'--findings={folder}']
+    command = [sys.executable, '-m', 'tests.robustness.fuzz', *arguments, f'--findings={folder}']
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
       assert process.stdout is not None
       of_worker = 0

@@ -24,7 +24,8 @@ from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
-from tests import faults, stored, sweeps
+from tests import stored, sweeps
+from tests.robustness import faults
 from tests.small import lines, small_config
 
 

@@ -1,6 +1,6 @@
 """Damaged and hostile files, links and pipes are refused in a line or two.
 
-`python -m tests.fuzz` looks for longer.
+`python -m tests.robustness.fuzz` looks for longer.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ from alexnet_jax.sweeps import report, results, runner
 from alexnet_jax.training import loop
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
-from tests import fuzz, sweeps
+from tests import sweeps
+from tests.integration.test_convert import caffe_config, random_network, torchvision_config
+from tests.robustness import fuzz
 from tests.small import small_config
-from tests.test_convert import caffe_config, random_network, torchvision_config
 
 FEW = {
   'caffemodel': 10,

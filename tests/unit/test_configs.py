@@ -18,7 +18,7 @@ from tests import stored
 from tests.small import small_config
 
 CONFIGS = sorted(
-  path.stem for path in (Path(__file__).parents[1] / 'configs').glob('*.py') if path.stem[0] != '_'
+  path.stem for path in (Path(__file__).parents[2] / 'configs').glob('*.py') if path.stem[0] != '_'
 )
 
 

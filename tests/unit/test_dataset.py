@@ -16,7 +16,7 @@ from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, make_image, open_records
 
-SHARED_DATA = Path(__file__).parents[2] / 'shared' / 'tfds'
+SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from alexnet_jax.data import images
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 HEIGHT, WIDTH = 24, 30
 ORIENTATION, SOFTWARE = 0x0112, 0x0131  # EXIF tags
 

@@ -18,7 +18,7 @@ from alexnet_jax.parallel import mesh
 from alexnet_jax.utils.errors import UserError
 from tests import two_processes
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from alexnet_jax.data import sources
 from tests.mistakes import refusal
 from tests.tars import make_tar
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def fill(root, *paths):

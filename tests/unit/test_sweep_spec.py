@@ -21,7 +21,7 @@ from configs.sweeps import ablations, lrn_cifar, relu_vs_tanh
 from tests import sweeps
 from tests.small import small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(path for path in (ROOT / 'configs' / 'sweeps').glob('*.py') if path.stem[0] != '_')
 BASES = (imagenet, cifar10, cifar10_alexnet, digits)
 

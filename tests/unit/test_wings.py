@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / 'alexnet_jax'
+PACKAGE = Path(__file__).parents[2] / 'alexnet_jax'
 
 # A module imports from its own floor and from those below it.
 FLOORS = (

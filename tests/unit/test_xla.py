@@ -18,7 +18,7 @@ from alexnet_jax.parallel import xla
 from configs import imagenet
 from tests import reference
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME = 'xla_cpu_experimental_ynn_fusion_type'
 RELEASE = jax.version.__version_info__[:2]
 FASTER = {NAME} if RELEASE >= (0, 10) else set()  # older ones have no library to choose

@@ -8,7 +8,7 @@ import numpy as np
 
 from alexnet_jax.checkpoints import workdir
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SMALL = [
   '--config=configs/digits.py',
   *(f'--config.model.conv{i}.features={n}' for i, n in enumerate((8, 16, 16, 16, 16), 1)),

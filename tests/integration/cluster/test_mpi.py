@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.checkpoints import checkpoint, workdir
-from tests.cluster.runs import REPOSITORY, SMALL, alone, losses
+from tests.integration.cluster.runs import REPOSITORY, SMALL, alone, losses
 
 
 def version():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.checkpoints import pretrained, workdir
-from tests.cluster import slurm
-from tests.cluster.runs import REPOSITORY, SMALL, alone, losses
+from tests.integration.cluster import slurm
+from tests.integration.cluster.runs import REPOSITORY, SMALL, alone, losses
 
 pytestmark = [
   pytest.mark.slow,
