@@ -346,12 +346,12 @@ class RecordSplit:
         with _open(self._tf, piece.path) as file:
           os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_WILLNEED)
 
-  def _decoder(self) -> 'Callable[[Tensor, np.ndarray], tuple[list[Tensor], Tensor]]':
-    """Compiles the decoding of some examples, once for each number of them.
+  @functools.cached_property
+  def _decode(self) -> 'Callable[[Tensor, np.ndarray], tuple[list[Tensor], Tensor]]':
+    """Decodes some examples; compiled once for each number of them.
 
-    Returns:
-      A function of examples as stored, [n] str, and windows, [n, 4] int32, as `_windows` has them;
-      it returns n images, each [h, w, 3] uint8, and their labels, [n] int64.
+    It takes examples as stored, [n] str, and windows, [n, 4] int32, as `_windows` has them, and
+    returns n images, each [h, w, 3] uint8, and their labels, [n] int64.
     """
     tf = self._tf
     features = {
@@ -400,7 +400,7 @@ class RecordSplit:
     Raises:
       UserError: the files are damaged.
     """
-    decode, square = self._decoder(), (self.image_size, self.image_size)
+    square = (self.image_size, self.image_size)
 
     def parts() -> Iterator[tuple[Batch, np.ndarray, slice]]:
       """Batches to be filled, the examples of each, and which of them to fill at a time."""
@@ -420,7 +420,7 @@ class RecordSplit:
       offsets = batch['offset'][rows]
       windows = self._windows(offsets, size)
       stored = self._tf.constant(self._stored(examples[rows]))
-      images, batch['label'][rows] = decode(stored, windows)
+      images, batch['label'][rows] = self._decode(stored, windows)
       for crop, tensor, (top, left) in zip(
         batch['image'][rows], images, (offsets - windows[:, :2]).tolist(), strict=True
       ):
