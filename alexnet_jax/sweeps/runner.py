@@ -1,4 +1,4 @@
-"""Runs what is missing of a sweep, each run a process of its own, some at a time on one machine."""
+"""Runs the unfinished runs of a sweep, each in its own process, several at a time."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.sweeps import spec
 from alexnet_jax.utils import files, host
-from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.display import Display, UpdateProgress
 from alexnet_jax.utils.errors import UserError
 from alexnet_jax.utils.signals import Signals
 
 FAILURE = 'failure.txt'  # in a run's folder: why it last failed
-_LOG = 'log.txt'  # in a run's folder: what it printed
+_LOG = 'log.txt'  # in a run's folder: its output
 
 
 def missing(plan: spec.Plan) -> list[spec.Run]:
@@ -47,11 +47,11 @@ def missing(plan: spec.Plan) -> list[spec.Run]:
 
 
 def shares(jobs: int, cores: Sequence[int], environment: Mapping[str, str]) -> list['Share']:
-  """What each of several runs at a time has of the machine.
+  """Divides the machine among runs that run at the same time.
 
-  A CPU's cores are dealt out, for two runs of one core each are faster than two that contend for
-  both; so are the GPUs of CUDA_VISIBLE_DEVICES, where it is set. Where there are fewer than runs,
-  all have all.
+  Each gets its own CPU cores, because two runs with a core each are faster than two that contend
+  for both, and its own GPUs of CUDA_VISIBLE_DEVICES, if that is set. If there are fewer than runs,
+  all runs share all of them.
 
   Args:
     jobs: runs at a time.
@@ -59,13 +59,13 @@ def shares(jobs: int, cores: Sequence[int], environment: Mapping[str, str]) -> l
     environment: the process's.
   """
 
-  def dealt(all_of: Sequence[Any], i: int) -> Sequence[Any]:
-    return all_of[i::jobs] if len(all_of) >= jobs else all_of
+  def share(items: Sequence[Any], i: int) -> Sequence[Any]:
+    return items[i::jobs] if len(items) >= jobs else items
 
   gpus = [gpu for gpu in environment.get('CUDA_VISIBLE_DEVICES', '').split(',') if gpu]
   return [
     Share(
-      frozenset(dealt(cores, i)), {'CUDA_VISIBLE_DEVICES': ','.join(dealt(gpus, i))} if gpus else {}
+      frozenset(share(cores, i)), {'CUDA_VISIBLE_DEVICES': ','.join(share(gpus, i))} if gpus else {}
     )
     for i in range(jobs)
   ]
@@ -102,24 +102,24 @@ class Share:
 
 @dataclasses.dataclass
 class _Job:
-  """A run that is under way."""
+  """A run in progress."""
 
   run: spec.Run
   process: subprocess.Popen[bytes]
   share: Share
   started: float
-  move: Callable[..., None]
-  epoch: int = 0  # to which the bar has moved
+  update_progress: UpdateProgress
+  epoch: int = 0  # of the progress bar
 
   def show_epochs(self) -> None:
-    """Moves the bar to where the run is."""
+    """Updates the progress bar to the run's epoch."""
     epoch = int(workdir.last_epoch(self.run.path))
-    self.move(epoch - self.epoch)
+    self.update_progress(epoch - self.epoch)
     self.epoch = epoch
 
 
 def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]:
-  """Runs them, going on after one that fails; a run's output goes to log.txt in its folder.
+  """Runs them, continuing after one that fails; a run's output goes to log.txt in its folder.
 
   Args:
     runs: what to run, in this order.
@@ -127,28 +127,28 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
     program: path of launch.py, or of the command `alexnet`.
 
   Returns:
-    Why runs failed, by their names.
+    Reasons of failures, by the run's name.
 
   Raises:
-    Stopped: SIGINT or SIGTERM came; the runs have saved, and the same sweep goes on from there.
+    Stopped: SIGINT or SIGTERM came; the runs have saved, and the same sweep resumes from there.
   """
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
   free = shares(jobs, cores, os.environ)
   waiting, running = list(runs), list[_Job]()
   failures: dict[str, str] = {}
-  told: set[str] = set()
+  reported: set[str] = set()
   with Display() as display, Signals('stopping, when each run has saved') as signals:
-    move = display.task('runs', len(runs))
+    update_progress = display.task('runs', len(runs))
     try:
       while waiting or running:
         taken = [run for run in waiting if free and workdir.is_locked(run.path)]
-        for run in [run for run in taken if run.name not in told]:
-          display.line(f'{run.name}  another process is at work there; it is left for later')
-          told.add(run.name)
+        for run in [run for run in taken if run.name not in reported]:
+          display.line(f'{run.name}  another process is running it; it is left for later')
+          reported.add(run.name)
         for run in [run for run in waiting if run not in taken][: len(free)]:
           waiting.remove(run)
           if spec.is_finished(run):  # by another process, meanwhile
-            move(1)
+            update_progress(1)
           else:
             running.append(_start(run, free.pop(0), program, display))
         time.sleep(0.2)
@@ -164,8 +164,8 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
           if failure:
             failures[job.run.name] = failure
           display.line(text)
-          job.move(done=True)
-          move(1)
+          job.update_progress(done=True)
+          update_progress(1)
     finally:
       for job in running:
         job.process.terminate()  # it saves first
@@ -212,7 +212,7 @@ def _ended(job: _Job) -> tuple[str, str]:
 
 
 def _reason(log: Path, code: int) -> str:
-  """What a run said last before it failed: its message, or the last line that it printed."""
+  """The message of a run that failed, or else the last line that it printed."""
   lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
   begins = f'{host.program_name()}: '
   said = [line for line in lines if line.startswith(begins)]

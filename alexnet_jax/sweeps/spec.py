@@ -131,10 +131,10 @@ class Plan:
 
 
 def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
-  """What a sweep file returns for a config.
+  """Reads a sweep file and makes its sweep for a config.
 
   Raises:
-    UserError: it is not there, or is no sweep file.
+    UserError: the file does not exist, or is not a sweep file.
   """
   if not Path(path).is_file():
     raise UserError(
@@ -144,7 +144,7 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
     sweep = runpy.run_path(str(path))['get_sweep'](config.copy_and_resolve_references())
   except Exception as error:  # whatever a user's file may do
     raise UserError(
-      f'{path} is no sweep, a Python file with get_sweep(config): {type(error).__name__}: {error}'
+      f'{path} is not a sweep, a Python file with get_sweep(config): {type(error).__name__}: {error}'
     ) from error
   if not isinstance(sweep, Sweep):
     raise UserError(f'{path}: get_sweep(config) must return a Sweep, not {type(sweep).__name__}')
@@ -160,7 +160,7 @@ def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None
     seeds: as a command line has them; None: its own.
 
   Raises:
-    UserError: it has no such variant, or a seed is no number.
+    UserError: it has no such variant, or a seed is not a number.
   """
   names = [variant.name for variant in sweep.variants]
   if only is not None:
@@ -187,7 +187,7 @@ def plan(
   config_file: str,
   overrides: Mapping[str, Any],
 ) -> Plan:
-  """The runs of a sweep, every override tried, so that nothing runs where one is mistaken.
+  """Plans the runs of a sweep; tries every override, so that nothing runs if one is wrong.
 
   Args:
     name: the sweep's.
@@ -198,17 +198,17 @@ def plan(
     overrides: those from the command line, for the same.
 
   Raises:
-    UserError: two variants have one name, a name is not fit for a folder, or a variant sets a field
-      that there is not, or to a value that it cannot have; all of them are listed.
+    UserError: two variants have one name, a name cannot be a folder's, or a variant sets a field
+      that does not exist, or to an invalid value; all of them are listed.
   """
   mistakes = [*_mistaken_names(sweep), *_mistaken_seeds(sweep)]
-  common = {**sweep.base, **overrides}  # the user's word counts for more than the file's
+  common = {**sweep.base, **overrides}  # the command line overrides the file
   before = len(mistakes)
   base = _changed(config, common, 'all runs', mistakes)
-  base_is_sound = len(mistakes) == before  # else every variant would repeat what is wrong with it
+  base_is_valid = len(mistakes) == before  # else every variant would repeat its mistakes
   variants, not_applying = [], []
   configs = {BASE: base}
-  for variant in sweep.variants if base_is_sound else ():
+  for variant in sweep.variants if base_is_valid else ():
     changed = _changed(base, variant.overrides, variant.name, mistakes)
     if experiment.resolved(changed) == experiment.resolved(base):
       not_applying.append(variant.name)
@@ -261,24 +261,22 @@ def _mistaken_names(sweep: Sweep) -> list[str]:
     if name == BASE:
       mistakes.append(f'a variant has the name {BASE!r}, which is that of the runs without any')
     elif not re.fullmatch(_FOLDER_NAME, name):
-      mistakes.append(
-        f'the name {name!r} is not fit for a folder; letters, digits and _ . + - = are'
-      )
+      mistakes.append(f'the name {name!r} cannot be a folder; use letters, digits and _ . + - =')
   return mistakes
 
 
 def _mistaken_seeds(sweep: Sweep) -> list[str]:
   if not sweep.seeds or any(not isinstance(seed, int) or seed < 0 for seed in sweep.seeds):
-    return [f'seeds are {sweep.seeds!r}; there must be some, whole numbers from 0']
+    return [f'seeds are {sweep.seeds!r}; set one or more, whole numbers from 0']
   if len(set(sweep.seeds)) < len(sweep.seeds):
-    return [f'seeds are {sweep.seeds!r}; each may be there once']
+    return [f'seeds are {sweep.seeds!r}; each must be there once']
   return []
 
 
 def _changed(
   config: ConfigDict, overrides: Mapping[str, Any], name: str, mistakes: list[str]
 ) -> ConfigDict:
-  """A copy with overrides applied; what cannot be is added to the mistakes."""
+  """Copies a config with overrides applied; adds what is invalid to the mistakes."""
   changed = config.copy_and_resolve_references()
   found = len(mistakes)
   for field, value in overrides.items():
@@ -287,9 +285,6 @@ def _changed(
       near = difflib.get_close_matches(field, known, 1)
       hint = f'; did you mean {near[0]}?' if near else ''
       mistakes.append(f'{name}: the config has no field {field!r}{hint}')
-      continue
-    if value is None:
-      mistakes.append(f'{name}: {field} is None, which a command line cannot say')
       continue
     try:
       changed.update_from_flattened_dict({field: value})

@@ -243,7 +243,7 @@ def test_a_run_that_another_process_has_is_waited_for(program, tmp_path, capsys)
   assert (tmp_path / 'sweep' / 'order').read_text().split() == [planned.runs[1].name]
   assert workdir.read_metrics(first.path)[-1]['top1_error'] == 0.25  # not run again
   assert (
-    'base/seed0  another process is at work there; it is left for later' in capsys.readouterr().err
+    'base/seed0  another process is running it; it is left for later' in capsys.readouterr().err
   )
 
 

@@ -172,7 +172,7 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
       Variant('up/../down', {'train.seed': 1}, ''),
       Variant('unknown', {'model.pol.window': 2}, ''),
       Variant('wrong_type', {'model.pool.window': 'two'}, ''),
-      Variant('unset', {'train.num_steps': None}, ''),
+      Variant('unset', {'train.batch_size': None}, ''),
       Variant('wrong_value', {'model.activation': 'relus'}, ''),
       Variant('wrong_size', {'model.input_size': 40}, ''),
     ],
@@ -185,16 +185,23 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
     "nothing was run, for in the sweep 'made_up'",
     "2 variants have the name 'twice'",
     "a variant has the name 'base'",
-    "the name 'up/../down' is not fit",
+    "the name 'up/../down' cannot be a folder",
     "unknown: the config has no field 'model.pol.window'; did you mean model.pool.window?",
     "wrong_type: model.pool.window is 'two'; it must be of type int",
-    'unset: train.num_steps is None',
+    'unset: train.batch_size is None',
     "wrong_value: model.activation is 'relus'; it must be one of 'relu', 'tanh', 'logistic'",
     'wrong_size: augment.crop_offsets is 2',
-    'seeds are (0, 0); each may be there once',
+    'seeds are (0, 0); each must be there once',
   ):
     assert words in message
   assert not (tmp_path / 'sweep').exists()
+
+
+def test_a_variant_may_set_a_field_to_none(tmp_path):
+  sweep = Sweep('', [Variant('whole', {'train.num_steps': None}, '')], base={'train.num_steps': 2})
+  run = sweeps.plan(tmp_path, sweep).runs[1]
+  assert run.config.train.num_steps is None
+  assert '--config.train.num_steps=None' in run.command
 
 
 def test_what_is_wrong_with_the_base_is_told_once(tmp_path):
@@ -207,7 +214,7 @@ def test_what_is_wrong_with_the_base_is_told_once(tmp_path):
 
 @pytest.mark.parametrize('seeds', [(), (-1,), ('0',)])
 def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
-  with pytest.raises(UserError, match='there must be some, whole numbers from 0'):
+  with pytest.raises(UserError, match='set one or more, whole numbers from 0'):
     sweeps.plan(tmp_path, dataclasses.replace(sweeps.SWEEP, seeds=seeds))
 
 
