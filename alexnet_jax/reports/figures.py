@@ -114,11 +114,11 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
 
 
 def color_selectivity(kernels: np.ndarray) -> np.ndarray:
-  """Which share of each kernel's energy is not grey.
+  """Which share of each kernel's energy is not gray.
 
-  At each place a kernel has three weights, of red, green and blue, and their mean m is its grey
-  part: sum((w - m)^2) / sum(w^2), over places and colours. 0 for a kernel that looks only at
-  brightness, 2/3 on average for random weights, 1 for one that is blind to grey.
+  At each place a kernel has three weights, of red, green and blue, and their mean m is its gray
+  part: sum((w - m)^2) / sum(w^2), over places and colors. 0 for a kernel that looks only at
+  brightness, 2/3 on average for random weights, 1 for one that is blind to gray.
 
   Args:
     kernels: [height, width, 3, F].
@@ -154,7 +154,7 @@ def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
     scaled = np.moveaxis((part - low) / (high - low or 1), -1, 0)  # [F / columns, h, w, 3]
     drawn.append(_tiled(scaled, 16, 0.0))
     names.append(
-      f'column {i + 1}: {len(scaled)} kernels, colour selectivity'
+      f'column {i + 1}: {len(scaled)} kernels, color selectivity'
       f' {color_selectivity(part).mean():.2f}'
     )
   return _panels(drawn, names, title)
@@ -286,8 +286,8 @@ def predictions(
 def retrieval(
   images: np.ndarray,
   names: Sequence[str],
-  neighbours: Sequence[np.ndarray],
-  neighbour_names: Sequence[Sequence[str]],
+  neighbors: Sequence[np.ndarray],
+  neighbor_names: Sequence[Sequence[str]],
   distances: Sequence[np.ndarray],
   title: str,
 ) -> Figure:
@@ -296,16 +296,16 @@ def retrieval(
   Args:
     images: [Q, S, S, 3] uint8, the test images.
     names: [Q], their classes.
-    neighbours: for each of them [K, S, S, 3] uint8, the nearest first.
-    neighbour_names: for each of them [K], the neighbours' classes; one of another class than the
+    neighbors: for each of them [K, S, S, 3] uint8, the nearest first.
+    neighbor_names: for each of them [K], the neighbors' classes; one of another class than the
       test image's is red and slanted.
-    distances: for each of them [K], the neighbours' distances.
+    distances: for each of them [K], the neighbors' distances.
     title: what stands above.
 
   Returns:
     A figure with an axes for each image, row by row.
   """
-  count = len(neighbours[0])
+  count = len(neighbors[0])
   picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.6), layout='constrained')
   picture.suptitle(_plain(title))
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
@@ -313,9 +313,9 @@ def retrieval(
     axes = picture.add_subplot(grid[row, 0])
     _show(axes, image)
     axes.set_xlabel(_short(name, 16), weight='bold', fontsize='small')
-    for i, other in enumerate(neighbour_names[row]):
+    for i, other in enumerate(neighbor_names[row]):
       axes = picture.add_subplot(grid[row, 2 + i])
-      _show(axes, neighbours[row][i])
+      _show(axes, neighbors[row][i])
       style: Any = {} if other == name else {'color': 'firebrick', 'style': 'italic'}
       axes.set_xlabel(f'{_short(other, 16)}\n{distances[row][i]:.3g}', fontsize='small', **style)
   return picture
@@ -487,7 +487,7 @@ def curves_beside_base(
   variants: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
   title: str,
 ) -> Figure:
-  """Each variant's validation error over its epochs, a panel each, the base's in grey behind.
+  """Each variant's validation error over its epochs, a panel each, the base's in gray behind.
 
   Args:
     base: lines of metrics.jsonl, for each seed.

@@ -86,7 +86,7 @@ def draw(
     pretrained.check_classes(network, config.data.name, validation.class_names)
     images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
     outputs = inference.make_outputs_step(config, [*hidden, layer, 'fc8'])(
-      network.params, network.statistics, _centre_crops(images, net.input_size)
+      network.params, network.statistics, _center_crops(images, net.input_size)
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
     title = f'{what}\nvalidation images and the classes held most probable'
@@ -139,7 +139,7 @@ def _retrieval(
 
 
 def first_kernels(params: Any) -> np.ndarray:
-  """conv1's kernels [height, width, 3, F]; of a locally connected one, those at the centre."""
+  """conv1's kernels [height, width, 3, F]; of a locally connected one, those at the center."""
   kernels = np.asarray(params['conv1']['kernel'])
   if kernels.ndim == 6:
     kernels = kernels[kernels.shape[0] // 2, kernels.shape[1] // 2]
@@ -183,7 +183,7 @@ def read_images(split: splits.Split, examples: np.ndarray) -> tuple[np.ndarray, 
   return batch['image'], batch['label']
 
 
-def _centre_crops(images: np.ndarray, size: int) -> np.ndarray:
+def _center_crops(images: np.ndarray, size: int) -> np.ndarray:
   border = (images.shape[1] - size) // 2
   return images[:, border : border + size, border : border + size]
 

@@ -63,13 +63,13 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
 def _views(name: str, of: Mapping[str, Any]) -> list[tuple[str, ...]]:
   step = '' if of.get('step') is None else f'{of["step"]}'
   return [
-    (name, step, 'centre crop', *_errors(of['centre_crop'])),
+    (name, step, 'center crop', *_errors(of['centre_crop'])),
     ('', '', 'ten views', *_errors(of['ten_views'])),
   ]
 
 
 def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np.ndarray]) -> None:
-  """Prints which figures were written, and how colour-selective the columns' kernels are.
+  """Prints which figures were written, and how color-selective the columns' kernels are.
 
   Args:
     path: the run's folder.
@@ -77,7 +77,7 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
     color_selectivity: for each column, that of each kernel; see `figures.color_selectivity`.
   """
   print_table(
-    f'{path}, colour selectivity of conv1: 0 grey, 2/3 at random, 1 colour only',
+    f'{path}, color selectivity of conv1: 0 gray, 2/3 at random, 1 color only',
     ('', 'kernels', 'mean', 'least', 'most'),
     [
       (
@@ -122,7 +122,7 @@ def preparation(config: ConfigDict) -> None:
   if found is not None:
     color = ', '.join(f'{value:.2f}' for value in found['mean_image'].mean(axis=(0, 1)))
     axes = ', '.join(f'{value:.4f}' for value in found['eigenvalues'])
-    print(f'mean colour   {color} (red, green, blue; 0 to 255)')
+    print(f'mean color   {color} (red, green, blue; 0 to 255)')
     print(f'eigenvalues   {axes} (of the covariance of RGB in [0, 1])')
   print(f'folder        {data_set.directory}')
   report = data_set.directory / prepare.UNREADABLE
@@ -142,7 +142,7 @@ def conversion(network: pretrained.PretrainedNetwork, target: str) -> None:
   names = network.class_names
   color = ', '.join(f'{value:.2f}' for value in network.statistics.mean_image.mean(axis=(0, 1)))
   print(f'read          {network.path}: {parameters:,} parameters')
-  print(f'              {len(names):,} classes, {names[0]!r} to {names[-1]!r}; mean colour {color}')
+  print(f'              {len(names):,} classes, {names[0]!r} to {names[-1]!r}; mean color {color}')
   print(f'written       {target}')
 
 

@@ -231,7 +231,7 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   returncode, out, err = launch(f'--workdir={workdir}', '--mode=evaluate')
   assert returncode == 0
   assert err == ''
-  for words in (str(workdir), 'top-5 error', 'centre crop', 'ten views'):
+  for words in (str(workdir), 'top-5 error', 'center crop', 'ten views'):
     assert words in out
   for name in ('evaluation.json', 'evaluation'):
     assert str(workdir / name) in out

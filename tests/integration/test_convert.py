@@ -881,7 +881,7 @@ def test_launch_converts_and_says_what(tmp_path):
   assert code == 0
   read, classes, written = out.splitlines()
   assert 'x.safetensors: ' in read
-  assert "10 classes, 'class 0' to 'class 9'; mean colour 120.30, 110.20, 100.10" in classes
+  assert "10 classes, 'class 0' to 'class 9'; mean color 120.30, 110.20, 100.10" in classes
   assert str(target) in written
   assert target.exists()
 

@@ -51,7 +51,7 @@ def no_other_folder(monkeypatch, tmp_path):
 
 
 def photo(number, height=258, width=270):
-  """A JPEG of a colour of its own."""
+  """A JPEG of a color of its own."""
   file = io.BytesIO()
   color = tuple(noise(number, 1, 1)[0, 0].tolist())
   Image.new('RGB', (width, height), color).save(file, 'JPEG', quality=95)
@@ -123,7 +123,7 @@ def open_splits(config):
 
 
 def colors(split):
-  """The colours of a split's images, each of which has one of its own."""
+  """The colors of a split's images, each of which has one of its own."""
   with contextlib.closing(dataset.whole_images(split)) as batches:
     images = np.concatenate([batch['image'] for batch in batches])
   return [tuple(image[128, 128].tolist()) for image in images]

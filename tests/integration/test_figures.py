@@ -1,4 +1,4 @@
-"""Figures show what they are given: heights, colours, places and names."""
+"""Figures show what they are given: heights, colors, places and names."""
 
 import math
 from xml.etree import ElementTree
@@ -38,7 +38,7 @@ def test_both_splits_are_drawn_over_epochs(panel, name, train, validation):
   assert list(lines['validation'].get_ydata()) == pytest.approx(validation)
 
 
-def test_the_splits_are_told_apart_without_colour():
+def test_the_splits_are_told_apart_without_color():
   figure = figures.learning_curves({'run': RECORDS}, 'a run')
   for axes in figure.axes:
     train, validation = axes.get_lines()
@@ -63,13 +63,13 @@ def test_several_runs_are_told_apart_by_markers_and_named():
   assert names == ['runs/relu', 'runs/tanh', 'training', 'validation']
 
 
-def test_colour_selectivity_is_the_share_that_is_not_grey():
+def test_color_selectivity_is_the_share_that_is_not_gray():
   rng = np.random.default_rng(0)
-  grey = np.repeat(rng.normal(size=(5, 5, 1)), 3, axis=2)
-  opponent = grey * np.array([1, -1, 0])
-  red = grey * np.array([1, 0, 0])
-  kernels = np.stack([grey, opponent, red, 0 * grey, grey + opponent], axis=-1)
-  expected = [0, 1, 2 / 3, 0, 2 / 5]  # the last: energy 3 of grey, 2 of colour
+  gray = np.repeat(rng.normal(size=(5, 5, 1)), 3, axis=2)
+  opponent = gray * np.array([1, -1, 0])
+  red = gray * np.array([1, 0, 0])
+  kernels = np.stack([gray, opponent, red, 0 * gray, gray + opponent], axis=-1)
+  expected = [0, 1, 2 / 3, 0, 2 / 5]  # the last: energy 3 of gray, 2 of color
   np.testing.assert_allclose(figures.color_selectivity(kernels), expected, atol=1e-12)
   random = rng.normal(size=(11, 11, 3, 1000)).astype(np.float32)
   assert figures.color_selectivity(random).mean() == pytest.approx(2 / 3, abs=0.005)
@@ -86,7 +86,7 @@ def test_kernels_stand_sixteen_in_a_row_a_column_above_the_other():
     ours = kernels[..., 48 * i : 48 * (i + 1)]
     mean = figures.color_selectivity(ours).mean()
     assert axes.get_title(loc='left') == (
-      f'column {i + 1}: 48 kernels, colour selectivity {mean:.2f}'
+      f'column {i + 1}: 48 kernels, color selectivity {mean:.2f}'
     )
     picture = np.asarray(axes.get_images()[0].get_array())
     assert picture.shape == (3 * 12 - 1, 16 * 12 - 1, 3)
@@ -180,11 +180,11 @@ def test_predictions_of_two_classes_have_two_bars():
 
 def test_retrieval_has_the_test_image_first_and_names_what_differs():
   images = np.stack([np.full((4, 4, 3), i, np.uint8) for i in range(2)])
-  neighbours = [
+  neighbors = [
     np.stack([np.full((4, 4, 3), 10 * (i + 1) + j, np.uint8) for j in range(3)]) for i in range(2)
   ]
   names = [['cat', 'dog', 'cat'], ['dog', 'dog', 'dog']]
-  figure = figures.retrieval(images, ['cat', 'dog'], neighbours, names, np.ones((2, 3)) / 3, '')
+  figure = figures.retrieval(images, ['cat', 'dog'], neighbors, names, np.ones((2, 3)) / 3, '')
   values = [int(axes.get_images()[0].get_array()[0, 0, 0]) for axes in figure.axes]
   assert values == [0, 10, 11, 12, 1, 20, 21, 22]
   labels = [axes.xaxis.label for axes in figure.axes]
@@ -229,8 +229,8 @@ def test_a_figure_shows_itself_in_a_notebook():
 def test_photographs_do_not_make_heavy_files(tmp_path):
   rng = np.random.default_rng(2)
   photographs = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
-  neighbours = [np.repeat(photographs, 3, axis=0)] * 2
-  figure = figures.retrieval(photographs, 'ab', neighbours, ['aaabbb'] * 2, np.ones((2, 6)), '')
+  neighbors = [np.repeat(photographs, 3, axis=0)] * 2
+  figure = figures.retrieval(photographs, 'ab', neighbors, ['aaabbb'] * 2, np.ones((2, 6)), '')
   assert all(path.stat().st_size < 3_000_000 for path in figures.save(figure, tmp_path / 'heavy'))
 
 

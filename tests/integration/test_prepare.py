@@ -73,7 +73,7 @@ class Interrupted(BaseException):
 
 
 def photo(number, width, height):
-  """A picture of its own, with colours that differ in spread, and some noise."""
+  """A picture of its own, with colors that differ in spread, and some noise."""
   rng = np.random.default_rng(number)
   rows, columns = np.mgrid[:height, :width] / max(height, width)
   turn = rng.uniform(0, 2 * np.pi, 3)
@@ -261,7 +261,7 @@ def test_training_reads_the_pixels_that_pillow_decodes(request, encoding):
   assert held.class_names == list(CLASSES)
 
 
-def test_neighbours_are_of_different_classes(png):
+def test_neighbors_are_of_different_classes(png):
   labels = [label for _, label in stored(png, 'train').values()]
   assert all(len(set(labels[i : i + PER_SHARD])) > 1 for i in range(0, 40, PER_SHARD))
 
@@ -702,7 +702,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   for words in (
     f'{directory.parent.name}/1.0.0, 3 classes',
     f'folder        {directory}\n',
-    'mean colour ',
+    'mean color ',
     'eigenvalues ',
     f'left out      3 unreadable files, listed in {directory / prepare.UNREADABLE}',
   ):

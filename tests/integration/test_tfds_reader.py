@@ -21,7 +21,7 @@ from tests.mistakes import refusal
 from tests.stored import BLOCK, SIZE, TRAIN, VALIDATION, make_image, noise, open_records
 
 REPOSITORY = Path(__file__).parents[2]
-SIDE = 48  # of 'jpegs': three of a JPEG's blocks, as it halves the colours' resolution
+SIDE = 48  # of 'jpegs': three of a JPEG's blocks, as it halves the colors' resolution
 
 
 def jpeg(pixels, mode='RGB', **options):
@@ -87,10 +87,10 @@ def test_an_epoch_is_shuffled_in_blocks_of_pieces(data_dir):
   assert [len(block) for block in blocks] == [17, 17, 6]
   order = np.concatenate(blocks)
   assert sorted(order) == list(range(TRAIN))
-  # Blocks differ between epochs, and in them few neighbours stay side by side.
+  # Blocks differ between epochs, and in them few neighbors stay side by side.
   assert set(blocks[0]) != set(others[0])
   assert np.mean(np.diff(order) == 1) < 0.2
-  # It is pieces of two neighbours that make up a block; its end may part one pair.
+  # It is pieces of two neighbors that make up a block; its end may part one pair.
   first = {int(i) for i in blocks[0] if i < 12}  # 12 of the 13 in the first shard
   assert len(first) > 2
   assert sum(i ^ 1 not in first for i in first) <= 1
@@ -151,7 +151,7 @@ def test_square_jpegs_are_decoded_as_pillow_does_and_scaled(data_dir, image_size
     np.testing.assert_array_equal(image, np.asarray(expected))
 
 
-def test_jpegs_of_any_size_are_decoded_grey_ones_too(data_dir):
+def test_jpegs_of_any_size_are_decoded_gray_ones_too(data_dir):
   images, labels = read_all(open_records(data_dir, name='photographs', image_size=24))
   assert sorted(labels) == [0, 1]
   shapes = ((30, 41), (41, 30))

@@ -128,7 +128,7 @@ def test_microbatches_train_as_the_whole_batch_does(trained, x64, column_devices
   """In float64, with the same draws: dropout, mirror images and lighting are on."""
 
   def run(steps):
-    # The mean colour, because jax 0.10 cannot cut the mean image at int32 offsets in float64.
+    # The mean color, because jax 0.10 cannot cut the mean image at int32 offsets in float64.
     changes = {'augment.mean': 'channel', 'train.gradient_accumulation_steps': steps}
     config = small_config({'train.seed': 1, **changes})
     with config.ignore_type():

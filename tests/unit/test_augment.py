@@ -214,7 +214,7 @@ def light(pixels, std, scale='eigenvalues', rescale=False, eigenvalues=None, pos
 
 
 def shifts(n, **arguments):
-  """The colours by which n images are shifted."""
+  """The colors by which n images are shifted."""
   return np.asarray(light(np.zeros((n, 1, 1, 3), np.float32), 0.1, **arguments))[:, 0, 0]
 
 
@@ -226,7 +226,7 @@ def test_lighting_shifts_all_pixels_of_an_image_alike():
   assert len(np.unique(shift[:, 0, 0, 0].round(3))) == 20
 
 
-def grey_levels(scale):
+def gray_levels(scale):
   """What the shifts' standard deviations along ImageNet's axes should be."""
   values = STANDARD_DEVIATIONS / 255
   return 255 * 0.1 * (values**2 if scale == 'eigenvalues' else values)
@@ -236,7 +236,7 @@ def grey_levels(scale):
 def test_the_covariance_of_shifts_is_the_formulas(scale):
   n = 100_000
   drawn = shifts(n, scale=scale).astype(np.float64)
-  stds = grey_levels(scale)
+  stds = gray_levels(scale)
   expected = EIGENVECTORS @ np.diag(stds**2) @ EIGENVECTORS.T
   variances = np.diag(expected)
   sampling_error = np.sqrt((np.outer(variances, variances) + expected**2) / n)
@@ -255,8 +255,8 @@ def test_the_covariance_of_shifts_is_the_formulas(scale):
     ('standard_deviations', True, 11.07),  # its source
   ],
 )
-def test_grey_levels_along_imagenets_third_axis(scale, rescale, third):
-  assert grey_levels(scale)[2] / (1.1 if rescale else 1) == pytest.approx(third, abs=0.005)
+def test_gray_levels_along_imagenets_third_axis(scale, rescale, third):
+  assert gray_levels(scale)[2] / (1.1 if rescale else 1) == pytest.approx(third, abs=0.005)
   along = shifts(100_000, scale=scale, rescale=rescale) @ EIGENVECTORS[:, 2]
   assert along.std() == pytest.approx(third, rel=0.01)
 
@@ -351,7 +351,7 @@ def numpy_training_pixels(images, offsets, positions, std, options):
   return options.pixel_scale * (lit / (1 + std) if options.lighting_rescale else lit)
 
 
-def test_each_colour_may_have_a_scale_of_its_own():
+def test_each_color_may_have_a_scale_of_its_own():
   images, offsets = random_images(4), random_offsets(4)
   options = replace(pixel_scale=(0.5, 0.25, 2.0))
   ours = training_pixels(images, offsets, options)

@@ -106,14 +106,14 @@ def test_digits_are_all_there_in_two_parts():
     assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
     assert np.all(split.images == split.images[..., :1])
 
-  def as_rows(grey, labels):
+  def as_rows(gray, labels):
     return sorted(
-      (*image.ravel().tolist(), int(label)) for image, label in zip(grey, labels, strict=True)
+      (*image.ravel().tolist(), int(label)) for image, label in zip(gray, labels, strict=True)
     )
 
   bunch = datasets.load_digits()
-  grey = np.concatenate([train.images, validation.images])[..., 0]
-  ours = as_rows(grey, np.concatenate([train.labels, validation.labels]))
+  gray = np.concatenate([train.images, validation.images])[..., 0]
+  ours = as_rows(gray, np.concatenate([train.labels, validation.labels]))
   assert ours == as_rows(np.round(bunch.images * 255 / 16).astype(np.uint8), bunch.target)
 
 
@@ -310,7 +310,7 @@ def test_whole_images_come_in_order_across_reads():
   ('name', 'split', 'size', 'classes', 'first_class'),
   [
     ('cifar10', 'test[:100]', 32, 10, 'airplane'),
-    # 68x121 to 2400x1600 pixels, some grey.
+    # 68x121 to 2400x1600 pixels, some gray.
     ('imagenet2012', 'validation[:8]', 64, 1000, 'n01440764'),
   ],
 )

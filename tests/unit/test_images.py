@@ -31,18 +31,18 @@ def stored(image, kind, **options):
   return file.getvalue()
 
 
-def colours():
+def colors():
   """[H, W, 3] uint8, smooth and different in every channel and direction."""
   rows, columns = np.mgrid[:HEIGHT, :WIDTH]
   return np.stack([8 * columns, 10 * rows, 255 - 4 * (rows + columns)], axis=-1).astype(np.uint8)
 
 
-def greys():
-  return colours()[..., 0]
+def grays():
+  return colors()[..., 0]
 
 
-def thrice(grey):
-  return np.repeat(np.asarray(grey)[..., None], 3, axis=-1)
+def thrice(gray):
+  return np.repeat(np.asarray(gray)[..., None], 3, axis=-1)
 
 
 def pixels(encoded):
@@ -60,10 +60,10 @@ def refusal(encoded):
   return None
 
 
-def over_white(colour, alpha):
+def over_white(color, alpha):
   """What [H, W, 3] uint8 with opacities [H, W] uint8 looks like on white paper."""
   opacity = alpha[..., None] / 255
-  return np.round(colour * opacity + 255 * (1 - opacity)).astype(np.uint8)
+  return np.round(color * opacity + 255 * (1 - opacity)).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -77,33 +77,33 @@ def over_white(colour, alpha):
     ('TIFF', {'compression': 'tiff_lzw'}),
   ],
 )
-def test_colours_are_kept(kind, options):
-  np.testing.assert_array_equal(pixels(stored(colours(), kind, **options)), colours())
+def test_colors_are_kept(kind, options):
+  np.testing.assert_array_equal(pixels(stored(colors(), kind, **options)), colors())
 
 
 @pytest.mark.parametrize('options', [{}, {'progressive': True}])
 def test_a_jpeg_is_what_pillow_decodes(options):
-  encoded = stored(colours(), 'JPEG', quality=95, **options)
+  encoded = stored(colors(), 'JPEG', quality=95, **options)
   np.testing.assert_array_equal(pixels(encoded), np.asarray(Image.open(io.BytesIO(encoded))))
-  np.testing.assert_allclose(pixels(encoded).astype(int), colours(), atol=16)
+  np.testing.assert_allclose(pixels(encoded).astype(int), colors(), atol=16)
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'PPM', 'BMP', 'TIFF', 'GIF'])
-def test_grey_is_grey(kind):
-  np.testing.assert_array_equal(pixels(stored(greys(), kind)), thrice(greys()))
+def test_gray_images_are_read_as_gray(kind):
+  np.testing.assert_array_equal(pixels(stored(grays(), kind)), thrice(grays()))
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'PPM'])
 def test_one_bit_is_black_and_white(kind):
-  bits = greys() > 100
+  bits = grays() > 100
   encoded = stored(Image.fromarray(bits), kind)
   assert Image.open(io.BytesIO(encoded)).mode == '1'
   np.testing.assert_array_equal(pixels(encoded), thrice(255 * bits.astype(np.uint8)))
 
 
 def palette_image():
-  """An image of 12 colours, and its pixels [H, W, 3]."""
-  chosen = (greys() // 20).astype(np.uint8)
+  """An image of 12 colors, and its pixels [H, W, 3]."""
+  chosen = (grays() // 20).astype(np.uint8)
   palette = np.random.default_rng(0).integers(0, 256, (12, 3), dtype=np.uint8)
   image = Image.frombytes('P', (WIDTH, HEIGHT), chosen.tobytes())
   image.putpalette(palette.tobytes())
@@ -119,7 +119,7 @@ def test_palettes_are_looked_up(kind):
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'GIF'])
-def test_a_transparent_colour_of_a_palette_is_white(kind):
+def test_a_transparent_color_of_a_palette_is_white(kind):
   image, expected, chosen = palette_image()
   encoded = stored(image, kind, transparency=3)
   expected[chosen == 3] = 255
@@ -139,26 +139,26 @@ def test_opacities_of_a_palette_are_composed():
   ('kind', 'options'), [('PNG', {}), ('WEBP', {'lossless': True, 'exact': True}), ('TIFF', {})]
 )
 def test_transparency_lies_on_white(kind, options):
-  alpha = colours()[..., 1]
-  encoded = stored(np.dstack([colours(), alpha]), kind, **options)
-  expected = over_white(colours(), alpha)
+  alpha = colors()[..., 1]
+  encoded = stored(np.dstack([colors(), alpha]), kind, **options)
+  expected = over_white(colors(), alpha)
   np.testing.assert_allclose(pixels(encoded).astype(int), expected, atol=1)
   assert np.all(pixels(encoded)[alpha == 0] == 255)
 
 
-def test_grey_with_transparency_lies_on_white():
-  alpha = colours()[..., 1]
-  encoded = stored(Image.merge('LA', [Image.fromarray(greys()), Image.fromarray(alpha)]), 'PNG')
-  expected = over_white(thrice(greys()), alpha)
+def test_gray_with_transparency_lies_on_white():
+  alpha = colors()[..., 1]
+  encoded = stored(Image.merge('LA', [Image.fromarray(grays()), Image.fromarray(alpha)]), 'PNG')
+  expected = over_white(thrice(grays()), alpha)
   np.testing.assert_allclose(pixels(encoded).astype(int), expected, atol=1)
 
 
-def test_a_transparent_colour_is_white():
-  colour = colours()
-  colour[3:7] = (200, 20, 30)
-  grey = greys().copy()
-  grey[3:7] = 77
-  for image, transparent in ((colour, (200, 20, 30)), (grey, 77)):
+def test_a_transparent_color_is_white():
+  color = colors()
+  color[3:7] = (200, 20, 30)
+  gray = grays().copy()
+  gray[3:7] = 77
+  for image, transparent in ((color, (200, 20, 30)), (gray, 77)):
     decoded = pixels(stored(image, 'PNG', transparency=transparent))
     expected = (image if image.ndim == 3 else thrice(image)).copy()
     expected[3:7] = 255
@@ -166,7 +166,7 @@ def test_a_transparent_colour_is_white():
 
 
 def test_cmyk_is_converted():
-  inks = np.dstack([colours(), np.full((HEIGHT, WIDTH), 40, np.uint8)])
+  inks = np.dstack([colors(), np.full((HEIGHT, WIDTH), 40, np.uint8)])
   image = Image.frombytes('CMYK', (WIDTH, HEIGHT), inks.tobytes())
   expected = (255 - inks[..., :3].astype(float)) * (255 - 40) / 255
   np.testing.assert_allclose(pixels(stored(image, 'TIFF')), expected, atol=1.5)
@@ -177,7 +177,7 @@ def test_cmyk_is_converted():
   np.testing.assert_allclose(pixels(encoded), expected, atol=6)
 
 
-def wide_greys():
+def wide_grays():
   """[H, W] uint16 from 0 to 65535."""
   values = np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
   assert (values.min(), values.max()) == (0, 65535)
@@ -191,27 +191,27 @@ def as_int32(values):
 @pytest.mark.parametrize(
   ('encoded', 'mode'),
   [
-    (stored(wide_greys(), 'PNG'), 'I;16'),
-    (stored(wide_greys(), 'TIFF'), 'I;16'),
-    (stored(Image.fromarray(wide_greys().astype('>u2')), 'TIFF'), 'I;16B'),
-    (stored(as_int32(wide_greys()), 'TIFF'), 'I'),
-    (stored(wide_greys(), 'PPM'), 'I'),
+    (stored(wide_grays(), 'PNG'), 'I;16'),
+    (stored(wide_grays(), 'TIFF'), 'I;16'),
+    (stored(Image.fromarray(wide_grays().astype('>u2')), 'TIFF'), 'I;16B'),
+    (stored(as_int32(wide_grays()), 'TIFF'), 'I'),
+    (stored(wide_grays(), 'PPM'), 'I'),
   ],
 )
-def test_16_bit_grey_is_scaled_not_clipped(encoded, mode):
+def test_16_bit_gray_is_scaled_not_clipped(encoded, mode):
   assert Image.open(io.BytesIO(encoded)).mode == mode
   decoded = pixels(encoded)
-  np.testing.assert_array_equal(decoded, thrice((wide_greys() >> 8).astype(np.uint8)))
-  np.testing.assert_allclose(decoded[..., 0], wide_greys() / 257, atol=1)
+  np.testing.assert_array_equal(decoded, thrice((wide_grays() >> 8).astype(np.uint8)))
+  np.testing.assert_allclose(decoded[..., 0], wide_grays() / 257, atol=1)
 
 
 def test_8_bits_widened_to_16_come_back():
-  widened = greys().astype(np.uint16) * 257
-  np.testing.assert_array_equal(pixels(stored(widened, 'PNG')), thrice(greys()))
+  widened = grays().astype(np.uint16) * 257
+  np.testing.assert_array_equal(pixels(stored(widened, 'PNG')), thrice(grays()))
 
 
-def test_a_transparent_16_bit_grey_is_white():
-  values = wide_greys()
+def test_a_transparent_16_bit_gray_is_white():
+  values = wide_grays()
   values[5:9] = 12345
   expected = (values >> 8).astype(np.uint8)
   expected[5:9] = 255
@@ -225,27 +225,27 @@ def png_chunk(name, content):
   )
 
 
-def wide_png(values, colour_type):
-  """A 16-bit PNG of [H, W, C] uint16, which Pillow does not write in colour."""
+def wide_png(values, color_type):
+  """A 16-bit PNG of [H, W, C] uint16, which Pillow does not write in color."""
   rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
-  header = struct.pack('>IIBBBBB', WIDTH, HEIGHT, 16, colour_type, 0, 0, 0)
+  header = struct.pack('>IIBBBBB', WIDTH, HEIGHT, 16, color_type, 0, 0, 0)
   chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
   return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(*chunk) for chunk in chunks)
 
 
-def test_16_bit_colour_is_scaled():
-  values = np.dstack([wide_greys(), wide_greys()[::-1], wide_greys()[:, ::-1]])
+def test_16_bit_color_is_scaled():
+  values = np.dstack([wide_grays(), wide_grays()[::-1], wide_grays()[:, ::-1]])
   expected = (values >> 8).astype(np.uint8)
   np.testing.assert_array_equal(pixels(wide_png(values, 2)), expected)
-  assert np.all(pixels(wide_png(np.dstack([values, np.zeros_like(wide_greys())]), 6)) == 255)
+  assert np.all(pixels(wide_png(np.dstack([values, np.zeros_like(wide_grays())]), 6)) == 255)
 
 
 @pytest.mark.parametrize(
   ('image', 'reason'),
   [
-    (Image.fromarray(greys().astype(np.float32)), 'floating-point pixels have no fixed range'),
-    (as_int32(wide_greys().astype(np.int64) * 4), 'pixels from 0 to 262140 are not of 16 bits'),
-    (as_int32(wide_greys() - 5.0), 'pixels from -5 to 65530 are not of 16 bits'),
+    (Image.fromarray(grays().astype(np.float32)), 'floating-point pixels have no fixed range'),
+    (as_int32(wide_grays().astype(np.int64) * 4), 'pixels from 0 to 262140 are not of 16 bits'),
+    (as_int32(wide_grays() - 5.0), 'pixels from -5 to 65530 are not of 16 bits'),
   ],
 )
 def test_pixels_without_a_range_are_refused(image, reason):
@@ -274,9 +274,9 @@ STORED_AS = {
 def test_images_stand_upright(orientation, kind, options):
   exif = Image.Exif()
   exif[ORIENTATION] = orientation
-  turned = np.ascontiguousarray(STORED_AS[orientation](colours()))
+  turned = np.ascontiguousarray(STORED_AS[orientation](colors()))
   decoded = pixels(stored(turned, kind, exif=exif, **options))
-  np.testing.assert_allclose(decoded.astype(int), colours(), atol=16 if kind == 'JPEG' else 0)
+  np.testing.assert_allclose(decoded.astype(int), colors(), atol=16 if kind == 'JPEG' else 0)
 
 
 def test_palettes_stand_upright():
@@ -308,20 +308,20 @@ def exif_block(orientation):
   ],
 )
 def test_damaged_exif_does_no_harm(block):
-  np.testing.assert_array_equal(pixels(stored(colours(), 'PNG', exif=block)), colours())
+  np.testing.assert_array_equal(pixels(stored(colors(), 'PNG', exif=block)), colors())
 
 
 @quiet
 def test_images_stand_upright_where_the_rest_of_exif_is_damaged():
-  encoded = stored(np.rot90(colours()).copy(), 'PNG', exif=exif_block(6)[:-20])
-  np.testing.assert_array_equal(pixels(encoded), colours())
+  encoded = stored(np.rot90(colors()).copy(), 'PNG', exif=exif_block(6)[:-20])
+  np.testing.assert_array_equal(pixels(encoded), colors())
 
 
 @pytest.mark.parametrize(
   ('kind', 'options'), [('GIF', {}), ('WEBP', {'lossless': True}), ('PNG', {}), ('TIFF', {})]
 )
 def test_the_first_frame_is_taken(kind, options):
-  frames = [Image.new('RGB', (WIDTH, HEIGHT), colour) for colour in ('red', 'blue', 'lime')]
+  frames = [Image.new('RGB', (WIDTH, HEIGHT), color) for color in ('red', 'blue', 'lime')]
   encoded = stored(frames[0], kind, save_all=True, append_images=frames[1:], **options)
   assert Image.open(io.BytesIO(encoded)).n_frames == 3
   assert np.all(pixels(encoded) == (255, 0, 0))
@@ -337,7 +337,7 @@ def test_the_first_frame_is_taken(kind, options):
     (b'\x89PNG\r\n\x1a\n', 'cannot identify image file'),
     (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'cannot identify image file'),
     (bytes(1000), 'cannot identify image file'),
-    (stored(colours(), 'JPEG')[:-2], r'image file is truncated \(\d+ bytes not processed\)'),
+    (stored(colors(), 'JPEG')[:-2], r'image file is truncated \(\d+ bytes not processed\)'),
   ],
 )
 def test_what_is_no_image_is_refused_with_a_reason(encoded, reason):
@@ -360,7 +360,7 @@ def test_what_is_no_image_is_refused_with_a_reason(encoded, reason):
   ],
 )
 def test_no_file_cut_short_is_accepted(kind, options, end):
-  whole = stored(colours(), kind, **options)
+  whole = stored(colors(), kind, **options)
   expected = pixels(whole)
   for length in {*range(1, len(whole), 37), *range(len(whole) - 40, len(whole))}:
     reason = refusal(whole[:length])
@@ -376,7 +376,7 @@ def test_random_damage_raises_nothing_else():
   rng = np.random.default_rng(0)
   reasons = set()
   for kind in ('JPEG', 'PNG', 'GIF', 'WEBP', 'TIFF', 'BMP', 'PPM'):
-    whole = stored(colours(), kind)
+    whole = stored(colors(), kind)
     for _ in range(40):
       damaged = bytearray(whole)
       for place in rng.integers(0, min(200, len(whole)), size=4):
@@ -387,7 +387,7 @@ def test_random_damage_raises_nothing_else():
 
 
 def test_nothing_is_said_of_a_damaged_tiff_but_the_reason(capfd, caplog):
-  whole = stored(colours(), 'TIFF', compression='tiff_adobe_deflate')
+  whole = stored(colors(), 'TIFF', compression='tiff_adobe_deflate')
   assert refusal(whole[:12] + b'\xff' * 50 + whole[62:])
   samples = struct.pack('<HHI', 277, 3, 1)
   of_65284 = whole.replace(samples + b'\3\0', samples + b'\4\xff')
@@ -411,7 +411,7 @@ def test_a_small_file_of_very_many_pixels_is_refused():
     images.decode(bomb)
 
 
-def test_a_large_picture_of_one_colour_is_read():
+def test_a_large_picture_of_one_color_is_read():
   file = io.BytesIO()
   Image.new('1', (6000, 3000), 1).save(file, 'PNG', optimize=True)
   assert len(file.getvalue()) < 6000
@@ -455,7 +455,7 @@ def test_threads_decode_at_once():
 
 
 def test_an_image_of_the_size_is_left_alone():
-  image = Image.fromarray(colours()[:20, :20])
+  image = Image.fromarray(colors()[:20, :20])
   assert images.fit_square(image, 20) is image
 
 
@@ -488,20 +488,20 @@ def test_tiny_and_narrow_images_fit(size):
 
 
 def test_the_rule_is_that_of_pillow_resize():
-  image = Image.fromarray(colours())  # 30 wide, 24 high
+  image = Image.fromarray(colors())  # 30 wide, 24 high
   expected = image.resize((16, 16), Image.Resampling.BICUBIC, box=(3, 0, 27, 24))
   np.testing.assert_array_equal(images.fit_square(image, 16), expected)
 
 
 def test_a_png_loses_nothing():
-  encoded = images.encode(Image.fromarray(colours()), 'png')
+  encoded = images.encode(Image.fromarray(colors()), 'png')
   assert Image.open(io.BytesIO(encoded)).format == 'PNG'
-  np.testing.assert_array_equal(pixels(encoded), colours())
+  np.testing.assert_array_equal(pixels(encoded), colors())
 
 
-def test_a_jpeg_is_of_quality_95_and_half_the_colour():
-  encoded = images.encode(Image.fromarray(colours()), 'jpeg')
-  assert encoded == stored(colours(), 'JPEG', quality=95, subsampling='4:2:0')
+def test_a_jpeg_is_of_quality_95_and_half_the_color():
+  encoded = images.encode(Image.fromarray(colors()), 'jpeg')
+  assert encoded == stored(colors(), 'JPEG', quality=95, subsampling='4:2:0')
   opened = Image.open(io.BytesIO(encoded))
   assert opened.format == 'JPEG'
   assert [component[1:3] for component in opened.layer] == [(2, 2), (1, 1), (1, 1)]
@@ -512,12 +512,12 @@ def test_nothing_but_pixels_is_stored(encoding):
   profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
   exif = Image.Exif()
   exif[SOFTWARE] = 'a program'
-  bare = images.encode(images.decode(stored(colours(), 'PNG')), encoding)
+  bare = images.encode(images.decode(stored(colors(), 'PNG')), encoding)
   for kind, options in (('PNG', {'transparency': (1, 2, 3)}), ('WEBP', {'lossless': True})):
-    described = stored(colours(), kind, exif=exif, icc_profile=profile, dpi=(9, 9), **options)
+    described = stored(colors(), kind, exif=exif, icc_profile=profile, dpi=(9, 9), **options)
     assert images.encode(images.decode(described), encoding) == bare
-  described = stored(colours(), 'JPEG', comment='hello', exif=exif, icc_profile=profile)
-  plain = stored(colours(), 'JPEG')
+  described = stored(colors(), 'JPEG', comment='hello', exif=exif, icc_profile=profile)
+  plain = stored(colors(), 'JPEG')
   assert images.encode(images.decode(described), encoding) == images.encode(
     images.decode(plain), encoding
   )
@@ -531,12 +531,12 @@ def test_encodings():
 def test_an_opened_image_is_shown_as_its_file_is_and_stays_as_it_was(kind):
   exif = Image.Exif()
   exif[ORIENTATION] = 8
-  encoded = stored(colours(), kind, exif=exif)
+  encoded = stored(colors(), kind, exif=exif)
   opened = Image.open(io.BytesIO(encoded))
   shown = images.as_shown(opened)
   np.testing.assert_array_equal(np.asarray(shown), pixels(encoded))
   assert shown.size == (HEIGHT, WIDTH)
   assert opened.size == (WIDTH, HEIGHT)
   assert opened.getexif()[ORIENTATION] == 8
-  plain = Image.fromarray(colours())
+  plain = Image.fromarray(colors())
   assert images.as_shown(plain) is plain

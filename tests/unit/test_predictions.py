@@ -49,7 +49,7 @@ def test_errors_are_numpys_for_each_reading():
 
 
 def test_ties_of_averaged_probabilities_share_the_places_left():
-  # float32 neighbours whose logarithms are the same: no tie, so counted on the probabilities.
+  # float32 neighbors whose logarithms are the same: no tie, so counted on the probabilities.
   low = np.float32(1.1e-3)
   high = np.nextafter(low, np.float32(1))
   assert np.log(low) == np.log(high)

@@ -1,4 +1,4 @@
-"""Mean image and colour axes: numpy's, in whole numbers until the end, kept in a file."""
+"""Mean image and color axes: numpy's, in whole numbers until the end, kept in a file."""
 
 import contextlib
 import io
@@ -48,9 +48,9 @@ def test_statistics_of_a_split_are_numpys(data_dir, block):
   assert_are_numpys(found, images)
 
 
-def test_colours_that_go_together_have_the_axis_of_numpy():
-  grey = np.random.default_rng(0).integers(0, 200, (5, 6, 6, 1))
-  images = (grey * [0.9, 1.0, 1.1] + np.random.default_rng(1).normal(0, 9, (5, 6, 6, 3))).clip(0)
+def test_colors_that_go_together_have_the_axis_of_numpy():
+  gray = np.random.default_rng(0).integers(0, 200, (5, 6, 6, 1))
+  images = (gray * [0.9, 1.0, 1.1] + np.random.default_rng(1).normal(0, 9, (5, 6, 6, 3))).clip(0)
   images = images.astype(np.uint8)
   found = dataset.statistics(splits.ArraySplit(images, np.zeros(5, np.int32), ['a']))
   assert_are_numpys(found, images)
@@ -58,7 +58,7 @@ def test_colours_that_go_together_have_the_axis_of_numpy():
   assert np.all(found['eigenvectors'][:, 2] > 0)
 
 
-def test_statistics_of_grey_images_have_no_negative_variance():
+def test_statistics_of_gray_images_have_no_negative_variance():
   split = dataset.digits('train')
   found = dataset.statistics(split)
   assert np.all(found['eigenvalues'] >= 0)

@@ -34,7 +34,7 @@ def _norms(config: ConfigDict) -> list[Variant]:
     Variant(
       'within_channel_norm',
       {**none, 'model.within_norm.layers': normed},
-      'normalization within each map, not across neighbouring ones',
+      'normalization within each map, not across neighboring ones',
     ),
   ]
   if model.num_columns > 1 and model.response_norm.layers:
