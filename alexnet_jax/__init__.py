@@ -9,7 +9,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from alexnet_jax.evaluation.inference import load
+  from alexnet_jax.evaluation.classifier import load
   from alexnet_jax.models.alexnet import AlexNet
   from alexnet_jax.training.loop import train_and_evaluate
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
     return AlexNet
   if name == 'load':
-    from alexnet_jax.evaluation.inference import load
+    from alexnet_jax.evaluation.classifier import load
 
     return load
   if name == 'train_and_evaluate':

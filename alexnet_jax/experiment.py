@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
-from alexnet_jax.data import augment, dataset, datasets, images
+from alexnet_jax.data import augment, datasets, images, pipeline
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -149,7 +149,7 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'data.unreadable_limit is {config.data.unreadable_limit}; it is a share, from 0 to 1'
     )
-  dataset.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
+  pipeline.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
   if not 0 <= config.augment.rotation_degrees <= 180:
     raise UserError(
       f'augment.rotation_degrees is {config.augment.rotation_degrees}; it must be from 0 to 180'

@@ -25,9 +25,9 @@ _WRITE = """
 import sys
 import jax, numpy as np
 import alexnet_jax
-from alexnet_jax.data import dataset
+from alexnet_jax.data import datasets
 folder = sys.argv[1]
-images = dataset.digits('validation').images
+images = datasets.digits('validation').images
 np.save(f'{folder}/logits.npy', alexnet_jax.load(f'{folder}/checkpoint').logits(images))
 print(jax.__version__)
 """
@@ -35,9 +35,9 @@ print(jax.__version__)
 _READ = """
 import sys
 import jax, numpy as np
-from alexnet_jax.data import dataset
+from alexnet_jax.data import datasets
 folder, kind, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
-images = dataset.digits('validation').images
+images = datasets.digits('validation').images
 if kind == 'jaxexport':
   import jax.export, safetensors.numpy
   arrays = safetensors.numpy.load_file(f'{folder}/digits.jaxexport')

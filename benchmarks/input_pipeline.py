@@ -38,9 +38,8 @@ from absl import logging
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.data import dataset, prepare, splits, tfds_reader
+from alexnet_jax.data import datasets, pipeline, prepare, splits, tfds_reader
 from alexnet_jax.data import statistics as statistics_lib
-from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import loop
 from alexnet_jax.training import step as step_lib
@@ -64,7 +63,7 @@ Contestant = Callable[[int], Generator[splits.Batch]]
 def _split(directory: Path, split: str, size: int, in_memory: bool) -> splits.Split:
   builder = tfds_reader.open_directory(directory)
   if in_memory:
-    return dataset.open_split(builder, split, size, memory_megabytes=10**6)
+    return datasets.open_split(builder, split, size, memory_megabytes=10**6)
   return tfds_reader.RecordSplit(builder, split, size, BLOCK_BYTES)
 
 
@@ -78,7 +77,7 @@ def ours(
   first_step: int = 0,
 ) -> Generator[splits.Batch]:
   """This project's batches, crops at all offsets."""
-  return dataset.train_batches(
+  return pipeline.train_batches(
     _split(directory, split, size, in_memory),
     seed=number,
     batch_size=BATCH,
@@ -171,9 +170,9 @@ def _rate(contestant: Contestant, number: int, batches: int) -> float:
 def _waiting(contestant: Contestant, batches: int, step: float) -> float:
   """The share of time that a consumer with steps of so many seconds waits for data."""
   mesh = mesh_lib.make_mesh(1, 1, 1)
-  put = evaluate.put_batches(contestant(0), mesh)
+  put = pipeline.put_batches(contestant(0), mesh)
   waited = 0.0
-  with contextlib.closing(dataset.prefetch(put)) as made:
+  with contextlib.closing(pipeline.prefetch(put)) as made:
     for i in range(-FILLING, batches):
       start = time.perf_counter()
       next(made)
@@ -283,7 +282,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   mesh = experiment.make_mesh(config)
   megabytes = config.data.memory_megabytes
   builder = tfds_reader.open_directory(directory)
-  split = dataset.open_split(builder, 'train', config.data.image_size, megabytes)
+  split = datasets.open_split(builder, 'train', config.data.image_size, megabytes)
   net = experiment.make_network(config)
   if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:
     raise UserError(f'{steps} steps are more than an epoch; set --images={steps * batch_size}')
@@ -299,7 +298,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
     run = loop.Run(config, workdir, net, mesh, split, split, stored, None, signals, display)
     stack.callback(run.close)
     run_steps = stack.enter_context(contextlib.closing(run.steps()))
-    read = dataset.train_batches(
+    read = pipeline.train_batches(
       split,
       seed=seed,
       batch_size=batch_size,
@@ -308,7 +307,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
       crop_offsets=config.augment.crop_offsets,
       images_per_draw=config.augment.images_per_draw,
     )
-    with contextlib.closing(evaluate.put_batches(read, mesh)) as batches:
+    with contextlib.closing(pipeline.put_batches(read, mesh)) as batches:
       batch = next(batches)
 
     def steps_of_the_loop() -> None:
@@ -386,7 +385,7 @@ def _write_raw(prepared: Path, path: Path) -> Path:
   tf, _ = tfds_reader.import_tensorflow()
   split = _split(prepared, 'train', SIZE, in_memory=True)
   with (
-    contextlib.closing(dataset.whole_images(split)) as batches,
+    contextlib.closing(pipeline.whole_images(split)) as batches,
     tf.io.TFRecordWriter(os.fspath(path)) as writer,
   ):
     for batch in batches:

@@ -44,7 +44,7 @@ from jax import lax  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from alexnet_jax import experiment, optimizer  # noqa: E402
-from alexnet_jax.data import augment, dataset, images, splits, statistics  # noqa: E402
+from alexnet_jax.data import augment, images, pipeline, splits, statistics  # noqa: E402
 from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
 from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
 from alexnet_jax.reports import figures  # noqa: E402
@@ -259,7 +259,7 @@ def run(
   # The step's seed is compiled into it. That of the first serves all, at steps far from each other.
   state = state._replace(step=mesh_lib.replicate(programs.mesh, jnp.int32(seed * 10**6)))
   numbers = Numbers(len(data.train_labels), data.size)
-  batches = dataset.train_batches(
+  batches = pipeline.train_batches(
     numbers,  # type: ignore[arg-type]
     seed=seed,
     batch_size=batch_size,
@@ -432,7 +432,7 @@ def statistics_of(errors: dict[int, float]) -> str:
 def feed(programs: Programs, data: Data, batch_size: int) -> float:
   """Images a second of training that is fed as `launch.py` feeds it: cropped by the host."""
   state = step_lib.init_state(programs.net, programs.tx, programs.mesh, 0)
-  read = dataset.train_batches(
+  read = pipeline.train_batches(
     data.held,
     seed=0,
     batch_size=batch_size,
@@ -441,7 +441,7 @@ def feed(programs: Programs, data: Data, batch_size: int) -> float:
     crop_offsets=32,
     images_per_draw=1,
   )
-  batches = dataset.prefetch(evaluate.put_batches(read, programs.mesh))
+  batches = pipeline.prefetch(pipeline.put_batches(read, programs.mesh))
   std = jnp.asarray(0.1, jnp.float32)
   steps = max(2, len(data.train_labels) // batch_size)
   for step, batch in enumerate(itertools.islice(batches, steps + 5)):

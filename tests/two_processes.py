@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.data import dataset, splits
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.data import pipeline, splits
 from alexnet_jax.parallel import mesh as mesh_lib
 
 BATCH_SIZE, STEPS, EXAMPLES, SIZE = 12, 5, 29, 6
@@ -35,8 +34,8 @@ def read(how, rows=None):
   images = np.random.default_rng(0).integers(0, 256, (EXAMPLES, SIZE, SIZE, 3), dtype=np.uint8)
   split = Blocks(images, np.arange(EXAMPLES, dtype=np.int32), [str(i) for i in range(EXAMPLES)])
   if how == 'evaluation':  # the last batch has 5 images
-    return dataset.evaluation_batches(split, BATCH_SIZE, SIZE - 2, rows)
-  endless = dataset.train_batches(
+    return pipeline.evaluation_batches(split, BATCH_SIZE, SIZE - 2, rows)
+  endless = pipeline.train_batches(
     split,
     seed=3,
     batch_size=BATCH_SIZE,
@@ -66,7 +65,7 @@ def main(port, process, devices, file):
     found[f'{layout}/rows'] = np.array([rows.start, rows.stop])
     for how in ('train', 'evaluation'):
       ours = (batch for batch in read(how, rows))
-      with contextlib.closing(evaluate.put_batches(ours, mesh)) as batches:
+      with contextlib.closing(pipeline.put_batches(ours, mesh)) as batches:
         for step, batch in enumerate(batches):
           place = f'{layout}/{how}/{step}'
           for name, array in batch.items():

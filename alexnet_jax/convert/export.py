@@ -9,7 +9,7 @@ from jax import export as jax_export
 
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.evaluation import inference
+from alexnet_jax.evaluation import layer_outputs
 
 Array = jax.Array
 
@@ -49,7 +49,7 @@ def export(
 
   def logits(arrays: Mapping[str, Array], crops: Array) -> Array:
     params, statistics = pretrained.unflatten(arrays)
-    return inference.intermediates(config, params, statistics, crops)['fc8']
+    return layer_outputs.intermediates(config, params, statistics, crops)['fc8']
 
   arrays = {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

@@ -1,6 +1,6 @@
 """Augmentation on the device: uint8 crops are rotated, mirrored, centered and lit.
 
-Crops are cut before (`data/dataset.py`), so that only what is used is transferred. Every draw
+Crops are cut before (`data/pipeline.py`), so that only what is used is transferred. Every draw
 follows from a key and an image's position in the global batch, so it is the same on any layout of
 devices.
 """

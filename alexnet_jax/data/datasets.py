@@ -5,6 +5,7 @@ ImageNet's tar files and the large images of a tfds data set become one in tfds'
 `prepare.prepare`, before they are used.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,24 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from alexnet_jax.data import dataset, prepare, sources, splits, statistics, tfds_reader
+from alexnet_jax.data import (
+  image_folder,
+  imagenet_tars,
+  pipeline,
+  prepare,
+  sources,
+  splits,
+  statistics,
+  tfds_reader,
+)
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 if TYPE_CHECKING:
   from tensorflow_datasets.core import DatasetBuilder
+
+
+DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
 
 class DataSet(Protocol):
@@ -47,10 +60,29 @@ class DataSet(Protocol):
     ...
 
 
+def digits(split: str) -> splits.ArraySplit:
+  """Loads scikit-learn's 1,797 handwritten digits, 8x8: a fifth is 'validation', the rest 'train'.
+
+  Raises:
+    UserError: the split does not exist.
+  """
+  from sklearn.datasets import load_digits  # takes a second to import
+
+  if split not in ('train', 'validation'):
+    raise UserError(f"digits has the splits 'train' and 'validation', not {split!r}")
+  bunch = load_digits()
+  gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
+  order = np.random.default_rng(2012).permutation(len(gray))
+  held_out = len(gray) // 5
+  chosen = order[:held_out] if split == 'validation' else order[held_out:]
+  images = np.repeat(gray[chosen, :, :, None], 3, axis=3)
+  return splits.ArraySplit(images, bunch.target[chosen].astype(np.int32), DIGITS)
+
+
 class Digits:
   """scikit-learn's handwritten digits, with the splits 'train' and 'validation'; see DataSet."""
 
-  class_names: Sequence[str] = dataset.DIGITS
+  class_names: Sequence[str] = DIGITS
 
   def __init__(self, image_size: int):
     """`image_size` is the side in pixels that the config asks for; only 8 can be read."""
@@ -58,13 +90,41 @@ class Digits:
 
   def load_split(self, split: str) -> splits.ArraySplit:
     """See DataSet; raises UserError as well where another image size than 8 is asked for."""
-    digits = dataset.digits(split)
-    if self._image_size != digits.image_size:
+    loaded = digits(split)
+    if self._image_size != loaded.image_size:
       raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {self._image_size}')
-    return digits
+    return loaded
 
   def stored_statistics(self, split: str) -> None:
     """See DataSet; there are none."""
+
+
+def open_split(
+  builder: 'DatasetBuilder', split: str, image_size: int, memory_megabytes: int
+) -> splits.Split:
+  """Opens a split of a tfds data set; a small one is decoded into memory.
+
+  Args:
+    builder: of a prepared data set.
+    split: as tfds writes it.
+    image_size: side of the squares that images are made into.
+    memory_megabytes: a split whose images take no more, decoded, is held in memory and shuffled
+      whole; one that takes more is shuffled in blocks of so many megabytes of encoded images.
+
+  Raises:
+    UserError: the split does not exist, or has no images with labels.
+  """
+  stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
+  n = stored.num_examples
+  if n * image_size**2 * 3 > memory_megabytes * 1e6:
+    return stored
+  images, labels = np.empty((n, image_size, image_size, 3), np.uint8), np.empty(n, np.int32)
+  done = 0
+  with contextlib.closing(pipeline.whole_images(stored)) as batches:
+    for batch in batches:
+      rows = slice(done, done := done + len(batch['label']))
+      images[rows], labels[rows] = batch['image'], batch['label']
+  return splits.ArraySplit(images, labels, stored.class_names)
 
 
 class TfdsDataSet:
@@ -82,7 +142,7 @@ class TfdsDataSet:
     Args:
       builder: see the attributes.
       image_size: side in pixels of the squares that images are made into.
-      memory_megabytes: see `dataset.open_split`.
+      memory_megabytes: see `open_split`.
 
     Raises:
       UserError: the data set has no images with class labels.
@@ -94,7 +154,7 @@ class TfdsDataSet:
 
   def load_split(self, split: str) -> splits.Split:
     """See DataSet; splits may be written as tfds writes them: 'train[:90%]+test'."""
-    return dataset.open_split(self.builder, split, self._image_size, self._memory_megabytes)
+    return open_split(self.builder, split, self._image_size, self._memory_megabytes)
 
   def stored_statistics(self, split: str) -> dict[str, np.ndarray] | None:
     """See DataSet; preparation stores those of the training split."""
@@ -127,11 +187,11 @@ def open_data_set(
       files; None for tfds's own.
     prepared_dir: where to write prepared data sets; None for tfds's own folder.
     image_size: side in pixels of the squares that images are made into.
-    memory_megabytes: see `dataset.open_split`.
+    memory_megabytes: see `open_split`.
     encoding: see `prepare.prepare`.
     train_split: the split, or part of one, to be trained on.
     validation_split: the one to be evaluated.
-    validation_fraction: see `sources.open_folder`.
+    validation_fraction: see `image_folder.open_folder`.
     unreadable_limit: see `prepare.prepare`.
     num_classes: how many classes the network has; None for as many as the data set.
     display: for lines and bars.
@@ -149,7 +209,7 @@ def open_data_set(
     if name == 'folder':
       if not data_dir:
         raise UserError('set the folder of images with --config.data.data_dir=PATH')
-      builder, originals = None, sources.open_folder(data_dir, validation_fraction)
+      builder, originals = None, image_folder.open_folder(data_dir, validation_fraction)
     else:
       builder, originals = _find_tfds(name, data_dir, prepared_path, image_size, encoding, display)
     if originals is not None:
@@ -189,12 +249,12 @@ def _find_tfds(
   is_imagenet = plain_name == 'imagenet2012'
   if not builder.is_prepared():
     folder = Path(data_dir or tfds_reader.default_data_dir())
-    if is_imagenet and (tars := sources.find_imagenet_tars(folder)):
-      return None, sources.open_imagenet_tars(tars)
+    if is_imagenet and (tars := imagenet_tars.find(folder)):
+      return None, imagenet_tars.open_tars(tars)
     if directory := prepare.find(prepared_dir, plain_name, image_size):
       return _open_prepared(directory, encoding), None  # the originals are no longer needed
     if is_imagenet:
-      raise UserError(sources.imagenet_instructions(folder))
+      raise UserError(imagenet_tars.instructions(folder))
     display.line(
       f'{plain_name} is not in {folder} yet: tfds downloads and prepares it there, which takes'
       ' internet'
@@ -204,7 +264,7 @@ def _find_tfds(
     return builder, None
   originals = tfds_reader.TfdsSource(builder)
   if is_imagenet:
-    sources.check_synsets(originals.class_names)
+    imagenet_tars.check_synsets(originals.class_names)
   return None, originals
 
 

@@ -1,27 +1,20 @@
-"""Sources of original images: a folder, or ImageNet's two tar files.
-
-The order of a split is a fixed permutation of its files, so that neighbors are of different classes
-and reading can resume at any of them.
-"""
+"""A folder of images, `<split>/<class>/<images>` or `<class>/<images>`, as a source to prepare."""
 
 import dataclasses
 import hashlib
-import importlib.util
 import itertools
 import json
 import operator
 import os
 import re
-import shlex
-import tarfile
 import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
-from alexnet_jax.utils import host
+from alexnet_jax.data.sources import SEED, SPLITS, Example, shuffled
 from alexnet_jax.utils.errors import UserError
 
 IMAGE_SUFFIXES = (
@@ -41,9 +34,7 @@ IMAGE_SUFFIXES = (
   '.pnm',
 )
 """How the names of image files end, in small or capital letters."""
-
 _LAYOUT = '<folder>/train/<class>/<images> or <folder>/<class>/<images>'
-_SPLITS = ('train', 'validation', 'test')
 _SPLIT_OF_FOLDER = {
   'train': 'train',
   'training': 'train',
@@ -52,62 +43,6 @@ _SPLIT_OF_FOLDER = {
   'validation': 'validation',
   'test': 'test',
 }
-_SEED = 2012  # of the order of splits, and of which images are held out
-
-_Member = TypeVar('_Member')
-
-
-class Example(NamedTuple):
-  """An original image.
-
-  Attributes:
-    file_name: its path within the source, for messages.
-    encoded: the file's content; empty where it cannot be read.
-    label: its class, an index into the source's `class_names`.
-  """
-
-  file_name: str
-  encoded: bytes
-  label: int
-
-
-class Source(Protocol):
-  """A data set of original images."""
-
-  @property
-  def name(self) -> str:
-    """The data set's name: lower-case letters, digits and underscores."""
-    ...
-
-  @property
-  def version(self) -> str:
-    """The data set's version, such as '1.0.0'."""
-    ...
-
-  @property
-  def class_names(self) -> Sequence[str]:
-    """The classes' names, in the order of the labels."""
-    ...
-
-  @property
-  def splits(self) -> Mapping[str, int]:
-    """The number of images of each split."""
-    ...
-
-  @property
-  def description(self) -> Mapping[str, Any]:
-    """A description of where the images come from; of JSON's types."""
-    ...
-
-  def examples(self, split: str, start: int) -> Generator[Example]:
-    """The examples of a split from number `start` on, in the same order every time."""
-    ...
-
-
-def _shuffled(members: Sequence[_Member], split: str, start: int) -> Iterator[_Member]:
-  """The members of a split from number `start` on, in its order."""
-  order = np.random.default_rng([_SEED, _SPLITS.index(split)]).permutation(len(members))
-  return (members[i] for i in order[start:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +69,7 @@ class FolderSource:
 
   def examples(self, split: str, start: int) -> Generator[Example]:
     """See Source."""
-    for path, label in _shuffled(self.files[split], split, start):
+    for path, label in shuffled(self.files[split], split, start):
       try:  # a pipe or a device, which may never end, is no image
         encoded = Path(path).read_bytes() if os.path.isfile(path) else b''
       except OSError:  # missing or not readable: reported and left out as an empty file is
@@ -184,7 +119,7 @@ def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
       raise UserError(f'{root} has one image a class, so that none can be held out for validation')
     description['validation'] = {
       'fraction': validation_fraction,
-      'seed': _SEED,
+      'seed': SEED,
       'of_each_class': True,
     }
   # Other images, or another division, are another data set.
@@ -211,7 +146,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
   if 'train' not in named:
     names = ' and '.join(repr(folder.name) for folder in named.values())
     raise UserError(f"{root} has {names}, but no folder 'train'; add one, as in {_LAYOUT}")
-  return {split: named[split] for split in _SPLITS if split in named}
+  return {split: named[split] for split in SPLITS if split in named}
 
 
 def _class_folders(split_folder: Path) -> dict[str, Path]:
@@ -302,7 +237,7 @@ def _hold_out(
   for label, group in itertools.groupby(files, operator.itemgetter(1)):
     members = list(group)
     count = min(len(members) - 1, max(1, round(fraction * len(members))))
-    order = np.random.default_rng([_SEED, label]).permutation(len(members))
+    order = np.random.default_rng([SEED, label]).permutation(len(members))
     parts['validation'] += [members[i] for i in sorted(order[:count])]
     parts['train'] += [members[i] for i in sorted(order[count:])]
   return parts
@@ -373,232 +308,3 @@ def _files(folder: str | Path, seen: set[tuple[int, int]] | None = None) -> Iter
         yield from _files(entry.path, seen)
       else:
         yield entry.path
-
-
-class Archive(NamedTuple):
-  """One of ImageNet's tar files.
-
-  Attributes:
-    split: the split that its images are.
-    file_name: the file's name.
-    size: bytes.
-    md5: hexadecimal digits.
-    num_images: how many it holds.
-  """
-
-  split: str
-  file_name: str
-  size: int
-  md5: str
-  num_images: int
-
-
-IMAGENET_ARCHIVES = (
-  Archive(
-    'train',
-    'ILSVRC2012_img_train.tar',
-    size=147_897_477_120,
-    md5='1d675b47d978889d74fa0da5fadfb00e',
-    num_images=1_281_167,
-  ),
-  Archive(
-    'validation',
-    'ILSVRC2012_img_val.tar',
-    size=6_744_924_160,
-    md5='29b22e2961454d5413ddabcf34fc5622',
-    num_images=50_000,
-  ),
-)
-
-
-class _Stored(NamedTuple):
-  """The position of an image in its tar file."""
-
-  file_name: str
-  label: int
-  offset: int
-  size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ImagenetSource:
-  """ImageNet 2012, read from its tar files.
-
-  Attributes:
-    folder: the folder of the tar files.
-    class_names: see Source, as for the others.
-  """
-
-  folder: Path
-  class_names: Sequence[str]
-  name: str = 'imagenet2012'
-  version: str = '5.1.0'
-
-  @property
-  def splits(self) -> Mapping[str, int]:
-    """See Source."""
-    return {archive.split: archive.num_images for archive in IMAGENET_ARCHIVES}
-
-  @property
-  def description(self) -> Mapping[str, Any]:
-    """See Source."""
-    archives = [{'file_name': a.file_name, 'size': a.size, 'md5': a.md5} for a in IMAGENET_ARCHIVES]
-    path = str(self.folder.absolute())
-    return {'kind': 'imagenet tars', 'path': path, 'archives': archives}
-
-  def examples(self, split: str, start: int) -> Generator[Example]:
-    """See Source; the first one takes long, for the whole file is searched for its images.
-
-    Raises:
-      UserError: the split's file is damaged.
-    """
-    archive = next(archive for archive in IMAGENET_ARCHIVES if archive.split == split)
-    images = _images(self.folder / archive.file_name, archive, self.class_names)
-    with open(self.folder / archive.file_name, 'rb') as file:
-      for image in _shuffled(images, split, start):
-        try:
-          encoded = os.pread(file.fileno(), image.size, image.offset)
-        except OSError as error:
-          raise UserError(f'{file.name} cannot be read: {error.strerror}') from error
-        yield Example(image.file_name, encoded, image.label)
-
-
-def imagenet_instructions(data_dir: Path) -> str:
-  """Lines of text that say how to get ImageNet's files."""
-  files = [f'  {a.file_name}  {a.size:,} bytes, MD5 {a.md5}' for a in IMAGENET_ARCHIVES]
-  command = f'{host.program()} --config=configs/imagenet.py --mode=prepare'
-  lines = [
-    'ImageNet has to be downloaded by hand: register at https://image-net.org/download-images, put',
-    *files,
-    f'into {data_dir} as they are, and then give',
-    f'  {command} --config.data.data_dir={shlex.quote(str(data_dir))}',
-  ]
-  return '\n'.join(lines)
-
-
-def find_imagenet_tars(data_dir: Path) -> Path | None:
-  """Finds the folder with ImageNet's tar files: `data_dir`, or the one below it that tfds uses.
-
-  Returns:
-    The folder; None where neither has any of the files.
-
-  Raises:
-    UserError: one of the files is missing or incomplete.
-  """
-  folders = (data_dir, data_dir / 'downloads' / 'manual')
-  count = {f: sum((f / a.file_name).is_file() for a in IMAGENET_ARCHIVES) for f in folders}
-  folder = max(folders, key=lambda folder: count[folder])
-  if not count[folder]:
-    return None
-  _check_archives(folder)
-  return folder
-
-
-def _check_archives(folder: Path) -> None:
-  for archive in IMAGENET_ARCHIVES:
-    path = folder / archive.file_name
-    if not path.is_file():
-      raise UserError(
-        f'{folder} lacks {archive.file_name}; put it there, ImageNet takes both files'
-      )
-    size = path.stat().st_size
-    if size != archive.size:
-      raise UserError(
-        f'{path} has {size:,} of {archive.size:,} bytes: it is still being downloaded, was cut off,'
-        f' or is another file; md5sum must give {archive.md5}'
-      )
-
-
-def open_imagenet_tars(folder: Path) -> ImagenetSource:
-  """Opens ImageNet 2012 in its tar files, which are not changed.
-
-  Raises:
-    UserError: a file is missing or incomplete; or tfds, which has the labels, is missing.
-  """
-  _check_archives(folder)
-  return ImagenetSource(folder, imagenet_synsets())
-
-
-def _images(path: Path, archive: Archive, synsets: Sequence[str]) -> list[_Stored]:
-  """Lists the images of a tar file; raises UserError where it is damaged."""
-  list_images = {'train': _train_images, 'validation': _validation_images}[archive.split]
-  try:
-    with open(path, 'rb', buffering=0) as file:  # file systems may ask for buffers of megabytes
-      stored = list_images(file, synsets)
-    if len(stored) != archive.num_images:
-      raise tarfile.ReadError(f'{len(stored):,} images, not {archive.num_images:,}')
-  except tarfile.TarError as error:
-    raise UserError(
-      f'{path} is damaged ({error}); download it again where md5sum does not give {archive.md5}'
-    ) from error
-  return stored
-
-
-def _train_images(file: IO[bytes], synsets: Sequence[str]) -> list[_Stored]:
-  """Lists the images of a tar file of tar files, one for each synset."""
-  inner = {member.name.removesuffix('.tar'): member for member in _tar_members(file, 0)}
-  if mistake := _synset_mistake(sorted(inner)):
-    raise tarfile.ReadError(f'of its synsets, {mistake}')
-  return [
-    _Stored(image.name, label, image.offset_data, image.size)
-    for label, synset in enumerate(synsets)
-    for image in _tar_members(file, inner[synset].offset_data)
-  ]
-
-
-def _validation_images(file: IO[bytes], synsets: Sequence[str]) -> list[_Stored]:
-  """Lists the images of a tar file, whose labels tfds has in the order of their names."""
-  label = {synset: number for number, synset in enumerate(synsets)}
-  return [
-    _Stored(image.name, label[synset], image.offset_data, image.size)
-    for image, synset in zip(_tar_members(file, 0), validation_synsets(), strict=False)
-  ]
-
-
-def _tar_members(file: IO[bytes], start: int) -> list[tarfile.TarInfo]:
-  """Lists the files of the tar that begins at byte `start`, by name; offsets are those in `file`.
-
-  A damaged header looks like the end of the tar: only their number shows that files are missing.
-  """
-  file.seek(start)
-  with tarfile.open(fileobj=file, mode='r:') as tar:
-    return sorted((m for m in tar if m.isfile()), key=operator.attrgetter('name'))
-
-
-def check_synsets(class_names: Sequence[str]) -> None:
-  """Raises UserError unless the classes are the 1,000 synsets of ImageNet 2012, sorted."""
-  if mistake := _synset_mistake(class_names):
-    raise UserError(f'the classes are not the synsets of ImageNet 2012: {mistake}')
-
-
-def _synset_mistake(names: Sequence[str]) -> str | None:
-  synsets = imagenet_synsets()
-  differences = {
-    'missing': sorted(set(synsets) - set(names)),
-    'unknown': sorted(set(names) - set(synsets)),
-  }
-  parts = [f'{len(d)} {what}, such as {d[0]!r}' for what, d in differences.items() if d]
-  if not parts and tuple(names) != synsets:
-    return 'their order is not that of their names'
-  return ', and '.join(parts) or None
-
-
-def imagenet_synsets() -> tuple[str, ...]:
-  """The 1,000 classes of ImageNet 2012, sorted: 'n01440764', ...; UserError without tfds."""
-  return _tfds_lines('labels.txt')
-
-
-def validation_synsets() -> tuple[str, ...]:
-  """The class of each of the 50,000 validation images; UserError without tfds."""
-  return _tfds_lines('validation_labels.txt')
-
-
-def _tfds_lines(file_name: str) -> tuple[str, ...]:
-  """Reads the lines of a file of tfds's imagenet2012; tfds is not imported, which takes seconds."""
-  package = importlib.util.find_spec('tensorflow_datasets')
-  if package is None or package.origin is None:
-    raise UserError(
-      'ImageNet\'s labels come with tensorflow_datasets; install it with: pip install -e ".[train]"'
-    )
-  folder = Path(package.origin).parent / 'datasets' / 'imagenet2012'
-  return tuple((folder / file_name).read_text().split())

@@ -1,4 +1,4 @@
-"""Batches of uint8 crops and labels, of a tfds data set or scikit-learn's digits.
+"""The input pipeline: batches of uint8 crops and labels of a split, and onto the devices.
 
 Everything about a batch follows from (seed, step): epochs are permutations of the examples, joined
 to one stream (no image is left out or doubled), of which step s takes the examples from
@@ -13,63 +13,18 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from alexnet_jax.data import tfds_reader
-from alexnet_jax.data.splits import ArraySplit, Batch, Split
+from alexnet_jax.data.splits import Batch, Split
 from alexnet_jax.data.statistics import Sums
+from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
-
-DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
 T = TypeVar('T')
 
 _ORDER, _CROPS = 0, 1  # purposes of a seed's random numbers
-
-
-def digits(split: str) -> ArraySplit:
-  """Loads scikit-learn's 1,797 handwritten digits, 8x8: a fifth is 'validation', the rest 'train'.
-
-  Raises:
-    UserError: the split does not exist.
-  """
-  from sklearn import datasets  # takes a second to import
-
-  if split not in ('train', 'validation'):
-    raise UserError(f"digits has the splits 'train' and 'validation', not {split!r}")
-  bunch = datasets.load_digits()
-  gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
-  order = np.random.default_rng(2012).permutation(len(gray))
-  held_out = len(gray) // 5
-  chosen = order[:held_out] if split == 'validation' else order[held_out:]
-  images = np.repeat(gray[chosen, :, :, None], 3, axis=3)
-  return ArraySplit(images, bunch.target[chosen].astype(np.int32), DIGITS)
-
-
-def open_split(builder: Any, split: str, image_size: int, memory_megabytes: int) -> Split:
-  """Opens a split of a tfds data set; a small one is decoded into memory.
-
-  Args:
-    builder: of a prepared data set.
-    split: as tfds writes it.
-    image_size: side of the squares that images are made into.
-    memory_megabytes: a split whose images take no more, decoded, is held in memory and shuffled
-      whole; one that takes more is shuffled in blocks of so many megabytes of encoded images.
-
-  Raises:
-    UserError: the split does not exist, or has no images with labels.
-  """
-  stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
-  n = stored.num_examples
-  if n * image_size**2 * 3 > memory_megabytes * 1e6:
-    return stored
-  images, labels = np.empty((n, image_size, image_size, 3), np.uint8), np.empty(n, np.int32)
-  done = 0
-  with contextlib.closing(whole_images(stored)) as batches:
-    for batch in batches:
-      rows = slice(done, done := done + len(batch['label']))
-      images[rows], labels[rows] = batch['image'], batch['label']
-  return ArraySplit(images, labels, stored.class_names)
 
 
 def whole_images(split: Split) -> Generator[Batch]:
@@ -249,3 +204,27 @@ def prefetch(batches: Generator[T], count: int = 2) -> Generator[T]:
   finally:
     stopped.set()
     thread.join()
+
+
+def put_batches(batches: Generator[Batch], mesh: Mesh) -> Generator[dict[str, jax.Array]]:
+  """Places batches over the mesh's 'data' axis; each process has its `mesh.local_rows` of them."""
+  sharding = mesh_lib.shardings(mesh, mesh_lib.BATCH)
+  parts = mesh.shape[mesh_lib.DATA]
+  local_parts = mesh_lib.local_rows(mesh, parts)
+
+  def put(rows: np.ndarray) -> jax.Array:
+    # Where the two columns of a pair of devices are on two processes, both have the pair's rows,
+    # from which jax cannot assemble an array by itself.
+    rows_per_part = len(rows) // (local_parts.stop - local_parts.start)
+    shape = (rows_per_part * parts, *rows.shape[1:])
+    offset = rows_per_part * local_parts.start
+
+    def part(index: Any) -> np.ndarray:
+      first, last, _ = index[0].indices(shape[0])
+      return rows[first - offset : last - offset]
+
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  with contextlib.closing(batches):
+    for batch in batches:
+      yield {name: put(array) for name, array in batch.items()}

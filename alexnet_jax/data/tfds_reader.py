@@ -27,6 +27,7 @@ from alexnet_jax.utils.silence import silenced
 
 if TYPE_CHECKING:
   from tensorflow import Tensor
+  from tensorflow_datasets.core import DatasetBuilder
 
 _PIECES_PER_BLOCK = 16
 _TOGETHER = 16  # examples read and decoded at a time by a thread
@@ -64,7 +65,7 @@ def default_data_dir() -> Path:
   return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
 
 
-def open_builder(name: str, data_dir: str | None) -> Any:
+def open_builder(name: str, data_dir: str | None) -> 'DatasetBuilder':
   """Opens a tfds builder, whose data may not be prepared yet.
 
   Raises:
@@ -93,7 +94,7 @@ def _check_kinds(folder: Path) -> None:
     files.check_kind(path)
 
 
-def let_tfds_prepare(builder: Any) -> None:
+def let_tfds_prepare(builder: 'DatasetBuilder') -> None:
   """Has tfds download and prepare a data set, unless it is prepared.
 
   Raises:
@@ -113,13 +114,13 @@ def let_tfds_prepare(builder: Any) -> None:
     ) from error
 
 
-def open_directory(directory: Path) -> Any:
+def open_directory(directory: Path) -> 'DatasetBuilder':
   """Opens the tfds data set in a folder.
 
   Raises:
     UserError: the folder holds none that can be read.
   """
-  _check_kinds(directory)
+  _check_kinds(Path(directory))  # etils's own paths do not look into subfolders
   _, tfds = import_tensorflow()
   try:
     return tfds.builder_from_directory(directory)
@@ -130,20 +131,20 @@ def open_directory(directory: Path) -> Any:
     ) from error
 
 
-def plain_name(builder: Any) -> str:
+def plain_name(builder: 'DatasetBuilder') -> str:
   """Names a data set and its config, without the version, so that a folder can have the name."""
   name: str = builder.info.full_name.rsplit('/', 1)[0]
   return name.replace('/', '_').replace('-', '_')
 
 
-def class_names(builder: Any) -> Sequence[str]:
+def class_names(builder: 'DatasetBuilder') -> Sequence[str]:
   """The names of a data set's classes, in the order of the labels; raises as `supervised_keys`."""
   _, label_key = supervised_keys(builder.info)
   names: Sequence[str] = builder.info.features[label_key].names
   return names
 
 
-def needs_shrinking(builder: Any, image_size: int) -> bool:
+def needs_shrinking(builder: 'DatasetBuilder', image_size: int) -> bool:
   """Whether images differ in size, or all have shorter sides of more than so many pixels."""
   image_key, _ = supervised_keys(builder.info)
   sides = builder.info.features[image_key].shape[:2]
@@ -164,7 +165,7 @@ def supervised_keys(info: Any) -> tuple[str, str]:
   return cast(tuple[str, str], keys)
 
 
-def rows(builder: Any, instruction: Any) -> Any:
+def rows(builder: 'DatasetBuilder', instruction: Any) -> Any:
   """Returns the examples of a read instruction as a tf.data.Dataset, in order, images encoded."""
   _, tfds = import_tensorflow()
   image_key, _ = supervised_keys(builder.info)
@@ -176,7 +177,7 @@ def rows(builder: Any, instruction: Any) -> Any:
   )
 
 
-def _unreadable(builder: Any, error: Exception) -> UserError:
+def _unreadable(builder: 'DatasetBuilder', error: Exception) -> UserError:
   """The error of a failed read, without the places in TensorFlow's own code."""
   # '{{function_node ...}} corrupted record at 9 [Op:DatasetToSingleElement] name:'
   reason = re.sub(r'\{\{.*?\}\}| \[Op:.*', '', str(error))
@@ -189,7 +190,7 @@ def _unreadable(builder: Any, error: Exception) -> UserError:
 class TfdsSource:
   """A tfds data set as a source of original images; see `sources.Source`."""
 
-  def __init__(self, builder: Any):
+  def __init__(self, builder: 'DatasetBuilder'):
     """Raises UserError where the data set has no images with labels."""
     info = builder.info
     self._builder = builder
@@ -227,7 +228,7 @@ class RecordSplit:
   verified.
   """
 
-  def __init__(self, builder: Any, split: str, image_size: int, block_bytes: int):
+  def __init__(self, builder: 'DatasetBuilder', split: str, image_size: int, block_bytes: int):
     """Opens it; see `splits.Split` for its attributes.
 
     Args:

@@ -13,7 +13,7 @@ import functools
 import html
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,22 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.data import augment, images
+from alexnet_jax.data import images
+from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.models import summary
-from alexnet_jax.models.params import Params
-from alexnet_jax.parallel import xla
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
-
-Array = jax.Array
-OutputsStep = Callable[[Params, augment.Statistics, Array | np.ndarray], dict[str, Array]]
 
 _MAX_BATCH = 128
 _THUMBNAIL = 160  # pixels
@@ -56,84 +51,6 @@ def load(path: str | os.PathLike[str]) -> 'Classifier':
   """
   network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=4))
   return Classifier(**vars(network))
-
-
-def intermediates(
-  config: ConfigDict, params: Params, statistics: augment.Statistics, crops: Array
-) -> dict[str, Array]:
-  """Computes all intermediate arrays of a network for center crops.
-
-  Args:
-    config: the network's complete config.
-    params: its parameters.
-    statistics: of its training images.
-    crops: [N, s, s, 3] uint8 with s = model.input_size; their pixels are prepared as in training's
-      evaluation.
-
-  Returns:
-    Arrays [N, ...] by the network's own names; 'fc8' has the logits, float32.
-  """
-  border = (config.data.image_size - config.model.input_size) // 2
-  offsets = jnp.full((crops.shape[0], 2), border, jnp.int32)
-  options = experiment.augment_options(config)
-  pixels = augment.evaluation_pixels(crops, offsets, statistics, options)
-  net = experiment.make_network(config)
-  _, outputs = net.apply({'params': params}, pixels.astype(config.train.precision))
-  return dict(outputs)
-
-
-def output_names(config: ConfigDict) -> list[str]:
-  """The network's own names of its intermediate arrays, in the order of computation."""
-  net, names = experiment.make_network(config), list[str]()
-
-  def run(images: Array) -> None:
-    (_, outputs), _ = net.init_with_output(jax.random.key(0), images)
-    names.extend(outputs)  # here, for eval_shape would return them sorted
-
-  jax.eval_shape(run, jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32))
-  return names
-
-
-def layer_names(config: ConfigDict) -> dict[str, str]:
-  """The names of a network's outputs for users, and the network's own name of each.
-
-  A layer's name means the output of its activation ('fc7' is that of the paper's figure 4: after
-  the ReLU, before dropout), or for fc8 the logits. 'fc7_linear' is the input of the activation,
-  which the network itself calls 'fc7'; 'conv1_norm', 'conv1_pool' and 'fc7_dropout' come after it.
-  """
-  own_names, names = output_names(config), dict[str, str]()
-  for own in own_names:
-    if f'{own}_activation' in own_names:
-      names |= {own: f'{own}_activation', f'{own}_linear': own}
-    else:
-      names[own] = own
-  return names
-
-
-def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
-  """Makes a compiled function from (params, statistics, crops) to layers by name, on one device.
-
-  Crops are [N, s, s, 3] uint8, as `intermediates` takes them; outputs are [N, ...] float32.
-
-  Args:
-    config: the network's complete config.
-    layers: names in `layer_names`; only what they need is computed.
-
-  Raises:
-    UserError: there is no such layer; the message lists all.
-  """
-  names = layer_names(config)
-  for layer in layers:
-    if layer not in names:
-      raise UserError(f'there is no layer {layer!r}; there are {", ".join(names)}')
-
-  def step(params: Params, statistics: augment.Statistics, crops: Array) -> dict[str, Array]:
-    outputs = intermediates(config, params, statistics, crops)
-    return {layer: outputs[names[layer]].astype(jnp.float32) for layer in layers}
-
-  platform = jax.devices()[0].platform
-  options = xla.options(platform, config.train.library_fusions)
-  return jax.jit(step, compiler_options=options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +144,7 @@ class Classifier(PretrainedNetwork):
 
     Args:
       images: one or many; see the class.
-      layer: a name in `layers`; see `layer_names`.
+      layer: a name in `layers`; see `layer_outputs.layer_names`.
 
     Returns:
       [N, ...] float32, both columns side by side in the last axis.
@@ -246,9 +163,11 @@ class Classifier(PretrainedNetwork):
     """The names of layers for `features`, and the shape of each for one image."""
     size = self.config.model.input_size
     crop = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-    function = functools.partial(intermediates, self.config)
+    function = functools.partial(layer_outputs.intermediates, self.config)
     shapes = jax.eval_shape(function, self.params, self.statistics, crop)
-    return {name: shapes[own].shape[1:] for name, own in layer_names(self.config).items()}
+    return {
+      name: shapes[own].shape[1:] for name, own in layer_outputs.layer_names(self.config).items()
+    }
 
   def __repr__(self) -> str:
     columns, size = self.config.model.num_columns, self.config.model.input_size
@@ -273,14 +192,14 @@ class Classifier(PretrainedNetwork):
     return f'<p>{about}</p><table>{"".join(lines)}{line(summary.total(rows))}</table>'
 
   @functools.cached_property
-  def _steps(self) -> dict[str, OutputsStep]:
+  def _steps(self) -> dict[str, layer_outputs.OutputsStep]:
     """The compiled functions so far, by layer."""
     return {}
 
   def _compute(self, listed: Sequence[Any], layer: str) -> np.ndarray:
     """The output of a layer, [N, ...] float32."""
     if layer not in self._steps:
-      self._steps[layer] = make_outputs_step(self.config, [layer])
+      self._steps[layer] = layer_outputs.make_outputs_step(self.config, [layer])
     parts = []
     with contextlib.ExitStack() as stack:
       update_progress = None

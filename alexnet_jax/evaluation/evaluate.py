@@ -10,7 +10,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, dataset, splits
+from alexnet_jax.data import augment, pipeline, splits
 from alexnet_jax.evaluation import metrics, predictions
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
@@ -43,30 +43,6 @@ ViewStep = Callable[[Params, Array, augment.Statistics, augment.View, Array], Ar
 _MAY_DIFFER = (*config_fields.CIRCUMSTANCES, 'train.batch_size')
 
 _PREDICTIONS = Path('evaluation') / 'predictions.npz'  # in a workdir
-
-
-def put_batches(batches: Generator[splits.Batch], mesh: Mesh) -> Generator[dict[str, Array]]:
-  """Places batches over the mesh's 'data' axis; each process has its `mesh.local_rows` of them."""
-  sharding = mesh_lib.shardings(mesh, mesh_lib.BATCH)
-  parts = mesh.shape[mesh_lib.DATA]
-  local_parts = mesh_lib.local_rows(mesh, parts)
-
-  def put(rows: np.ndarray) -> Array:
-    # Where the two columns of a pair of devices are on two processes, both have the pair's rows,
-    # from which jax cannot assemble an array by itself.
-    rows_per_part = len(rows) // (local_parts.stop - local_parts.start)
-    shape = (rows_per_part * parts, *rows.shape[1:])
-    offset = rows_per_part * local_parts.start
-
-    def part(index: Any) -> np.ndarray:
-      first, last, _ = index[0].indices(shape[0])
-      return rows[first - offset : last - offset]
-
-    return jax.make_array_from_callback(shape, sharding, part)
-
-  with contextlib.closing(batches):
-    for batch in batches:
-      yield {name: put(array) for name, array in batch.items()}
 
 
 def make_evaluation_step(
@@ -144,8 +120,8 @@ def evaluate(
   sums = mesh_lib.replicate(mesh, metrics.empty())
   remaining = split.num_examples
   rows = mesh_lib.local_rows(mesh, batch_size)
-  read = dataset.evaluation_batches(split, batch_size, crop_size, rows)
-  with contextlib.closing(dataset.prefetch(put_batches(read, mesh))) as batches:
+  read = pipeline.evaluation_batches(split, batch_size, crop_size, rows)
+  with contextlib.closing(pipeline.prefetch(pipeline.put_batches(read, mesh))) as batches:
     for batch in batches:
       previous, sums = sums, step(params, batch, statistics, sums)
       # Two batches in flight are enough. From 32 on, launches block on XLA's CPU backend: one
@@ -241,9 +217,9 @@ def predict(
     np.zeros((batch_size, classes), np.float32), mesh_lib.shardings(mesh, mesh_lib.BATCH)
   )
   rows = mesh_lib.local_rows(mesh, batch_size)
-  read = dataset.evaluation_batches(split, batch_size, split.image_size, rows)  # whole images
+  read = pipeline.evaluation_batches(split, batch_size, split.image_size, rows)  # whole images
   done = 0
-  with contextlib.closing(dataset.prefetch(put_batches(read, mesh))) as batches:
+  with contextlib.closing(pipeline.prefetch(pipeline.put_batches(read, mesh))) as batches:
     for batch in batches:
       center = total = step(params, batch['image'], statistics, center_view, zeros)
       for view in other_views:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 
-from alexnet_jax.data import augment, dataset, splits
-from alexnet_jax.evaluation import inference
+from alexnet_jax.data import augment, pipeline, splits
+from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.models.params import Params
 from alexnet_jax.utils.errors import UserError
 
@@ -63,17 +63,17 @@ def last_hidden(names: Sequence[str]) -> str:
   """The name of the last layer before fc8, without dropout: 'fc7' in the paper's network.
 
   Args:
-    names: of the network's outputs, from `inference.output_names`.
+    names: of the network's outputs, from `layer_outputs.output_names`.
 
   Returns:
-    Its name in `inference.layer_names`.
+    Its name in `layer_outputs.layer_names`.
   """
   hidden = [name for name in names if name != 'fc8' and not name.endswith('_dropout')]
   return hidden[-1].removesuffix('_activation')
 
 
 def split_features(
-  step: inference.OutputsStep,
+  step: layer_outputs.OutputsStep,
   params: Params,
   statistics: augment.Statistics,
   split: splits.Split,
@@ -85,7 +85,7 @@ def split_features(
   """Computes a layer's output for the center crop of every image of a split, in order.
 
   Args:
-    step: from `inference.make_outputs_step`, for one layer.
+    step: from `layer_outputs.make_outputs_step`, for one layer.
     params: the network's, on the first device.
     statistics: of the training images.
     split: the images.
@@ -96,8 +96,8 @@ def split_features(
   Yields:
     [n, D] float32 for each batch.
   """
-  read = dataset.evaluation_batches(split, batch_size, crop_size)
-  with contextlib.closing(dataset.prefetch(read)) as batches:
+  read = pipeline.evaluation_batches(split, batch_size, crop_size)
+  with contextlib.closing(pipeline.prefetch(read)) as batches:
     for batch in batches:
       (output,) = step(params, statistics, batch['image']).values()
       features = np.asarray(output)[batch['mask']]

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import dataset, splits
-from alexnet_jax.evaluation import inference, retrieval
+from alexnet_jax.data import pipeline, splits
+from alexnet_jax.evaluation import layer_outputs, retrieval
 from alexnet_jax.models.options import LAYERS
 from alexnet_jax.reports import figures
 from alexnet_jax.utils import files
@@ -38,7 +38,7 @@ def draw(
   Args:
     path: the run's folder.
     config: the run's, but for where it runs (`config_fields.CIRCUMSTANCES`).
-    layer: the output by which images are near, one of `inference.layer_names`; None: that of the
+    layer: the output by which images are near, one of `layer_outputs.layer_names`; None: that of the
       last hidden layer, before dropout, as in the paper.
     compare: workdirs of other runs, whose learning curves are drawn with this one's.
 
@@ -62,10 +62,10 @@ def draw(
     config, data_set = experiment.open_data(config, display)
     workdir.check(path, experiment.resolved(config))
     net = experiment.make_network(config)
-    names = inference.output_names(config)
+    names = layer_outputs.output_names(config)
     hidden = [name for name in LAYERS if f'{name}_activation' in names]
     layer = layer or retrieval.last_hidden(names)
-    features_step = inference.make_outputs_step(config, [layer])
+    features_step = layer_outputs.make_outputs_step(config, [layer])
     what = _description(config, network, runs[str(path)])
     move = display.task('figures', 4 + len(hidden))
 
@@ -85,7 +85,7 @@ def draw(
     validation = data_set.load_split(config.data.validation_split)
     pretrained.check_classes(network, config.data.name, validation.class_names)
     images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
-    outputs = inference.make_outputs_step(config, [*hidden, layer, 'fc8'])(
+    outputs = layer_outputs.make_outputs_step(config, [*hidden, layer, 'fc8'])(
       network.params, network.statistics, _center_crops(images, net.input_size)
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
@@ -161,7 +161,7 @@ def first_of_each_class(split: splits.Split, count: int) -> np.ndarray:
   each = -(-count // classes)
   found: dict[int, list[int]] = {}
   position = 0
-  with contextlib.closing(dataset.whole_images(split)) as batches:
+  with contextlib.closing(pipeline.whole_images(split)) as batches:
     for batch in batches:
       for label in batch['label'].tolist():
         if label in found or len(found) < classes:

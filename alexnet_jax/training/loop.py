@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment, optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, dataset, splits
+from alexnet_jax.data import augment, pipeline, splits
 from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -275,7 +275,7 @@ class Run:
 
   def batches(self) -> Generator[dict[str, Array]]:
     """The batches from the next step on, on the devices, some of them ahead."""
-    batches = dataset.train_batches(
+    batches = pipeline.train_batches(
       self.train_split,
       seed=self.config.train.seed,
       batch_size=self.batch_size,
@@ -285,7 +285,7 @@ class Run:
       images_per_draw=self.config.augment.images_per_draw,
       rows=mesh_lib.local_rows(self.mesh, self.batch_size),
     )
-    return dataset.prefetch(evaluate.put_batches(batches, self.mesh))
+    return pipeline.prefetch(pipeline.put_batches(batches, self.mesh))
 
   def epochs_done(self, step: int) -> int:
     """Whole epochs behind a number of steps."""

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax import optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained
-from alexnet_jax.data import augment, dataset, splits, statistics
+from alexnet_jax.data import augment, pipeline, splits, statistics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import multihost
@@ -65,7 +65,7 @@ def compute_statistics(
     signals.check()
     update_progress(images)
 
-  computed = dataset.statistics(split, count)
+  computed = pipeline.statistics(split, count)
   update_progress(done=True)
   statistics.save(kept, computed)
   return computed

@@ -16,8 +16,8 @@ import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file
 from alexnet_jax.convert.export import export
-from alexnet_jax.data import augment, dataset
-from alexnet_jax.evaluation import inference
+from alexnet_jax.data import augment, datasets, pipeline
+from alexnet_jax.evaluation.classifier import Classifier, Prediction
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import loop
@@ -47,7 +47,7 @@ def classifier(workdir):
 @pytest.fixture(scope='module')
 def digits():
   """[359, 8, 8, 3] uint8."""
-  return dataset.digits('validation').images
+  return datasets.digits('validation').images
 
 
 def photograph(height=30, width=41):
@@ -122,8 +122,8 @@ def test_one_device_without_tensorflow_gives_what_evaluation_on_two_gives(
 
 
 def test_crops_are_those_of_evaluation(classifier):
-  split = dataset.digits('validation')
-  batch = next(dataset.evaluation_batches(split, 64, crop_size=7))
+  split = datasets.digits('validation')
+  batch = next(pipeline.evaluation_batches(split, 64, crop_size=7))
   np.testing.assert_array_equal(classifier.crops(split.images[:64]), batch['image'])
 
 
@@ -162,7 +162,7 @@ def test_predictions_are_the_softmax_s_largest_in_order(classifier, digits):
 def test_huge_logits_are_no_overflow(workdir, digits):
   network = pretrained.read(workdir)
   params = {**network.params, 'fc8': jax.tree.map(lambda x: 1e4 * x, network.params['fc8'])}
-  sure = inference.Classifier(**{**vars(network), 'params': params})
+  sure = Classifier(**{**vars(network), 'params': params})
   assert sure.predict(digits[0]).probabilities[0] == 1
 
 
@@ -189,7 +189,7 @@ def test_an_image_is_the_same_however_it_is_given(classifier, tmp_path):
 def test_one_image_is_one_prediction_and_a_list_is_a_list(classifier, digits):
   image = Image.fromarray(digits[0])
   for one in (image, digits[0], digits[0, :, :, 0]):
-    assert isinstance(classifier.predict(one), inference.Prediction)
+    assert isinstance(classifier.predict(one), Prediction)
   for many in ([image], (image, image), digits[:1], iter([image])):
     assert isinstance(classifier.predict(many), list)
 
@@ -240,7 +240,7 @@ def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workd
   network = pretrained.read(workdir)
   config = network.config.copy_and_resolve_references()
   config.train.precision = 'bfloat16'
-  half = inference.Classifier(**{**vars(network), 'config': config}).features(digits[:2], 'conv5')
+  half = Classifier(**{**vars(network), 'config': config}).features(digits[:2], 'conv5')
   assert half.dtype == np.float32
   np.testing.assert_array_equal(half, half.astype(jax.numpy.bfloat16).astype(np.float32))
 
@@ -327,7 +327,7 @@ def test_it_reads_well(classifier, digits):
 
 
 def test_html_is_escaped_and_shows_what_there_is(classifier, digits, tmp_path):
-  html = inference.Classifier(
+  html = Classifier(
     **{**vars(pretrained.read(classifier.path)), 'class_names': ['<b>', '&', *'23456789']}
   )
   table = html._repr_html_()

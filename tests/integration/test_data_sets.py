@@ -11,7 +11,7 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import dataset, prepare, tfds_reader
+from alexnet_jax.data import pipeline, prepare, tfds_reader
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.training import loop
 from configs import (
@@ -124,7 +124,7 @@ def open_splits(config):
 
 def colors(split):
   """The colors of a split's images, each of which has one of its own."""
-  with contextlib.closing(dataset.whole_images(split)) as batches:
+  with contextlib.closing(pipeline.whole_images(split)) as batches:
     images = np.concatenate([batch['image'] for batch in batches])
   return [tuple(image[128, 128].tolist()) for image in images]
 
@@ -155,7 +155,7 @@ def test_imagenette_is_shrunk_with_its_mean_image(tmp_path, name):
   assert training.image_size == 256
   assert list(training.class_names[:2]) == ['n01440764', 'n02102040']
   mean_image = data_set.stored_statistics('train')['mean_image']
-  np.testing.assert_array_equal(mean_image, dataset.statistics(training)['mean_image'])
+  np.testing.assert_array_equal(mean_image, pipeline.statistics(training)['mean_image'])
 
 
 def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(tmp_path):
@@ -168,10 +168,10 @@ def test_flowers_that_are_held_out_are_neither_trained_on_nor_in_the_mean_image(
   network = pretrained.read(tmp_path / 'run')
   assert list(network.class_names) == ['dandelion', 'daisy', 'tulips', 'sunflowers', 'roses']
   mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
-  whole = dataset.statistics(training)['mean_image'].mean(axis=(0, 1))
+  whole = pipeline.statistics(training)['mean_image'].mean(axis=(0, 1))
   np.testing.assert_allclose(mean_color, whole, rtol=1e-5)
   together = data_set.load_split('train')
-  assert np.abs(dataset.statistics(together)['mean_image'].mean(axis=(0, 1)) - whole).max() > 0.1
+  assert np.abs(pipeline.statistics(together)['mean_image'].mean(axis=(0, 1)) - whole).max() > 0.1
 
 
 def test_labels_that_are_not_public_are_refused(tmp_path):

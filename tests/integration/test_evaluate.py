@@ -14,7 +14,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, dataset, splits
+from alexnet_jax.data import augment, datasets, pipeline, splits
 from alexnet_jax.evaluation import evaluate, predictions
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh
@@ -39,7 +39,7 @@ def random_network(config, split, seed=0):
 
   shapes = parameter_shapes(experiment.make_network(config))
   statistics = {
-    name: np.asarray(array, np.float32) for name, array in dataset.statistics(split).items()
+    name: np.asarray(array, np.float32) for name, array in pipeline.statistics(split).items()
   }
   return pretrained.PretrainedNetwork(
     jax.tree_util.tree_map_with_path(random, shapes),
@@ -73,7 +73,7 @@ def predict(network, split, devices=(1, 1), batch_size=16, progress=lambda image
 
 
 def all_images(split):
-  with contextlib.closing(dataset.whole_images(split)) as batches:
+  with contextlib.closing(pipeline.whole_images(split)) as batches:
     read = list(batches)
   return tuple(np.concatenate([batch[name] for batch in read]) for name in ('image', 'label'))
 
@@ -136,7 +136,7 @@ def split():
   spots = rng.integers(0, 256, (IMAGES, 5, 5, 3), dtype=np.uint8)
   images = spots.repeat(SIZE // 5, axis=1).repeat(SIZE // 5, axis=2)
   labels = rng.integers(0, 10, IMAGES).astype(np.int32)
-  return splits.ArraySplit(images, labels, dataset.DIGITS)
+  return splits.ArraySplit(images, labels, datasets.DIGITS)
 
 
 def network_of(split, **changes):
@@ -230,14 +230,14 @@ def test_mirrored_views_are_mirrored_as_in_training(split):
 # Runs: workdirs with checkpoints, whose data are the digits.
 
 
-def write_run(path, config, seed, step=10, class_names=dataset.DIGITS):
+def write_run(path, config, seed, step=10, class_names=datasets.DIGITS):
   """Writes a workdir as training does, with a random network."""
-  network = random_network(config, dataset.digits('validation'), seed)
+  network = random_network(config, datasets.digits('validation'), seed)
   workdir.prepare(path, experiment.resolved(config))
   add_checkpoint(path, network, step, class_names)
 
 
-def add_checkpoint(path, network, step, class_names=dataset.DIGITS):
+def add_checkpoint(path, network, step, class_names=datasets.DIGITS):
   writer = checkpoint.Writer(path / 'checkpoints', 2)
   description = {
     'step': step,
@@ -305,11 +305,11 @@ def test_a_run_is_evaluated_with_all_its_files(runs):
   for name in ('centre_crop', 'ten_views'):
     assert errors[name] == member[name]
 
-  split = dataset.digits('validation')
+  split = datasets.digits('validation')
   arrays = kept('a')
   identity = json.loads(str(arrays.pop('identity')))
   assert identity['members'][0]['step'] == 10
-  assert identity['class_names'] == list(dataset.DIGITS)
+  assert identity['class_names'] == list(datasets.DIGITS)
   predicted = predictions.Predictions(**arrays)
   assert_plain(pretrained.read('a'), split, predicted)
   lines = Path('a/evaluation/submission.txt').read_text().splitlines()
@@ -340,7 +340,7 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
   assert (errors['split'], errors['images']) == ('train', 1438)
   assert_plain(
     pretrained.read('a'),
-    dataset.digits('train'),
+    datasets.digits('train'),
     predictions.Predictions(**{k: v for k, v in kept('a').items() if k != 'identity'}),
   )
   # An ensemble is of the split that its members were validated on.
@@ -369,7 +369,7 @@ def test_an_ensemble_is_numpys_average(runs, weights):
     for one, member in zip(each, errors['members'], strict=True):
       top1, top5 = plain_errors(one[name], one['labels'])
       assert (member[name]['top1_error'], member[name]['top5_error']) == (top1, top5)
-  np.testing.assert_array_equal(together['labels'], dataset.digits('validation').labels)
+  np.testing.assert_array_equal(together['labels'], datasets.digits('validation').labels)
   shares = np.array(weights or [1, 1, 1]) / sum(weights or [1, 1, 1])
   assert [member['weight'] for member in errors['members']] == pytest.approx(shares)
   assert [member['path'] for member in errors['members']] == ['a', 'b', 'c']
@@ -401,7 +401,7 @@ def test_what_a_members_evaluation_has_left_is_used(runs, calls, capfd):
 
 def test_what_is_left_of_an_older_or_another_checkpoint_is_not_used(runs, calls):
   first = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
-  other = random_network(run_config(), dataset.digits('validation'), seed=5)
+  other = random_network(run_config(), datasets.digits('validation'), seed=5)
   add_checkpoint(runs / 'a', other, step=11)
   newer = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   assert calls == ['a', 'b', 'a']
@@ -409,7 +409,7 @@ def test_what_is_left_of_an_older_or_another_checkpoint_is_not_used(runs, calls)
   assert newer['members'][0]['ten_views'] != first['members'][0]['ten_views']
   assert newer['members'][1] == first['members'][1]
   shutil.rmtree('a/checkpoints')  # another run comes to the same step
-  again = random_network(run_config(), dataset.digits('validation'), seed=6)
+  again = random_network(run_config(), datasets.digits('validation'), seed=6)
   add_checkpoint(runs / 'a', again, step=11)
   evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   assert calls == ['a', 'b', 'a', 'a']

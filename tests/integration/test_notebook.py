@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_jax.evaluation import inference
+from alexnet_jax.evaluation import classifier
 from alexnet_jax.reports import figures
 from alexnet_jax.training import loop
 from tests.small import small_config
@@ -51,8 +51,8 @@ def code(checkpoint):
 
 def check(values):
   assert all({*prediction.class_names} == {'even', 'odd'} for prediction in values['fine-tune'])
-  assert isinstance(values['load'], inference.Classifier)
-  assert isinstance(values['classify'], inference.Prediction)
+  assert isinstance(values['load'], classifier.Classifier)
+  assert isinstance(values['classify'], classifier.Prediction)
   assert values['parameters']['fc8']['bias'] == (10,)
   assert values['layers']['fc8'] == (10,)
   assert values['maps'].width == 800

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
-from alexnet_jax.data import dataset, splits
+from alexnet_jax.data import datasets, splits
 from alexnet_jax.reports import figures, plot_run, printed
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
@@ -52,7 +52,7 @@ def leave_run(path, config):
   }
   description = {
     'config': experiment.resolved(config),
-    'class_names': dataset.DIGITS,
+    'class_names': datasets.DIGITS,
     'step': 7,
     'progress': {'best_step': 7},
   }
@@ -122,7 +122,7 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   title = shown['figure4_retrieval'].get_suptitle()
   assert title.startswith('digits, 2 columns, step 7, top-1 error 87.5%\n')
   assert title.endswith('nearest by fc7')
-  validation, training = dataset.digits('validation'), dataset.digits('train')
+  validation, training = datasets.digits('validation'), datasets.digits('train')
   axes = shown['figure4_predictions'].axes
   labels = [int(one.get_xlabel()) for one in axes[::2]]
   assert len(labels) == 8
@@ -157,14 +157,14 @@ def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
 
 @pytest.mark.parametrize('count', [0, 2])
 def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeypatch, count):
-  whole = dataset.digits
+  whole = datasets.digits
 
   def cut(split):
     there = whole(split)
     few = splits.ArraySplit(there.images[:count], there.labels[:count], there.class_names)
     return few if split == 'train' else there
 
-  monkeypatch.setattr(dataset, 'digits', cut)
+  monkeypatch.setattr(datasets, 'digits', cut)
   if not count:
     with pytest.raises(UserError, match='no images to search'):
       plot_run.draw(run, small_config())

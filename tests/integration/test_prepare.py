@@ -21,11 +21,20 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import dataset, images, prepare, sources, statistics, tfds_reader
+from alexnet_jax.data import (
+  datasets,
+  image_folder,
+  imagenet_tars,
+  images,
+  prepare,
+  statistics,
+  tfds_reader,
+)
 from alexnet_jax.reports import printed
 from alexnet_jax.training import loop, resume
 from alexnet_jax.utils.errors import UserError
-from configs import image_folder, imagenet
+from configs import image_folder as image_folder_config
+from configs import imagenet
 from tests.small import small_config
 from tests.stored import store
 from tests.tars import make_tar
@@ -115,7 +124,7 @@ def originals(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def source(originals):
-  return sources.open_folder(originals, 0.1)
+  return image_folder.open_folder(originals, 0.1)
 
 
 def run(source, folder, display=None, **changes):
@@ -255,7 +264,7 @@ def test_tfds_loads_it_by_name(tensorflow, png, originals):
 def test_training_reads_the_pixels_that_pillow_decodes(request, encoding):
   directory = request.getfixturevalue(encoding)
   builder = tfds_reader.open_directory(directory)
-  held = dataset.open_split(builder, 'train', SIZE, 1)
+  held = datasets.open_split(builder, 'train', SIZE, 1)
   expected = [decoded(encoded) for encoded, _ in stored(directory, 'train').values()]
   np.testing.assert_array_equal(held.images, expected)
   assert held.class_names == list(CLASSES)
@@ -456,7 +465,7 @@ def holey(tmp_path):
 @pytest.mark.parametrize('per_shard', [1, 8])
 def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   display = Lines()
-  source = sources.open_folder(holey, 0.1)
+  source = image_folder.open_folder(holey, 0.1)
   directory = run(source, tmp_path / 'out', display, images_per_shard=per_shard)
   lines = (directory / prepare.UNREADABLE).read_text('utf-8').splitlines()
   assert lines[0].split('\t') == ['split', 'class', 'file', 'reason']
@@ -486,12 +495,12 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   pixels = np.array([decoded(image) for image, _ in stored(directory, 'train').values()], float)
   found = statistics.load(directory / 'statistics.npz', SIZE)
   np.testing.assert_allclose(found['mean_image'], pixels.mean(axis=0), rtol=0, atol=1e-9)
-  held = dataset.open_split(tfds_reader.open_directory(directory), 'train', SIZE, 1)
+  held = datasets.open_split(tfds_reader.open_directory(directory), 'train', SIZE, 1)
   np.testing.assert_array_equal(held.images, pixels)
 
 
 def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch, converted):
-  source = sources.open_folder(holey, 0.1)
+  source = image_folder.open_folder(holey, 0.1)
   monkeypatch.setattr(prepare, '_LEAST_UNREADABLE', 1)
   message = refusal(run, source, tmp_path / 'out', images_per_shard=1)
   [written] = (tmp_path / 'out').glob(f'*/*/{prepare.UNREADABLE}')
@@ -511,12 +520,12 @@ def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch
 
 def test_ten_files_may_always_be_unreadable(holey, tmp_path):
   assert prepare._LEAST_UNREADABLE == 10
-  directory = run(sources.open_folder(holey, 0.1), tmp_path, unreadable_limit=0.0)
+  directory = run(image_folder.open_folder(holey, 0.1), tmp_path, unreadable_limit=0.0)
   assert prepare.read_metadata(directory)['unreadable_files'] == 4
 
 
 def test_files_that_were_mended_are_in(holey, tmp_path, monkeypatch):
-  source = sources.open_folder(holey, 0.1)
+  source = image_folder.open_folder(holey, 0.1)
   monkeypatch.setattr(prepare, '_LEAST_UNREADABLE', 0)
   refusal(run, source, tmp_path / 'out', images_per_shard=1)
   assert list((tmp_path / 'out').glob('*/*/*.tfrecord-*'))
@@ -529,7 +538,7 @@ def test_files_that_were_mended_are_in(holey, tmp_path, monkeypatch):
 
 
 def test_a_class_must_have_an_image(holey, tmp_path):
-  source = sources.open_folder(holey, 0.1)
+  source = image_folder.open_folder(holey, 0.1)
   for path in (holey / 'train' / CLASSES[1]).iterdir():
     path.write_bytes(b'')
   message = refusal(run, source, tmp_path / 'out')
@@ -546,7 +555,7 @@ def test_a_class_must_have_an_image(holey, tmp_path):
 def test_the_list_has_a_line_for_each_file(tmp_path):
   fill(tmp_path / 'in', train=3, validation=1)
   (tmp_path / 'in' / 'train' / CLASSES[0] / 'a\tb\nc\u2028d.jpg').touch()
-  directory = run(sources.open_folder(tmp_path / 'in', 0.1), tmp_path / 'out')
+  directory = run(image_folder.open_folder(tmp_path / 'in', 0.1), tmp_path / 'out')
   lines = (directory / prepare.UNREADABLE).read_text('utf-8').splitlines()
   assert [len(line.split('\t')) for line in lines] == [4, 4]
   assert 'a b c d.jpg' in lines[1]
@@ -677,7 +686,7 @@ def test_a_file_system_to_be_read_alone(source, png, tmp_path, monkeypatch):
 # From a config.
 
 
-def config_of(originals, tmp_path, base=image_folder, **fields):
+def config_of(originals, tmp_path, base=image_folder_config, **fields):
   config = base.get_config()
   config.data.data_dir = str(originals)
   config.data.prepared_dir = str(tmp_path / 'prepared')
@@ -838,7 +847,7 @@ def test_a_damaged_data_set_is_named(png, prepared_config, tmp_path, name):
 def test_imagenet_that_is_not_there_is_asked_for(tmp_path):
   (tmp_path / 'in').mkdir()
   message = refusal(open_data, config_of(tmp_path / 'in', tmp_path, imagenet))
-  for archive in sources.IMAGENET_ARCHIVES:
+  for archive in imagenet_tars.ARCHIVES:
     assert f'{archive.file_name}  {archive.size:,} bytes, MD5 {archive.md5}' in message
   assert 'python launch.py --config=configs/imagenet.py --mode=prepare' in message
   assert f'--config.data.data_dir={tmp_path / "in"}' in message
@@ -869,11 +878,11 @@ def test_imagenet_is_prepared_from_its_tars(tmp_path, monkeypatch):
   )
   archives = tuple(
     archive._replace(size=len(data), num_images=count)
-    for archive, data, count in zip(sources.IMAGENET_ARCHIVES, content, (9, 5), strict=True)
+    for archive, data, count in zip(imagenet_tars.ARCHIVES, content, (9, 5), strict=True)
   )
-  monkeypatch.setattr(sources, 'IMAGENET_ARCHIVES', archives)
-  monkeypatch.setattr(sources, 'imagenet_synsets', lambda: SYNSETS)
-  monkeypatch.setattr(sources, 'validation_synsets', lambda: VALIDATION)
+  monkeypatch.setattr(imagenet_tars, 'ARCHIVES', archives)
+  monkeypatch.setattr(imagenet_tars, 'class_synsets', lambda: SYNSETS)
+  monkeypatch.setattr(imagenet_tars, 'validation_synsets', lambda: VALIDATION)
   (tmp_path / 'in').mkdir()
   for archive, data in zip(archives, content, strict=True):
     (tmp_path / 'in' / archive.file_name).write_bytes(data)
@@ -970,7 +979,7 @@ def test_small_squares_need_no_preparation(tmp_path, image_size):
 
 KILLED = """
 import itertools, os, signal, sys
-from alexnet_jax.data import prepare, sources
+from alexnet_jax.data import image_folder, prepare
 
 root, folder, size, per_shard, log, place, number = sys.argv[1:]
 numbers = itertools.count(1)
@@ -998,7 +1007,7 @@ prepare._ProgressLog.__call__, prepare._Done.save = (
   for name, function in (('image', prepare._ProgressLog.__call__), ('note', prepare._Done.save))
 )
 prepare.prepare(
-  sources.open_folder(root, 0.1), prepare.Path(folder), image_size=int(size), encoding='png',
+  image_folder.open_folder(root, 0.1), prepare.Path(folder), image_size=int(size), encoding='png',
   statistics_of='train', unreadable_limit=0.001, images_per_shard=int(per_shard),
   display=Silent(),
 )

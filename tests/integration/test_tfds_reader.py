@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import dataset, tfds_reader
+from alexnet_jax.data import pipeline, tfds_reader
 from alexnet_jax.data.images import fit_square
 from tests import stored
 from tests.mistakes import refusal
@@ -64,7 +64,7 @@ def data_dir(tmp_path_factory):
 
 def read_all(split):
   """All images and labels, whole."""
-  with contextlib.closing(dataset.whole_images(split)) as batches:
+  with contextlib.closing(pipeline.whole_images(split)) as batches:
     got = list(batches)
   return tuple(np.concatenate([batch[name] for batch in got]) for name in ('image', 'label'))
 

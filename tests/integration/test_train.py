@@ -20,7 +20,7 @@ import pytest
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
-from alexnet_jax.data import augment, dataset, splits, statistics
+from alexnet_jax.data import augment, datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -41,7 +41,7 @@ class Trainer:
     self.net = experiment.make_network(config)
     self.mesh = mesh.make_mesh(config.model.num_columns, column_devices, data_devices)
     self.tx = experiment.make_optimizer(config, self.net)
-    self.split = dataset.digits('train')
+    self.split = datasets.digits('train')
     options = experiment.augment_options(config)
     self.step = step_lib.make_train_step(
       self.net,
@@ -55,7 +55,7 @@ class Trainer:
     )
     replicated = mesh.shardings(self.mesh, mesh.REPLICATED)
     self.replicated = replicated
-    found = dataset.statistics(self.split)
+    found = pipeline.statistics(self.split)
     found = {name: jnp.asarray(array, jnp.float32) for name, array in found.items()}
     self.statistics = jax.device_put(augment.Statistics(**found), replicated)
     self.state = step_lib.init_state(self.net, self.tx, self.mesh, config.train.seed)
@@ -70,7 +70,7 @@ class Trainer:
 
   def run(self, steps):
     """Losses of the next steps."""
-    read = dataset.train_batches(
+    read = pipeline.train_batches(
       self.split,
       seed=self.config.train.seed,
       batch_size=self.config.train.batch_size,
@@ -80,7 +80,7 @@ class Trainer:
       images_per_draw=1,
     )
     losses, std = [], jnp.asarray(0.1, jnp.float32)
-    with contextlib.closing(evaluate.put_batches(read, self.mesh)) as batches:
+    with contextlib.closing(pipeline.put_batches(read, self.mesh)) as batches:
       for batch in itertools.islice(batches, steps):
         self.state, loss = self.step(self.state, batch, self.statistics, std)
         losses.append(float(loss))
@@ -397,9 +397,9 @@ def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(tmp_p
 def test_evaluation_on_other_classes_is_refused(tmp_path, monkeypatch):
   config = small_config({'train.num_steps': 2})
   loop.train_and_evaluate(config, tmp_path)
-  digits = dataset.digits
+  digits = datasets.digits
   monkeypatch.setattr(
-    dataset, 'digits', lambda split: dataclasses.replace(digits(split), class_names='9876543210')
+    datasets, 'digits', lambda split: dataclasses.replace(digits(split), class_names='9876543210')
   )
   with pytest.raises(UserError, match='trained on other classes'):
     evaluate.evaluate_workdir(tmp_path, config)
@@ -521,19 +521,19 @@ def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, 
   else:
     other = np.zeros((2, 9, 9, 3), np.uint8)
     split = splits.ArraySplit(other, np.zeros(2, np.int32), ['a'])
-    statistics.save(file, dataset.statistics(split))
+    statistics.save(file, pipeline.statistics(split))
   loop.train_and_evaluate(one_step(), tmp_path)
   [line] = [line for line in capfd.readouterr().err.splitlines() if str(file) in line]
   assert line.endswith('computing it again')
   assert ('of images of 9 x 9 pixels' if there == 'of another size' else 'cannot be read') in line
-  expected = dataset.statistics(dataset.digits('train'))
+  expected = pipeline.statistics(datasets.digits('train'))
   for name, found in statistics.load(file, 8).items():
     np.testing.assert_array_equal(found, expected[name])
 
 
 def test_statistics_that_fit_are_not_computed_again(tmp_path, monkeypatch):
-  statistics.save(tmp_path / 'statistics.npz', dataset.statistics(dataset.digits('train')))
-  monkeypatch.delattr(dataset, 'statistics')
+  statistics.save(tmp_path / 'statistics.npz', pipeline.statistics(datasets.digits('train')))
+  monkeypatch.delattr(pipeline, 'statistics')
   assert loop.train_and_evaluate(one_step(), tmp_path)['step'] == 1
 
 
@@ -549,8 +549,8 @@ def named_otherwise(split):
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch, change):
   loop.train_and_evaluate(one_step(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
-  digits = dataset.digits
-  monkeypatch.setattr(dataset, 'digits', lambda split: change(digits(split)))
+  digits = datasets.digits
+  monkeypatch.setattr(datasets, 'digits', lambda split: change(digits(split)))
   with pytest.raises(UserError) as refused:
     loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
   message = str(refused.value)

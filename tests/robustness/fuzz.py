@@ -46,14 +46,13 @@ from PIL import Image
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file, workdir
 from alexnet_jax.convert import convert
-from alexnet_jax.data import images, prepare, sources, statistics
+from alexnet_jax.data import image_folder, images, prepare, statistics
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures
 from alexnet_jax.sweeps import report, runner
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
-from tests import caffe_files, sweeps
-from tests.integration import test_convert as networks
+from tests import caffe_files, other_formats, sweeps
 from tests.small import small_config
 
 SECONDS, BYTES = 20, 2**31  # that reading a file of a few kilobytes may take at most
@@ -267,7 +266,7 @@ def _format(
 
 
 def _caffemodels(_: Path) -> st.SearchStrategy[Input]:
-  blobs = networks.caffe_blobs()
+  blobs = other_formats.caffe_blobs()
   encoders = (
     caffe_files.old_caffemodel,
     caffe_files.caffemodel,
@@ -281,7 +280,7 @@ def _caffemodels(_: Path) -> st.SearchStrategy[Input]:
 
 @_format('caffemodel', _caffemodels)
 def _read_caffemodel(folder: Path) -> Any:
-  return convert.read(folder / 'x.caffemodel', networks.caffe_config())
+  return convert.read(folder / 'x.caffemodel', other_formats.caffe_config())
 
 
 def _binaryprotos(_: Path) -> st.SearchStrategy[Input]:
@@ -295,27 +294,27 @@ def _read_binaryproto(folder: Path) -> Any:
 
 def _npys(_: Path) -> st.SearchStrategy[Input]:
   layers = {'conv1': [np.ones((2, 2), np.float32), np.ones(2)], 'fc8': [np.ones(1), np.ones(3)]}
-  pickles = [networks.pickled(layers, protocol) for protocol in (2, 3, 4, 5)]
-  pickles.append(networks.pickled_by_python_2({k: v[:1] for k, v in layers.items()}))
-  whole = [networks.as_npy(pickled) for pickled in pickles]
-  whole.append(networks.as_npy(networks.pickled(networks.tensorflow_layers())))
-  inside = [mutated(pickled).map(networks.as_npy) for pickled in pickles]
+  pickles = [other_formats.pickled(layers, protocol) for protocol in (2, 3, 4, 5)]
+  pickles.append(other_formats.pickled_by_python_2({k: v[:1] for k, v in layers.items()}))
+  whole = [other_formats.as_npy(pickled) for pickled in pickles]
+  whole.append(other_formats.as_npy(other_formats.pickled(other_formats.tensorflow_layers())))
+  inside = [mutated(pickled).map(other_formats.as_npy) for pickled in pickles]
   return _one_file('x.npy', [*map(mutated, whole), *inside])
 
 
 @_format('npy', _npys)
 def _read_npy(folder: Path) -> Any:
-  return convert.read(folder / 'x.npy', networks.caffe_config())
+  return convert.read(folder / 'x.npy', other_formats.caffe_config())
 
 
 def _pths(folder: Path) -> st.SearchStrategy[Input]:
   small = {'features.0.bias': np.ones(8, np.float32), 'x': np.ones((2, 3), np.float32)}
   valid = [
-    networks.write_pth(folder / 'valid.pth', arrays, pytest.MonkeyPatch(), dtype).read_bytes()
+    other_formats.write_pth(folder / 'valid.pth', arrays, pytest.MonkeyPatch(), dtype).read_bytes()
     for arrays, dtype in (
       (small, np.float16),
       (small, np.float64),
-      (networks.state_dict(), np.float32),
+      (other_formats.state_dict(), np.float32),
     )
   ]
   return _one_file('x.pth', [*map(mutated, valid), *map(mutated_zip, valid)])
@@ -323,14 +322,14 @@ def _pths(folder: Path) -> st.SearchStrategy[Input]:
 
 @_format('pth', _pths)
 def _read_pth(folder: Path) -> Any:
-  return convert.read(folder / 'x.pth', networks.torchvision_config())
+  return convert.read(folder / 'x.pth', other_formats.torchvision_config())
 
 
 def _safetensors(folder: Path) -> st.SearchStrategy[Input]:
-  network = networks.random_network(small_config())
+  network = other_formats.random_network(small_config())
   pretrained.write(folder / 'valid.safetensors', network)
   convert.write(folder / 'valid.torch.safetensors', network)
-  safetensors_file.write(folder / 'plain.safetensors', networks.state_dict(), {'format': 'pt'})
+  safetensors_file.write(folder / 'plain.safetensors', other_formats.state_dict(), {'format': 'pt'})
   valid = [path.read_bytes() for path in sorted(folder.glob('*.safetensors'))]
   return _one_file('x.safetensors', [*map(mutated, valid), *map(mutated_safetensors, valid)])
 
@@ -340,12 +339,12 @@ def _read_safetensors(folder: Path) -> Any:
   try:
     return convert.read(folder / 'x.safetensors')
   except UserError:
-    return convert.read(folder / 'x.safetensors', networks.torchvision_config())
+    return convert.read(folder / 'x.safetensors', other_formats.torchvision_config())
 
 
 def write_checkpoint(folder: Path) -> None:
   """Has a checkpoint written below a folder, of step 3, its network that of `small_config`."""
-  network = networks.random_network(small_config())
+  network = other_formats.random_network(small_config())
   content = {
     'config': experiment.resolved(network.config),
     'class_names': list(network.class_names),
@@ -544,7 +543,9 @@ def _image_files(_: Path) -> st.SearchStrategy[Input]:
 
 @_format('image', _image_files, images.UnreadableError, follows_links=True)
 def _read_image(folder: Path) -> Any:
-  source = sources.FolderSource(folder, {'train': [(str(folder / 'image'), 0)]}, 'x', ['x'], {})
+  source = image_folder.FolderSource(
+    folder, {'train': [(str(folder / 'image'), 0)]}, 'x', ['x'], {}
+  )
   return images.fit_square(images.decode(next(source.examples('train', 0)).encoded), 8)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file, workdir
-from alexnet_jax.data import dataset, statistics, tfds_reader
+from alexnet_jax.data import datasets, statistics, tfds_reader
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures
 from alexnet_jax.sweeps import spec
@@ -212,7 +212,7 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
   def in_blocks(builder, split, size, _):
     return tfds_reader.RecordSplit(builder, split, size, 5 * 300)
 
-  monkeypatch.setattr(dataset, 'open_split', in_blocks)  # from files, not from memory
+  monkeypatch.setattr(datasets, 'open_split', in_blocks)  # from files, not from memory
   config = small_config(
     {
       'data.name': 'numbers',
@@ -262,7 +262,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
   net = experiment.make_network(config)
   tx = experiment.make_optimizer(config, net)
   mesh = experiment.make_mesh(config)
-  split = dataset.digits('train')
+  split = datasets.digits('train')
   folder = tmp_path / 'checkpoints'
   shutil.copytree(whole / 'checkpoints', folder)
   paths = [path for path in sorted((folder / '45').rglob('*')) if path.is_file()]

@@ -14,7 +14,7 @@ import pytest
 import alexnet_jax
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.convert import convert
-from alexnet_jax.data import prepare, sources, statistics, tfds_reader
+from alexnet_jax.data import image_folder, prepare, statistics, tfds_reader
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.reports import plot_run
 from alexnet_jax.sweeps import report, results, runner
@@ -22,7 +22,7 @@ from alexnet_jax.training import loop
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 from tests import sweeps
-from tests.integration.test_convert import caffe_config, random_network, torchvision_config
+from tests.other_formats import caffe_config, random_network, torchvision_config
 from tests.robustness import fuzz
 from tests.small import small_config
 
@@ -70,7 +70,7 @@ def prepare_into(folder):
     (folder / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / 'images' / name).touch()
   prepare.prepare(
-    dataclasses.replace(sources.open_folder(folder / 'images', 0.5), name='x'),
+    dataclasses.replace(image_folder.open_folder(folder / 'images', 0.5), name='x'),
     folder,
     image_size=8,
     encoding='png',
@@ -235,5 +235,5 @@ def test_links_among_folders_of_images_are_gone_through_once(tmp_path):
     for other in names:
       (tmp_path / 'images' / 'a' / name / f'to{other}').symlink_to(f'../{other}')
   shutil.copytree(tmp_path / 'images' / 'a' / '00', tmp_path / 'images' / 'b', symlinks=True)
-  source = sources.open_folder(tmp_path / 'images', 0.5)
+  source = image_folder.open_folder(tmp_path / 'images', 0.5)
   assert sum(source.splits.values()) == 12 + 1

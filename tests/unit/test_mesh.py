@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.data import pipeline
 from alexnet_jax.parallel import mesh
 from alexnet_jax.utils.errors import UserError
 from tests import two_processes
@@ -289,7 +289,7 @@ def test_processes_read_what_their_devices_need_and_no_more(two):
 def test_one_process_reads_all_rows(column_devices, data_devices):
   made = mesh.make_mesh(2, column_devices, data_devices)
   assert mesh.local_rows(made, 12) == slice(0, 12)
-  [placed] = evaluate.put_batches((batch for batch in [{'label': np.arange(12)}]), made)
+  [placed] = pipeline.put_batches((batch for batch in [{'label': np.arange(12)}]), made)
   np.testing.assert_array_equal(placed['label'], np.arange(12))
   assert placed['label'].sharding.spec == mesh.BATCH
   assert len(placed['label'].addressable_shards) == column_devices * data_devices

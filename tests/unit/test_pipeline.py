@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import augment, dataset, splits, tfds_reader
+from alexnet_jax.data import augment, datasets, pipeline, splits, tfds_reader
 from alexnet_jax.data.images import fit_square
 from alexnet_jax.utils.errors import UserError
 from tests import stored
@@ -30,7 +30,7 @@ def data_dir(tmp_path_factory):
 def open_numbers(data_dir, how, split='train'):
   """'numbers' in memory, streamed and shuffled whole, or in blocks."""
   if how == 'memory':
-    return dataset.open_split(tfds_reader.open_builder('numbers', str(data_dir)), split, SIZE, 1)
+    return datasets.open_split(tfds_reader.open_builder('numbers', str(data_dir)), split, SIZE, 1)
   return open_records(data_dir, split, block=BLOCK if how == 'blocks' else None)
 
 
@@ -64,13 +64,13 @@ def batches(split, count, first_step=0, **changes):
     'crop_offsets': 3,
     'images_per_draw': 1,
   }
-  made = dataset.train_batches(split, first_step=first_step, **(arguments | changes))
+  made = pipeline.train_batches(split, first_step=first_step, **(arguments | changes))
   with contextlib.closing(made):
     return list(itertools.islice(made, count))
 
 
 def evaluation(split, batch_size, crop_size, rows=None):
-  with contextlib.closing(dataset.evaluation_batches(split, batch_size, crop_size, rows)) as made:
+  with contextlib.closing(pipeline.evaluation_batches(split, batch_size, crop_size, rows)) as made:
     return list(made)
 
 
@@ -97,7 +97,7 @@ def assert_same_batches(a, b):
 def test_digits_are_all_there_in_two_parts():
   from sklearn import datasets
 
-  train, validation = dataset.digits('train'), dataset.digits('validation')
+  train, validation = datasets.digits('train'), datasets.digits('validation')
   assert (train.num_examples, validation.num_examples) == (1438, 359)
   assert list(train.class_names) == list('0123456789')
   for split in (train, validation):
@@ -119,22 +119,22 @@ def test_digits_are_all_there_in_two_parts():
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_digits_are_the_same_every_time(split):
-  first, again = dataset.digits(split), dataset.digits(split)
+  first, again = datasets.digits(split), datasets.digits(split)
   np.testing.assert_array_equal(first.images, again.images)
   np.testing.assert_array_equal(first.labels, again.labels)
 
 
 def test_digits_have_two_splits():
   with pytest.raises(UserError, match="'train' and 'validation', not 'test'"):
-    dataset.digits('test')
+    datasets.digits('test')
 
 
 def test_a_split_that_fits_is_held_in_memory(data_dir):
   builder = tfds_reader.open_builder('numbers', str(data_dir))
-  held = dataset.open_split(builder, 'train', 200, 5)  # 40 images of 200x200x3 bytes: 4.8 MB
+  held = datasets.open_split(builder, 'train', 200, 5)  # 40 images of 200x200x3 bytes: 4.8 MB
   assert isinstance(held, splits.ArraySplit)
   assert held.images.shape == (TRAIN, 200, 200, 3)
-  assert isinstance(dataset.open_split(builder, 'train', 200, 4), tfds_reader.RecordSplit)
+  assert isinstance(datasets.open_split(builder, 'train', 200, 4), tfds_reader.RecordSplit)
 
 
 @pytest.mark.parametrize('batch_size', [1, 12, 40, 100])
@@ -301,9 +301,9 @@ def test_evaluation_crops_that_do_not_fit_are_refused():
 
 
 def test_whole_images_come_in_order_across_reads():
-  got = list(dataset.whole_images(dataset.digits('validation')))  # 359, by 256
-  np.testing.assert_array_equal(joined(got, 'label'), dataset.digits('validation').labels)
-  np.testing.assert_array_equal(joined(got, 'image'), dataset.digits('validation').images)
+  got = list(pipeline.whole_images(datasets.digits('validation')))  # 359, by 256
+  np.testing.assert_array_equal(joined(got, 'label'), datasets.digits('validation').labels)
+  np.testing.assert_array_equal(joined(got, 'image'), datasets.digits('validation').images)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_real_images_are_read(name, split, size, classes, first_class):
   if not (SHARED_DATA / name).is_dir():
     pytest.skip(f'{SHARED_DATA / name} is not there')
   builder = tfds_reader.open_builder(name, str(SHARED_DATA))
-  held = dataset.open_split(builder, split, size, 100)
+  held = datasets.open_split(builder, split, size, 100)
   assert held.images.shape == (held.num_examples, size, size, 3)
   assert held.num_examples in (100, 8)
   assert len(held.class_names) == classes
@@ -339,7 +339,7 @@ def numbered(count, closed=None):
 
 
 def test_prefetch_hands_on_all_batches_in_order():
-  got = list(dataset.prefetch(numbered(20), count=3))
+  got = list(pipeline.prefetch(numbered(20), count=3))
   assert [int(batch['label'][0]) for batch in got] == list(range(20))
 
 
@@ -348,7 +348,7 @@ def test_prefetch_hands_on_an_exception_after_the_batches_before():
     yield from numbered(3)
     raise ValueError('the third is the last')
 
-  ahead = dataset.prefetch(breaking())
+  ahead = pipeline.prefetch(breaking())
   assert [int(next(ahead)['label'][0]) for _ in range(3)] == [0, 1, 2]
   with pytest.raises(ValueError, match='the third is the last'):
     next(ahead)
@@ -358,7 +358,7 @@ def test_prefetch_hands_on_an_exception_after_the_batches_before():
 def test_prefetch_ends_its_thread_when_closed(taken):
   before, closed = set(threading.enumerate()), []
   source = numbered(None, closed)
-  ahead = dataset.prefetch(source, count=2)
+  ahead = pipeline.prefetch(source, count=2)
   for i in range(taken):
     assert int(next(ahead)['label'][0]) == i
   assert len(set(threading.enumerate()) - before) == 1
@@ -369,7 +369,7 @@ def test_prefetch_ends_its_thread_when_closed(taken):
 
 def test_prefetched_training_batches_can_be_left_early(numbers, stream):
   before = set(threading.enumerate())
-  made = dataset.train_batches(
+  made = pipeline.train_batches(
     numbers,
     seed=5,
     batch_size=12,
@@ -378,7 +378,7 @@ def test_prefetched_training_batches_can_be_left_early(numbers, stream):
     crop_offsets=3,
     images_per_draw=1,
   )
-  with contextlib.closing(dataset.prefetch(made)) as ahead:
+  with contextlib.closing(pipeline.prefetch(made)) as ahead:
     got = list(itertools.islice(ahead, 4))
   assert set(threading.enumerate()) == before
   assert_same_batches(got, stream[:4])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.data import dataset, splits
+from alexnet_jax.data import datasets, splits
 from alexnet_jax.data.augment import Statistics
-from alexnet_jax.evaluation import inference, retrieval
+from alexnet_jax.evaluation import layer_outputs, retrieval
 from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests.small import random_params, small_config
@@ -83,7 +83,7 @@ def test_what_cannot_be_looked_for_is_named(features, k, words):
 def test_the_last_hidden_layer_is_what_the_classifier_reads_before_dropout(config, overrides, last):
   config = config.get_config()
   config.update_from_flattened_dict(overrides)
-  names = inference.output_names(config)
+  names = layer_outputs.output_names(config)
   assert names[:2] == ['conv1', 'conv1_activation']
   assert names[-1] == 'fc8'
   assert retrieval.last_hidden(names) == last
@@ -96,14 +96,14 @@ def small():
   net = experiment.make_network(config)
   params = random_params(net)
   statistics = Statistics(np.full((8, 8, 3), 70, np.float32), np.ones(3), np.eye(3))
-  expected = dataset.digits('validation')
+  expected = datasets.digits('validation')
   split = splits.ArraySplit(expected.images[:21], expected.labels[:21], expected.class_names)
   return net, config, params, statistics, split
 
 
 def test_features_are_the_networks_output_for_every_centre_crop(small):
   net, config, params, statistics, split = small
-  step = inference.make_outputs_step(config, ['conv5_pool'])
+  step = layer_outputs.make_outputs_step(config, ['conv5_pool'])
   moved = []
   parts = retrieval.split_features(
     step, params, statistics, split, batch_size=8, crop_size=7, progress=moved.append
@@ -120,4 +120,4 @@ def test_features_are_the_networks_output_for_every_centre_crop(small):
 def test_an_output_that_is_not_there_is_answered_with_those_that_are(small):
   _, config, *_ = small
   with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc7_linear, .*fc8"):
-    inference.make_outputs_step(config, ['fc9'])
+    layer_outputs.make_outputs_step(config, ['fc9'])

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from alexnet_jax.data import dataset, splits, statistics
+from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, open_records
@@ -41,8 +41,8 @@ def assert_are_numpys(found, images):
 @pytest.mark.parametrize('block', [None, BLOCK])
 def test_statistics_of_a_split_are_numpys(data_dir, block):
   split, seen = open_records(data_dir, block=block), []
-  found = dataset.statistics(split, progress=seen.append)
-  with contextlib.closing(dataset.whole_images(split)) as batches:
+  found = pipeline.statistics(split, progress=seen.append)
+  with contextlib.closing(pipeline.whole_images(split)) as batches:
     images = np.concatenate([batch['image'] for batch in batches])
   assert sum(seen) == len(images) == TRAIN
   assert_are_numpys(found, images)
@@ -52,15 +52,15 @@ def test_colors_that_go_together_have_the_axis_of_numpy():
   gray = np.random.default_rng(0).integers(0, 200, (5, 6, 6, 1))
   images = (gray * [0.9, 1.0, 1.1] + np.random.default_rng(1).normal(0, 9, (5, 6, 6, 3))).clip(0)
   images = images.astype(np.uint8)
-  found = dataset.statistics(splits.ArraySplit(images, np.zeros(5, np.int32), ['a']))
+  found = pipeline.statistics(splits.ArraySplit(images, np.zeros(5, np.int32), ['a']))
   assert_are_numpys(found, images)
   assert found['eigenvalues'][2] > 10 * found['eigenvalues'][1]
   assert np.all(found['eigenvectors'][:, 2] > 0)
 
 
 def test_statistics_of_gray_images_have_no_negative_variance():
-  split = dataset.digits('train')
-  found = dataset.statistics(split)
+  split = datasets.digits('train')
+  found = pipeline.statistics(split)
   assert np.all(found['eigenvalues'] >= 0)
   assert_are_numpys(found, split.images)
 
@@ -88,7 +88,7 @@ def test_products_of_the_largest_images_are_exact():
 @pytest.fixture
 def saved(tmp_path):
   """A file, and what is in it."""
-  found = dataset.statistics(dataset.digits('validation'))
+  found = pipeline.statistics(datasets.digits('validation'))
   path = tmp_path / 'statistics.npz'
   statistics.save(path, found)
   return path, found

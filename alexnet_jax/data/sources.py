@@ -1,0 +1,71 @@
+"""Original images, as `prepare` reads them: image files in folders, or ImageNet's tar files.
+
+The order of a split is a fixed permutation of its files, so that neighbors are of different classes
+and reading can resume at any of them.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+SPLITS = ('train', 'validation', 'test')
+"""The names of splits that a source may have."""
+
+SEED = 2012
+"""Of the order of splits, and of which images are held out."""
+
+_Member = TypeVar('_Member')
+
+
+class Example(NamedTuple):
+  """An original image.
+
+  Attributes:
+    file_name: its path within the source, for messages.
+    encoded: the file's content; empty where it cannot be read.
+    label: its class, an index into the source's `class_names`.
+  """
+
+  file_name: str
+  encoded: bytes
+  label: int
+
+
+class Source(Protocol):
+  """A data set of original images."""
+
+  @property
+  def name(self) -> str:
+    """The data set's name: lower-case letters, digits and underscores."""
+    ...
+
+  @property
+  def version(self) -> str:
+    """The data set's version, such as '1.0.0'."""
+    ...
+
+  @property
+  def class_names(self) -> Sequence[str]:
+    """The classes' names, in the order of the labels."""
+    ...
+
+  @property
+  def splits(self) -> Mapping[str, int]:
+    """The number of images of each split."""
+    ...
+
+  @property
+  def description(self) -> Mapping[str, Any]:
+    """A description of where the images come from; of JSON's types."""
+    ...
+
+  def examples(self, split: str, start: int) -> Generator[Example]:
+    """The examples of a split from number `start` on, in the same order every time."""
+    ...
+
+
+def shuffled(members: Sequence[_Member], split: str, start: int) -> Iterator[_Member]:
+  """The members of a split from number `start` on, in its order."""
+  order = np.random.default_rng([SEED, SPLITS.index(split)]).permutation(len(members))
+  return (members[i] for i in order[start:])
