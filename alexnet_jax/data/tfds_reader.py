@@ -30,7 +30,7 @@ if TYPE_CHECKING:
   from tensorflow_datasets.core import DatasetBuilder
 
 _PIECES_PER_BLOCK = 16
-_TOGETHER = 16  # examples read and decoded at a time by a thread
+_TOGETHER = 32  # examples read and decoded at a time by a thread
 _FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ..., a checksum (4)
 
 

@@ -1,4 +1,4 @@
-"""Work in threads, one for each core, whose results keep their order."""
+"""Work in threads, a few more than cores, whose results keep their order."""
 
 import collections
 import os
@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 _AHEAD = 4  # items a core
+_WAITING = 2  # threads beside one for each core, for some wait for TensorFlow's or the disk
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -24,11 +25,11 @@ def map_ahead(function: Callable[[A], B], items: Iterable[A]) -> Generator[B]:
   `items` raises is raised here, in its place. Closing the generator drops what has not begun.
 
   Args:
-    function: called in one of the threads, of which there are as many as cores.
+    function: called in one of the threads.
     items: its arguments, taken in the caller's thread.
   """
   pending: collections.deque[Future[B]] = collections.deque()
-  pool = ThreadPoolExecutor(num_cores())
+  pool = ThreadPoolExecutor(num_cores() + _WAITING)
   try:
     for item in items:
       pending.append(pool.submit(function, item))
