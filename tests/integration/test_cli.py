@@ -255,7 +255,10 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   assert_message(other, 1, 'another experiment', 'model.num_columns: 2, not 1', '--workdir')
 
 
-@pytest.mark.parametrize(('signum', 'code'), [(signal.SIGINT, 0), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+  ('signum', 'code'),
+  [pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow), (signal.SIGTERM, 75)],
+)
 def test_a_signal_saves_and_exits_with_its_code(tmp_path, signum, code):
   process = start(
     '--config=configs/digits.py', f'--workdir={tmp_path}', '--config.train.num_epochs=1000'

@@ -21,9 +21,10 @@ from alexnet_jax.utils.errors import UserError
 REPOSITORY = Path(__file__).parents[2]
 SMALL = [
   '--config=configs/digits.py',
-  *(f'--config.model.conv{i}.features={n}' for i, n in enumerate((8, 16, 16, 16, 16), 1)),
+  '--config.model.conv1.features=8',
+  '--config.model.conv3.features=16',  # which reads both columns
   '--config.model.fc6.features=32',
-  '--config.model.fc7.features=32',
+  *(f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4', 'conv5', 'fc7')),
   '--config.train.log_every_steps=1',
 ]
 STORED = 'tests/data/format1'  # a trained network whose first layer has the shape of this one's
@@ -222,6 +223,7 @@ def two(tmp_path_factory):
   return launch(2, *PAIR, *STEPS, f'--workdir={path}'), path
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_network_of_one(two, tmp_path):
   printed, path = two
   launch(1, '--config.mesh.column_devices=1', *STEPS, f'--workdir={tmp_path}/one')
@@ -232,6 +234,7 @@ def test_two_processes_train_the_network_of_one(two, tmp_path):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_speaks(two):
   (first, other), _ = two
   assert first.count('validation  loss') == 1

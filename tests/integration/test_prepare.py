@@ -35,6 +35,7 @@ from alexnet_jax.training import loop, resume
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder as image_folder_config
 from configs import imagenet
+from tests.launching import launch
 from tests.small import small_config
 from tests.stored import store
 from tests.tars import make_tar
@@ -699,14 +700,8 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   config = config_of(root, tmp_path)
   damage(root / 'train' / CLASSES[2])  # leaves one of that class
   given = [f'--config.data.{name}={config.data[name]}' for name in ('data_dir', 'prepared_dir')]
-  process = subprocess.run(
-    [sys.executable, 'launch.py', '--config=configs/image_folder.py', '--mode=prepare', *given],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    timeout=200,
-  )
-  assert process.returncode == 0, process.stderr
+  returncode, out, err = launch('--config=configs/image_folder.py', '--mode=prepare', *given)
+  assert returncode == 0, err
   [directory] = (tmp_path / 'prepared').glob('my_photos_*_256/1.0.0')
   for words in (
     f'{directory.parent.name}/1.0.0, 3 classes',
@@ -715,11 +710,11 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
     'eigenvalues ',
     f'left out      3 unreadable files, listed in {directory / prepare.UNREADABLE}',
   ):
-    assert words in process.stdout
-  table = [line.replace('│', ' ').split() for line in process.stdout.splitlines()]
+    assert words in out
+  table = [line.replace('│', ' ').split() for line in out.splitlines()]
   assert ['train', '7', '1'] in [row[:3] for row in table]
   assert ['validation', '3', '1'] in [row[:3] for row in table]
-  lines = process.stderr.splitlines()
+  lines = err.splitlines()
   assert lines[0].startswith(f'preparing {directory.parent.name} once, in {directory.parent}: 13 ')
   assert [line.split(':')[0] for line in lines[1:3]] == ['preparing train', 'preparing validation']
   assert lines[3].startswith('some files cannot be read')
@@ -728,7 +723,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
   printed.preparation(config)
   again = capsys.readouterr()
-  assert again.out == process.stdout
+  assert again.out == out
   assert again.err == ''
   assert converted == []
   assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
