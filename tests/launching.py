@@ -43,6 +43,15 @@ def launch(*args):
 
   The process is the copy of one that has imported the program, which saves each its seconds.
   """
+  return _in_a_copy(_run, args)
+
+
+def parse(*args):
+  """What `launch` returns, of a command whose flags are parsed and checked, and no more."""
+  return _in_a_copy(_parse, args)
+
+
+def _in_a_copy(function, args):
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload([*_IMPORTED])
   # With what the program would start itself anew for.
@@ -51,7 +60,7 @@ def launch(*args):
     multiprocessing.forkserver.ensure_running()
   with tempfile.TemporaryDirectory() as folder:
     out, err = Path(folder, 'out'), Path(folder, 'err')
-    process = context.Process(target=_run, args=(out, err, [*map(str, args)]))
+    process = context.Process(target=function, args=(out, err, [*map(str, args)]))
     process.start()
     process.join(300)
     assert process.exitcode is not None
@@ -61,11 +70,23 @@ def launch(*args):
 def _run(out, err, args):
   from alexnet_jax import cli
 
+  _redirect(out, err, args)
+  cli.command()
+
+
+def _parse(out, err, args):
+  from alexnet_jax import cli
+
+  _redirect(out, err, args)
+  cli._parse(sys.argv)
+  cli._check_flags(cli._MODE.value)
+
+
+def _redirect(out, err, args):
   os.chdir(ROOT)
   for descriptor, path in ((1, out), (2, err)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
   sys.argv = ['launch.py', *args]
-  cli.command()
 
 
 def assert_message(result, code, *words):

@@ -1,0 +1,31 @@
+"""The commands of the documentation and of the configs' docstrings are ones that the program takes."""
+
+import re
+import shlex
+
+import pytest
+
+from tests.launching import ROOT, parse
+
+PAGES = [
+  ROOT / 'README.md',
+  *sorted((ROOT / 'docs').glob('*.md')),
+  *sorted((ROOT / 'alexnet_jax').rglob('*.py')),
+]
+COMMAND = re.compile(r'(?:python launch\.py|\balexnet) (--(?:[^`\n]|(?<=\\)\n)+)')
+
+
+def commands(page):
+  """The arguments of each command on a page; a line that ends in a backslash goes on."""
+  for match in COMMAND.finditer(re.sub(r'\\\n\s*', '', page.read_text())):
+    yield [word for word in shlex.split(match[1], comments=True) if word != '...']
+
+
+PAGES = [page for page in PAGES if any(commands(page))]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=[page.stem for page in PAGES])
+def test_every_command_is_one_that_the_program_takes(page):
+  for arguments in commands(page):
+    returncode, _, err = parse(*arguments)
+    assert returncode == 0, (arguments, err)
