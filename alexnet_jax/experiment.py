@@ -53,6 +53,7 @@ _KINDS: dict[str, Any] = {
   'augment.lighting.rescale': bool,
   'checkpoint.every_steps': int,
   'checkpoint.keep': int,
+  'data.class_depth': int,
   'data.data_dir': str,
   'data.memory_megabytes': int,
   'data.name': str,
@@ -149,6 +150,8 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'data.unreadable_limit is {config.data.unreadable_limit}; it is a share, from 0 to 1'
     )
+  if config.data.class_depth not in (None, 1, 2):
+    raise UserError(f'data.class_depth is {config.data.class_depth}; it must be None, 1 or 2')
   pipeline.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
   if not 0 <= config.augment.rotation_degrees <= 180:
     raise UserError(
@@ -318,6 +321,7 @@ def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, dataset
     train_split=data.train_split,
     validation_split=data.validation_split,
     validation_fraction=data.validation_fraction,
+    class_depth=data.class_depth,
     unreadable_limit=data.unreadable_limit,
     num_classes=config.model.num_classes,
     display=display,

@@ -175,6 +175,7 @@ def open_data_set(
   train_split: str,
   validation_split: str,
   validation_fraction: float,
+  class_depth: int | None,
   unreadable_limit: float,
   num_classes: int | None,
   display: Display,
@@ -192,6 +193,7 @@ def open_data_set(
     train_split: the split, or part of one, to be trained on.
     validation_split: the one to be evaluated.
     validation_fraction: see `image_folder.open_folder`.
+    class_depth: see `image_folder.open_folder`.
     unreadable_limit: see `prepare.prepare`.
     num_classes: how many classes the network has; None for as many as the data set.
     display: for lines and bars.
@@ -206,10 +208,14 @@ def open_data_set(
     data_dir = os.path.expanduser(data_dir) if data_dir else None
     prepared_path = Path(prepared_dir or tfds_reader.default_data_dir()).expanduser()
     originals: sources.Source | None
+    left_out: Sequence[sources.LeftOut] = ()
     if name == 'folder':
       if not data_dir:
         raise UserError('set the folder of images with --config.data.data_dir=PATH')
-      builder, originals = None, image_folder.open_folder(data_dir, validation_fraction)
+      folder = image_folder.open_folder(data_dir, validation_fraction, class_depth)
+      builder, originals, left_out = None, folder, folder.left_out
+      for note in folder.notes:
+        display.line(note)
     else:
       builder, originals = _find_tfds(name, data_dir, prepared_path, image_size, encoding, display)
     if originals is not None:
@@ -222,6 +228,7 @@ def open_data_set(
         encoding=encoding,
         statistics_of=train_split.split('[')[0],
         unreadable_limit=unreadable_limit,
+        left_out=left_out,
         display=display,
       )
       _check_counts(directory, originals.splits)

@@ -1,5 +1,6 @@
 """A folder of images, `<split>/<class>/<images>` or `<class>/<images>`, as a source to prepare."""
 
+import collections
 import dataclasses
 import hashlib
 import itertools
@@ -7,42 +8,15 @@ import json
 import operator
 import os
 import re
-import unicodedata
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from alexnet_jax.data.sources import SEED, SPLITS, Example, shuffled
+from alexnet_jax.data import folder_layout, folder_tree
+from alexnet_jax.data.folder_layout import Layout, normal
+from alexnet_jax.data.folder_tree import Tree
+from alexnet_jax.data.sources import Example, LeftOut, shuffled
 from alexnet_jax.utils.errors import UserError
-
-IMAGE_SUFFIXES = (
-  '.jpg',
-  '.jpeg',
-  '.jpe',
-  '.jfif',
-  '.png',
-  '.gif',
-  '.bmp',
-  '.webp',
-  '.tif',
-  '.tiff',
-  '.ppm',
-  '.pgm',
-  '.pbm',
-  '.pnm',
-)
-"""How the names of image files end, in small or capital letters."""
-_LAYOUT = '<folder>/train/<class>/<images> or <folder>/<class>/<images>'
-_SPLIT_OF_FOLDER = {
-  'train': 'train',
-  'training': 'train',
-  'val': 'validation',
-  'valid': 'validation',
-  'validation': 'validation',
-  'test': 'test',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +27,8 @@ class FolderSource:
     root: the folder that holds all files.
     files: each split's files, as absolute path and label.
     name: see Source, as for the others.
+    left_out: all other files below the root; with `files` they are all that there are.
+    notes: lines for the user: classes and counts, and how the folder was read.
   """
 
   root: Path
@@ -60,6 +36,8 @@ class FolderSource:
   name: str
   class_names: Sequence[str]
   description: Mapping[str, Any]
+  left_out: Sequence[LeftOut] = ()
+  notes: Sequence[str] = ()
   version: str = '1.0.0'
 
   @property
@@ -70,18 +48,18 @@ class FolderSource:
   def examples(self, split: str, start: int) -> Generator[Example]:
     """See Source."""
     for path, label in shuffled(self.files[split], split, start):
-      try:  # a pipe or a device, which may never end, is no image
-        encoded = Path(path).read_bytes() if os.path.isfile(path) else b''
-      except OSError:  # missing or not readable: reported and left out as an empty file is
-        encoded = b''
-      yield Example(_printable(os.path.relpath(path, self.root)), encoded, label)
+      encoded, error = folder_tree.read(path)
+      yield Example(_relative(path, self.root), encoded, label, error)
 
 
-def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
+def open_folder(
+  path: str | Path, validation_fraction: float, class_depth: int | None = None
+) -> FolderSource:
   """Finds the images of <path>/<split>/<class>/<images>, or of <path>/<class>/<images>.
 
-  The latter is a training split alone. Images may lie in subfolders of a class. Files that do not
-  end in one of IMAGE_SUFFIXES, lie outside the classes or are hidden are ignored.
+  The latter is a training split alone. Images may lie in subfolders of a class. Files are images
+  if their names end in one of `folder_tree.IMAGE_SUFFIXES`, or their first bytes say so; all
+  others are in `left_out`.
 
   Folders and files may be links, to anywhere; their targets are decoded as images, or left out.
 
@@ -89,6 +67,7 @@ def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
     path: the folder.
     validation_fraction: how much of each class to hold out where there is no validation split; at
       least one image, but never the only one.
+    class_depth: see `folder_layout.read_layout`.
 
   Raises:
     UserError: the folder does not exist, or has another layout.
@@ -100,147 +79,107 @@ def open_folder(path: str | Path, validation_fraction: float) -> FolderSource:
   root = Path(os.path.abspath(path))
   if not root.is_dir():
     what = 'is a file' if root.exists() else 'does not exist'
-    raise UserError(f'{root} {what}; give a folder of images, {_LAYOUT}')
-  split_folders = _split_folders(root)
-  class_folders = {split: _class_folders(folder) for split, folder in split_folders.items()}
-  _check_classes(split_folders, class_folders)
-  class_names = sorted(class_folders['train'])
-  files = {split: _labelled(folders, class_names) for split, folders in class_folders.items()}
-  _check_files(split_folders, class_folders['train'], files)
+    raise UserError(f'{root} {what}; give a folder of images, {folder_layout.LAYOUT}')
+  tree = Tree()
+  layout = folder_layout.read_layout(root, tree, class_depth)
+  class_names = sorted(layout.class_folders['train'])
+  files = {
+    split: _labelled(folders, class_names, tree) for split, folders in layout.class_folders.items()
+  }
+  left_out = _left_out(root, tree, layout)
   description: dict[str, Any] = {
     'kind': 'folder',
     'path': str(root),
-    'fingerprint': _fingerprint(root, split_folders, files),
+    'fingerprint': _fingerprint(root, layout.split_folders, files),
     'validation': 'folder',
   }
-  if 'validation' not in files:
-    files |= _hold_out(files['train'], validation_fraction)
-    if not files['validation']:
+  if class_depth == 2:
+    description['class_depth'] = class_depth
+  held_out = 'validation' not in files
+  if held_out:
+    folder = layout.split_folders['train']
+    train, validation = _hold_out(files['train'], folder, validation_fraction)
+    if not validation:
       raise UserError(f'{root} has one image a class, so that none can be held out for validation')
+    files |= {'train': train, 'validation': validation}
     description['validation'] = {
       'fraction': validation_fraction,
-      'seed': SEED,
       'of_each_class': True,
+      'by': 'SHA-256 of class and file name',
     }
   # Other images, or another division, are another data set.
-  identity = json.dumps([description['fingerprint'], description['validation']])
-  digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+  identity = [description['fingerprint'], description['validation'], class_names]
+  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
   name = f'{_data_set_name(root.name)}_{digest}'
-  return FolderSource(root, files, name, class_names, description)
+  counts = {split: len(of_split) for split, of_split in files.items()}
+  notes = [_summary(root, class_names, counts, held_out), *layout.notes]
+  if left_out:
+    notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
+  return FolderSource(root, files, name, class_names, description, left_out, notes)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-  """Finds the folder of each split: the root itself where it holds classes."""
-  named: dict[str, Path] = {}
-  for folder in _subfolders(root):
-    split = _SPLIT_OF_FOLDER.get(folder.name.lower())
-    if split in named:
-      raise UserError(
-        f'{root} has two folders for the split {split!r}, {named[split].name!r} and'
-        f' {folder.name!r}; put their classes into one'
-      )
-    if split:
-      named[split] = folder
-  if not named:
-    return {'train': root}
-  if 'train' not in named:
-    names = ' and '.join(repr(folder.name) for folder in named.values())
-    raise UserError(f"{root} has {names}, but no folder 'train'; add one, as in {_LAYOUT}")
-  return {split: named[split] for split in SPLITS if split in named}
-
-
-def _class_folders(split_folder: Path) -> dict[str, Path]:
-  """Finds the folder of each class of a split, by the class's name."""
-  folders: dict[str, Path] = {}
-  seen: dict[str, str] = {}
-  for folder in _subfolders(split_folder):
-    name = _normal(folder.name)
-    if name.splitlines() != [name] or name.strip() != name or _printable(name) != name:
-      raise UserError(
-        f'{split_folder} has a folder {folder.name!r}, which can name no class; rename it, without'
-        ' line breaks, spaces at its ends, or what is not Unicode'
-      )
-    other = seen.setdefault(name.casefold(), folder.name)
-    if other != folder.name:
-      raise UserError(
-        f'{split_folder} has two classes that differ in capitals alone, {other!r} and'
-        f' {folder.name!r}; rename one, or put their images together'
-      )
-    folders[name] = folder
-  return folders
-
-
-def _check_classes(
-  split_folders: Mapping[str, Path], class_folders: Mapping[str, Mapping[str, Path]]
-) -> None:
-  """Raises UserError where training has one class, or lacks a class of another split."""
-  train = class_folders['train']
-  for split, folder in split_folders.items():
-    unknown = sorted(class_folders[split].keys() - train.keys())
-    if unknown:
-      raise UserError(
-        f'{folder} has classes that training lacks ({len(unknown)}, such as {unknown[0]!r}); name'
-        f' them as in {split_folders["train"]}, or remove them'
-      )
-  if len(train) == 1:
-    raise UserError(
-      f'{split_folders["train"]} has a single class, {next(iter(train))!r}; give {_LAYOUT}'
-    )
-
-
-def _labelled(folders: Mapping[str, Path], class_names: Sequence[str]) -> list[tuple[str, int]]:
+def _labelled(
+  folders: Mapping[str, Path], class_names: Sequence[str], tree: Tree
+) -> list[tuple[str, int]]:
   """Lists the images of a split's classes, sorted by class and path, as path and label."""
   return [
     (path, label)
     for label, name in enumerate(class_names)
     if name in folders
-    for path in sorted(filter(_is_image, _files(folders[name])), key=_normal)
+    for path in sorted((f.path for f in tree.walk(folders[name]) if not f.reason), key=normal)
   ]
 
 
-def _check_files(
-  split_folders: Mapping[str, Path],
-  train_folders: Mapping[str, Path],
-  files: Mapping[str, Sequence[tuple[str, int]]],
-) -> None:
-  """Raises UserError where a split or a class of training has no images."""
-  for split, folder in split_folders.items():
-    if not files[split]:
-      raise UserError(
-        f'{folder} has no images in folders of classes{_hint(folder)}; give {_LAYOUT}'
-      )
-  filled = {label for _, label in files['train']}
-  for label, (name, folder) in enumerate(sorted(train_folders.items())):
-    if label not in filled:
-      raise UserError(
-        f'the class {name!r} is empty: {folder} has no images{_hint(folder)}; add some, or remove'
-        ' it'
-      )
+def _left_out(root: Path, tree: Tree, layout: Layout) -> list[LeftOut]:
+  """Lists the files below the root that are not used: in the classes, and outside of them."""
+  left_out = [
+    LeftOut(split, name, _relative(file.path, root), file.reason)
+    for split, folders in layout.class_folders.items()
+    for name, folder in sorted(folders.items())
+    for file in tree.walk(folder)
+    if file.reason
+  ]
+  classes = frozenset(
+    str(folder) for folders in layout.class_folders.values() for folder in folders.values()
+  )
+  for file in tree.walk(root, but=classes):
+    split = _folder_of(file.path, layout.split_folders)
+    unlabeled = any(file.path.startswith(f'{folder}{os.sep}') for folder in layout.unlabeled)
+    why = 'without a class' if unlabeled else 'outside of the folders of classes'
+    left_out.append(LeftOut(split, '', _relative(file.path, root), file.reason or why))
+  return left_out
 
 
-def _hint(folder: Path) -> str:
-  """Describes, in parentheses, what a folder has in place of images in classes."""
-  names = list(_files(folder))
-  if any(map(_is_image, names)):
-    return ' (those in it lie outside of such folders)'
-  if names:
-    ends = sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in names})
-    return f' (its files end in {", ".join(ends[:5])}; images in {", ".join(IMAGE_SUFFIXES)})'
-  return ''
+def _folder_of(path: str, folders: Mapping[str, Path]) -> str:
+  """The name of the folder that a path lies in; '' where it lies in none."""
+  inside = (name for name, folder in folders.items() if path.startswith(f'{folder}{os.sep}'))
+  return next(inside, '')
 
 
 def _hold_out(
-  files: Iterable[tuple[str, int]], fraction: float
-) -> dict[str, list[tuple[str, int]]]:
-  """Divides files, sorted by label, into 'train' and, of each class a fraction, 'validation'."""
-  parts: dict[str, list[tuple[str, int]]] = {'train': [], 'validation': []}
-  for label, group in itertools.groupby(files, operator.itemgetter(1)):
-    members = list(group)
-    count = min(len(members) - 1, max(1, round(fraction * len(members))))
-    order = np.random.default_rng([SEED, label]).permutation(len(members))
-    parts['validation'] += [members[i] for i in sorted(order[:count])]
-    parts['train'] += [members[i] for i in sorted(order[count:])]
-  return parts
+  files: Iterable[tuple[str, int]], train_folder: Path, fraction: float
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+  """Divides files, sorted by label, into those for training and, of each class, some held out.
+
+  A file's hash decides, so that files that are added leave all others where they are; but for a
+  class that has only one image to train on, which may change as there are more.
+  """
+  train: list[tuple[str, int]] = []
+  validation: list[tuple[str, int]] = []
+  for _, group in itertools.groupby(files, operator.itemgetter(1)):
+    ranked = sorted((_position(path, train_folder), path, label) for path, label in group)
+    count = sum(position < fraction for position, _, _ in ranked)
+    count = min(max(count, 1), len(ranked) - 1)
+    held_out = {path for _, path, _ in ranked[:count]}
+    for _, path, label in sorted(ranked, key=lambda member: normal(member[1])):
+      (validation if path in held_out else train).append((path, label))
+  return train, validation
+
+
+def _position(path: str, train_folder: Path) -> float:
+  """A number from 0 to 1 that follows from a file's class and name alone."""
+  name = normal(_relative(path, train_folder)).replace(os.sep, '/')
+  return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
 
 
 def _fingerprint(
@@ -248,7 +187,7 @@ def _fingerprint(
 ) -> str:
   """SHA-256 of the files' names and sizes, in hexadecimal digits; the same wherever they are."""
   lines = sorted(
-    f'{_normal(split + path.removeprefix(str(split_folders[split])))}\0{_size(root / path)}\n'
+    f'{normal(split + path.removeprefix(str(split_folders[split])))}\0{_size(root / path)}\n'
     for split, of_split in files.items()
     for path, _ in of_split
   )
@@ -262,49 +201,36 @@ def _size(path: Path) -> int:
     return -1
 
 
+def _summary(
+  root: Path, class_names: Sequence[str], counts: Mapping[str, int], held_out: bool
+) -> str:
+  """Describes in a line what will be trained on."""
+  few = len(class_names) <= 8
+  names = ', '.join(class_names if few else [*class_names[:4], '...', class_names[-1]])
+  said = {'validation': ' (held out of train)'} if held_out else {}
+  splits = ', '.join(f'{split} {n:,}{said.get(split, "")}' for split, n in counts.items())
+  return f'{root}: {len(class_names):,} classes ({names}); images: {splits}'
+
+
+def _left_out_summary(left_out: Sequence[LeftOut], total: int) -> str:
+  """Describes in a line how many files are left out, and why."""
+  reasons = collections.Counter(file.reason for file in left_out)
+  parts = []
+  for reason, count in reasons.most_common():
+    names = (Path(file.file_name) for file in left_out if file.reason == reason)
+    ends = sorted({name.suffix.lower() or name.name for name in names})
+    more = ', ...' if len(ends) > 5 else ''
+    kinds = f' ({", ".join(ends[:5])}{more})' if reason == folder_tree.NO_IMAGE else ''
+    parts.append(f'{count:,} {reason}{kinds}')
+  return f'left out: {len(left_out):,} of {total:,} files: {"; ".join(parts)}'
+
+
 def _data_set_name(folder: str) -> str:
   """Names a data set after a folder: 'Cats & dogs' becomes 'cats_dogs', '101' 'folder_101'."""
   name = re.sub('[^a-z0-9]+', '_', folder.lower()).strip('_')
   return name if name[:1].isalpha() else f'folder_{name}'.rstrip('_')
 
 
-def _normal(name: str) -> str:
-  """Normalizes a name, so that characters that look the same are the same (Unicode NFC)."""
-  return unicodedata.normalize('NFC', name)
-
-
-def _printable(name: str) -> str:
-  """Replaces the bytes of a file's name that are not Unicode."""
-  return os.fsencode(name).decode(errors='replace')
-
-
-def _is_image(name: str) -> bool:
-  return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-  """Lists a folder, without hidden files and those of the operating system."""
-  with os.scandir(folder) as entries:
-    yield from (e for e in entries if not e.name.startswith('.') and e.name != '__MACOSX')
-
-
-def _subfolders(folder: Path) -> list[Path]:
-  return sorted(folder / entry.name for entry in _entries(folder) if entry.is_dir())
-
-
-def _files(folder: str | Path, seen: set[tuple[int, int]] | None = None) -> Iterator[str]:
-  """Lists the paths of the files in a folder, at any depth.
-
-  Links are followed, but no folder is listed twice: links among a few folders can make more paths
-  than could ever be listed. `seen` holds the identities of the folders that were listed.
-  """
-  seen = set() if seen is None else seen
-  status = os.stat(folder)
-  identity = (status.st_dev, status.st_ino)
-  if identity not in seen:
-    seen.add(identity)
-    for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
-      if entry.is_dir():
-        yield from _files(entry.path, seen)
-      else:
-        yield entry.path
+def _relative(path: str, root: Path) -> str:
+  """A path within the root; bytes that are not Unicode are replaced."""
+  return os.fsencode(os.path.relpath(path, root)).decode(errors='replace')

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, _imaging
+from PIL import ExifTags, Image, ImageOps, _imaging, features
 
 # Pillow warns of damage that it then copes with, most of it in EXIF. `catch_warnings`, for one call
 # at a time, is not for threads.
@@ -21,8 +21,35 @@ logging.getLogger('PIL').setLevel(logging.CRITICAL)
 with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
   ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
-# Only the formats of photographs: some of the others that Pillow knows run programs (EPS).
-_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
+
+def _has(feature: str) -> bool:
+  return feature in {**features.modules, **features.codecs} and bool(features.check(feature))
+
+
+# Some of the other formats that Pillow knows run programs (EPS). Pillow 11.3 is the first with AVIF.
+FORMATS = (
+  *('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM'),
+  *(('AVIF',) if _has('avif') else ()),
+  *(('JPEG2000',) if _has('jpg_2000') else ()),
+)
+"""The formats that `decode` reads, those of photographs, by Pillow's names."""
+
+HEAD_BYTES = 256
+"""How many bytes `kind_of` needs."""
+
+_FIRST_BYTES = (
+  ('JPEG', rb'\xff\xd8\xff'),
+  ('PNG', rb'\x89PNG\r\n\x1a\n'),
+  ('GIF', rb'GIF8[79]a'),
+  ('BMP', rb'BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00'),
+  ('WEBP', rb'RIFF....WEBP'),
+  ('TIFF', rb'II[*+]\x00|MM\x00[*+]'),
+  ('PPM', rb'P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+\d+\s'),
+  ('JPEG2000', rb'\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n'),
+  ('JPEG XL', rb'\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n'),
+  ('Photoshop', rb'8BPS\x00'),
+)
+_HEIC_BRANDS = {b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1'}
 
 # PNG's level 1 makes files a seventh larger than level 6 does, in a fifth of the time.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -45,6 +72,33 @@ class UnreadableError(Exception):
   """A file is not an image, or not a complete one; the message is the reason, in one line."""
 
 
+def kind_of(head: bytes) -> str:
+  """Tells an image file's kind from its first bytes.
+
+  Args:
+    head: the file's first HEAD_BYTES bytes, or all of them.
+
+  Returns:
+    One of FORMATS; or 'HEIC', 'JPEG XL', 'Photoshop' or a format that this Pillow lacks, which
+    `decode` does not read; '' where it is none of these.
+  """
+  if head[4:8] == b'ftyp':
+    end = min(int.from_bytes(head[:4]), len(head))
+    brands = {head[8:12], *(head[i : i + 4] for i in range(16, end, 4))}
+    if brands & {b'avif', b'avis'}:
+      return 'AVIF'
+    return 'HEIC' if brands & _HEIC_BRANDS else ''
+  for kind, pattern in _FIRST_BYTES:
+    if re.match(pattern, head, re.DOTALL):
+      return kind
+  return ''
+
+
+def not_read(kind: str) -> str:
+  """Why files of a kind that is none of FORMATS are left out, and what to do."""
+  return f'{kind}: Pillow does not read it; convert to JPEG'
+
+
 def decode(encoded: bytes) -> Image.Image:
   """Decodes an image file of any usual kind; threads may do so at once.
 
@@ -52,7 +106,7 @@ def decode(encoded: bytes) -> Image.Image:
   animation the first frame is taken. Color profiles are not applied.
 
   Args:
-    encoded: the file's content: JPEG, PNG, GIF, BMP, WebP, TIFF or PPM.
+    encoded: the file's content: JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or JPEG 2000.
 
   Returns:
     The image, in mode 'RGB', its pixels loaded.
@@ -63,12 +117,41 @@ def decode(encoded: bytes) -> Image.Image:
   """
   if not encoded:
     raise UnreadableError('empty file')
+  kind = kind_of(encoded[:HEAD_BYTES])
+  if kind and kind not in FORMATS:
+    raise UnreadableError(not_read(kind))
+  try:
+    return _decode(encoded)
+  except UnreadableError:
+    bare = _without_text(encoded) if kind == 'PNG' else encoded
+    if bare == encoded:
+      raise
+    return _decode(bare)
+
+
+def _decode(encoded: bytes) -> Image.Image:
   with _reasons():
-    image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     pixels = image.width * image.height
     if pixels > _ALWAYS_READ and pixels > _MOST_PER_BYTE * len(encoded):
       raise ValueError(f'{image.width} x {image.height} pixels in {len(encoded):,} bytes')
   return as_shown(image)
+
+
+def _without_text(png: bytes) -> bytes:
+  """Removes a PNG's texts and color profile, which Pillow refuses beyond a megabyte, uncompressed.
+
+  What may say how it is rotated is kept.
+  """
+  parts, at = [png[:8]], 8
+  while at < len(png):
+    size, name = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
+    chunk = png[at : at + size + 12]
+    kept = chunk[8:].startswith((b'XML:com.adobe.xmp\0', b'Raw profile type exif\0'))
+    if kept or name not in (b'tEXt', b'zTXt', b'iTXt', b'iCCP'):
+      parts.append(chunk)
+    at += size + 12
+  return b''.join(parts)
 
 
 def as_shown(image: Image.Image) -> Image.Image:

@@ -11,9 +11,10 @@ import fcntl
 import itertools
 import json
 import os
+import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,14 @@ import numpy as np
 import PIL
 
 from alexnet_jax.data import images, statistics, tfds_reader
-from alexnet_jax.data.sources import Example, Source
+from alexnet_jax.data.sources import Example, LeftOut, Source
 from alexnet_jax.utils import files, threads
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
-UNREADABLE = 'unreadable.tsv'
+LEFT_OUT = 'left_out.tsv'
+_UNREADABLE = 'cannot be read: '  # so begin the reasons of the files that were to be used
 _METADATA = 'metadata.json'
 _LEAST_UNREADABLE = 10
 _BYTES_PER_PIXEL = {'jpeg': 0.7, 'png': 2.0}  # of photographs, generously
@@ -123,6 +125,7 @@ def prepare(
   statistics_of: str,
   unreadable_limit: float,
   display: Display,
+  left_out: Sequence[LeftOut] = (),
   images_per_shard: int | None = None,
 ) -> Path:
   """Writes a data set of square images, resumes one that is incomplete, or finds it complete.
@@ -137,12 +140,13 @@ def prepare(
     statistics_of: the split of which mean image and color axes are computed.
     unreadable_limit: the share of files that may be unreadable; ten files always may.
     display: for lines and bars.
+    left_out: files that are no examples of the source, to be listed with those that cannot be read.
     images_per_shard: images a file; by default a sixteenth of a split, 1,024 at most (the size
       of the 2012 code's files).
 
   Returns:
     The data set's folder. Beside what tfds writes it has statistics.npz, metadata.json, and
-    unreadable.tsv where there were such files.
+    left_out.tsv where files were left out or could not be read.
 
   Raises:
     UserError: too little space, too many unreadable files, or nothing can be written.
@@ -171,15 +175,23 @@ def prepare(
   }
   try:
     if place.is_dir():
+      _update_report(place, left_out, display)
       return place
     with _alone(incomplete, display):
       if not place.is_dir():
-        _prepare(source, incomplete, json.loads(json.dumps(rule)), unreadable_limit, display)
+        for older in _older(prepared_dir, rule, (place, incomplete)):
+          display.line(older)
+        _prepare(
+          source, incomplete, json.loads(json.dumps(rule)), unreadable_limit, left_out, display
+        )
         incomplete.rename(place)
         for path in (place / 'done.npz', place / 'lock'):
           path.unlink()
-        if (place / UNREADABLE).exists():
-          display.line(f'some files cannot be read and are left out: see {place / UNREADABLE}')
+        unreadable = read_metadata(place)['unreadable_files']
+        if unreadable:
+          display.line(f'{unreadable:,} files cannot be read and are left out')
+        if (place / LEFT_OUT).exists():
+          display.line(f'all files that are left out are listed in {place / LEFT_OUT}')
   except OSError as error:
     raise UserError(
       f'cannot write to {incomplete}: {error.strerror or error}\n'
@@ -187,6 +199,28 @@ def prepare(
       ' the same command.'
     ) from error
   return place
+
+
+def _older(prepared_dir: Path, rule: dict[str, Any], but_for: Sequence[Path]) -> Iterator[str]:
+  """Describes what was prepared from the same folder, at the same size, when it had other files."""
+  if rule['source'].get('kind') != 'folder':
+    return
+  for path in sorted(prepared_dir.glob(f'*_{rule["image_size"]}/*/')):
+    earlier: Any = None
+    with contextlib.suppress(Exception):  # another program's, or damaged
+      if (path / _METADATA).exists():
+        earlier = files.parse_json(files.read(path / _METADATA))
+      elif (path / 'done.npz').exists():
+        earlier = _Done.load(path / 'done.npz').rule
+    if path in but_for or not isinstance(earlier, dict):
+      continue
+    source = earlier.get('source')
+    if isinstance(source, dict) and source.get('path') == rule['source']['path']:
+      size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+      yield (
+        f'{path.parent} ({size / 1e6:,.1f} MB) was prepared from the same folder, of other files or'
+        f' with other settings; if it is not needed any more: rm -r {shlex.quote(str(path.parent))}'
+      )
 
 
 @contextlib.contextmanager
@@ -204,7 +238,12 @@ def _alone(folder: Path, display: Display) -> Iterator[None]:
 
 
 def _prepare(
-  source: Source, folder: Path, rule: dict[str, Any], unreadable_limit: float, display: Display
+  source: Source,
+  folder: Path,
+  rule: dict[str, Any],
+  unreadable_limit: float,
+  left_out: Sequence[LeftOut],
+  display: Display,
 ) -> None:
   """Completes the data set in the folder, from whatever state it is in."""
   tfds_reader.import_tensorflow()  # fail before the work where it is missing
@@ -235,12 +274,47 @@ def _prepare(
         temporary = folder / 'shard.part'
         _write_shard(temporary, itertools.islice(squares, size), split, done, log)
         if len(done.unreadable) > allowed:
-          _report(folder, done)
+          display.line(
+            f'more than {allowed:,} files cannot be read: reading on without writing, to list all'
+          )
+          _report(folder, done.unreadable, left_out)  # so far, should this be interrupted
+          for square in squares:
+            _note_unreadable(square, split, done)
+            log(1)
+          _read_on(source, split, done, display)
+          _report(folder, done.unreadable, left_out)
           raise _too_many(folder, done, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
         done.save(folder / 'done.npz')
     log(done=True)
-  _finish(folder, done)
+  _finish(folder, done, left_out)
+
+
+def _read_on(source: Source, split: str, done: _Done, display: Display) -> None:
+  """Notes which files of the splits after `split` cannot be read."""
+  rule, splits = done.rule, list(source.splits)
+  for later in splits[splits.index(split) + 1 :]:
+    log = _ProgressLog(display, f'reading {later}', source.splits[later], 0)
+
+    def convert(example: Example) -> _Square:
+      return _convert(example, rule['image_size'], rule['encoding'], False)
+
+    with (
+      contextlib.closing(source.examples(later, 0)) as examples,
+      contextlib.closing(threads.map_ahead(convert, examples)) as squares,
+    ):
+      for square in squares:
+        _note_unreadable(square, later, done)
+        log(1)
+    log(done=True)
+
+
+def _note_unreadable(square: _Square, split: str, done: _Done) -> None:
+  """Notes an example's file where it could not be read."""
+  if square.record is None:
+    example = square.example
+    name = done.rule['class_names'][example.label] if example.label >= 0 else ''
+    done.unreadable.append([split, name, example.file_name, square.reason])
 
 
 def _write_shard(
@@ -255,8 +329,7 @@ def _write_shard(
         log(1)
         example = square.example
         if square.record is None:
-          name = done.rule['class_names'][example.label] if example.label >= 0 else ''
-          done.unreadable.append([split, name, example.file_name, square.reason])
+          _note_unreadable(square, split, done)
           continue
         writer.write(square.record)
         written = [written[0] + 1, written[1] + len(square.record)]
@@ -317,6 +390,8 @@ def _check_room(folder: Path, rule: dict[str, Any]) -> None:
 def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Square:
   """Decodes, shrinks and encodes an image; `counted`: with sums for the statistics."""
   tf, _ = tfds_reader.import_tensorflow()
+  if example.error:
+    return _Square(example, None, None, None, example.error)
   try:
     square = images.fit_square(images.decode(example.encoded), size)
   except images.UnreadableError as error:
@@ -334,7 +409,7 @@ def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Squa
   return _Square(example, record.SerializeToString(deterministic=True), pixels, products, '')
 
 
-def _finish(folder: Path, done: _Done) -> None:
+def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
   """Writes the metadata that make the shards a data set."""
   _, tfds = tfds_reader.import_tensorflow()
   rule, training = done.rule, done.rule['statistics_of']
@@ -343,10 +418,10 @@ def _finish(folder: Path, done: _Done) -> None:
     rule['class_names'][i] for i, n in enumerate(done.labels.get(training, [])) if not n
   }
   if empty:
-    _report(folder, done)
+    _report(folder, done.unreadable, left_out)
     (folder / 'done.npz').unlink()  # or repaired files would not be read
     raise UserError(
-      f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / UNREADABLE}'
+      f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / LEFT_OUT}'
     )
   size = rule['image_size']
   template = tfds.core.ShardedFileTemplate(
@@ -393,23 +468,48 @@ def _finish(folder: Path, done: _Done) -> None:
   (folder / _METADATA).write_text(
     json.dumps(metadata, indent=2, ensure_ascii=False) + '\n', 'utf-8'
   )
-  if done.unreadable:
-    _report(folder, done)
+  _report(folder, done.unreadable, left_out)
   for path in folder.iterdir():
     _to_disk(path)
 
 
-def _report(folder: Path, done: _Done) -> None:
-  rows = [['split', 'class', 'file', 'reason'], *done.unreadable]
-  lines = ['\t'.join(' '.join(field.expandtabs(1).splitlines()) for field in row) for row in rows]
-  (folder / UNREADABLE).write_text('\n'.join(lines) + '\n', 'utf-8')
+def _report(folder: Path, unreadable: Sequence[Sequence[str]], left_out: Sequence[LeftOut]) -> None:
+  """Writes the list of files that are not in the data set, if there are any."""
+  rows = [(*place, _UNREADABLE + reason) for *place, reason in unreadable]
+  _write_report(folder, [*map(_line, rows), *map(_line, left_out)])
+
+
+def _write_report(folder: Path, lines: Sequence[str]) -> None:
+  if not lines:
+    (folder / LEFT_OUT).unlink(missing_ok=True)
+    return
+  with files.whole(folder / LEFT_OUT) as temporary:
+    content = '\n'.join([_line(('split', 'class', 'file', 'reason')), *lines]) + '\n'
+    temporary.write_text(content, 'utf-8')
+
+
+def _line(row: Sequence[str]) -> str:
+  return '\t'.join(' '.join(field.expandtabs(1).splitlines()) for field in row)
+
+
+def _update_report(place: Path, left_out: Sequence[LeftOut], display: Display) -> None:
+  """Brings the list of a data set that is complete up to date: other files may be left out now."""
+  path = place / LEFT_OUT
+  before = path.read_text('utf-8').split('\n')[1:-1] if path.exists() else []
+  unreadable = [line for line in before if line.split('\t')[-1].startswith(_UNREADABLE)]
+  now = [*unreadable, *map(_line, left_out)]
+  if now != before:
+    try:
+      _write_report(place, now)
+    except OSError as error:
+      display.line(f'{path} is not up to date and cannot be written: {error.strerror or error}')
 
 
 def _too_many(folder: Path, done: _Done, allowed: int) -> UserError:
-  split, _, file_name, reason = done.unreadable[-1]
+  split, _, file_name, reason = done.unreadable[0]
   return UserError(
-    f'more than {allowed} files cannot be read, the last one {split}/{file_name}: {reason}; all'
-    f' are listed in {folder / UNREADABLE}\n'
+    f'{len(done.unreadable):,} files cannot be read, more than {allowed:,}, such as'
+    f' {split}/{file_name}: {reason}; all are listed in {folder / LEFT_OUT}\n'
     'Raise data.unreadable_limit to continue without them; or repair or remove them, and remove'
     f' {folder}.'
   )

@@ -13,7 +13,7 @@ SPLITS = ('train', 'validation', 'test')
 """The names of splits that a source may have."""
 
 SEED = 2012
-"""Of the order of splits, and of which images are held out."""
+"""Of the order of splits."""
 
 _Member = TypeVar('_Member')
 
@@ -25,11 +25,29 @@ class Example(NamedTuple):
     file_name: its path within the source, for messages.
     encoded: the file's content; empty where it cannot be read.
     label: its class, an index into the source's `class_names`.
+    error: why the file cannot be read; '' where it can.
   """
 
   file_name: str
   encoded: bytes
   label: int
+  error: str = ''
+
+
+class LeftOut(NamedTuple):
+  """A file that is not used.
+
+  Attributes:
+    split: the split that it lies in; '' where it lies in none.
+    class_name: the class that it lies in; '' where it lies in none.
+    file_name: its path within the source.
+    reason: why, in one line.
+  """
+
+  split: str
+  class_name: str
+  file_name: str
+  reason: str
 
 
 class Source(Protocol):

@@ -125,10 +125,11 @@ def preparation(config: ConfigDict) -> None:
     print(f'mean color   {color} (red, green, blue; 0 to 255)')
     print(f'eigenvalues   {axes} (of the covariance of RGB in [0, 1])')
   print(f'folder        {data_set.directory}')
-  report = data_set.directory / prepare.UNREADABLE
+  report = data_set.directory / prepare.LEFT_OUT
   if report.exists():
-    left_out = prepare.read_metadata(data_set.directory)['unreadable_files']
-    print(f'left out      {left_out} unreadable files, listed in {report}')
+    left_out = len(report.read_text('utf-8').split('\n')) - 2
+    unreadable = prepare.read_metadata(data_set.directory)['unreadable_files']
+    print(f'left out      {left_out:,} files ({unreadable:,} unreadable), listed in {report}')
 
 
 def conversion(network: pretrained.PretrainedNetwork, target: str) -> None:

@@ -27,6 +27,7 @@ ADDED_FIELDS: dict[str, Any] = {
   'optimizer.batch_size_rule': 'none',
   'optimizer.base_batch_size': 128,
   'train.profile_steps': (),
+  'data.class_depth': None,
 }
 
 # Fields and sections by their old names, which older workdirs, checkpoints and commands have.
@@ -46,6 +47,7 @@ RENAMED_VALUES = {('augment.mean', 'centre'): 'center'}
 # Fields that may be None; so may each layer's weight_std and bias.
 OPTIONAL_FIELDS = (
   'checkpoint.every_steps',
+  'data.class_depth',
   'data.data_dir',
   'data.prepared_dir',
   'model.num_classes',

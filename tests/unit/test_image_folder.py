@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -122,8 +123,9 @@ def test_examples_go_on_from_anywhere(root):
 @pytest.mark.parametrize('train', ['train', 'Train', 'training', 'TRAINING'])
 @pytest.mark.parametrize('validation', ['val', 'VAL', 'valid', 'Validation'])
 def test_splits_have_several_names(tmp_path, train, validation):
-  for split in (train, validation, 'Test', 'notes', 'annotations'):
+  for split in (train, validation, 'Test'):
     fill(tmp_path, f'{split}/a/1.jpg', f'{split}/b/2.jpg')
+  fill(tmp_path, 'notes/1.txt', 'annotations/a/1.xml')
   assert open_folder(tmp_path).splits == {'train': 2, 'validation': 2, 'test': 2}
   assert list(open_folder(tmp_path).splits) == ['train', 'validation', 'test']
 
@@ -175,10 +177,11 @@ def test_a_part_of_each_class_is_held_out(tmp_path):
   source = open_folder(tmp_path / 'data', 0.2)
   assert source.description['validation'] == {
     'fraction': 0.2,
-    'seed': 2012,
     'of_each_class': True,
+    'by': 'SHA-256 of class and file name',
   }
-  held_out = {'large': 8, 'middle': 2, 'pair': 1, 'single': 0, 'small': 1}
+  # Were these ever others, images that networks were trained on would be validated on.
+  held_out = {'large': 6, 'middle': 2, 'pair': 1, 'single': 0, 'small': 1}
   for label, name in enumerate(sorted(sizes)):
     train, validation = (
       {e.file_name for e in source.examples(split, 0) if e.label == label}
@@ -187,7 +190,7 @@ def test_a_part_of_each_class_is_held_out(tmp_path):
     assert len(validation) == held_out[name]
     assert not train & validation
     assert sorted(train | validation) == numbered(f'train/{name}', sizes[name])
-  assert source.splits == {'train': 45, 'validation': 12}
+  assert source.splits == {'train': 47, 'validation': 10}
   assert names(open_folder(tmp_path / 'data', 0.2), 'validation') == names(source, 'validation')
   # Not simply the first ones.
   large = [name for name in names(source, 'validation') if 'large' in name]
@@ -256,7 +259,7 @@ def test_names_of_files_may_be_no_unicode(tmp_path):
     file.write(b'content')
   source = open_folder(tmp_path)
   examples = [*read(source, 'train'), *read(source, 'validation')]
-  assert ('a/\ufffd.jpg', b'content', 0) in examples
+  assert ('a/\ufffd.jpg', b'content', 0, '') in examples
   json.dumps(source.description)
 
 
@@ -292,17 +295,44 @@ def test_no_images(tmp_path):
 
 
 def test_images_of_unknown_kinds_alone(tmp_path):
-  fill(tmp_path, 'a/1.heic', 'b/2.txt', 'b/LICENSE')
+  fill(tmp_path, 'a/1.mp4', 'b/2.txt', 'b/LICENSE')
   message = refusal(open_folder, tmp_path)
   assert 'no images' in message
-  assert 'its files end in .heic, .txt, LICENSE; images in .jpg' in message
+  assert 'its files end in .mp4, .txt, LICENSE' in message
 
 
-def test_a_split_without_images(root):
-  (root / 'test' / 'sea').mkdir(parents=True)
-  assert f'{root / "test"} has no images in folders of classes' in refusal(open_folder, root)
-  fill(root, 'test/1.jpg')
-  assert '(those in it lie outside of such folders)' in refusal(open_folder, root)
+@pytest.mark.parametrize('content', ['val/notes.txt', 'val/1.jpg', 'val/val/1.jpg', 'val/images/1.jpg'])
+def test_validation_images_must_be_in_classes(root, content):
+  shutil.rmtree(root / 'val')
+  fill(root, content)
+  message = refusal(open_folder, root)
+  assert f'{root / "val"} has no images in folders of classes' in message
+  assert 'put them into val/<class>, or move val away: then a part of training is held out' in message
+
+
+@pytest.mark.parametrize(
+  ('content', 'held'),
+  [
+    ('test/1.jpg', 'images without classes'),
+    ('test/test/1.jpg', 'images without classes'),
+    ('test/unknown/1.jpg', 'images without classes'),
+    ('test/notes.txt', 'no images'),
+  ],
+)
+def test_training_does_not_need_classes_of_test_images(root, content, held):
+  fill(root, content)
+  source = open_folder(root)
+  assert source.splits == {'train': 21, 'validation': 7}
+  note = f'{root / "test"} has {held}, and training does not need it: it is passed over'
+  assert note in source.notes
+  [left_out] = source.left_out
+  assert left_out.file_name == content
+  assert left_out.reason == ('not an image' if 'no images' in held else 'without a class')
+
+
+def test_a_test_split_of_one_class_is_one(root):
+  fill(root, 'test/sea/1.jpg')
+  assert open_folder(root).splits['test'] == 1
 
 
 def test_an_empty_class(root):
@@ -311,7 +341,9 @@ def test_an_empty_class(root):
   assert message.startswith("the class 'forest' is empty: ")
   assert str(root / 'train' / 'forest') in message
   fill(root, 'train/forest/1.heic')
-  assert 'its files end in .heic; images in .jpg' in refusal(open_folder, root)
+  message = refusal(open_folder, root)
+  assert f'{root / "train" / "forest"} has no images that can be read, but 1 files as' in message
+  assert 'HEIC: Pillow does not read it; convert to JPEG' in message
 
 
 def test_a_class_need_not_be_in_validation(root):
@@ -338,7 +370,7 @@ def test_classes_that_differ_in_capitals_alone(root):
 
 
 def test_a_single_class(tmp_path):
-  fill(tmp_path, 'scenes/train/sea/1.jpg', 'scenes/train/glacier/1.jpg')
+  fill(tmp_path, 'scenes/1.jpg', 'scenes/2.jpg')
   message = refusal(open_folder, tmp_path)
   assert f"{tmp_path} has a single class, 'scenes'; give <folder>/train/<class>" in message
 
@@ -363,8 +395,10 @@ def test_nothing_to_hold_out(tmp_path):
 
 @pytest.mark.parametrize('name', ['two\nlines', ' sea', 'sea ', 'sea\u2028side', b'\xff'])
 def test_names_that_are_no_names_of_classes(root, name):
-  os.mkdir(os.path.join(os.fsencode(root / 'train'), os.fsencode(name)))
-  message = refusal(open_folder, root)
+  folder = os.path.join(os.fsencode(root / 'train'), os.fsencode(name))
+  os.mkdir(folder)
+  with open(os.path.join(folder, b'1.jpg'), 'wb'):
+    message = refusal(open_folder, root)
   assert repr(os.fsdecode(name)) in message
   assert str(root / 'train') in message
   assert 'rename it' in message
