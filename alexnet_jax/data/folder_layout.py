@@ -158,8 +158,8 @@ def _unwrapped(root: Path, tree: Tree, notes: list[str]) -> Path:
 
 def _unwrapped_split(folder: Path, tree: Tree, train: Mapping[str, Path], notes: list[str]) -> Path:
   """Goes down in a split while all images are in one folder of folders, which is no class."""
-  inner = folder
-  while (deeper := _wrapped(inner, tree)) and normal(deeper.name) not in train:
+  inner, known = folder, {name.split('/')[0] for name in train}
+  while (deeper := _wrapped(inner, tree)) and normal(deeper.name) not in known:
     _note_passed([other for other in tree.subfolders(inner) if other != deeper], inner, notes)
     inner = deeper
   if inner != folder:
@@ -174,7 +174,7 @@ def _is_flat(folder: Path, tree: Tree, train: Mapping[str, Path]) -> bool:
     return not inner
   said = set(_words(inner[0].name))
   says_nothing = said <= _FILLERS | _UNLABELED | set(_SPLIT_OF_WORD) or inner[0].name == folder.name
-  return says_nothing and normal(inner[0].name) not in train
+  return says_nothing and normal(inner[0].name) not in {name.split('/')[0] for name in train}
 
 
 def _find_splits(base: Path, tree: Tree, notes: list[str]) -> tuple[dict[str, Path], list[Path]]:

@@ -172,7 +172,7 @@ def _system_files(folder: str) -> Iterator[Found]:
   errors: list[OSError] = []
   for path, _, names in os.walk(folder, onerror=errors.append):
     yield from (Found(os.path.join(path, name), SYSTEM, False) for name in sorted(names))
-  yield from (Found(f'{error.filename}/', SYSTEM, False) for error in errors)
+  yield from (Found(str(error.filename), SYSTEM, False) for error in errors)
 
 
 def _found(entry: os.DirEntry[str]) -> Found:

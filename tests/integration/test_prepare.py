@@ -23,6 +23,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import (
   datasets,
+  folder_tree,
   image_folder,
   imagenet_tars,
   images,
@@ -286,7 +287,7 @@ def test_it_says_where_it_came_from(png, source, originals):
   assert metadata['class_names'] == list(CLASSES)
   assert metadata['images_per_class'] == {'train': [14] * 3, 'validation': [6] * 3}
   assert metadata['unreadable_files'] == 0
-  assert not (png / prepare.UNREADABLE).exists()
+  assert not (png / prepare.LEFT_OUT).exists()
   assert {path.name for path in png.iterdir()} >= {'dataset_info.json', 'statistics.npz'}
   assert not {path.name for path in png.iterdir()} & {'lock', 'done.npz', 'shard.part'}
 
@@ -468,7 +469,7 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   display = Lines()
   source = image_folder.open_folder(holey, 0.1)
   directory = run(source, tmp_path / 'out', display, images_per_shard=per_shard)
-  lines = (directory / prepare.UNREADABLE).read_text('utf-8').splitlines()
+  lines = (directory / prepare.LEFT_OUT).read_text('utf-8').splitlines()
   assert lines[0].split('\t') == ['split', 'class', 'file', 'reason']
   listed = {tuple(line.split('\t')[:3]): line.split('\t')[3] for line in lines[1:]}
   train = f'train/{CLASSES[1]}/'
@@ -478,10 +479,13 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
     ('train', CLASSES[1], train + TEXT),
     ('validation', CLASSES[2], f'val/{CLASSES[2]}/{CUT}'),
   }
-  assert listed['train', CLASSES[1], train + NOTHING] == 'empty file'
+  assert listed['train', CLASSES[1], train + NOTHING] == 'cannot be read: empty file'
   assert 'truncated' in listed['train', CLASSES[1], train + CUT]
   assert 'cannot identify image file' in listed['train', CLASSES[1], train + TEXT]
-  assert display.lines[-1].endswith(f'left out: see {directory / prepare.UNREADABLE}')
+  assert display.lines[-2:] == [
+    '4 files cannot be read and are left out',
+    f'all files that are left out are listed in {directory / prepare.LEFT_OUT}',
+  ]
 
   for split, folder in (('train', 'train'), ('validation', 'val')):
     rows = stored(directory, split)
@@ -503,12 +507,14 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
 def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch, converted):
   source = image_folder.open_folder(holey, 0.1)
   monkeypatch.setattr(prepare, '_LEAST_UNREADABLE', 1)
-  message = refusal(run, source, tmp_path / 'out', images_per_shard=1)
-  [written] = (tmp_path / 'out').glob(f'*/*/{prepare.UNREADABLE}')
-  assert 'more than 1 files cannot be read' in message
+  display = Lines()
+  message = refusal(run, source, tmp_path / 'out', display, images_per_shard=1)
+  [written] = (tmp_path / 'out').glob(f'*/*/{prepare.LEFT_OUT}')
+  assert '4 files cannot be read, more than 1, such as train/' in message
+  assert 'reading on without writing, to list all' in display.text
   assert str(written) in message
   assert 'data.unreadable_limit' in message
-  assert len(written.read_text('utf-8').splitlines()) == 1 + 2
+  assert len(written.read_text('utf-8').splitlines()) == 1 + 4  # those that came later as well
   done = len(list(written.parent.glob('*.tfrecord-*')))
   assert done
   converted.clear()
@@ -534,7 +540,7 @@ def test_files_that_were_mended_are_in(holey, tmp_path, monkeypatch):
   display = Lines()
   directory = run(source, tmp_path / 'out', display, images_per_shard=1)
   assert contents(directory) == contents(run(source, tmp_path / 'other', images_per_shard=1))
-  assert not (directory / prepare.UNREADABLE).exists()
+  assert not (directory / prepare.LEFT_OUT).exists()
   assert 'left out' not in display.text
 
 
@@ -543,23 +549,95 @@ def test_a_class_must_have_an_image(holey, tmp_path):
   for path in (holey / 'train' / CLASSES[1]).iterdir():
     path.write_bytes(b'')
   message = refusal(run, source, tmp_path / 'out')
-  [written] = (tmp_path / 'out').glob(f'*/*/{prepare.UNREADABLE}')
+  [written] = (tmp_path / 'out').glob(f'*/*/{prepare.LEFT_OUT}')
   assert f'no image of class {CLASSES[1]!r}' in message
   assert str(written) in message
   assert prepare.find(tmp_path / 'out', source.name, SIZE) is None
   fill(holey, train=5, validation=2)  # and when it has, the same command goes on
   directory = run(source, tmp_path / 'out')
   assert prepare.read_metadata(directory)['images_per_class']['train'] == [5, 5, 5]
-  assert not (directory / prepare.UNREADABLE).exists()
+  assert not (directory / prepare.LEFT_OUT).exists()
 
 
 def test_the_list_has_a_line_for_each_file(tmp_path):
   fill(tmp_path / 'in', train=3, validation=1)
   (tmp_path / 'in' / 'train' / CLASSES[0] / 'a\tb\nc\u2028d.jpg').touch()
   directory = run(image_folder.open_folder(tmp_path / 'in', 0.1), tmp_path / 'out')
-  lines = (directory / prepare.UNREADABLE).read_text('utf-8').splitlines()
+  lines = (directory / prepare.LEFT_OUT).read_text('utf-8').splitlines()
   assert [len(line.split('\t')) for line in lines] == [4, 4]
   assert 'a b c d.jpg' in lines[1]
+
+
+def rows_of(directory):
+  lines = (directory / prepare.LEFT_OUT).read_text('utf-8').splitlines()
+  return [tuple(line.split('\t')) for line in lines[1:]]
+
+
+def test_the_list_has_the_files_that_are_no_images_and_follows_them(holey, tmp_path, converted):
+  (holey / 'train' / 'notes.txt').write_text('by me')
+  source = image_folder.open_folder(holey, 0.1)
+  directory = run(source, tmp_path / 'out', left_out=source.left_out)
+  rows = rows_of(directory)
+  assert len(rows) == 4 + 1
+  assert rows[-1] == ('train', '', 'train/notes.txt', 'not an image')
+  prepared = sum(
+    sum(counts) for counts in prepare.read_metadata(directory)['images_per_class'].values()
+  )
+  assert prepared + len(rows) == sum(path.is_file() for path in holey.rglob('*'))
+
+  (holey / 'train' / 'notes.txt').rename(holey / 'read me')
+  source = image_folder.open_folder(holey, 0.1)
+  converted.clear()
+  assert run(source, tmp_path / 'out', left_out=source.left_out) == directory
+  assert converted == []
+  assert rows_of(directory) == [*rows[:-1], ('', '', 'read me', 'not an image')]
+  (holey / 'read me').unlink()
+  run(source, tmp_path / 'out')
+  assert rows_of(directory) == rows[:-1]
+
+
+def test_why_a_file_cannot_be_read_is_told(tmp_path, monkeypatch):
+  root = fill(tmp_path / 'in', train=3, validation=1)
+  folder = root / 'train' / CLASSES[0]
+  (folder / 'link.jpg').symlink_to(tmp_path / 'nowhere')
+  (folder / 'phone.jpg').write_bytes(b'\0\0\0\x18ftypheic\0\0\0\0mif1heic')
+  (folder / 'theirs.jpg').write_bytes(b'x')
+  opened = open
+
+  def refused(path, *args, **kwargs):
+    if str(path).endswith('theirs.jpg'):
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return opened(path, *args, **kwargs)
+
+  monkeypatch.setattr(folder_tree, 'open', refused, raising=False)
+  rows = rows_of(run(image_folder.open_folder(root, 0.1), tmp_path / 'out'))
+  assert {Path(row[2]).name: row[3] for row in rows} == {
+    'link.jpg': 'cannot be read: broken link',
+    'phone.jpg': 'cannot be read: HEIC: Pillow does not read it; convert to JPEG',
+    'theirs.jpg': 'cannot be read: permission denied',
+  }
+
+
+def test_what_was_prepared_of_the_same_folder_before_is_named(tmp_path, interrupted):
+  root = fill(tmp_path / 'my photos', train=3, validation=1)
+  out = tmp_path / 'out'
+  display = Lines()
+  first = run(image_folder.open_folder(root, 0.1), out, display)
+  assert 'the same folder' not in display.text
+  put(root / 'train' / CLASSES[0] / 'more.jpg', 77)
+  interrupted(10, run, image_folder.open_folder(root, 0.1), out)
+  [second] = out.glob('*/*.incomplete')
+  put(root / 'train' / CLASSES[0] / 'yet more.jpg', 78)
+  display = Lines()
+  run(image_folder.open_folder(root, 0.1), out, display)
+  told = [line for line in display.lines if 'was prepared from the same folder' in line]
+  line, _ = sorted(told, key=lambda line: not line.startswith(str(first.parent)))
+  assert any(line.startswith(str(second.parent)) for line in told)
+  assert ' MB) ' in line
+  assert line.endswith(f'rm -r {first.parent}')
+  display = Lines()  # of another folder, nothing
+  run(image_folder.open_folder(fill(tmp_path / 'others', train=3, validation=1), 0.1), out, display)
+  assert 'the same folder' not in display.text
 
 
 # Folders that cannot be written to.
@@ -699,6 +777,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   root = fill(tmp_path / 'My photos', train=3, validation=1)
   config = config_of(root, tmp_path)
   damage(root / 'train' / CLASSES[2])  # leaves one of that class
+  (root / 'train' / CLASSES[2] / 'notes.txt').write_text('by me')
   given = [f'--config.data.{name}={config.data[name]}' for name in ('data_dir', 'prepared_dir')]
   returncode, out, err = launch('--config=configs/image_folder.py', '--mode=prepare', *given)
   assert returncode == 0, err
@@ -708,23 +787,30 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
     f'folder        {directory}\n',
     'mean color ',
     'eigenvalues ',
-    f'left out      3 unreadable files, listed in {directory / prepare.UNREADABLE}',
+    f'left out      4 files (3 unreadable), listed in {directory / prepare.LEFT_OUT}',
   ):
     assert words in out
   table = [line.replace('│', ' ').split() for line in out.splitlines()]
   assert ['train', '7', '1'] in [row[:3] for row in table]
   assert ['validation', '3', '1'] in [row[:3] for row in table]
   lines = err.splitlines()
-  assert lines[0].startswith(f'preparing {directory.parent.name} once, in {directory.parent}: 13 ')
-  assert [line.split(':')[0] for line in lines[1:3]] == ['preparing train', 'preparing validation']
-  assert lines[3].startswith('some files cannot be read')
-  assert len(lines) == 4
+  notes = [
+    f'{root}: 3 classes ({", ".join(CLASSES)}); images: train 10, validation 3',
+    'left out: 1 of 14 files: 1 not an image (.txt)',
+  ]
+  assert lines[:2] == notes
+  assert lines[2].startswith(f'preparing {directory.parent.name} once, in {directory.parent}: 13 ')
+  assert [line.split(':')[0] for line in lines[3:5]] == ['preparing train', 'preparing validation']
+  assert lines[5:] == [
+    '3 files cannot be read and are left out',
+    f'all files that are left out are listed in {directory / prepare.LEFT_OUT}',
+  ]
 
   before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
   printed.preparation(config)
   again = capsys.readouterr()
   assert again.out == out
-  assert again.err == ''
+  assert again.err.splitlines() == notes
   assert converted == []
   assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 

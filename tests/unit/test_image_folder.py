@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import random
 import shutil
 import unicodedata
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_a_part_of_each_class_is_held_out(tmp_path):
     'by': 'SHA-256 of class and file name',
   }
   # Were these ever others, images that networks were trained on would be validated on.
-  held_out = {'large': 6, 'middle': 2, 'pair': 1, 'single': 0, 'small': 1}
+  held_out = {'large': 5, 'middle': 1, 'pair': 1, 'single': 0, 'small': 1}
   for label, name in enumerate(sorted(sizes)):
     train, validation = (
       {e.file_name for e in source.examples(split, 0) if e.label == label}
@@ -190,11 +191,51 @@ def test_a_part_of_each_class_is_held_out(tmp_path):
     assert len(validation) == held_out[name]
     assert not train & validation
     assert sorted(train | validation) == numbered(f'train/{name}', sizes[name])
-  assert source.splits == {'train': 47, 'validation': 10}
+  assert source.splits == {'train': 49, 'validation': 8}
   assert names(open_folder(tmp_path / 'data', 0.2), 'validation') == names(source, 'validation')
   # Not simply the first ones.
   large = [name for name in names(source, 'validation') if 'large' in name]
   assert large != numbered('train/large', 8)
+
+
+@pytest.mark.parametrize('fraction', [0.1, 0.5])
+def test_files_that_are_added_leave_the_others_where_they_are(tmp_path, fraction):
+  """But for one that was all that its class had for training."""
+  rng = random.Random(0)
+  fill(tmp_path, *[f'{name}/first.jpg' for name in 'abcdefgh'])
+  before: set[str] = set()
+  for _ in range(60):
+    fill(tmp_path, f'{rng.choice("abcdefgh")}/{rng.randrange(10**6)}.jpg')
+    source = open_folder(tmp_path, fraction)
+    train, validation = ({*names(source, split)} for split in ('train', 'validation'))
+    for name in validation & before:
+      assert sum(other.split('/')[0] == name.split('/')[0] for other in before) == 1
+    before = train
+    assert len(train) + len(validation) == len(list(tmp_path.glob('*/*')))
+
+
+def test_about_the_fraction_is_held_out(tmp_path):
+  fill(tmp_path, *numbered('a', 1_000), *numbered('b', 1_000))
+  assert abs(open_folder(tmp_path, 0.1).splits['validation'] - 200) < 50
+
+
+def test_what_is_held_out_follows_from_class_and_name_alone(tmp_path):
+  """Not from where the folder is, what it is called, or how its letters are encoded."""
+  names_of = [f'é{i}.jpg' for i in range(30)]
+  held_out = []
+  for folder, form in (('x', 'NFC'), ('y/train', 'NFD'), ('z/wrapped/Train_Set', 'NFC')):
+    fill(
+      tmp_path / folder, *(f'{c}/{unicodedata.normalize(form, n)}' for c in 'ab' for n in names_of)
+    )
+    source = open_folder(tmp_path / folder.split('/')[0])
+    held_out.append(
+      [
+        unicodedata.normalize('NFC', '/'.join(n.split('/')[-2:]))
+        for n in names(source, 'validation')
+      ]
+    )
+  assert held_out[0]
+  assert sorted(held_out[0]) == sorted(held_out[1]) == sorted(held_out[2])
 
 
 def test_training_keeps_an_image_of_each_class(tmp_path):
@@ -301,13 +342,17 @@ def test_images_of_unknown_kinds_alone(tmp_path):
   assert 'its files end in .mp4, .txt, LICENSE' in message
 
 
-@pytest.mark.parametrize('content', ['val/notes.txt', 'val/1.jpg', 'val/val/1.jpg', 'val/images/1.jpg'])
+@pytest.mark.parametrize(
+  'content', ['val/notes.txt', 'val/1.jpg', 'val/val/1.jpg', 'val/images/1.jpg']
+)
 def test_validation_images_must_be_in_classes(root, content):
   shutil.rmtree(root / 'val')
   fill(root, content)
   message = refusal(open_folder, root)
   assert f'{root / "val"} has no images in folders of classes' in message
-  assert 'put them into val/<class>, or move val away: then a part of training is held out' in message
+  assert (
+    'put them into val/<class>, or move val away: then a part of training is held out' in message
+  )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from alexnet_jax.data import images
 
@@ -540,3 +540,65 @@ def test_an_opened_image_is_shown_as_its_file_is_and_stays_as_it_was(kind):
   assert opened.getexif()[ORIENTATION] == 8
   plain = Image.fromarray(colors())
   assert images.as_shown(plain) is plain
+
+
+@pytest.mark.parametrize('kind', images.FORMATS)
+def test_kinds_are_told_by_the_first_bytes(kind):
+  encoded = stored(colors(), kind)
+  assert images.kind_of(encoded[: images.HEAD_BYTES]) == kind
+  assert Image.open(io.BytesIO(encoded)).format == kind
+
+
+@pytest.mark.parametrize('kind', [kind for kind in images.FORMATS if kind in ('AVIF', 'JPEG2000')])
+def test_newer_formats_are_read(kind):
+  encoded = stored(colors(), kind, **({'quality': 95} if kind == 'AVIF' else {}))
+  assert np.abs(pixels(encoded).astype(int) - colors()).mean() < 8
+
+
+@pytest.mark.parametrize(
+  ('head', 'kind'),
+  [
+    (b'\0\0\0\x18ftypheic\0\0\0\0mif1heic', 'HEIC'),
+    (b'\0\0\0\x18ftypmif1\0\0\0\0mif1heic', 'HEIC'),
+    (b'\xff\x0a', 'JPEG XL'),
+    (b'8BPS\0\1', 'Photoshop'),
+  ],
+)
+def test_kinds_that_pillow_does_not_read_are_named(head, kind):
+  assert images.kind_of(head) == kind
+  assert refusal(head) == f'{kind}: Pillow does not read it; convert to JPEG'
+
+
+@pytest.mark.parametrize('head', [b'', b'BM', b'BM is short', b'P6 is one', b'RIFF1234WAVE', b'II'])
+def test_other_files_are_of_no_kind(head):
+  assert images.kind_of(head) == ''
+
+
+@quiet
+def test_a_png_with_very_much_text_or_profile_is_read():
+  much = bytes(2**21)
+  for name, start in (
+    (b'zTXt', b'comment\0\0'),
+    (b'iTXt', b'comment\0\1\0\0\0'),
+    (b'iCCP', b'profile\0\0'),
+  ):
+    chunk = name + start + zlib.compress(much)
+    chunk = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    plain = stored(colors(), 'PNG')
+    for place in (33, len(plain) - 12):  # behind the header, before the end
+      if name != b'iCCP' or place == 33:
+        np.testing.assert_array_equal(pixels(plain[:place] + chunk + plain[place:]), colors())
+  text = PngImagePlugin.PngInfo()
+  for number in range(70):
+    text.add_text(f'part {number}', 'x' * 2**20)
+  np.testing.assert_array_equal(pixels(stored(colors(), 'PNG', pnginfo=text)), colors())
+
+
+@quiet
+def test_a_png_with_very_much_text_stands_upright():
+  exif = Image.Exif()
+  exif[ORIENTATION] = 3
+  encoded = stored(colors(), 'PNG', exif=exif)
+  chunk = b'zTXtcomment\0\0' + zlib.compress(bytes(2**21))
+  chunk = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
+  np.testing.assert_array_equal(pixels(encoded[:33] + chunk + encoded[33:]), colors()[::-1, ::-1])
