@@ -261,7 +261,8 @@ def test_the_tutorials_folder_of_flowers_is_one_of_photographs(tmp_path):
   config, _, training, validation = open_splits(config)
   assert config.model.num_classes == 5
   assert tuple(training.class_names) == FLOWERS
-  assert (training.num_examples, validation.num_examples) == (20, 5)
+  assert training.num_examples + validation.num_examples == 25
+  assert {*validation.labels} == {*training.labels} == {*range(5)}  # some of each class
   assert not {*colors(training)} & {*colors(validation)}
 
 
@@ -295,13 +296,15 @@ def test_ilsvrc_2010_trains_and_is_evaluated_on_its_test_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('base', 'images', 'held_out'),
-  [(imagenet_fall2009, 6, 3), (imagenet_conv6_pretrain, 6, 1)],
+  ('base', 'least', 'most'),
+  [(imagenet_fall2009, 9, 21), (imagenet_conv6_pretrain, 2, 4)],
 )
-def test_a_release_in_a_folder_is_divided_class_by_class(tmp_path, base, images, held_out):
-  fill(tmp_path / 'data', ('n01', 'n02'), all=images)
+def test_a_release_in_a_folder_is_divided_class_by_class(tmp_path, base, least, most):
+  """About a half and a hundredth of it are held out, as files' hashes have it."""
+  fill(tmp_path / 'data', ('n01', 'n02'), all=15)
   fields = {'model.num_classes': 2, 'data.validation_split': 'validation'}
   _, _, training, validation = open_splits(config_of(base, tmp_path, **fields))
-  assert validation.num_examples == 2 * held_out
-  assert training.num_examples == 2 * (images - held_out)
+  assert least <= validation.num_examples <= most
+  assert training.num_examples + validation.num_examples == 30
+  assert {*validation.labels} == {*training.labels} == {0, 1}
   assert not {*colors(training)} & {*colors(validation)}
