@@ -323,6 +323,14 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
       f' {folder.name!r} as one class'
     )
   below = f'{folder.name}/{inner[0].name}'
+  repeated = [other.name for f in folders if f != folder for other in deeper[f]]
+  if any(each.name in repeated for each in inner):
+    raise UserError(
+      f'{split_folder} has the same folders in several, as {below!r}: if {folder.name!r} and the like are splits,'
+      f' call them train and val;\nelse say which are the classes, --config.data.class_depth=1 for'
+      f' {len(folders)} such as {folder.name!r}, or 2 for {sum(map(len, deeper.values()))} such as'
+      f' {below!r}'
+    )
   raise UserError(
     f'{split_folder} has its images in folders of folders; say which are the classes:\n'
     f'--config.data.class_depth=1 for {len(folders)} such as {folder.name!r}, or 2 for'

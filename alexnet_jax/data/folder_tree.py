@@ -87,6 +87,8 @@ class Tree:
   def __init__(self) -> None:
     """Lists nothing yet."""
     self._listed: dict[str, _Listing] = {}
+    self._identities: dict[str, tuple[int, int]] = {}
+    self._holding: dict[str, bool] = {}
 
   def files(self, folder: str | Path) -> list[Found]:
     """Lists a folder's own files, not those of its subfolders.
@@ -109,12 +111,15 @@ class Tree:
     Raises:
       UserError: a folder cannot be listed, and is none of the system's.
     """
-    above = {_identity(parent) for parent in Path(folder).parents}
+    above = {self._identity(str(parent)) for parent in Path(folder).parents}
     return self._walk(os.fspath(folder), but, above)
 
   def holds_images(self, folder: str | Path) -> bool:
     """Whether there are images in a folder, at any depth; raises UserError as `walk`."""
-    return any(not file.reason for file in self.walk(folder))
+    name = os.fspath(folder)
+    if name not in self._holding:
+      self._holding[name] = any(not file.reason for file in self.walk(folder))
+    return self._holding[name]
 
   def subfolders(self, folder: str | Path) -> list[Path]:
     """Lists a folder's subfolders, without those of the system; raises UserError as `files`."""
@@ -125,7 +130,7 @@ class Tree:
     return [inner for inner in self.subfolders(folder) if self.holds_images(inner)]
 
   def _walk(self, folder: str, but: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[Found]:
-    identity = _identity(folder)
+    identity = self._identity(folder)
     if identity in seen:
       return
     seen.add(identity)
@@ -136,6 +141,12 @@ class Tree:
         yield from self._walk(inner, but, seen)
     for inner in listing.system_folders:
       yield from _system_files(inner)
+
+  def _identity(self, folder: str) -> tuple[int, int]:
+    if folder not in self._identities:
+      status = os.stat(folder)
+      self._identities[folder] = status.st_dev, status.st_ino
+    return self._identities[folder]
 
   def _list(self, folder: str) -> _Listing:
     if folder not in self._listed:
@@ -156,11 +167,6 @@ class Tree:
           listing.folders.append(entry.path)
       self._listed[folder] = listing
     return self._listed[folder]
-
-
-def _identity(folder: str | Path) -> tuple[int, int]:
-  status = os.stat(folder)
-  return status.st_dev, status.st_ino
 
 
 def _is_system(name: str) -> bool:

@@ -113,6 +113,10 @@ def open_folder(
   name = f'{_data_set_name(root.name)}_{digest}'
   counts = {split: len(of_split) for split, of_split in files.items()}
   notes = [_summary(root, class_names, counts, held_out), *layout.notes]
+  if lacking := set(range(len(class_names))) - {label for _, label in files['validation']}:
+    names = [class_names[label] for label in sorted(lacking)]
+    why = ', of one image each' if held_out else ''
+    notes.append(f'validation has no images of {_shortened(names)}{why}')
   if left_out:
     notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
   return FolderSource(root, files, name, class_names, description, left_out, notes)
@@ -205,11 +209,15 @@ def _summary(
   root: Path, class_names: Sequence[str], counts: Mapping[str, int], held_out: bool
 ) -> str:
   """Describes in a line what will be trained on."""
-  few = len(class_names) <= 8
-  names = ', '.join(class_names if few else [*class_names[:4], '...', class_names[-1]])
   said = {'validation': ' (held out of train)'} if held_out else {}
   splits = ', '.join(f'{split} {n:,}{said.get(split, "")}' for split, n in counts.items())
-  return f'{root}: {len(class_names):,} classes ({names}); images: {splits}'
+  return f'{root}: {_shortened(class_names)}; images: {splits}'
+
+
+def _shortened(names: Sequence[str]) -> str:
+  """Counts and names classes, the first few and the last of many: '2 classes (cats, dogs)'."""
+  few = names if len(names) <= 8 else [*names[:4], '...', names[-1]]
+  return f'{len(names):,} {"class" if len(names) == 1 else "classes"} ({", ".join(few)})'
 
 
 def _left_out_summary(left_out: Sequence[LeftOut], total: int) -> str:

@@ -495,7 +495,7 @@ def _line(row: Sequence[str]) -> str:
 def _update_report(place: Path, left_out: Sequence[LeftOut], display: Display) -> None:
   """Brings the list of a data set that is complete up to date: other files may be left out now."""
   path = place / LEFT_OUT
-  before = path.read_text('utf-8').split('\n')[1:-1] if path.exists() else []
+  before = path.read_text('utf-8', 'replace').split('\n')[1:-1] if path.exists() else []
   unreadable = [line for line in before if line.split('\t')[-1].startswith(_UNREADABLE)]
   now = [*unreadable, *map(_line, left_out)]
   if now != before:

@@ -127,7 +127,7 @@ def preparation(config: ConfigDict) -> None:
   print(f'folder        {data_set.directory}')
   report = data_set.directory / prepare.LEFT_OUT
   if report.exists():
-    left_out = len(report.read_text('utf-8').split('\n')) - 2
+    left_out = len(report.read_text('utf-8', 'replace').split('\n')) - 2
     unreadable = prepare.read_metadata(data_set.directory)['unreadable_files']
     print(f'left out      {left_out:,} files ({unreadable:,} unreadable), listed in {report}')
 

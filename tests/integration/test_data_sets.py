@@ -266,6 +266,18 @@ def test_the_tutorials_folder_of_flowers_is_one_of_photographs(tmp_path):
   assert not {*colors(training)} & {*colors(validation)}
 
 
+def test_classes_may_lie_in_folders_of_letters(tmp_path):
+  places = ('a/abbey', 'a/airport', 'b/bar')
+  root = tmp_path / 'places'
+  for letter in 'ab':
+    fill(root / letter, [name[2:] for name in places if name[0] == letter], all=3)
+  fields = {'data.data_dir': str(root), 'data.class_depth': 2}
+  config, _, training, validation = open_splits(config_of(image_folder, tmp_path, **fields))
+  assert config.model.num_classes == 3
+  assert tuple(training.class_names) == places
+  assert training.num_examples + validation.num_examples == 9
+
+
 @pytest.mark.parametrize(
   ('base', 'classes'),
   [(imagenet2010, 1_000), (imagenet_fall2009, 10_184), (imagenet_conv6_pretrain, 21_843)],

@@ -185,6 +185,13 @@ def test_splits_within_classes(tmp_path):
   assert list(open_folder(tmp_path, 1).class_names) == ['cats', 'dogs']
 
 
+def test_folders_that_hold_the_same_classes_may_be_splits(tmp_path):
+  fill(tmp_path, *two_each('fold1/cats', 'fold1/dogs', 'fold2/cats', 'fold2/dogs'))
+  message = refusal(open_folder, tmp_path)
+  assert "if 'fold1' and the like are splits, call them train and val" in message
+  assert 'class_depth=1 for 2' in message
+
+
 def test_letters_above_the_classes(tmp_path):
   fill(tmp_path, *two_each('a/abbey', 'a/airport', 'b/bar'))
   message = refusal(open_folder, tmp_path)
@@ -230,5 +237,6 @@ def test_a_line_tells_classes_and_counts(tmp_path):
     f'{tmp_path / "few"}: 2 classes (cats, dogs); images: train 2, validation 2 (held out of train)'
   )
   fill(tmp_path / 'many', *two_each(*(f'train/{i:03}' for i in range(100)), 'val/000'))
-  [line] = open_folder(tmp_path / 'many').notes
+  line, lacking = open_folder(tmp_path / 'many').notes
   assert '100 classes (000, 001, 002, 003, ..., 099); images: train 200, validation 2' in line
+  assert lacking == 'validation has no images of 99 classes (001, 002, 003, 004, ..., 099)'

@@ -192,6 +192,7 @@ def test_a_part_of_each_class_is_held_out(tmp_path):
     assert not train & validation
     assert sorted(train | validation) == numbered(f'train/{name}', sizes[name])
   assert source.splits == {'train': 49, 'validation': 8}
+  assert 'validation has no images of 1 class (single), of one image each' in source.notes
   assert names(open_folder(tmp_path / 'data', 0.2), 'validation') == names(source, 'validation')
   # Not simply the first ones.
   large = [name for name in names(source, 'validation') if 'large' in name]
@@ -394,7 +395,9 @@ def test_an_empty_class(root):
 def test_a_class_need_not_be_in_validation(root):
   fill(root, *numbered('train/forest', 3))
   (root / 'val' / 'forest').mkdir()
-  assert open_folder(root).splits == {'train': 24, 'validation': 7}
+  source = open_folder(root)
+  assert source.splits == {'train': 24, 'validation': 7}
+  assert source.notes[-1] == 'validation has no images of 1 class (forest)'
 
 
 @pytest.mark.parametrize('split', ['val', 'test'])
