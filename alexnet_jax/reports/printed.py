@@ -28,12 +28,13 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
 
   curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
   picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
+  best_loss = '' if result['best_loss'] is None else f'{result["best_loss"]:.4f}'
   print_table(
     f'{config.data.name}, {config.data.validation_split} images',
     ('', 'step', 'top-1 error', 'top-5 error', 'loss'),
     [
       ('last', f'{result["step"]}', *_errors(result)),
-      ('best', f'{result["best_step"]}', f'{result["best_error"]:.2%}', '', ''),
+      ('best', f'{result["best_step"]}', f'{result["best_error"]:.2%}', '', best_loss),
     ],
   )
   print(f'checkpoints   {path / "checkpoints"}\nmetrics       {path / "metrics.jsonl"}')

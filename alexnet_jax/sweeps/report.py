@@ -157,10 +157,14 @@ def _rate(run: RunResult) -> float:
   return float(run.config['optimizer']['learning_rate'])
 
 
-def _soonest(run: RunResult) -> tuple[float, float]:
-  """Orders runs by when they reach 25 % training error; those that do not, by the error they reach."""
+def _soonest(run: RunResult) -> tuple[float, float, float]:
+  """Orders runs by when they reach 25 % training error; equal ones by that error, then by loss.
+
+  The error is of the last epoch's training, the loss of the last validation.
+  """
   reached = figures.epochs_to(run.records, 0.25)
-  return (math.inf if reached is None else reached, _training_error(run))
+  loss = math.inf if run.final is None else float(run.final['loss'])
+  return (math.inf if reached is None else reached, _training_error(run), loss)
 
 
 def _training_error(run: RunResult) -> float:

@@ -50,7 +50,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     workdir_path: the run's folder, made if need be; where it has checkpoints, the run resumes.
 
   Returns:
-    The last validation's record of metrics.jsonl, with 'best_step' and 'best_error'.
+    The last validation's record of metrics.jsonl, with 'best_step', 'best_error' and 'best_loss'.
 
   Raises:
     UserError: the config, the data, the devices or the workdir do not fit.
@@ -228,6 +228,7 @@ class Run:
       **progress.last_validation,
       'best_step': progress.best_step,
       'best_error': progress.best_error,
+      'best_loss': progress.best_loss,
     }
 
   def steps(self) -> Generator[int]:
@@ -396,8 +397,9 @@ class Run:
     progress, error = self.progress, values['top1_error']
     if not np.isfinite(values['loss']):
       raise self.not_finite(f'the validation loss is {values["loss"]}', self.step)
-    if progress.best_error is None or error < progress.best_error:
-      progress.best_error, progress.best_step = error, self.step
+    if progress.is_best(error, values['loss']):
+      progress.best_error, progress.best_loss = error, values['loss']
+      progress.best_step = self.step
     if (epochs := self.epochs_done(self.step)) > progress.validated_epochs:
       progress.validated_epochs = epochs
       progress.plateau = self.schedule.after_validation(progress.plateau, error)

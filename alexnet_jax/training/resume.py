@@ -32,7 +32,8 @@ class Progress:
     plateau: the state of the learning-rate rule.
     validated_epochs: epochs that have been validated.
     last_validation: its record in metrics.jsonl.
-    best_step, best_error: of the checkpoint with the lowest validation top-1 error.
+    best_step, best_error, best_loss: of the checkpoint with the lowest validation top-1 error, and
+      of several the lowest validation loss; the loss is None in checkpoints from before it was kept.
     metrics_lines: lines of metrics.jsonl.
   """
 
@@ -41,12 +42,22 @@ class Progress:
   last_validation: dict[str, Any] | None = None
   best_step: int | None = None
   best_error: float | None = None
+  best_loss: float | None = None
   metrics_lines: int = 0
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> 'Progress':
     """From the value of `dataclasses.asdict`."""
     return cls(**{**value, 'plateau': optimizer.Plateau(**value['plateau'])})
+
+  def is_best(self, error: float, loss: float) -> bool:
+    """Whether a validation is better than the best so far: by its error, of equal ones by its loss.
+
+    A best loss that is not known loses a tie.
+    """
+    if self.best_error is None or error != self.best_error:
+      return self.best_error is None or error < self.best_error
+    return self.best_loss is None or loss < self.best_loss
 
 
 def compute_statistics(

@@ -24,7 +24,7 @@ from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import augment, datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.parallel import mesh
-from alexnet_jax.training import loop
+from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
@@ -397,6 +397,30 @@ def test_evaluation_gives_the_error_of_the_best_checkpoint(finished_copy):
   said = evaluate.evaluate_workdir(tmp_path, config)
   assert said['members'][0]['step'] == result['best_step']
   assert said['centre_crop']['top1_error'] == pytest.approx(result['best_error'])
+
+
+def test_of_equal_errors_the_best_has_the_lowest_loss(tmp_path, monkeypatch):
+  losses = iter((0.69, 0.2, 0.3))
+  monkeypatch.setattr(
+    evaluate,
+    'evaluate',
+    lambda *_, **__: {'loss': next(losses), 'top1_error': 0.0, 'top5_error': 0.0},
+  )
+  result = loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), tmp_path)
+  assert (result['best_step'], result['best_error'], result['best_loss']) == (45, 0.0, 0.2)
+  assert read_trained(tmp_path).step == 45
+
+
+def test_the_best_is_of_the_lowest_error_whatever_its_loss():
+  progress = resume.Progress()
+  assert progress.is_best(0.5, 9.0)
+  progress = resume.Progress(best_step=1, best_error=0.5, best_loss=1.0)
+  assert progress.is_best(0.4, 2.0)
+  assert not progress.is_best(0.6, 0.1)
+  assert not progress.is_best(0.5, 1.0)
+  unknown = resume.Progress(best_step=1, best_error=0.5)  # of an older checkpoint
+  assert unknown.is_best(0.5, 2.0)
+  assert not unknown.is_best(0.6, 0.1)
 
 
 def test_evaluation_of_a_damaged_best_checkpoint_takes_another_and_says_so(finished_copy, capfd):
