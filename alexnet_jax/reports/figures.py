@@ -4,10 +4,13 @@ Figures 1, 3 and 4 of the paper, the latter as the 2012 source's `shownet.py` dr
 curves, activations and the bars of a sweep. Names and titles are drawn as they are, '$' included.
 """
 
+import collections
 import dataclasses
 import io
+import itertools
 import math
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from matplotlib import colormaps, figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from alexnet_jax.reports import fonts
 from alexnet_jax.utils import files
 
 _RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
@@ -36,6 +40,9 @@ class Figure(figure.Figure):
 def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   """Writes a figure as PNG and as SVG, each in one move; the folder is made if need be.
 
+  Characters that matplotlib's font lacks are drawn with another one that is installed;
+  `fonts.missing` says which ones none has.
+
   Args:
     picture: the figure.
     path: without '.png' or '.svg'.
@@ -48,10 +55,11 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   """
   path = Path(path)
   written = []
+  fonts.use(picture)
   for kind, metadata in (('png', {}), ('svg', {'Date': None})):
     target = path.with_name(f'{path.name}.{kind}')
     same = matplotlib.rc_context({'svg.hashsalt': path.name})  # the same picture, the same file
-    with files.whole(target) as temporary, same:
+    with files.whole(target) as temporary, same, fonts.boxes_allowed():
       picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
     written.append(target)
   return written
@@ -61,10 +69,60 @@ def _plain(text: str) -> str:
   return text.replace('$', r'\$')  # else matplotlib would set it as a formula
 
 
-def _short(class_name: str, length: int) -> str:
-  """The first of a class's names ('tench, Tinca tinca'), cut to a length."""
-  name = class_name.split(',')[0]
-  return _plain(name if len(name) <= length else name[: length - 1] + '…')
+def short_names(class_names: Sequence[str], length: int) -> list[str]:
+  """Names of classes for a picture: short, and all different where the classes' names are.
+
+  Each is the first of the class's names ('tench' of 'tench, Tinca tinca') where no other class has
+  the same one, else all of it; what is too long is cut at its end or, where that makes it like
+  another, in its middle. Where nothing else tells two apart, the label is put behind.
+
+  Args:
+    class_names: of all classes that are shown together, in the order of their labels.
+    length: how long a name may be, in Latin letters; a Chinese character is as wide as two.
+  """
+  ways = (
+    lambda name: _cut(name.split(',')[0].strip() or name, length),
+    lambda name: _cut(name, length),
+    lambda name: _cut_middle(name, length),
+  )
+  short: dict[int, str] = {}
+  taken: set[str] = set()
+  for way in ways:
+    tried = [way(name) for name in class_names]
+    count = collections.Counter(tried)
+    for label, name in enumerate(tried):
+      if label not in short and count[name] == 1 and name not in taken:
+        short[label] = name
+        taken.add(name)
+  for label, name in enumerate(class_names):
+    if label not in short:
+      number = f' [{label}]'
+      short[label] = _cut(name, length - len(number)) + number
+  return [_plain(short[label]) for label in range(len(class_names))]
+
+
+def _width(text: str) -> int:
+  """How wide a text is drawn, in Latin letters."""
+  return sum(2 if unicodedata.east_asian_width(letter) in 'WF' else 1 for letter in text)
+
+
+def _cut(text: str, length: int) -> str:
+  """A text's beginning, up to a width."""
+  if _width(text) <= length:
+    return text
+  while text and _width(text) > length - 1:
+    text = text[:-1]
+  return text + '…'
+
+
+def _cut_middle(text: str, length: int) -> str:
+  """A text's beginning and end, up to a width."""
+  if _width(text) <= length:
+    return text
+  end = text
+  while end and _width(end) > length // 2:
+    end = end[1:]
+  return _cut(text, length - _width(end)) + end
 
 
 def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
@@ -259,11 +317,12 @@ def predictions(
   picture = Figure(figsize=(2.4 * per_row, 3.4 * rows + 0.5), layout='constrained')
   picture.suptitle(_plain(title))
   grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2] * rows)
+  below, beside = short_names(class_names, 24), short_names(class_names, 32)
   for i, (image, each, label) in enumerate(zip(images, probabilities, labels, strict=True)):
     row, place = divmod(i, per_row)
     above = picture.add_subplot(grid[2 * row, place])
     _show(above, image)
-    above.set_xlabel(_short(class_names[label], 24), weight='bold')
+    above.set_xlabel(below[label], weight='bold')
     best = np.argsort(-np.asarray(each), kind='stable')[:5]
     right = best == label
     bars = picture.add_subplot(grid[2 * row + 1, place])
@@ -276,7 +335,7 @@ def predictions(
       clip_on=False,
     )
     for j, number in enumerate(best):
-      bars.text(0.02, j, _short(class_names[number], 32), va='center', fontsize='small')
+      bars.text(0.02, j, beside[number], va='center', fontsize='small')
     bars.set(xlim=(0, 1), ylim=(4.5, -0.5), yticks=[], xticks=[0, 0.5, 1])
     bars.set_xticklabels(['0', '0.5', '1'], fontsize='small')
     bars.spines[['top', 'right']].set_visible(False)
@@ -309,15 +368,17 @@ def retrieval(
   picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.6), layout='constrained')
   picture.suptitle(_plain(title))
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
+  shown = sorted({*names, *itertools.chain.from_iterable(neighbor_names)})
+  short = dict(zip(shown, short_names(shown, 16), strict=True))
   for row, (image, name) in enumerate(zip(images, names, strict=True)):
     axes = picture.add_subplot(grid[row, 0])
     _show(axes, image)
-    axes.set_xlabel(_short(name, 16), weight='bold', fontsize='small')
+    axes.set_xlabel(short[name], weight='bold', fontsize='small')
     for i, other in enumerate(neighbor_names[row]):
       axes = picture.add_subplot(grid[row, 2 + i])
       _show(axes, neighbors[row][i])
       style: Any = {} if other == name else {'color': 'firebrick', 'style': 'italic'}
-      axes.set_xlabel(f'{_short(other, 16)}\n{distances[row][i]:.3g}', fontsize='small', **style)
+      axes.set_xlabel(f'{short[other]}\n{distances[row][i]:.3g}', fontsize='small', **style)
   return picture
 
 

@@ -15,7 +15,7 @@ from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import pipeline, splits
 from alexnet_jax.evaluation import layer_outputs, retrieval
 from alexnet_jax.models.options import LAYERS
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import figures, fonts
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
@@ -67,6 +67,8 @@ def draw(
     layer = layer or retrieval.last_hidden(names)
     features_step = layer_outputs.make_outputs_step(config, [layer])
     what = _description(config, network, runs[str(path)])
+    if missing := fonts.missing([*network.class_names, *runs, what]):
+      display.line(missing)
     move = display.task('figures', 4 + len(hidden))
 
     def save(name: str, picture: figures.Figure) -> None:

@@ -1,5 +1,6 @@
 """What a mode of the program prints, and draws, when it is done."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
     path: the run's folder.
     result: what `loop.train_and_evaluate` returned.
   """
-  from alexnet_jax.reports import figures  # matplotlib, which nothing else here needs
+  from alexnet_jax.reports import figures, fonts  # matplotlib, which nothing else here needs
 
+  if missing := fonts.missing([str(path)]):
+    print(missing, file=sys.stderr)
   curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
   picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
   best_loss = '' if result['best_loss'] is None else f'{result["best_loss"]:.4f}'

@@ -5,13 +5,14 @@ import dataclasses
 import importlib.resources
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import figures, fonts
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
@@ -228,6 +229,8 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
   )
   for note in sweep_results.notes(results):
     print(note)
+  if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
+    print(missing, file=sys.stderr)
   for file in written:
     if file.suffix != '.svg':
       print(f'{file.suffix[1:]:14}{file}')

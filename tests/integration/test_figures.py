@@ -1,13 +1,15 @@
 """Figures show what they are given: heights, colors, places and names."""
 
+import functools
 import math
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import figures, fonts
 
 RECORDS = [
   {'step': 5, 'epoch': 0.5, 'split': 'train', 'loss': 2.0, 'top1_error': 0.75},
@@ -169,6 +171,77 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
   assert charts[0].get_ylim()[0] > charts[0].get_ylim()[1]  # the most probable on top
   names = [text.get_text() for text in charts[0].texts]
   assert names == ['tench', r'a \$ b \$', 'c' * 31 + '…', 'd', 'e']
+
+
+def test_classes_whose_names_begin_alike_are_told_apart():
+  names = ('crane, bird', 'crane, machine', 'tench, Tinca tinca', 'crane', '  , odd')
+  assert figures.short_names(names, 24) == [
+    'crane, bird', 'crane, machine', 'tench', 'crane', '  , odd'
+  ]  # fmt: skip
+  long = ['a' * 40 + end for end in (', red', ', blue')]
+  assert figures.short_names(long, 16) == ['a' * 7 + '…aaa, red', 'a' * 7 + '…aa, blue']
+  middle = ['a' * 30 + letter + 'z' * 30 for letter in 'bc']
+  assert figures.short_names(middle, 16) == ['a' * 11 + '… [0]', 'a' * 11 + '… [1]']
+  assert figures.short_names(('one', 'one'), 16) == ['one [0]', 'one [1]']
+
+
+@pytest.mark.parametrize('length', [16, 24, 32])
+def test_short_names_are_all_different_and_no_longer_than_asked(length):
+  rng = np.random.default_rng(0)
+  names = sorted({''.join(rng.choice(list('ab,猫 '), rng.integers(1, 60))) for _ in range(300)})
+  short = figures.short_names(names, length)
+  assert len(set(short)) == len(names)
+  assert all(sum(1 + (letter == '猫') for letter in name) <= length for name in short)
+
+
+def test_retrieval_tells_classes_apart_whose_names_begin_alike():
+  images = np.zeros((1, 4, 4, 3), np.uint8)
+  names = [['crane, bird', 'crane, machine']]
+  figure = figures.retrieval(images, ['crane, bird'], [images[[0, 0]]], names, np.ones((1, 2)), '')
+  labels = [axes.get_xlabel() for axes in figure.axes]
+  assert labels == ['crane, bird', 'crane, bird\n1', 'crane, machine\n1']
+
+
+CIRCLED = 'ⒶⒷ'  # matplotlib's own font lacks them, STIXGeneral, which comes with it, does not
+
+
+def only_fonts(monkeypatch, *families):
+  listed = [font for font in font_manager.fontManager.ttflist if font.name in families]
+  monkeypatch.setattr(font_manager.fontManager, 'ttflist', listed)
+  fonts._search.cache_clear()
+  monkeypatch.setattr(fonts, '_search', functools.cache(fonts._search.__wrapped__))
+
+
+def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch):
+  only_fonts(monkeypatch, 'DejaVu Sans', 'STIXGeneral')
+  assert fonts.missing([CIRCLED, 'a']) is None
+  picture = figures.predictions(
+    np.zeros((1, 8, 8, 3), np.uint8), np.array([[0.25, 0.75]]), [0], (CIRCLED, 'dog'), CIRCLED
+  )
+  [file, _] = figures.save(picture, tmp_path / 'a')  # matplotlib's warnings of boxes are errors
+  assert file.exists()
+  families = {
+    text.get_text(): text.get_fontfamily() for text in [picture._suptitle, *picture.axes[1].texts]
+  }
+  assert 'STIXGeneral' in families[CIRCLED]
+  assert 'STIXGeneral' not in families['dog']
+
+
+def test_names_of_ticks_are_drawn_with_another_font_too(tmp_path, monkeypatch):
+  only_fonts(monkeypatch, 'DejaVu Sans', 'STIXGeneral')
+  picture = figures.differences([figures.Bar(CIRCLED, 1, 0, 2, 1, 1, True)], '')
+  figures.save(picture, tmp_path / 'a')
+  [label] = picture.axes[0].get_yticklabels()
+  assert 'STIXGeneral' in label.get_fontfamily()
+
+
+def test_characters_that_no_font_has_are_said_and_drawn_as_boxes(tmp_path, monkeypatch):
+  only_fonts(monkeypatch, 'DejaVu Sans', 'Last Resort High-Efficiency')
+  said = fonts.missing(['猫', 'cat', '狗'])
+  assert 'no installed font has 2 characters (狗 猫)' in said
+  assert 'Noto Sans CJK' in said
+  picture = figures.learning_curves({'run': RECORDS[:2]}, '猫')
+  assert all(file.exists() for file in figures.save(picture, tmp_path / 'a'))
 
 
 def test_predictions_of_two_classes_have_two_bars():

@@ -252,6 +252,24 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
   ) in (tmp_path / 'results.md').read_text()
 
 
+def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_path):
+  of = spec.Sweep(
+    'Figure 1',
+    (
+      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
+      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
+    ),
+  )
+  planned = sweeps.plan(tmp_path, of)
+  spec.write(planned)
+  for run in planned.runs:
+    factor = 0.5 if run.variant == 'fast' else 1.0
+    lines = sweeps.lines([0.8, 0.5, 0.3, 0.2])
+    sweeps.write_run(run, [{**line, 'loss': factor * line['loss']} for line in lines])
+  report.write(tmp_path)
+  assert 'ReLU at a learning rate of 0.25;' in (tmp_path / 'results.md').read_text()
+
+
 def test_no_number_is_not_a_number_in_the_files(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.2,)})
   _, written = report.write(tmp_path)

@@ -1,0 +1,94 @@
+"""Fonts for texts that matplotlib's own cannot draw, such as Chinese class names."""
+
+import contextlib
+import functools
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+from matplotlib import figure, font_manager
+from matplotlib.text import Text
+
+# Taken before any other that has the characters.
+_PREFERRED = (
+  'Noto Sans CJK SC',
+  'Noto Sans CJK JP',
+  'Noto Sans SC',
+  'Source Han Sans SC',
+  'WenQuanYi Micro Hei',
+  'WenQuanYi Zen Hei',
+  'Droid Sans Fallback',
+  'PingFang SC',
+  'Hiragino Sans',
+  'Microsoft YaHei',
+  'SimHei',
+  'Arial Unicode MS',
+)
+_BOXES = 'Last Resort'  # comes with matplotlib, and has a box for every character
+
+
+def missing(texts: Iterable[str]) -> str | None:
+  """What to tell the user of characters that no installed font has; None where there are none."""
+  characters, _ = _search(''.join(sorted(set(''.join(texts)))))
+  if not characters:
+    return None
+  some = ' '.join(characters[:10]) + (' ...' if len(characters) > 10 else '')
+  return (
+    f'no installed font has {len(characters)} characters ({some}), which pictures show as boxes;'
+    ' install one that does, such as Noto Sans CJK (Debian: fonts-noto-cjk)'
+  )
+
+
+def use(picture: figure.Figure) -> None:
+  """Gives texts of a figure, where matplotlib's font lacks some of their characters, others too."""
+  texts = [text for text in picture.findobj(Text) if isinstance(text, Text)]
+  for axes in picture.axes:  # labels of ticks are made when they are asked for
+    texts += [*axes.get_xticklabels(), *axes.get_yticklabels()]
+  for text in texts:
+    _, families = _search(''.join(sorted(set(text.get_text()))))
+    if families:
+      text.set_fontfamily([*text.get_fontfamily(), *families])
+
+
+@contextlib.contextmanager
+def boxes_allowed() -> Iterator[None]:
+  """Silences matplotlib where it draws a box; `missing` says so once for all pictures."""
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', r'Glyph \d+ .* missing from', UserWarning)
+    yield
+
+
+@functools.cache
+def _search(characters: str) -> tuple[str, Sequence[str]]:
+  """The characters that no installed font has, and families that have those the default lacks."""
+  default = _characters(font_manager.findfont(font_manager.FontProperties()))
+  lacking = {c for c in characters if ord(c) not in default and c.isprintable()}
+  families: list[str] = []
+  if lacking:
+    for name, path in _installed():
+      if found := {c for c in lacking if ord(c) in _characters(path)}:
+        families.append(name)
+        lacking -= found
+      if not lacking:
+        break
+  return ''.join(sorted(lacking)), families
+
+
+def _installed() -> list[tuple[str, str]]:
+  """The families of fonts that matplotlib has found, the preferred ones first, and a file of each."""
+  files = {
+    font.name: font.fname
+    for font in font_manager.fontManager.ttflist
+    if not font.name.startswith(_BOXES) and os.path.exists(font.fname)
+  }
+  first = [name for name in _PREFERRED if name in files]
+  return [(name, files[name]) for name in [*first, *sorted(files.keys() - set(first))]]
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+  """The code points that a font's file has; none where it cannot be read."""
+  try:
+    return frozenset(font_manager.get_font(path).get_charmap())
+  except (OSError, RuntimeError):
+    return frozenset()
