@@ -172,13 +172,19 @@ def check_classes(network: PretrainedNetwork, data_name: str, class_names: Seque
 
 
 def load_matching_layers(
-  params: Mapping[str, Mapping[str, jax.Array]], num_columns: int, source: PretrainedNetwork
+  params: Mapping[str, Mapping[str, jax.Array]],
+  num_columns: int,
+  class_names: Sequence[str],
+  source: PretrainedNetwork,
 ) -> tuple[Params, list[str], dict[str, str]]:
   """Replaces each layer whose shapes match a pretrained network's by that network's.
+
+  The last one is replaced where the classes are the same; its outputs are put in their order.
 
   Args:
     params: initial parameters of the network to be trained, on its devices.
     num_columns: of that network.
+    class_names: of the data that it will be trained on, in the order of the labels.
     source: the pretrained network.
 
   Returns:
@@ -197,8 +203,13 @@ def load_matching_layers(
       reasons[layer] = f'{shape}, pretrained {source_shape}'
     elif layer == first_dense and source_columns != num_columns:
       reasons[layer] = f'inputs ordered for num_columns={num_columns}, pretrained {source_columns}'
+    elif layer == 'fc8' and (other := sorted(set(source.class_names) ^ set(class_names))):
+      reasons[layer] = f'pretrained for other classes; {other[0]!r} is not in both'
     else:
       loaded.append(layer)
+      if layer == 'fc8' and list(source.class_names) != list(class_names):
+        order = [list(source.class_names).index(name) for name in class_names]
+        pretrained = {kind: np.asarray(array)[..., order] for kind, array in pretrained.items()}
       shardings = {kind: array.sharding for kind, array in initial.items()}
       result[layer] = mesh_lib.place({kind: pretrained[kind] for kind in initial}, shardings)
   return result, loaded, reasons

@@ -168,7 +168,9 @@ class Run:
       self.statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
       self.state = step_lib.init_state(net, tx, mesh, config.train.seed)
       if source is not None:
-        params = resume.start_from(source, self.state.params, net.num_columns, display)
+        params = resume.start_from(
+          source, self.state.params, net.num_columns, train_split.class_names, display
+        )
         self.state = self.state._replace(params=params)
       self.progress = resume.Progress()
     self.step = int(self.state.step)

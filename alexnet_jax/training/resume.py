@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,20 +160,31 @@ def restore(
 
 
 def start_from(
-  source: pretrained.PretrainedNetwork, params: Any, num_columns: int, display: Display
+  source: pretrained.PretrainedNetwork,
+  params: Any,
+  num_columns: int,
+  class_names: Sequence[str],
+  display: Display,
 ) -> Any:
   """Replaces parameters by a trained network's layers of the same shape, and says which.
+
+  Args:
+    source: the trained network.
+    params: initial parameters of the network to be trained, on its devices.
+    num_columns: of that network.
+    class_names: of the data that it will be trained on, in the order of the labels.
+    display: for lines to the user.
 
   Raises:
     UserError: no layer fits.
   """
-  params, taken, reasons = pretrained.load_matching_layers(params, num_columns, source)
+  params, taken, reasons = pretrained.load_matching_layers(params, num_columns, class_names, source)
   listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
   if not taken:
-    raise UserError(
-      f'train.init_from={source.path} has no layer of the shape of this network: {listed}'
-    )
+    raise UserError(f'train.init_from={source.path} has no layer that fits this network: {listed}')
   display.line(f'from {source.path}: {", ".join(taken)}')
+  if 'fc8' in taken and list(source.class_names) != list(class_names):
+    display.line("fc8: its classes are put in the data set's order")
   display.line(f'initialized from scratch: {listed or "nothing"}')
   if unused := [layer for layer in source.params if layer not in params]:
     display.line(f'not used: {", ".join(unused)}')

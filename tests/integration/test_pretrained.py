@@ -222,7 +222,9 @@ def on_digits(**updates):
 def test_layers_whose_shapes_match_are_loaded(workdir):
   source = pretrained.read(workdir[0])
   initial, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
-  loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, source)
+  loaded, taken, reasons = pretrained.load_matching_layers(
+    initial, columns, source.class_names, source
+  )
   assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
   assert reasons == {
     'conv4': '3x3x16x16, pretrained 3x3x16x32',
@@ -237,9 +239,33 @@ def test_layers_whose_shapes_match_are_loaded(workdir):
 
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   initial, columns = on_digits(num_columns=1, one_column_halves=())
-  _, taken, reasons = pretrained.load_matching_layers(initial, columns, pretrained.read(workdir[0]))
+  source = pretrained.read(workdir[0])
+  _, taken, reasons = pretrained.load_matching_layers(initial, columns, source.class_names, source)
   assert reasons['fc6'] == 'inputs ordered for num_columns=1, pretrained 2'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
+
+
+def test_outputs_for_other_classes_are_not_loaded(workdir):
+  source = pretrained.read(workdir[0])
+  initial, columns = on_digits()
+  names = ['zero', *source.class_names[1:]]
+  loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, names, source)
+  assert reasons == {'fc8': "pretrained for other classes; '0' is not in both"}
+  assert 'fc7' in taken
+  jax.tree.map(np.testing.assert_array_equal, loaded['fc8'], initial['fc8'])
+
+
+def test_outputs_for_the_same_classes_in_another_order_are_put_in_it(workdir):
+  source = pretrained.read(workdir[0])
+  initial, columns = on_digits()
+  names = ['3', '0', '1', '2', *'987654']
+  loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, names, source)
+  assert (taken[-1], reasons) == ('fc8', {})
+  for label, name in enumerate(names):
+    for kind in ('kernel', 'bias'):
+      np.testing.assert_array_equal(
+        loaded['fc8'][kind][..., label], source.params['fc8'][kind][..., int(name)]
+      )
 
 
 def test_a_file_from_before_a_field_was_added_is_read(file):

@@ -327,6 +327,31 @@ def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
   assert 0 < moved.max() < 0.1 * np.abs(first['conv3']['kernel']).max()
 
 
+@pytest.mark.parametrize(
+  ('names', 'said'),
+  [
+    (
+      'abcdefghij',
+      "initialized from scratch: fc8 (pretrained for other classes; '0' is not in both)",
+    ),
+    ('9876543210', "fc6, fc8\nfc8: its classes are put in the data set's order\n"),
+  ],
+)
+def test_a_run_says_what_becomes_of_the_classes_it_starts_from(
+  tmp_path, capfd, monkeypatch, names, said
+):
+  loop.train_and_evaluate(tiny_config({'train.num_steps': 1}), tmp_path / 'first')
+  digits = datasets.digits
+  monkeypatch.setattr(
+    datasets, 'digits', lambda split: dataclasses.replace(digits(split), class_names=names)
+  )
+  monkeypatch.setattr(datasets.Digits, 'class_names', names)
+  capfd.readouterr()
+  config = tiny_config({'train.init_from': str(tmp_path / 'first'), 'train.num_steps': 1})
+  loop.train_and_evaluate(config, tmp_path / 'second')
+  assert said in capfd.readouterr().err
+
+
 def test_a_run_that_goes_on_does_not_start_again_from_elsewhere(tmp_path):
   loop.train_and_evaluate(tiny_config({'train.num_steps': 2}), tmp_path / 'first')
   config = tiny_config({'train.init_from': str(tmp_path / 'first'), 'train.num_steps': 2})
@@ -344,7 +369,7 @@ def test_a_network_to_start_from_must_be_there_and_fit(tmp_path):
   loop.train_and_evaluate(tiny_config({'train.num_steps': 1}), tmp_path / 'first')
   other = {f'model.{layer}.features': 8 for layer in ('conv1', 'conv3', 'fc6')}
   config = tiny_config({'train.init_from': str(tmp_path / 'first'), **other})
-  with pytest.raises(UserError, match='has no layer of the shape of this network'):
+  with pytest.raises(UserError, match='has no layer that fits this network'):
     loop.train_and_evaluate(config, tmp_path / 'second')
 
 
