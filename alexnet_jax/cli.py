@@ -4,6 +4,7 @@
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
   python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
   python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
+  python launch.py --workdir=runs/digits --config.train.num_epochs=60
   python launch.py --workdir=runs/digits --mode=evaluate
   python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c --workdir=runs/ensemble
   python launch.py --workdir=runs/digits --mode=figures
@@ -25,7 +26,7 @@ import runpy
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,7 +63,8 @@ _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
-  ' (--config.model.num_columns=1). Optional where the workdir has a config.json.',
+  ' (--config.model.num_columns=1). Where the workdir has a config.json, that is the default, and its'
+  ' fields are changed in the same way.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "The run's folder, made if need be (default: runs/ and the config's name)."
@@ -162,6 +164,9 @@ _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
 )
 
+# Which modes take the config of --workdir where --config is left out.
+_OF_A_RUN = ('train', 'prepare', 'summary', 'evaluate', 'figures')
+
 # Which modes read a flag; --config is for all.
 _MODES = {
   'workdir': ('train', 'prepare', 'summary', 'evaluate', 'figures', 'sweep'),
@@ -236,6 +241,16 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
     return (
       f'{path} is not a config, a Python file with get_config(): {type(error).__name__}: {reason}'
     )
+  return _field_mistake(given, known)
+
+
+def _field_mistake(given: Sequence[str], known: Collection[str]) -> str | None:
+  """A message where an override names a field that a config does not have.
+
+  Args:
+    given: names of flags, 'config.train.seed' among them.
+    known: the fields of the config, as 'train.seed'.
+  """
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
   for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
     if not any(name == field or name.startswith(f'{field}.') for name in known):
@@ -286,6 +301,54 @@ def _renamed(argument: str) -> str:
   return new
 
 
+def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
+  """Has overrides change the config of --workdir where --config is left out.
+
+  Returns:
+    A message where there is no such config, or an override is mistaken; else None.
+  """
+  given = [arg.lstrip('-').split('=', 1)[0] for arg in argv[1:] if arg.startswith('-')]
+  overrides = [name for name in given if re.match(r'(no)?config\.', name)]
+  if 'config' in given or not overrides:
+    return None
+  try:
+    flags.FLAGS(list(argv), known_only=True)
+  except flags.Error:  # of another flag, which will be told
+    return None
+  if _MODE.value not in _OF_A_RUN or _MEMBERS.value is not None or _WORKDIR.value is None:
+    return f'--{overrides[0]} changes a field of a config; give --config, such as configs/digits.py'
+  from alexnet_jax.utils.errors import UserError
+
+  try:
+    config = _config_of(_WORKDIR.value)
+  except UserError as error:
+    return str(error)
+  if mistake := _field_mistake(overrides, dict(config_fields.flatten(config.to_dict()))):
+    return mistake
+  delattr(flags.FLAGS, 'config')  # a file's, in whose place the values are given
+  try:
+    config_flags.DEFINE_config_dict('config', config)
+  except Exception as error:  # a value of another kind, as with a config's file
+    return str(error).replace('\n', ' ')
+  return None
+
+
+def _config_of(path: str) -> ConfigDict:
+  """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
+  from alexnet_jax import experiment
+  from alexnet_jax.checkpoints import workdir
+  from alexnet_jax.configs import imagenet
+  from alexnet_jax.utils.errors import UserError
+
+  value = workdir.read_config(path)
+  if value is None:
+    raise UserError(f'{path} has no config.json; give --config')
+  file = Path(path) / 'config.json'
+  if renamed := config_fields.old_names(value):
+    print(f'{file} has old names of fields: {", ".join(renamed)}', file=sys.stderr)
+  return config_fields.typed_as(experiment.checked(value, str(file)), imagenet.get_config())
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
   if _HELP & set(argv[1:]):
@@ -294,12 +357,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
     sys.exit(0)
   argv = [*argv[:1], *(_renamed(_shipped(argument)) for argument in argv[1:])]
   sys.argv = argv  # where config_flags looks for overrides
-  mistake = None
+  mistake, of_workdir = None, _take_config_of_workdir(argv)
   try:
     rest = list(flags.FLAGS(list(argv)))
   except Exception as error:  # a config's file and an override can raise any kind
     mistake = str(error).replace('\n', ' ')
-  mistake = _config_mistake(argv) or mistake
+  mistake = of_workdir or _config_mistake(argv) or mistake
   if mistake:
     print(f'{host.program_name()}: {mistake}', file=sys.stderr)
     sys.exit(2)
@@ -307,22 +370,15 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _config_and_workdir() -> tuple[ConfigDict, Path]:
-  from alexnet_jax import experiment
-  from alexnet_jax.checkpoints import workdir
   from alexnet_jax.utils.errors import UserError
 
-  if _CONFIG.value is not None:
+  if flags.FLAGS['config'].present:
     source = config_flags.get_config_filename(flags.FLAGS['config'])
     return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / _run_name(source))
   if _WORKDIR.value is None:
     raise UserError('pass --config, such as --config=configs/digits.py, or --workdir of a run')
-  config = workdir.read_config(_WORKDIR.value)
-  if config is None:
-    raise UserError(f'{_WORKDIR.value} has no config.json; give --config')
-  path = Path(_WORKDIR.value)
-  if renamed := config_fields.old_names(config):
-    print(f'{path / "config.json"} has old names of fields: {", ".join(renamed)}', file=sys.stderr)
-  return experiment.checked(config, str(path / 'config.json')), path
+  changed = _CONFIG.value  # by overrides alone
+  return _config_of(_WORKDIR.value) if changed is None else changed, Path(_WORKDIR.value)
 
 
 def _join() -> None:

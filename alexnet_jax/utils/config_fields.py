@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict, config_dict
+
 from alexnet_jax.utils.errors import first_line
 
 # Fields and sections that define no experiment, but where and how long it runs: these alone may
@@ -63,6 +65,25 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, 
       yield from flatten(value, f'{prefix}{name}.')
     else:
       yield prefix + name, value
+
+
+def typed_as(config: ConfigDict, other: ConfigDict) -> ConfigDict:
+  """A config read from JSON, its fields typed as another's, so that each takes the same values.
+
+  A field that may be None, or hold values of several kinds, is a placeholder in a config's file; JSON
+  has its value alone.
+  """
+  with config.unlocked():
+    for name, value in list(config.items()):
+      if isinstance(value, ConfigDict):
+        if isinstance(other.get(name), ConfigDict):
+          typed_as(value, other[name])
+      elif name in other and other.get_type(name) is not config.get_type(name):
+        field = config_dict.placeholder(other.get_type(name))
+        with config.ignore_type():
+          config[name] = field
+          config[name] = value
+  return config
 
 
 def current_name(field: str) -> str:

@@ -1,6 +1,7 @@
 """launch.py as a user runs it: what it prints, how it exits, what it says of mistakes."""
 
 import re
+import shutil
 import signal
 import time
 
@@ -54,6 +55,64 @@ def test_a_field_by_its_old_name_is_read_saying_so():
   assert 'is now --config.augment.mean=center\n' in err
   assert 'is now --noconfig.optimizer.lr_decay_biases\n' in err
   assert 'is now --config.optimizer.lr_multipliers.conv1=((1,0.5),)\n' in err
+
+
+@pytest.fixture(scope='module')
+def run_of_one_epoch(tmp_path_factory):
+  path = tmp_path_factory.mktemp('runs') / 'run'
+  code, _, err = launch(
+    '--config=configs/digits.py', f'--workdir={path}', '--config.train.num_epochs=1'
+  )
+  assert code == 0, err
+  return path
+
+
+def test_a_workdir_alone_is_trained_on_with_changed_fields(run_of_one_epoch, tmp_path):
+  path = shutil.copytree(run_of_one_epoch, tmp_path / 'run')
+  code, out, err = launch(f'--workdir={path}', '--config.train.num_epochs=2')
+  assert (code, 'resuming at step 23 to 45' in err) == (0, True), err
+  assert str(path) in out
+  config = workdir.read_config(path)
+  assert config['train']['num_epochs'] == 2
+  assert config['model'] == workdir.read_config(run_of_one_epoch)['model']
+
+
+@pytest.mark.parametrize(
+  ('override', 'code', 'words'),
+  [
+    ('--config.model.num_column=1', 2, ("no field 'model.num_column'", 'config.model.num_columns')),
+    ('--config.model={"num_columns":1}', 2, ('config.model is a section', '--config.model.')),
+    ('--config.train.batch_size=many', 2, ('config.train.batch_size=many', 'invalid literal')),
+    ('--config.train.batch_size=None', 1, ('train.batch_size is None',)),
+    ('--config.train.seed=5', 1, ('holds another experiment', 'train.seed: 0, not 5')),
+  ],
+)
+def test_a_mistaken_field_of_a_workdirs_config_is_named(run_of_one_epoch, override, code, words):
+  assert_message(launch(f'--workdir={run_of_one_epoch}', override), code, *words)
+
+
+def test_fields_of_a_workdirs_config_take_what_those_of_a_file_take(run_of_one_epoch):
+  given = (
+    '--config.data.data_dir=/a',
+    '--config.model.fc6.bias=0.5',
+    '--config.mesh.data_devices=1',
+  )
+  given += ('--config.optimizer.lr_decay_epochs=(1,2)', '--noconfig.augment.flip')
+  code, out, err = launch(f'--workdir={run_of_one_epoch}', '--mode=summary', *given)
+  assert (code, err) == (0, '')
+  assert 'fc8' in out
+
+
+@pytest.mark.parametrize(
+  ('args', 'words'),
+  [
+    ((), ('--config.train.seed changes a field', 'give --config')),
+    (('--workdir=/nowhere',), ('/nowhere has no config.json', 'give --config')),
+    (('--mode=evaluate', '--members=a'), ('--config.train.seed changes a field', 'give --config')),
+  ],
+)
+def test_changed_fields_without_a_config_are_answered_with_what_to_give(args, words):
+  assert_message(launch(*args, '--config.train.seed=5'), 2, *words)
 
 
 def test_fields_that_may_be_none_take_none_and_others_refuse_it():
