@@ -418,7 +418,11 @@ def _run(config: ConfigDict, path: Path) -> None:
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.parallel import multihost
 
-    evaluation = evaluate.evaluate_workdir(path, config)
+    overrides = (
+      {} if _CONFIG.value is None else config_flags.get_override_values(flags.FLAGS['config'])
+    )
+    chosen = overrides.get('data.validation_split')
+    evaluation = evaluate.evaluate_workdir(path, config, chosen)
     if multihost.is_first():
       printed.evaluation(path, evaluation)
   elif _MODE.value == 'figures':

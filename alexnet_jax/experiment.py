@@ -1,7 +1,7 @@
 """From a whole config to its parts: network, mesh, update rule, data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optax
@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
-from alexnet_jax.data import augment, datasets, images, pipeline
+from alexnet_jax.data import augment, datasets, images, pipeline, splits
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -330,3 +330,30 @@ def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, dataset
     config = config.copy_and_resolve_references()
     config.model.num_classes = len(data_set.class_names)
   return config, data_set
+
+
+def open_for_evaluation(
+  config: ConfigDict, split: str | None, class_names: Sequence[str], display: Display
+) -> tuple[splits.Split, str]:
+  """Opens images of another data set than the one a network was trained on.
+
+  Args:
+    config: the network's, but for `data.name` and where the data are.
+    split: as `datasets.open_for_evaluation` takes and returns it, as the others.
+    class_names: the network's.
+    display: for lines and bars.
+  """
+  data = config.data
+  return datasets.open_for_evaluation(
+    data.name,
+    data_dir=data.data_dir,
+    prepared_dir=data.prepared_dir,
+    image_size=data.image_size,
+    memory_megabytes=data.memory_megabytes,
+    encoding=data.encoding,
+    class_depth=data.class_depth,
+    unreadable_limit=data.unreadable_limit,
+    split=split,
+    class_names=class_names,
+    display=display,
+  )

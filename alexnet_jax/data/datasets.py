@@ -24,7 +24,7 @@ from alexnet_jax.data import (
   tfds_reader,
 )
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, listed
 
 if TYPE_CHECKING:
   from tensorflow_datasets.core import DatasetBuilder
@@ -39,6 +39,11 @@ class DataSet(Protocol):
   @property
   def class_names(self) -> Sequence[str]:
     """The classes' names, in the order of the labels."""
+    ...
+
+  @property
+  def fingerprint(self) -> str | None:
+    """Of a folder of images: the same for the same files, wherever they are; else None."""
     ...
 
   def load_split(self, split: str) -> splits.Split:
@@ -83,6 +88,7 @@ class Digits:
   """scikit-learn's handwritten digits, with the splits 'train' and 'validation'; see DataSet."""
 
   class_names: Sequence[str] = DIGITS
+  fingerprint = None
 
   def __init__(self, image_size: int):
     """`image_size` is the side in pixels that the config asks for; only 8 can be read."""
@@ -124,7 +130,7 @@ def open_split(
     for batch in batches:
       rows = slice(done, done := done + len(batch['label']))
       images[rows], labels[rows] = batch['image'], batch['label']
-  return splits.ArraySplit(images, labels, stored.class_names)
+  return splits.ArraySplit(images, labels, stored.class_names, stored.file_names)
 
 
 class TfdsDataSet:
@@ -133,21 +139,28 @@ class TfdsDataSet:
   Attributes:
     builder: what tfds knows of it.
     directory: the folder of its files.
-    class_names: see DataSet.
+    class_names, fingerprint: see DataSet.
   """
 
-  def __init__(self, builder: 'DatasetBuilder', image_size: int, memory_megabytes: int):
+  def __init__(
+    self,
+    builder: 'DatasetBuilder',
+    image_size: int,
+    memory_megabytes: int,
+    fingerprint: str | None = None,
+  ):
     """Takes a builder whose data are prepared.
 
     Args:
       builder: see the attributes.
       image_size: side in pixels of the squares that images are made into.
       memory_megabytes: see `open_split`.
+      fingerprint: see DataSet.
 
     Raises:
       UserError: the data set has no images with class labels.
     """
-    self.builder = builder
+    self.builder, self.fingerprint = builder, fingerprint
     self.directory = Path(builder.data_path)
     self.class_names = tfds_reader.class_names(builder)
     self._image_size, self._memory_megabytes = image_size, memory_megabytes
@@ -202,6 +215,7 @@ def open_data_set(
     UserError: the data set does not exist, cannot be prepared, or has another number of classes.
   """
   data_set: DataSet
+  fingerprint = None
   if name == 'digits':
     data_set = Digits(image_size)
   else:
@@ -214,6 +228,7 @@ def open_data_set(
         raise UserError('set the folder of images with --config.data.data_dir=PATH')
       folder = image_folder.open_folder(data_dir, validation_fraction, class_depth)
       builder, originals, left_out = None, folder, folder.left_out
+      fingerprint = folder.description['fingerprint']
       for note in folder.notes:
         display.line(note)
     else:
@@ -233,9 +248,98 @@ def open_data_set(
       )
       _check_counts(directory, originals.splits)
       builder = _open_prepared(directory, encoding)
-    data_set = TfdsDataSet(builder, image_size, memory_megabytes)
+    data_set = TfdsDataSet(builder, image_size, memory_megabytes, fingerprint)
   _check_classes(name, data_set.class_names, num_classes)
   return data_set
+
+
+def open_for_evaluation(
+  name: str,
+  *,
+  data_dir: str | None,
+  prepared_dir: str | None,
+  image_size: int,
+  memory_megabytes: int,
+  encoding: str,
+  class_depth: int | None,
+  unreadable_limit: float,
+  split: str | None,
+  class_names: Sequence[str],
+  display: Display,
+) -> tuple[splits.Split, str]:
+  """Opens images on which a network is to be evaluated that was trained on another data set.
+
+  Args:
+    name: see `open_data_set`, as for the next ones.
+    data_dir: the folder.
+    prepared_dir: where to write prepared data sets.
+    image_size: side in pixels.
+    memory_megabytes: see `open_split`.
+    encoding: see `prepare.prepare`.
+    class_depth: see `open_data_set`.
+    unreadable_limit: see `prepare.prepare`.
+    split: the split, or part of one; None: 'validation' where there is one, else 'test', else all
+      images. Of a folder none are held out.
+    class_names: the network's, in the order of its labels. Images get these labels by the names of
+      their classes, of which the data set may have some, in any order.
+    display: for lines and bars.
+
+  Returns:
+    The split, with the network's labels and classes; and which it is, as 'test' or 'all'.
+
+  Raises:
+    UserError: the data set or the split does not exist, cannot be prepared, or has a class that the
+      network does not have.
+  """
+  data_set: DataSet
+  if name == 'digits':
+    data_set, available = Digits(image_size), ['train', 'validation']
+  else:
+    data_dir = os.path.expanduser(data_dir) if data_dir else None
+    prepared_path = Path(prepared_dir or tfds_reader.default_data_dir()).expanduser()
+    originals: sources.Source | None
+    left_out: Sequence[sources.LeftOut] = ()
+    if name == 'folder':
+      if not data_dir:
+        raise UserError('set the folder of images with --config.data.data_dir=PATH')
+      folder = image_folder.open_for_evaluation(data_dir, class_names, class_depth)
+      builder, originals, left_out = None, folder, folder.left_out
+      for note in folder.notes:
+        display.line(note)
+    else:
+      builder, originals = _find_tfds(name, data_dir, prepared_path, image_size, encoding, display)
+    if originals is not None:
+      _labels_of(originals.class_names, class_names, name)  # before what may take hours
+      if split is not None:
+        _check_split('validation_split', split, originals)
+      directory = prepare.prepare(
+        originals,
+        prepared_path,
+        image_size=image_size,
+        encoding=encoding,
+        statistics_of='train' if name != 'folder' else '',
+        unreadable_limit=unreadable_limit,
+        left_out=left_out,
+        display=display,
+      )
+      _check_counts(directory, originals.splits)
+      builder = _open_prepared(directory, encoding)
+    data_set = TfdsDataSet(builder, image_size, memory_megabytes)
+    available = list(data_set.builder.info.splits)
+  labels = _labels_of(data_set.class_names, class_names, name)
+  chosen = split or next((each for each in ('validation', 'test') if each in available), 'all')
+  return splits.RelabeledSplit(data_set.load_split(chosen), labels, class_names), chosen
+
+
+def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) -> np.ndarray:
+  """The labels [names] int32 that a network has for classes, by name; raises UserError for others."""
+  labels = {name: label for label, name in enumerate(class_names)}
+  if unknown := [name for name in names if name not in labels]:
+    raise UserError(
+      f'{data_set} has a class that the network does not have: {listed(unknown)}; the network has'
+      f' {listed(class_names)}'
+    )
+  return np.array([labels[name] for name in names], np.int32)
 
 
 def _find_tfds(
@@ -290,20 +394,25 @@ def _check_classes(name: str, class_names: Sequence[str], num_classes: int | Non
   """Raises UserError where the network has another number of classes than the data set."""
   if num_classes not in (None, len(class_names)):
     raise UserError(
-      f'{name} has {len(class_names)} classes but model.num_classes is {num_classes}; set'
-      f' --config.model.num_classes={len(class_names)}'
+      f'{name} has {len(class_names)} classes but model.num_classes is {num_classes}; for a new'
+      f' network set --config.model.num_classes={len(class_names)}'
     )
 
 
 def _check_splits(source: sources.Source, train_split: str, validation_split: str) -> None:
   """Raises UserError where the source lacks a split that is asked for, whole or in part."""
-  for field, split in (('train_split', train_split), ('validation_split', validation_split)):
-    for part in split.split('+'):
-      if part.split('[')[0].strip() not in (*source.splits, 'all'):  # tfds has 'all'
-        raise UserError(
-          f'data.{field} is {split!r}, but {source.name} has only'
-          f' {", ".join(map(repr, source.splits))}; parts of one are train[:90%], train[90%:]'
-        )
+  _check_split('train_split', train_split, source)
+  _check_split('validation_split', validation_split, source)
+
+
+def _check_split(field: str, split: str, source: sources.Source) -> None:
+  """Raises UserError, naming the field, where the source lacks a split, whole or in part."""
+  for part in split.split('+'):
+    if part.split('[')[0].strip() not in (*source.splits, 'all'):  # tfds has 'all'
+      raise UserError(
+        f'data.{field} is {split!r}, but {source.name} has only'
+        f' {", ".join(map(repr, source.splits))}; parts of one are train[:90%], train[90%:]'
+      )
 
 
 def _check_counts(directory: Path, splits: Mapping[str, int]) -> None:

@@ -53,7 +53,9 @@ class Layout(NamedTuple):
   notes: Sequence[str]
 
 
-def read_layout(root: Path, tree: Tree, class_depth: int | None) -> Layout:
+def read_layout(
+  root: Path, tree: Tree, class_depth: int | None, needs_training: bool = True
+) -> Layout:
   """Finds the splits and classes of a folder.
 
   Args:
@@ -61,6 +63,8 @@ def read_layout(root: Path, tree: Tree, class_depth: int | None) -> Layout:
     tree: to list folders with.
     class_depth: 1 if the folders directly in a split are the classes, 2 if those in these are;
       None if it must follow from the folders.
+    needs_training: whether there must be a training split, of two classes or more, that has the
+      classes of all others.
 
   Raises:
     UserError: the layout is another than LAYOUT, or has two readings.
@@ -68,24 +72,31 @@ def read_layout(root: Path, tree: Tree, class_depth: int | None) -> Layout:
   notes: list[str] = []
   base = _unwrapped(root, tree, notes)
   outer, unlabeled = _find_splits(base, tree, notes)
+  if needs_training and 'train' not in outer:
+    names = ' and '.join(repr(folder.name) for folder in outer.values())
+    raise UserError(f"{base} has {names}, but no folder 'train'; add one, as in {LAYOUT}")
   split_folders: dict[str, Path] = {}
   class_folders: dict[str, dict[str, Path]] = {}
   for split, folder in outer.items():
     train = class_folders.get('train', {})
     inner = folder if folder == base else _unwrapped_split(folder, tree, train, notes)
     if split != 'train' and _is_flat(inner, tree, train):
-      if split == 'validation':
+      if split == 'validation' and needs_training:
         raise UserError(
           f'{folder} has no images in folders of classes; put them into'
           f' {folder.name}/<class>, or move {folder.name} away: then a part of training is held out'
         )
       held = 'images without classes' if tree.holds_images(folder) else 'no images'
-      notes.append(f'{folder} has {held}, and training does not need it: it is passed over')
+      why = ', and training does not need it' if needs_training else ''
+      notes.append(f'{folder} has {held}{why}: it is passed over')
       unlabeled.append(folder)
       continue
     split_folders[split] = inner
     class_folders[split] = _find_classes(inner, tree, split, class_depth, notes)
-  _check_classes(split_folders, class_folders)
+  if needs_training:
+    _check_classes(split_folders, class_folders)
+  elif not class_folders:
+    raise UserError(f'{root} has no images in folders of classes; give {LAYOUT}')
   return Layout(split_folders, class_folders, unlabeled, notes)
 
 
@@ -203,9 +214,6 @@ def _find_splits(base: Path, tree: Tree, notes: list[str]) -> tuple[dict[str, Pa
   notes += [f'{folder} has images without classes: it is passed over' for folder in unlabeled]
   passed = [f for f in tree.subfolders(base) if f not in folders and f not in splits.values()]
   _note_passed(passed, base, notes)
-  if 'train' not in splits:
-    names = ' and '.join(repr(folder.name) for folder in splits.values())
-    raise UserError(f"{base} has {names}, but no folder 'train'; add one, as in {LAYOUT}")
   return {split: splits[split] for split in SPLITS if split in splits}, unlabeled
 
 

@@ -16,7 +16,7 @@ from alexnet_jax.data import folder_layout, folder_tree
 from alexnet_jax.data.folder_layout import Layout, normal
 from alexnet_jax.data.folder_tree import Tree
 from alexnet_jax.data.sources import Example, LeftOut, shuffled
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +76,7 @@ def open_folder(
     raise UserError(
       f'data.validation_fraction is {validation_fraction}; it must lie between 0 and 1'
     )
-  root = Path(os.path.abspath(path))
-  if not root.is_dir():
-    what = 'is a file' if root.exists() else 'does not exist'
-    raise UserError(f'{root} {what}; give a folder of images, {folder_layout.LAYOUT}')
-  tree = Tree()
+  root, tree = _root(path), Tree()
   layout = folder_layout.read_layout(root, tree, class_depth)
   class_names = sorted(layout.class_folders['train'])
   files = {
@@ -120,6 +116,55 @@ def open_folder(
   if left_out:
     notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
   return FolderSource(root, files, name, class_names, description, left_out, notes)
+
+
+def open_for_evaluation(
+  path: str | Path, class_names: Sequence[str], class_depth: int | None = None
+) -> FolderSource:
+  """Finds labeled images that a trained network is to be evaluated on, none of them held out.
+
+  The folder is laid out as for `open_folder`, but needs no training images: <path>/test alone will do.
+  It may have some of the network's classes. Without folders of splits all images are 'train'.
+
+  Args:
+    path: the folder.
+    class_names: the network's classes, in the order of its labels, which the images get by name.
+    class_depth: see `folder_layout.read_layout`.
+
+  Raises:
+    UserError: the folder does not exist, has no images in folders of classes, or has a class that
+      the network does not have.
+  """
+  root, tree = _root(path), Tree()
+  layout = folder_layout.read_layout(root, tree, class_depth, needs_training=False)
+  known = [normal(name) for name in class_names]
+  for split, folders in layout.class_folders.items():
+    if unknown := sorted(folders.keys() - set(known)):
+      raise UserError(
+        f'{layout.split_folders[split]} has a class that the network does not have:'
+        f' {listed(unknown)}; the network has {listed(known)}'
+      )
+  files = {split: _labelled(of, known, tree) for split, of in layout.class_folders.items()}
+  left_out = _left_out(root, tree, layout)
+  fingerprint = _fingerprint(root, layout.split_folders, files)
+  description = {'kind': 'folder', 'path': str(root), 'fingerprint': fingerprint}
+  digest = hashlib.sha256(json.dumps([fingerprint, known]).encode()).hexdigest()[:8]
+  name = f'{_data_set_name(root.name)}_{digest}'
+  counts = {split: len(of_split) for split, of_split in files.items()}
+  with_images = sorted({name for folders in layout.class_folders.values() for name in folders})
+  notes = [_summary(root, with_images, counts, held_out=False), *layout.notes]
+  if left_out:
+    notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
+  return FolderSource(root, files, name, list(class_names), description, left_out, notes)
+
+
+def _root(path: str | Path) -> Path:
+  """The folder's absolute path; raises UserError where there is none."""
+  root = Path(os.path.abspath(path))
+  if not root.is_dir():
+    what = 'is a file' if root.exists() else 'does not exist'
+    raise UserError(f'{root} {what}; give a folder of images, {folder_layout.LAYOUT}')
+  return root
 
 
 def _labelled(

@@ -1,7 +1,8 @@
 """Splits of data sets: an order of their examples, and crops of them as batches."""
 
+import contextlib
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +41,10 @@ class Split(Protocol):
     """All examples, as stored or shuffled by `rng`, in the blocks that are read ahead."""
     ...
 
+  def file_names(self) -> Sequence[str] | None:
+    """Each example's file, in the order of `order`, where the data set tells it; else None."""
+    ...
+
   def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
     """Reads crops of examples, in the order given.
 
@@ -64,11 +69,13 @@ class ArraySplit:
     images: [N, S, S, 3] uint8.
     labels: [N] int32.
     class_names: see Split.
+    read_file_names: called by `file_names`; None where the files are not known.
   """
 
   images: np.ndarray
   labels: np.ndarray
   class_names: Sequence[str]
+  read_file_names: Callable[[], Sequence[str] | None] | None = None
 
   @property
   def num_examples(self) -> int:
@@ -89,6 +96,10 @@ class ArraySplit:
     """See Split."""
     return [np.arange(self.num_examples) if rng is None else rng.permutation(self.num_examples)]
 
+  def file_names(self) -> Sequence[str] | None:
+    """See Split."""
+    return None if self.read_file_names is None else self.read_file_names()
+
   def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
     """See Split."""
     for examples, offsets in in_batches(groups, batch_size):
@@ -99,6 +110,50 @@ class ArraySplit:
       ):
         crops[i] = self.images[example, top : top + size, left : left + size]
       yield {'image': crops, 'offset': offsets, 'label': self.labels[examples]}
+
+
+@dataclasses.dataclass(frozen=True)
+class RelabeledSplit:
+  """A split with the labels of other classes, such as those of a network that is evaluated on it.
+
+  Attributes:
+    split: the split.
+    labels: [classes of the split] int32, the label that each of its classes gets.
+    class_names: of those labels; see Split, as for the others.
+  """
+
+  split: Split
+  labels: np.ndarray
+  class_names: Sequence[str]
+
+  @property
+  def num_examples(self) -> int:
+    """See Split."""
+    return self.split.num_examples
+
+  @property
+  def image_size(self) -> int:
+    """See Split."""
+    return self.split.image_size
+
+  @property
+  def block_size(self) -> int:
+    """See Split."""
+    return self.split.block_size
+
+  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """See Split."""
+    return self.split.order(rng)
+
+  def file_names(self) -> Sequence[str] | None:
+    """See Split."""
+    return self.split.file_names()
+
+  def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
+    """See Split."""
+    with contextlib.closing(self.split.read(groups, batch_size, size)) as batches:
+      for batch in batches:
+        yield batch | {'label': self.labels[batch['label']]}
 
 
 def in_batches(groups: Iterable[Group], batch_size: int) -> Iterator[Group]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PIECES_PER_BLOCK = 16
 _TOGETHER = 32  # examples read and decoded at a time by a thread
+_FILE_NAMES = ('file_name', 'filename', 'id')  # features that name an example's file
 _FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ..., a checksum (4)
 
 
@@ -165,6 +166,14 @@ def supervised_keys(info: Any) -> tuple[str, str]:
   return cast(tuple[str, str], keys)
 
 
+def _file_name_key(info: Any) -> str | None:
+  """The feature that names each example's file; None where there is none."""
+  _, tfds = import_tensorflow()
+  text = tfds.features.Text
+  there = [key for key in _FILE_NAMES if key in info.features]
+  return next((key for key in there if isinstance(info.features[key], text)), None)
+
+
 def rows(builder: 'DatasetBuilder', instruction: Any) -> Any:
   """Returns the examples of a read instruction as a tf.data.Dataset, in order, images encoded."""
   _, tfds = import_tensorflow()
@@ -208,11 +217,12 @@ class TfdsSource:
       UserError: the files are damaged.
     """
     tf, tfds = import_tensorflow()
+    key = _file_name_key(self._builder.info)
     instruction = tfds.core.ReadInstruction(split, from_=start, unit='abs')
     stored = rows(self._builder, instruction).prefetch(16)
     try:
       for number, row in enumerate(stored.as_numpy_iterator(), start):
-        name = row['file_name'].decode() if 'file_name' in row else f'{number}'
+        name = row[key].decode(errors='replace') if key else f'{number}'
         yield Example(name, row[self._image_key], int(row[self._label_key]))
     except tf.errors.OpError as error:
       raise _unreadable(self._builder, error) from error
@@ -303,6 +313,26 @@ class RecordSplit:
       for block in blocks:
         rng.shuffle(block)
     return blocks
+
+  def file_names(self) -> Sequence[str] | None:
+    """See `splits.Split`; every example is read.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    tf, key = self._tf, _file_name_key(self._builder.info)
+    if key is None:
+      return None
+    names: list[str] = []
+    try:
+      for block in self.order():
+        for start in range(0, len(block), _TOGETHER):
+          stored = tf.constant(self._stored(block[start : start + _TOGETHER]))
+          rows = tf.io.parse_example(stored, {key: tf.io.FixedLenFeature([], tf.string)})
+          names += [name.decode(errors='replace') for name in rows[key].numpy()]
+    except (OSError, tf.errors.OpError) as error:
+      raise _unreadable(self._builder, error) from error
+    return names
 
   def _find_records(self, path: str) -> np.ndarray:
     """Finds where a file's records begin, and the last one ends: [n + 1] int64, in bytes."""

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, pipeline, splits
+from alexnet_jax.data import augment, image_folder, pipeline, splits
 from alexnet_jax.evaluation import metrics, predictions
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
@@ -236,13 +237,17 @@ def predict(
   return Predictions(center_crop, ten_views, labels)
 
 
-def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[str, Any]:
+def evaluate_workdir(
+  path: str | os.PathLike[str], config: ConfigDict, split: str | None = None
+) -> dict[str, Any]:
   """Evaluates a workdir's best checkpoint and writes the files of `evaluate_ensemble` there.
 
   Args:
     path: the run's folder.
-    config: the run's; only the devices, the batch size and data.validation_split, the split to
-      evaluate on, may differ.
+    config: the run's; only the devices, the batch size, the data set and where it is, and
+      data.validation_split, the split to evaluate on, may differ.
+    split: the split to evaluate on; None: data.validation_split, or, where the data are others than
+      the run's and it is that of the run, what `datasets.open_for_evaluation` finds.
 
   Returns:
     The content of evaluation.json, as from `evaluate_ensemble` with one member.
@@ -253,16 +258,23 @@ def evaluate_workdir(path: str | os.PathLike[str], config: ConfigDict) -> dict[s
   """
   experiment.check(config)
   open_fields = ('model.num_classes',) if config.model.num_classes is None else ()
-  may_differ = (*_MAY_DIFFER, 'data.validation_split', *open_fields)
+  may_differ = (
+    *_MAY_DIFFER,
+    'data.name',
+    'data.train_split',
+    'data.validation_split',
+    *open_fields,
+  )
   workdir.check(path, experiment.resolved(config), may_differ)
   _emulate_devices(config)
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     network = pretrained.read(path, log=display.line)
-    network.config.data.validation_split = config.data.validation_split
+    if split is None and config.data.validation_split != network.config.data.validation_split:
+      split = config.data.validation_split
     _prepare(Path(path))
-    predicted = _predict(network, config, display)
+    evaluated, predicted = _predict(network, config, split, display)
     member = _Member(str(path), network, 1.0, predictions.errors(predicted))
-    return _write(Path(path), [member], predicted)
+    return _write(Path(path), [member], evaluated, predicted)
 
 
 def evaluate_ensemble(
@@ -273,7 +285,8 @@ def evaluate_ensemble(
 ) -> dict[str, Any]:
   """Evaluates networks one by one and as an ensemble, averaging probabilities (paper, section 6).
 
-  Each is evaluated on the split that it was validated on, with pixels prepared as in its training.
+  Each is evaluated on the split that it was validated on, with pixels prepared as in its training;
+  where `config` has another folder of images than a network was trained on, on those.
   Its predictions are stored in its workdir, if it has one, and used again until another checkpoint
   is its best.
 
@@ -289,9 +302,10 @@ def evaluate_ensemble(
       each network's own config.
 
   Returns:
-    The content of evaluation.json: 'data', 'split', 'images', 'classes', 'ties', the
-    `predictions.errors` of the average, and 'members', a list of each network's 'path', 'step',
-    'weight' (in all 1) and `predictions.errors`.
+    The content of evaluation.json: 'data', its name, with the folder where it is not the one that
+    was trained on; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
+    how many of them the images are of; 'ties'; the `predictions.errors` of the average; and
+    'members', a list of each network's 'path', 'step', 'weight' (in all 1) and `predictions.errors`.
 
   Raises:
     UserError: a network cannot be read, networks have different classes or data, the weights are
@@ -305,19 +319,36 @@ def evaluate_ensemble(
       f'{path} is a training run; pass another --workdir for the evaluation of --members'
     )
   _emulate_devices(config)
-  members, total = [], None
+  members, total, evaluated = [], None, None
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     networks = [pretrained.read(member, log=display.line) for member in paths]
     _check_alike(paths, networks)
     _prepare(Path(path))
     for member, network, share in zip(paths, networks, shares, strict=True):
-      predicted = _stored_or_predicted(member, network, config, display)
+      images, predicted = _stored_or_predicted(member, network, config, display)
+      if evaluated not in (None, images):
+        raise UserError(
+          f'{paths[0]} was evaluated on {evaluated}, but {member} on {images}; members must have'
+          ' the same data'
+        )
+      evaluated = images
       if total is not None and not np.array_equal(predicted.labels, total.labels):
         raise UserError(f'{paths[0]} and {member} were not evaluated on the same images')
       total = predictions.add(total, predicted, share)
       members.append(_Member(str(member), network, share, predictions.errors(predicted)))
     assert total is not None
-    return _write(Path(path), members, total)
+    assert evaluated is not None
+    return _write(Path(path), members, evaluated, total)
+
+
+class _Images(NamedTuple):
+  """What networks are evaluated on: a data set's name, with its folder if need be, and a split."""
+
+  data: str
+  split: str
+
+  def __str__(self) -> str:
+    return f'{self.data} ({self.split})'
 
 
 class _Member(NamedTuple):
@@ -385,20 +416,94 @@ def _with_circumstances(config: ConfigDict, other: ConfigDict | None) -> ConfigD
   return config
 
 
-def _predict(
-  network: pretrained.PretrainedNetwork, config: ConfigDict | None, display: Display
-) -> Predictions:
-  """A network's predictions for its validation images."""
-  config = _with_circumstances(network.config, config)
-  mesh = experiment.make_mesh(config)
-  config, data_set = multihost.first_then_others(
-    functools.partial(experiment.open_data, config, display), 'data'
+def _other_data(network: pretrained.PretrainedNetwork, config: ConfigDict) -> bool:
+  """Whether a config has other data than those that a network was trained on.
+
+  A folder of images that was moved or copied is the same. Checkpoints from before its fingerprint was
+  kept know it by the number of its training images and its classes.
+  """
+  data, own = config.data, network.config.data
+  if data.name != own.name:
+    return True
+  if data.name != 'folder' or not data.data_dir or not own.data_dir:
+    return False
+  given, of_run = (os.path.realpath(os.path.expanduser(d)) for d in (data.data_dir, own.data_dir))
+  if given == of_run:
+    return False
+  try:
+    source = image_folder.open_folder(
+      os.path.expanduser(data.data_dir), data.validation_fraction, data.class_depth
+    )
+  except UserError:  # one that cannot be trained on
+    return True
+  trained_on = _trained_on(network)
+  if trained_on.get('fingerprint') is not None:
+    return bool(source.description['fingerprint'] != trained_on['fingerprint'])
+  return (source.splits['train'], list(source.class_names)) != (
+    trained_on.get('train_examples'),
+    list(network.class_names),
   )
-  split = data_set.load_split(config.data.validation_split)
-  pretrained.check_classes(network, config.data.name, split.class_names)
+
+
+def _trained_on(network: pretrained.PretrainedNetwork) -> dict[str, Any]:
+  """The description of a network's checkpoint; empty where it was not read from one."""
+  folder = epath.Path(network.path)  # which may be in a bucket
+  if not checkpoint.is_checkpoint(folder):
+    return {}
+  return checkpoint.read(folder.parent, int(folder.name), {})[1]
+
+
+def _open(
+  network: pretrained.PretrainedNetwork, config: ConfigDict, split: str | None, display: Display
+) -> tuple[_Images, splits.Split]:
+  """Opens the images that a network is evaluated on, with its labels.
+
+  Args:
+    network: the network.
+    config: its config, but for the data and where they are.
+    split: the one to evaluate on; None: as `evaluate_workdir` says.
+    display: for lines and bars.
+  """
+  if _other_data(network, config):
+    opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
+    folder = config.data.data_dir and os.path.abspath(os.path.expanduser(config.data.data_dir))
+    images = _Images(f'{config.data.name} {folder}' if folder else config.data.name, chosen)
+    display.line(
+      f'{images.data} is not what {network.path} was trained on: its classes are matched by name,'
+      f' and the split {chosen!r} is evaluated'
+    )
+    return images, opened
+  _, data_set = experiment.open_data(config, display)
+  trained_on = _trained_on(network).get('fingerprint')
+  if trained_on is not None and data_set.fingerprint != trained_on:
+    display.line(
+      f'{config.data.data_dir} has changed since {network.path} was trained on it; images that were'
+      ' trained on may be among those evaluated'
+    )
+  chosen = split or network.config.data.validation_split
+  opened = data_set.load_split(chosen)
+  pretrained.check_classes(network, config.data.name, opened.class_names)
+  return _Images(config.data.name, chosen), opened
+
+
+def _predict(
+  network: pretrained.PretrainedNetwork,
+  config: ConfigDict | None,
+  split: str | None,
+  display: Display,
+) -> tuple[_Images, Predictions]:
+  """What a network is evaluated on, as `_open` says, and its predictions."""
+  data = network.config.data if config is None else config.data
+  config = _with_circumstances(network.config, config)
+  with config.ignore_type():
+    config.data.name = data.name
+  mesh = experiment.make_mesh(config)
+  images, opened = multihost.first_then_others(
+    functools.partial(_open, network, config, split, display), 'data'
+  )
   net = experiment.make_network(config)
   shardings = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
-  update_progress = display.task('evaluation', split.num_examples)
+  update_progress = display.task('evaluation', opened.num_examples)
   predicted = predict(
     make_view_step(
       net,
@@ -409,24 +514,24 @@ def _predict(
     ),
     mesh_lib.place(network.params, shardings),
     mesh_lib.replicate(mesh, network.statistics),
-    split,
+    opened,
     batch_size=config.train.batch_size,
     crop_size=net.input_size,
     mesh=mesh,
     progress=update_progress,
   )
   update_progress(done=True)
-  return predicted
+  if multihost.is_first() and (names := opened.file_names()) is not None:
+    predicted = predicted._replace(file_names=np.array(names, np.str_))
+  return images, predicted
 
 
 def _identity(
-  networks: Sequence[pretrained.PretrainedNetwork], shares: Sequence[float]
+  networks: Sequence[pretrained.PretrainedNetwork], shares: Sequence[float], images: _Images
 ) -> dict[str, Any]:
   """Identifies the data and networks of predictions; by digests, since runs share step numbers."""
-  data = networks[0].config.data
   return {
-    'data': data.name,
-    'split': data.validation_split,
+    **images._asdict(),
     'class_names': list(networks[0].class_names),
     'members': [
       {
@@ -444,12 +549,16 @@ def _stored_or_predicted(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict | None,
   display: Display,
-) -> Predictions:
+) -> tuple[_Images, Predictions]:
   """The predictions stored in a member's workdir, if they are of its network, else new ones."""
   folder = Path(path).expanduser()
-  if not (folder / 'checkpoints').is_dir():  # not a workdir but a file or a checkpoint
-    return _predict(network, config, display)
-  identity = _identity([network], [1.0])
+  of_workdir = (folder / 'checkpoints').is_dir()  # not a file or a checkpoint
+  # The other fields of the config are not used.
+  config = _with_circumstances(network.config, config)
+  if not of_workdir or _other_data(network, config):
+    return _predict(network, config, None, display)
+  images = _Images(network.config.data.name, network.config.data.validation_split)
+  identity = _identity([network], [1.0], images)
   file = files.inside(folder, _PREDICTIONS)
 
   def load() -> Predictions | None:
@@ -462,14 +571,14 @@ def _stored_or_predicted(
   stored = multihost.first_then_others(load, 'stored predictions')
   if stored is not None:
     display.line(f'{path}: using the predictions of its own evaluation')
-    return stored
-  predicted = _predict(network, config, display)
+    return images, stored
+  _, predicted = _predict(network, config, None, display)
   if multihost.is_first():
     try:
       predictions.save(file, predicted, identity)
     except OSError as error:  # such as another user's folder
       display.line(f'{path}: its predictions cannot be stored there: {error.strerror}')
-  return predicted
+  return images, predicted
 
 
 def _prepare(path: Path) -> None:
@@ -486,14 +595,19 @@ def _prepare(path: Path) -> None:
     ) from error
 
 
-def _write(path: Path, members: Sequence[_Member], predicted: Predictions) -> dict[str, Any]:
+def _write(
+  path: Path, members: Sequence[_Member], images: _Images, predicted: Predictions
+) -> dict[str, Any]:
   """Writes an evaluation's files; returns the content of evaluation.json."""
-  identity = _identity([member.network for member in members], [member.share for member in members])
+  identity = _identity(
+    [member.network for member in members], [member.share for member in members], images
+  )
   result = {
     'data': identity['data'],
     'split': identity['split'],
     'images': len(predicted.labels),
     'classes': len(identity['class_names']),
+    'classes_with_images': len(np.unique(predicted.labels)),
     'ties': predictions.TIES,
     **predictions.errors(predicted),
     'members': [
@@ -504,7 +618,11 @@ def _write(path: Path, members: Sequence[_Member], predicted: Predictions) -> di
   if multihost.is_first():
     predictions.save(path / _PREDICTIONS, predicted, identity)
     predictions.write_tables(
-      path / _PREDICTIONS.parent, predicted.ten_views, predicted.labels, identity['class_names']
+      path / _PREDICTIONS.parent,
+      predicted.ten_views,
+      predicted.labels,
+      identity['class_names'],
+      predicted.file_names,
     )
     with files.whole(path / 'evaluation.json') as temporary:
       temporary.write_text(json.dumps(result, indent=2) + '\n')

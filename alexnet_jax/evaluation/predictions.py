@@ -26,11 +26,13 @@ class Predictions(NamedTuple):
       evaluation.json and predictions.npz.
     ten_views: [N, classes] float32, mean probabilities of the paper's ten views (section 4.1).
     labels: [N] int32, the true classes.
+    file_names: [N] str, the images' files within the data set; [0] where they are not known.
   """
 
   centre_crop: np.ndarray
   ten_views: np.ndarray
   labels: np.ndarray
+  file_names: np.ndarray = np.zeros(0, np.str_)
 
 
 def add(total: Predictions | None, predictions: Predictions, share: float) -> Predictions:
@@ -109,7 +111,11 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   if not path.exists():
     return None
   try:
-    arrays = files.read_npz(path, ('identity', *Predictions._fields))
+    names = ('identity', *Predictions._fields)
+    try:
+      arrays = files.read_npz(path, names)
+    except KeyError:  # as files from before there were names of images
+      arrays = files.read_npz(path, names[:-1])
     if files.parse_json(str(arrays.pop('identity'))) != json.loads(json.dumps(identity)):
       return None
     predictions = Predictions(**arrays)
@@ -132,15 +138,23 @@ def _check(predictions: Predictions) -> None:
     raise ValueError('it does not have a label for each image')
   if labels.min() < 0 or labels.max() >= classes:
     raise ValueError('it has labels that no class has')
+  names = predictions.file_names
+  if names.shape not in ((0,), (images,)) or names.dtype.kind != 'U':
+    raise ValueError('it does not have a file name for each image')
+  ''.join(names.tolist()).encode()  # raises for half a character
 
 
 def write_tables(
-  folder: Path, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+  folder: Path,
+  probabilities: np.ndarray,
+  labels: np.ndarray,
+  class_names: Sequence[str],
+  file_names: Sequence[str] | np.ndarray = (),
 ) -> None:
   """Writes tables of the results for each image and each class.
 
-  - `images.csv`: for each image its index in the split, its class, and its five most probable
-    classes with their probabilities.
+  - `images.csv`: for each image its index in the split, its file where that is known, its class,
+    and its five most probable classes with their probabilities.
   - `confusion.csv`: the confusion matrix, with a row for each true class.
   - `per_class.csv`: for each class its number of images and their errors as fractions.
   - `submission.txt`: for each image its five most probable classes, the best first, counted from 1
@@ -153,6 +167,7 @@ def write_tables(
     probabilities: [N, classes] float32.
     labels: [N] int32.
     class_names: the names of the classes.
+    file_names: [N] the images' files; empty where they are not known.
   """
   count = min(5, len(class_names))
   best_probabilities, best = map(np.asarray, lax.top_k(jnp.asarray(probabilities), count))
@@ -160,10 +175,11 @@ def write_tables(
     folder / 'images.csv',
     [
       'image',
+      *(['file'] if len(file_names) else []),
       'class',
       *(f'{what}_{k}' for k in range(1, count + 1) for what in ('best', 'probability')),
     ],
-    _image_rows(best, best_probabilities, labels, class_names),
+    _image_rows(best, best_probabilities, labels, class_names, file_names),
   )
   confusion = np.zeros((len(class_names), len(class_names)), np.int64)
   np.add.at(confusion, (labels, best[:, 0]), 1)
@@ -182,12 +198,17 @@ def write_tables(
 
 
 def _image_rows(
-  best: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+  best: np.ndarray,
+  probabilities: np.ndarray,
+  labels: np.ndarray,
+  class_names: Sequence[str],
+  file_names: Sequence[str] | np.ndarray,
 ) -> Iterator[list[Any]]:
   for image, label in enumerate(labels):
     pairs = zip(best[image], probabilities[image], strict=True)
     cells = [cell for k, value in pairs for cell in (class_names[k], f'{value:.6g}')]
-    yield [image, class_names[label], *cells]
+    file = [file_names[image]] if len(file_names) else []
+    yield [image, *file, class_names[label], *cells]
 
 
 def _class_rows(

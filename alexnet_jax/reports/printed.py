@@ -52,12 +52,15 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     result: what evaluation.json holds.
   """
   members = result['members']
+  classes = f'{result["classes_with_images"]:,} classes'
+  if result['classes_with_images'] != result['classes']:
+    classes = f'{result["classes_with_images"]:,} of {result["classes"]:,} classes'
   rows = [row for member in members for row in _views(member['path'], member)]
   if len(members) > 1:
     weighted = len({member['weight'] for member in members}) > 1
     rows += _views(f'{"weighted " * weighted}average of {len(members)}', result)
   print_table(
-    f'{path}, {result["data"]}, {result["images"]:,} {result["split"]} images',
+    f'{path}, {result["data"]}, {result["images"]:,} images ({result["split"]}) of {classes}',
     ('network', 'step', 'views', 'top-1 error', 'top-5 error', 'loss'),
     rows,
   )

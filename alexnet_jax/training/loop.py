@@ -83,7 +83,17 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
       if first:
         workdir.prepare(path, experiment.resolved(config), started)
       run = Run(
-        config, path, net, mesh, train_split, validation_split, stored, source, signals, display
+        config,
+        path,
+        net,
+        mesh,
+        train_split,
+        validation_split,
+        stored,
+        data_set.fingerprint,
+        source,
+        signals,
+        display,
       )
       closing.callback(run.close)
       return run.run()
@@ -108,6 +118,7 @@ class Run:
     train_split: splits.Split,
     validation_split: splits.Split,
     stored: dict[str, np.ndarray] | None,
+    fingerprint: str | None,
     source: pretrained.PretrainedNetwork | None,
     signals: Signals,
     display: Display,
@@ -122,6 +133,7 @@ class Run:
       train_split: the images that are trained on.
       validation_split: those that are validated on.
       stored: the training images' statistics; None: computed if there is no checkpoint.
+      fingerprint: of the data set; see `datasets.DataSet`.
       source: a trained network whose layers a new run starts from.
       signals: that may stop the run.
       display: for the user.
@@ -191,6 +203,7 @@ class Run:
       {
         'config': experiment.resolved(config),
         'class_names': list(train_split.class_names),
+        'fingerprint': fingerprint,
         'train_examples': train_split.num_examples,
       },
       (self.step, self.progress) if restored else None,

@@ -1,6 +1,7 @@
 """The program's exceptions and exit codes for its user."""
 
 import signal
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -16,6 +17,12 @@ def first_line(error: object) -> str:
   lines = str(error).strip().splitlines() or [type(error).__name__]
   text = lines[0][:300]
   return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
+
+
+def listed(names: Sequence[str]) -> str:
+  """The first few of some names, quoted, for a message: "'a', 'b', 'c' and 7 more"."""
+  some = ', '.join(map(repr, names[:5]))
+  return some + (f' and {len(names) - 5:,} more' if len(names) > 5 else '')
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)

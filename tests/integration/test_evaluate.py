@@ -1,6 +1,7 @@
 """Ten views against a plain loop in numpy; evaluation of runs, files and ensembles; stored predictions."""
 
 import contextlib
+import csv
 import itertools
 import json
 import re
@@ -11,17 +12,22 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.data import augment, datasets, pipeline, splits
 from alexnet_jax.evaluation import evaluate, predictions
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh
+from alexnet_jax.training import loop
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
+from tests import stored
 from tests.small import small_config
+from tests.stored import noise
 
 SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
 
@@ -496,6 +502,157 @@ def test_where_nothing_can_be_written_it_is_said_before_anything_is_computed(run
   with pytest.raises(UserError, match='cannot write to the workdir file/together'):
     evaluate.evaluate_ensemble(['a', 'b'], None, 'file/together')
   assert not calls
+
+
+# Data that a network was not trained on: folders, whose images keep their pixels, for they are small.
+
+
+NAMES = ('blue', 'gray', 'green', 'red')
+
+
+def write_images(folder, counts, seed=0):
+  """Images of noise, 8x8: folder/<class>/<number>.png for each class and its count."""
+  rng = np.random.default_rng(seed)
+  for name, count in counts.items():
+    (folder / name).mkdir(parents=True)
+    for i in range(count):
+      pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+      Image.fromarray(pixels).save(folder / name / f'{i}.png')
+
+
+def folder_config(path, **changes):
+  given = {
+    'data.name': 'folder',
+    'data.data_dir': str(path / 'training'),
+    'data.prepared_dir': str(path / 'prepared'),
+    'data.validation_fraction': 0.25,
+    'model.num_classes': 4,
+  }
+  return run_config(**{**given, **changes})
+
+
+@pytest.fixture(scope='module')
+def folder_run(tmp_path_factory):
+  """A folder of images, and a run that was trained on it for a step."""
+  path = tmp_path_factory.mktemp('folder')
+  write_images(path / 'training', dict.fromkeys(NAMES, 8))
+  loop.train_and_evaluate(
+    folder_config(path, **{'train.num_steps': 1, 'train.batch_size': 8}), path / 'run'
+  )
+  return path
+
+
+def evaluate_on(path, data_dir, split=None, **changes):
+  config = folder_config(path, **{'data.data_dir': str(data_dir), 'train.batch_size': 8, **changes})
+  return evaluate.evaluate_workdir(path / 'run', config, split)
+
+
+def assert_classified(path, data_dir, files):
+  """Compares an evaluation's predictions with those of the Classifier for the same files."""
+  arrays = kept(path / 'run')
+  assert sorted(arrays['file_names']) == sorted(files)
+  classifier = alexnet_jax.load(path / 'run')
+  logits = classifier.logits([data_dir / name for name in arrays['file_names']])
+  np.testing.assert_allclose(arrays['centre_crop'], softmax(logits), rtol=1e-4, atol=1e-6)
+  labels = [NAMES.index(Path(name).parent.name) for name in arrays['file_names']]
+  np.testing.assert_array_equal(arrays['labels'], labels)
+
+
+def test_another_folder_is_evaluated_whole_with_labels_by_name(folder_run, tmp_path, capfd):
+  write_images(tmp_path / 'other', {'red': 5, 'gray': 3}, seed=1)
+  result = evaluate_on(folder_run, tmp_path / 'other')
+  assert (result['data'], result['split']) == (f'folder {tmp_path / "other"}', 'all')
+  assert (result['images'], result['classes'], result['classes_with_images']) == (8, 4, 2)
+  files = [f'{name}/{i}.png' for name, count in (('red', 5), ('gray', 3)) for i in range(count)]
+  assert_classified(folder_run, tmp_path / 'other', files)
+  with (folder_run / 'run' / 'evaluation' / 'images.csv').open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert all(row['file'].startswith(f'{row["class"]}/') for row in rows)
+  assert {row['best_1'] for row in rows} <= set(NAMES)
+  assert 'its classes are matched by name' in capfd.readouterr().err
+
+
+def test_a_folder_of_the_same_size_and_names_is_still_another(folder_run, tmp_path):
+  write_images(tmp_path / 'other', dict.fromkeys(NAMES, 8), seed=2)
+  next((tmp_path / 'other' / 'red').iterdir()).write_bytes(b'')  # it is left out
+  result = evaluate_on(folder_run, tmp_path / 'other')
+  assert (result['split'], result['images']) == ('all', 31)
+
+
+@pytest.mark.parametrize(
+  ('splits', 'split', 'evaluated', 'images'),
+  [
+    (('val', 'test'), None, 'validation', 2),
+    (('train', 'test'), None, 'test', 2),
+    (('test',), None, 'test', 2),
+    (('train',), None, 'all', 2),
+    (('val', 'test'), 'test', 'test', 2),
+    (('val', 'test'), 'validation+test', 'validation+test', 4),
+  ],
+)
+def test_of_another_folder_the_split_that_is_for_it_is_evaluated(
+  folder_run, tmp_path, splits, split, evaluated, images
+):
+  for seed, name in enumerate(splits):
+    write_images(tmp_path / 'other' / name, {'green': 2}, seed)
+  result = evaluate_on(folder_run, tmp_path / 'other', split)
+  assert (result['split'], result['images'], result['classes_with_images']) == (
+    evaluated, images, 1,
+  )  # fmt: skip
+  of = {'validation': 'val', 'all': 'train'}
+  folders = [of.get(part, part) for part in evaluated.split('+')]
+  files = [f'{folder}/green/{i}.png' for folder in folders for i in range(2)]
+  assert_classified(folder_run, tmp_path / 'other', files)
+
+
+def test_the_folder_of_training_keeps_its_division_wherever_it_is(folder_run, tmp_path):
+  own = evaluate_on(folder_run, folder_run / 'training')
+  assert (own['data'], own['split'], own['images']) == ('folder', 'validation', 8)
+  shutil.copytree(folder_run / 'training', tmp_path / 'moved')
+  assert evaluate_on(folder_run, tmp_path / 'moved') == own
+
+
+def test_a_folder_that_has_changed_since_training_is_said_to(folder_run, tmp_path, capfd):
+  path = tmp_path / 'all'
+  shutil.copytree(folder_run / 'run', path / 'run')
+  shutil.copytree(folder_run / 'training', path / 'training')
+  write_images(path / 'training', {'red/more': 4}, seed=3)
+  config = folder_config(path, **{'train.batch_size': 8})
+  network = pretrained.read(path / 'run')
+  network.config.data.data_dir = str(path / 'training')
+  with Display() as display:
+    evaluate._open(network, config, None, display)
+  assert 'has changed since' in capfd.readouterr().err
+
+
+def test_a_class_that_the_network_does_not_have_is_named(folder_run, tmp_path):
+  write_images(tmp_path / 'other', {'red': 2, 'violet': 2})
+  with pytest.raises(UserError, match=r"network does not have: 'violet'; the network has 'blue'"):
+    evaluate_on(folder_run, tmp_path / 'other')
+
+
+def test_an_evaluation_on_other_data_is_not_taken_for_a_members_own(folder_run, tmp_path, calls):
+  write_images(tmp_path / 'other', {'red': 2})
+  other = evaluate_on(folder_run, tmp_path / 'other')
+  own = evaluate.evaluate_ensemble([folder_run / 'run'], None, tmp_path / 'together')
+  assert (own['data'], own['split'], own['images']) == ('folder', 'validation', 8)
+  config = folder_config(folder_run, **{'data.data_dir': str(tmp_path / 'other')})
+  on_other = evaluate.evaluate_ensemble([folder_run / 'run'], None, tmp_path / 'others', config)
+  assert on_other['data'] == other['data']
+  assert on_other['ten_views'] == other['ten_views']
+  assert len(calls) == 3
+
+
+def test_another_tfds_set_is_evaluated_with_labels_by_name(runs):
+  """The classes of `stored` are numbers, as those of the digits are, but fewer."""
+  images = {i: noise(i, 8, 8) for i in range(4)}
+  stored.store(Path('tfds'), 'others', {'train': images, 'test': images}, shape=(8, 8, 3))
+  config = run_config(**{'data.name': 'others', 'data.data_dir': 'tfds'})
+  result = evaluate.evaluate_workdir('a', config)
+  assert result['data'] == f'others {Path("tfds").absolute()}'
+  assert (result['split'], result['images']) == ('test', 4)
+  assert (result['classes'], result['classes_with_images']) == (10, 4)
+  assert sorted(kept('a')['labels']) == [0, 1, 2, 3]
 
 
 # On real photographs, against the plain loop.

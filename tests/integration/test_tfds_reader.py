@@ -407,3 +407,7 @@ except errors.UserError as error:
   )
   assert 'needs TensorFlow' in done.stdout
   assert all(word in done.stdout for word in words), done.stdout
+
+
+def test_a_data_set_that_does_not_name_its_files_has_no_names(data_dir):
+  assert open_records(data_dir).file_names() is None

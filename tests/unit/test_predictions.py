@@ -140,6 +140,36 @@ def test_images_have_their_five_best_classes(tables):
     np.testing.assert_allclose(np.float64(row[3::2]), probabilities[i][order], rtol=1e-5)
 
 
+def test_images_are_named_by_their_files_where_these_are_known(tmp_path):
+  predicted = random_predictions()
+  files = [f'cat/{i}, a.jpg' for i in range(len(predicted.labels))]
+  names = NAMES[:7]
+  predictions.write_tables(tmp_path, predicted.ten_views, predicted.labels, names, files)
+  header, *rows = read_rows(tmp_path / 'images.csv')
+  assert header[:4] == ['image', 'file', 'class', 'best_1']
+  assert [row[1] for row in rows] == files
+  assert [row[2] for row in rows] == [names[label] for label in predicted.labels]
+
+
+def test_names_of_files_are_stored_with_predictions(tmp_path):
+  path = tmp_path / 'predictions.npz'
+  predicted = random_predictions()
+  named = predicted._replace(file_names=np.array([f'{i}.jpg' for i in predicted.labels]))
+  predictions.save(path, named, {})
+  assert predictions.load(path, {}).file_names.tolist() == named.file_names.tolist()
+  predictions.save(path, predicted._replace(file_names=np.array(['a.jpg'])), {})
+  with pytest.raises(UserError, match='file name for each image'):
+    predictions.load(path, {})
+
+
+def test_predictions_from_before_files_were_named_are_read(tmp_path):
+  path = tmp_path / 'predictions.npz'
+  arrays = random_predictions()._asdict()
+  del arrays['file_names']
+  np.savez(path, identity=np.asarray('{}'), **arrays)
+  assert predictions.load(path, {}).file_names.shape == (0,)
+
+
 def test_the_confusion_counts_every_image_once(tables):
   path, probabilities, labels, names = tables
   header, *rows = read_rows(path / 'confusion.csv')
