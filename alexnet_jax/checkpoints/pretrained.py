@@ -39,9 +39,9 @@ DESCRIPTION = 'alexnet_jax'
 _STATISTICS = augment.Statistics._fields
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PretrainedNetwork:
-  """A trained network with everything that its use needs.
+  """A trained network with everything that its use needs; equal only to itself.
 
   Attributes:
     params: its parameters, float32.

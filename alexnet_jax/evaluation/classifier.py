@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import html
+import io
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -60,7 +61,7 @@ class Prediction:
   Attributes:
     class_names: names of the classes.
     probabilities: their probabilities, 0 to 1.
-    image: the image as it was passed.
+    image: the image as it was passed; of an open file, its bytes.
   """
 
   class_names: tuple[str, ...]
@@ -99,13 +100,18 @@ class Predictions(list[Prediction]):
 class Classifier(PretrainedNetwork):
   """A trained network that classifies images; `load` makes one.
 
-  Its attributes are PretrainedNetwork's. Images are paths, Pillow images, or uint8 arrays [H, W, 3]
-  (RGB) or [H, W] (gray) of any size; either one, or many as an iterable or an array [N, H, W, 3]. As
+  Its attributes are PretrainedNetwork's. Images are paths, the bytes of an image file, files that
+  are open in binary mode (read from their start), Pillow images, or uint8 arrays [H, W, 3] (RGB) or
+  [H, W] (gray) of any size; either one, or many as an iterable or an array [N, H, W, 3]. As
   in training's evaluation, the shorter side is scaled to data.image_size, and the network sees the
   center of the central square, with side model.input_size; only the JPEG compression with which
   photographs are stored for training is left out. Batch sizes are powers of two, at most 128, so
-  that few programs are compiled.
+  that few programs are compiled. It can be pickled, which leaves the compiled programs out; two
+  classifiers are equal only where they are the same object.
   """
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   def predict(self, images: Any, top_k: int | None = None) -> Prediction | Predictions:
     """Predicts the most probable classes.
@@ -231,8 +237,10 @@ class Classifier(PretrainedNetwork):
 
 def _listed(images: Any) -> tuple[Sequence[Any], bool]:
   """Images as a sequence of single ones, and whether it was a single one, not in a sequence."""
-  if isinstance(images, str | os.PathLike | Image.Image):
+  if isinstance(images, str | os.PathLike | Image.Image | bytes | bytearray | memoryview):
     return [images], True
+  if hasattr(images, 'read'):
+    return [_content(images)], True
   if hasattr(images, '__array__'):
     array = np.asarray(images)
     listed: Sequence[Any] = list(array) if array.ndim == 4 else [array]
@@ -243,7 +251,23 @@ def _listed(images: Any) -> tuple[Sequence[Any], bool]:
     listed, is_single = [images], True
   if not listed:
     raise UserError('there are no images; pass one or more')
-  return listed, is_single
+  return [_content(image) if hasattr(image, 'read') else image for image in listed], is_single
+
+
+def _content(file: Any) -> bytes:
+  """The bytes of an open file, from its start where it can be rewound, as Pillow reads it."""
+  name = getattr(file, 'name', type(file).__name__)
+  if isinstance(file, io.TextIOBase):
+    raise UserError(f"{name} is open as text; open it as open(path, 'rb')")
+  try:
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+      file.seek(0)
+    content = file.read()
+  except (OSError, ValueError) as error:  # ValueError: it is closed
+    raise UserError(f'cannot read {name}: {error}') from error
+  if not isinstance(content, bytes):
+    raise UserError(f"{name} gives a {type(content).__name__}; open it as open(path, 'rb')")
+  return content
 
 
 def _rgb(image: Any, position: int) -> Image.Image:
@@ -254,6 +278,8 @@ def _rgb(image: Any, position: int) -> Image.Image:
       files.check_kind(os.path.expanduser(where))
       return images.decode(epath.Path(os.path.expanduser(where)).read_bytes())
     where = f'image {position} (counted from 0)'
+    if isinstance(image, bytes | bytearray | memoryview):
+      return images.decode(bytes(image))
     if isinstance(image, Image.Image):
       return images.as_shown(image)
     return images.as_shown(_from_array(image, where))
@@ -266,7 +292,8 @@ def _rgb(image: Any, position: int) -> Image.Image:
 def _from_array(array_like: Any, where: str) -> Image.Image:
   if not hasattr(array_like, '__array__'):
     raise UserError(
-      f'{where} is a {type(array_like).__name__}; pass a path, a Pillow image, or an array of uint8'
+      f'{where} is a {type(array_like).__name__}; pass a path, bytes, a Pillow image, or'
+      ' an array of uint8'
     )
   array = np.asarray(array_like)
   if array.dtype != np.uint8:

@@ -1,7 +1,10 @@
 """The classifier computes for images of any kind what training's evaluation computes."""
 
 import asyncio
+import copy
+import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -180,10 +183,45 @@ def test_an_image_is_the_same_however_it_is_given(classifier, tmp_path):
   by_glob = classifier.predict(tmp_path.glob('*.png'))
   assert by_glob[0].class_names == classifier.predict(array).class_names
 
+  content = path.read_bytes()
+  written = io.BytesIO()
+  written.write(content)  # and not rewound
+  with path.open('rb') as file, path.open('rb', buffering=0) as raw:
+    for same in (content, bytearray(content), memoryview(content), written, file, file, raw):
+      assert np.array_equal(classifier.logits(same), classifier.logits(path))
+    predictions = classifier.predict([file, content])
+  assert '<img' in predictions[0]._repr_html_()
+  assert predictions[0].class_names == predictions[1].class_names
+
   gray = array[..., 0]
   np.testing.assert_allclose(
     classifier.logits(gray), classifier.logits(np.repeat(gray[..., None], 3, -1)), atol=1e-5
   )
+
+
+def test_a_closed_file_is_named(classifier, tmp_path):
+  path = tmp_path / 'photograph.png'
+  Image.fromarray(photograph()).save(path)
+  with path.open('rb') as file:
+    pass
+  with pytest.raises(UserError, match=r'cannot read .*photograph\.png: .*closed file'):
+    classifier.predict(file)
+
+
+def test_a_classifier_is_pickled_before_and_after_its_first_prediction(workdir, digits):
+  classifier = alexnet_jax.load(workdir)
+  unused = pickle.loads(pickle.dumps(classifier))
+  wanted = classifier.logits(digits[:3])
+  for same in (unused, pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
+    assert np.array_equal(same.logits(digits[:3]), wanted)
+    assert repr(same) == repr(classifier)
+
+
+def test_a_classifier_is_equal_to_itself_alone(workdir, classifier):
+  other = alexnet_jax.load(workdir)
+  assert classifier == classifier
+  assert classifier != other
+  assert len({classifier, classifier, other}) == 2
 
 
 def test_one_image_is_one_prediction_and_a_list_is_a_list(classifier, digits):
@@ -258,6 +296,9 @@ def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workd
     (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
     (3, 'image 0 .* is a int; pass a path'),
     ([photograph(), {}], 'image 1 .* is a dict; pass a path'),
+    (b'', 'image 0 .* is not an image, or is incomplete'),
+    (io.BytesIO(b'no image'), 'image 0 .* is not an image, or is incomplete'),
+    ([io.StringIO('text')], r"StringIO is open as text; open it as open\(path, 'rb'\)"),
     ('nowhere.jpg', 'cannot read nowhere.jpg: No such file'),
     ([Path('tests')], 'cannot read tests: Is a directory'),
     (['pyproject.toml'], 'pyproject.toml is not an image, or is incomplete: cannot identify'),
