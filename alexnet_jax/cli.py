@@ -13,11 +13,12 @@
 
 A config that is not in the current folder is taken from those that come with the program.
 
-The same command resumes a run. SIGINT (Ctrl-C) saves and exits with 0; SIGTERM and SIGUSR1 save and
-exit with 75, which asks for a restart. Under srun or mpirun the same command trains, or evaluates,
-on many hosts.
+The same command resumes a run. SIGINT (Ctrl-C) saves and exits with 0; SIGTERM, SIGUSR1 and
+SIGHUP (a terminal that closes) save and exit with 75, which asks for a restart. Under srun or mpirun
+the same command trains, or evaluates, on many hosts.
 """
 
+import contextlib
 import difflib
 import functools
 import os
@@ -33,7 +34,8 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from alexnet_jax.utils import config_fields, host, silence
+from alexnet_jax.utils import config_fields, host, silence, streams
+from alexnet_jax.utils.errors import UserError
 
 
 class _OptionalParser(flags.ArgumentParser):  # type: ignore[type-arg]  # absl 1.4 has none
@@ -191,8 +193,6 @@ _MODES = {
 
 def _check_flags(mode: str) -> None:
   """Raises UserError, naming them, for flags that the mode does not read."""
-  from alexnet_jax.utils.errors import UserError
-
   unread = [
     name for name, modes in _MODES.items() if flags.FLAGS[name].present and mode not in modes
   ]
@@ -370,8 +370,6 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _config_and_workdir() -> tuple[ConfigDict, Path]:
-  from alexnet_jax.utils.errors import UserError
-
   if flags.FLAGS['config'].present:
     source = config_flags.get_config_filename(flags.FLAGS['config'])
     return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / _run_name(source))
@@ -398,6 +396,8 @@ def _fail(message: str, code: int) -> NoReturn:
     print(message, file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
+  if not host.owns_process():  # a notebook's kernel, which goes on
+    sys.exit(code)
   # Threads that Orbax leaves behind a write that failed would hold the process for ten minutes.
   os._exit(code)
 
@@ -443,7 +443,6 @@ def _run(config: ConfigDict, path: Path) -> None:
 def _convert() -> None:
   from alexnet_jax.convert import convert
   from alexnet_jax.reports import printed
-  from alexnet_jax.utils.errors import UserError
 
   if _SOURCE.value is None or _TARGET.value is None:
     raise UserError(
@@ -464,7 +463,6 @@ def _evaluate_members(members: Sequence[str]) -> None:
   from alexnet_jax.evaluation import evaluate
   from alexnet_jax.parallel import multihost, xla
   from alexnet_jax.reports import printed
-  from alexnet_jax.utils.errors import UserError
 
   try:
     weights = None if _MEMBER_WEIGHTS.value is None else [float(w) for w in _MEMBER_WEIGHTS.value]
@@ -482,7 +480,6 @@ def _sweep(config: ConfigDict) -> int:
   """Runs what is missing and draws up the table; returns the exit code."""
   from alexnet_jax.checkpoints import workdir
   from alexnet_jax.sweeps import report, runner, spec
-  from alexnet_jax.utils.errors import UserError
 
   if _SWEEP.value is None or _CONFIG.value is None:
     raise UserError(
@@ -521,14 +518,15 @@ def _sweep(config: ConfigDict) -> int:
 def _leave(code: int) -> None:
   """Ends the process as it stands, the cursor that a progress bar had hidden shown again."""
   shown = b'\x1b[?25h' if os.isatty(2) else b''
-  os.write(2, shown + b'\nstopped; the same command resumes from here\n')
+  with contextlib.suppress(OSError):  # the terminal has closed
+    os.write(2, shown + b'\nstopped; the same command resumes from here\n')
   os._exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs one mode; returns the exit code."""
-  from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError
-  from alexnet_jax.utils.signals import PREEMPTION
+  from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped
+  from alexnet_jax.utils.signals import preemption
 
   logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
   silence.silence_failed_writes()
@@ -555,10 +553,10 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value == 'sweep':
       return _sweep(_CONFIG.value)
     config, path = _config_and_workdir()
-    if _MODE.value in ('train', 'prepare'):
+    if _MODE.value in ('train', 'prepare') and host.owns_process():
       # Until the loop, which saves, takes the signals itself, there is nothing to save.
       signal.signal(signal.SIGINT, lambda *_: _leave(0))
-      for signum in PREEMPTION:
+      for signum in preemption():
         signal.signal(signum, lambda *_: _leave(EXIT_AGAIN))
     _run(config, path)
   except Stopped as stopped:
@@ -579,5 +577,11 @@ def main(argv: Sequence[str]) -> int:
 
 def command() -> None:
   """Runs the program: `python launch.py` in a checkout, `alexnet` where it is installed."""
-  host.prepare_process()
+  try:
+    host.prepare_process()
+  except UserError as error:
+    print(f'{host.program_name()}: {error}', file=sys.stderr)
+    sys.exit(1)
+  if host.owns_process():
+    streams.make_last()
   app.run(main, flags_parser=_parse)

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.parallel import compat
+from alexnet_jax.utils import host
 from alexnet_jax.utils.errors import UserError
 
 DATA, COLUMN = 'data', 'column'
@@ -46,7 +47,7 @@ def emulate_cpu_devices(
   """
   check(column_devices, data_devices)
   if (
-    'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+    'xla_force_host_platform_device_count' in host.xla_flags(os.environ)
     or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined, unused-ignore]
   ):
     return

@@ -57,7 +57,7 @@ def options(platform: str, library_fusions: bool = True) -> dict[str, str]:
       chooses, XLA's defaults remain.
   """
   fusions = _MEASURED.get(_release(), _NEWEST)
-  set_by_user = _FUSIONS in os.environ.get('XLA_FLAGS', '')
+  set_by_user = _FUSIONS in host.xla_flags(os.environ)
   if platform != 'cpu' or not library_fusions or fusions is None or set_by_user:
     return {}
   return {_FUSIONS: fusions} if takes(**{_FUSIONS: fusions}) else {}
@@ -92,6 +92,8 @@ def use_cache() -> None:
   if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined, unused-ignore]
     return
   folder = host.cache_folder()
+  if folder is None:
+    return
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:

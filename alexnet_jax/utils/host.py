@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from alexnet_jax.utils.errors import UserError
+
 _HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
 
 # Seconds for which emulated devices wait for each other before XLA warns, and ends the process (its
@@ -28,36 +30,67 @@ _KNOW_TIMEOUTS = {
 }
 
 
-def cache_folder() -> Path:
-  """Returns `$XDG_CACHE_HOME/alexnet_jax`, or `~/.cache/alexnet_jax`."""
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()) / 'alexnet_jax'
+def cache_folder() -> Path | None:
+  """Returns `$XDG_CACHE_HOME/alexnet_jax`, or `~/.cache/alexnet_jax`; None where there is no home."""
+  if cache := os.environ.get('XDG_CACHE_HOME'):
+    return Path(cache) / 'alexnet_jax'
+  try:
+    return Path.home() / '.cache' / 'alexnet_jax'
+  except RuntimeError:  # HOME is not set, and this user has none, as in some containers
+    return None
 
 
 def knows_timeouts(jaxlib_version: str) -> bool:
   """Whether this version of XLA knows the timeouts' flags.
 
   An untested version is tried once, in a separate process, which takes 2 s; the result is stored in
-  the cache folder.
+  the cache folder, if there is one.
   """
   if jaxlib_version in _KNOW_TIMEOUTS:
     return _KNOW_TIMEOUTS[jaxlib_version]
-  answer = cache_folder() / f'jaxlib-{jaxlib_version}-knows-timeouts'
-  with contextlib.suppress(OSError):
-    return answer.read_text() == 'yes'
+  cache = cache_folder()
+  answer = cache and cache / f'jaxlib-{jaxlib_version}-knows-timeouts'
+  if answer:
+    with contextlib.suppress(OSError):
+      return answer.read_text(encoding='utf-8') == 'yes'
   trial = subprocess.run(
     [sys.executable, '-c', 'import jax; jax.devices()'],
     env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(_flags(''))},
     capture_output=True,
   )
-  with contextlib.suppress(OSError):
-    answer.parent.mkdir(parents=True, exist_ok=True)
-    answer.write_text('no' if trial.returncode else 'yes')
+  if answer:
+    with contextlib.suppress(OSError):
+      answer.parent.mkdir(parents=True, exist_ok=True)
+      answer.write_text('no' if trial.returncode else 'yes', encoding='utf-8')
   return not trial.returncode
 
 
-def _flags(xla_flags: str) -> list[str]:
-  """The timeouts' flags that XLA_FLAGS does not set."""
-  return [f'--{name}={value}' for name, value in _TIMEOUTS.items() if name not in xla_flags]
+def _flags(given: str) -> list[str]:
+  """The timeouts' flags that these do not set."""
+  return [f'--{name}={value}' for name, value in _TIMEOUTS.items() if name not in given]
+
+
+def xla_flags(environment: Mapping[str, str]) -> str:
+  """Returns XLA's flags, of XLA_FLAGS or of the file that it names.
+
+  As XLA has it, what does not begin with a hyphen is a file's name.
+
+  Args:
+    environment: the process's environment.
+
+  Raises:
+    UserError: there is no such file.
+  """
+  value = environment.get('XLA_FLAGS', '').strip()
+  if not value or value.startswith('-'):
+    return value
+  try:
+    return Path(value).read_text(encoding='utf-8').strip()
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or error
+    raise UserError(
+      f'XLA_FLAGS is {value}, a file that cannot be read: {reason}; a flag begins with --'
+    ) from error
 
 
 def additions(
@@ -75,11 +108,14 @@ def additions(
 
   Returns:
     Variables and their new values.
+
+  Raises:
+    UserError: as `xla_flags`.
   """
   added = {}
-  xla_flags = environment.get('XLA_FLAGS', '')
-  if timeouts_are_known and (missing := _flags(xla_flags)):
-    added['XLA_FLAGS'] = ' '.join([xla_flags, *missing]).strip()
+  given = xla_flags(environment)
+  if timeouts_are_known and (missing := _flags(given)):
+    added['XLA_FLAGS'] = ' '.join([given, *missing]).strip()
   tunables = environment.get('GLIBC_TUNABLES', '')
   if '[madvise]' in huge_pages and 'glibc.malloc.hugetlb' not in tunables:
     added['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, 'glibc.malloc.hugetlb=1']))
@@ -132,15 +168,43 @@ def program_name() -> str:
   return program().removeprefix('python ')
 
 
+def in_ipython() -> bool:
+  """Whether this code runs in IPython: a notebook's kernel, or its shell in a terminal."""
+  ipython = sys.modules.get('IPython')
+  return ipython is not None and ipython.get_ipython() is not None
+
+
+def is_main_program() -> bool:
+  """Whether the file that Python was started with is what runs, so that it may be started again.
+
+  It is not under IPython's %run, nor where another program's file runs this one.
+  """
+  path = getattr(sys.modules['__main__'], '__file__', None)
+  if path is None or in_ipython():
+    return False
+  return any(os.path.realpath(path) == os.path.realpath(given) for given in sys.orig_argv[1:])
+
+
+def owns_process() -> bool:
+  """Whether this process was started as this program, launch.py or alexnet.
+
+  Of any other process that uses the library, nothing is changed.
+  """
+  command = getattr(sys.modules['__main__'], 'command', None)  # what launch.py and alexnet import
+  return getattr(command, '__module__', None) == 'alexnet_jax.cli' and not in_ipython()
+
+
 def prepare_process() -> None:
   """Adds missing environment variables, and restarts the command if glibc must read one.
 
   Call it first, from the file that the user started: the restarted process has the same process
-  number and arguments.
+  number and arguments. Where that file is not the process's own (`is_main_program`), nothing is
+  restarted.
   """
-  huge_pages = _HUGE_PAGES.read_text() if _HUGE_PAGES.exists() else ''
+  huge_pages = _HUGE_PAGES.read_text(encoding='utf-8') if _HUGE_PAGES.exists() else ''
   timeouts_are_known = knows_timeouts(importlib.metadata.version('jaxlib'))
-  added = additions(os.environ, timeouts_are_known, huge_pages)
+  may_restart = is_main_program()
+  added = additions(os.environ, timeouts_are_known, huge_pages if may_restart else '')
   os.environ.update(added)
   if 'GLIBC_TUNABLES' in added:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,21 +1,33 @@
-"""Signals that ask a run to stop: SIGINT (Ctrl-C), SIGTERM, and SIGUSR1 of schedulers."""
+"""Signals that ask a run to stop: SIGINT (Ctrl-C), and those of schedulers and closing terminals."""
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
+from alexnet_jax.utils import host
 from alexnet_jax.utils.errors import Stopped
 
-PREEMPTION = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that schedulers send before they end a job."""
+PREEMPTION = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that schedulers send before they end a job, and SIGHUP, which a closing terminal sends."""
+
+
+def preemption() -> tuple[signal.Signals, ...]:
+  """PREEMPTION, without SIGHUP where it is ignored, as under nohup; so it stays."""
+  hangups_are_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+  return tuple(
+    signum for signum in PREEMPTION if not (signum == signal.SIGHUP and hangups_are_ignored)
+  )
 
 
 class Signals:
-  """Records SIGINT, SIGTERM and SIGUSR1 for `check`; use it in a `with`.
+  """Records SIGINT and those of PREEMPTION for `check`; use it in a `with`.
 
-  A second signal ends the process at once.
+  A second signal ends the process at once; in a process that is not the program's own, as a
+  notebook's kernel, a second SIGINT raises KeyboardInterrupt instead. A second SIGHUP does neither:
+  as a terminal closes, both the shell and the system send one.
 
   Attributes:
     signum: the signal that was received; None for none.
@@ -29,7 +41,7 @@ class Signals:
 
   def __enter__(self) -> 'Signals':
     if threading.current_thread() is threading.main_thread():
-      for signum in (signal.SIGINT, *PREEMPTION):
+      for signum in (signal.SIGINT, *preemption()):
         self._previous[signum] = signal.signal(signum, self._note)
     return self
 
@@ -42,8 +54,13 @@ class Signals:
     self.signum = signum
     for second in self._previous:  # the system ends the process, whatever it does
       signal.signal(second, signal.SIG_DFL)
+    if signal.SIGHUP in self._previous:
+      signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if not host.owns_process():
+      signal.signal(signal.SIGINT, signal.default_int_handler)
     if self._answer is not None:
-      os.write(2, f'\n{self._answer}; once more to stop at once\n'.encode())
+      with contextlib.suppress(OSError):  # the terminal has closed
+        os.write(2, f'\n{self._answer}; once more to stop at once\n'.encode())
 
   def check(self) -> None:
     """Raises Stopped if a signal was received."""

@@ -1,29 +1,41 @@
-"""Silencing other libraries' messages."""
+"""Silencing other libraries' messages, in the program's own process alone."""
 
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+
+from alexnet_jax.utils import host
+
+# File descriptors are the whole process's: two threads that redirected one at once would put back
+# what the other had put there.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
   """Within it nothing is written to stderr, by Python, C++ or another thread.
 
-  This includes exceptions that nobody can catch, such as those of discarded coroutines.
+  This includes exceptions that nobody can catch, such as those of discarded coroutines. In a process
+  that is not the program's own (`host.owns_process`) nothing is redirected.
   """
-  hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-  stderr = os.dup(2)
-  null = os.open(os.devnull, os.O_WRONLY)
-  try:
-    os.dup2(null, 2)
+  if not host.owns_process():
     yield
-  finally:
-    os.dup2(stderr, 2)
-    os.close(stderr)
-    os.close(null)
-    sys.unraisablehook = hook
+    return
+  with _ONE_AT_A_TIME:
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+      os.dup2(null, 2)
+      yield
+    finally:
+      os.dup2(stderr, 2)
+      os.close(stderr)
+      os.close(null)
+      sys.unraisablehook = hook
 
 
 def silence_failed_writes() -> None:

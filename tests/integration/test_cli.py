@@ -316,7 +316,11 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
   ('signum', 'code'),
-  [pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow), (signal.SIGTERM, 75)],
+  [
+    pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+    (signal.SIGTERM, 75),
+    pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+  ],
 )
 def test_a_signal_saves_and_exits_with_its_code(tmp_path, signum, code):
   process = start(

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import types
 
 import jaxlib
 import pytest
 
 from alexnet_jax.utils import host
+from alexnet_jax.utils.errors import UserError
 
 MADVISE = 'always [madvise] never'
 
@@ -61,6 +63,75 @@ def test_this_version_of_xla_knows_the_flags():
     [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
   )
   assert (done.returncode, done.stdout.strip()) == (0, '1'), done.stderr
+
+
+def test_flags_of_xla_may_be_in_a_file(tmp_path):
+  file = tmp_path / 'flags'
+  file.write_text('--xla_a=1\n--xla_b="2 3"\n')
+  given = {'XLA_FLAGS': f' {file}'}
+  assert host.xla_flags(given) == '--xla_a=1\n--xla_b="2 3"'
+  assert host.additions(given, False, '') == {}
+  assert host.additions(given, True, '')['XLA_FLAGS'].startswith(
+    '--xla_a=1\n--xla_b="2 3" --xla_cpu'
+  )
+  assert host.xla_flags({'XLA_FLAGS': ' --xla_c=/a '}) == '--xla_c=/a'
+  assert host.xla_flags({}) == ''
+  for path in (tmp_path / 'none', tmp_path):
+    with pytest.raises(
+      UserError, match=r'XLA_FLAGS is .*, a file that cannot be read: .*begins with --'
+    ):
+      host.xla_flags({'XLA_FLAGS': str(path)})
+
+
+def test_without_a_home_folder_there_is_no_cache(monkeypatch):
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+  monkeypatch.setattr(os, 'getuid', lambda: 2**31 - 5)  # of no passwd entry
+  assert host.cache_folder() is None
+  monkeypatch.setattr(subprocess, 'run', lambda *_, **__: types.SimpleNamespace(returncode=1))
+  assert not host.knows_timeouts('0.99')
+
+
+def test_ipython_is_noticed(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'IPython', types.SimpleNamespace(get_ipython=lambda: None))
+  assert not host.in_ipython()
+  shell = types.SimpleNamespace(get_ipython=object)
+  monkeypatch.setitem(sys.modules, 'IPython', shell)
+  assert host.in_ipython()
+  assert not host.is_main_program()
+
+
+def test_a_process_is_the_program_s_where_its_main_file_is_the_command_s(monkeypatch):
+  assert not host.owns_process()  # pytest's
+  from alexnet_jax.cli import command
+
+  monkeypatch.setitem(sys.modules, '__main__', types.SimpleNamespace(command=command))
+  assert host.owns_process()
+  shell = types.SimpleNamespace(get_ipython=object)
+  monkeypatch.setitem(sys.modules, 'IPython', shell)
+  assert not host.owns_process()
+
+
+def test_the_program_does_not_start_another_program_again(tmp_path):
+  other, script = tmp_path / 'other.py', tmp_path / 'program.py'
+  other.write_text(
+    'import runpy\nprint("other", flush=True)\n'
+    f'runpy.run_path({str(script)!r}, run_name="__main__")\nprint("goes on")\n'
+  )
+  script.write_text(
+    'import os\n'
+    'from pathlib import Path\n'
+    'from alexnet_jax.utils import host\n'
+    f'host._HUGE_PAGES = Path({str(tmp_path / "enabled")!r})\n'
+    'host.prepare_process()\n'
+    'print("GLIBC_TUNABLES" in os.environ, flush=True)\n'
+  )
+  (tmp_path / 'enabled').write_text(MADVISE)
+  environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
+  done = subprocess.run(
+    [sys.executable, str(other)], env=environment, capture_output=True, text=True, check=True
+  )
+  assert done.stdout.splitlines() == ['other', 'False', 'goes on']
 
 
 def test_the_program_starts_again_once_with_the_same_arguments(tmp_path):

@@ -1,0 +1,59 @@
+"""What the program prints ends no run."""
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+from alexnet_jax.utils import silence, streams
+
+
+def test_characters_that_an_encoding_does_not_have_are_escaped():
+  content = io.BytesIO()
+  stream = streams.lasting(io.TextIOWrapper(content, 'ascii'), 999)
+  print('caf\u00e9', file=stream, flush=True)
+  assert content.getvalue() == b'caf\\xe9\n'
+
+
+def test_what_is_written_to_a_terminal_that_has_closed_is_dropped():
+  first, second = pty.openpty()
+  with open(second, 'w', encoding='ascii', closefd=False) as plain:
+    stream = streams.lasting(plain, second)
+    print('caf\u00e9', file=stream)
+    assert os.read(first, 100) == b'caf\\xe9\r\n'
+    assert stream.isatty()
+    os.close(first)
+    print('more', file=stream, flush=True)
+    stream.detach()
+  os.close(second)
+
+
+def test_nothing_is_redirected_in_a_process_that_is_not_the_program_s(capfd):
+  hook = sys.unraisablehook
+  with silence.silenced():
+    os.write(2, b'said\n')
+    assert sys.unraisablehook is hook
+  assert capfd.readouterr().err == 'said\n'
+
+
+THREADS = """
+import os, sys, threading, time
+from alexnet_jax.cli import command
+from alexnet_jax.utils.silence import silenced
+first, second = threading.Barrier(2, timeout=0.2), threading.Event()
+def silence():
+  with silenced():
+    os.write(2, b'hidden')
+    try: first.wait()  # both within at once, if that could be
+    except threading.BrokenBarrierError: pass
+threads = [threading.Thread(target=silence) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+os.write(2, b'shown')
+"""
+
+
+def test_threads_that_silence_at_once_leave_stderr_as_it_was():
+  done = subprocess.run([sys.executable, '-c', THREADS], capture_output=True, text=True, check=True)
+  assert done.stderr == 'shown'
