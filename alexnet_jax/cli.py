@@ -278,9 +278,14 @@ def _run_name(config: str) -> str:
 
 
 def _shipped(argument: str) -> str:
-  """`--config=configs/digits.py`, or the file alone, with the package's where there is none here."""
+  """`--config=configs/digits.py`, or the file alone, with the package's where there is none here.
+
+  No shell expands the ~ of `--config=~/a.py`.
+  """
   flag, equals, value = argument.partition('=') if argument.startswith('-') else ('', '', argument)
   file, _ = _split(value)
+  if file.endswith('.py') and file.startswith('~'):
+    return f'{flag}{equals}{os.path.expanduser(value)}'
   shipped = Path(__file__).resolve().parent / file
   if file.endswith('.py') and not Path(file).exists() and shipped.is_file():
     return f'{flag}{equals}{shipped}{value.removeprefix(file)}'
@@ -333,7 +338,7 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   return None
 
 
-def _config_of(path: str) -> ConfigDict:
+def _config_of(path: str | Path) -> ConfigDict:
   """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
   from alexnet_jax import experiment
   from alexnet_jax.checkpoints import workdir
@@ -369,14 +374,22 @@ def _parse(argv: Sequence[str]) -> list[str]:
   return rest
 
 
+def _workdir() -> Path | None:
+  """The folder of --workdir; None where it was not given."""
+  from alexnet_jax.utils import files
+
+  return files.local(_WORKDIR.value, '--workdir') if _WORKDIR.value else None
+
+
 def _config_and_workdir() -> tuple[ConfigDict, Path]:
+  path = _workdir()
   if flags.FLAGS['config'].present:
     source = config_flags.get_config_filename(flags.FLAGS['config'])
-    return _CONFIG.value, Path(_WORKDIR.value or Path('runs') / _run_name(source))
-  if _WORKDIR.value is None:
+    return _CONFIG.value, path or Path('runs') / _run_name(source)
+  if path is None:
     raise UserError('pass --config, such as --config=configs/digits.py, or --workdir of a run')
   changed = _CONFIG.value  # by overrides alone
-  return _config_of(_WORKDIR.value) if changed is None else changed, Path(_WORKDIR.value)
+  return _config_of(path) if changed is None else changed, path
 
 
 def _join() -> None:
@@ -443,8 +456,9 @@ def _run(config: ConfigDict, path: Path) -> None:
 def _convert() -> None:
   from alexnet_jax.convert import convert
   from alexnet_jax.reports import printed
+  from alexnet_jax.utils import files
 
-  if _SOURCE.value is None or _TARGET.value is None:
+  if not _SOURCE.value or not _TARGET.value:
     raise UserError(
       'pass --source and --target, such as --source=runs/digits --target=digits.safetensors'
     )
@@ -456,7 +470,7 @@ def _convert() -> None:
     class_names=_CLASS_NAMES.value,
     log=functools.partial(print, file=sys.stderr),
   )
-  printed.conversion(network, _TARGET.value)
+  printed.conversion(network, files.expanded(_TARGET.value))
 
 
 def _evaluate_members(members: Sequence[str]) -> None:
@@ -469,7 +483,7 @@ def _evaluate_members(members: Sequence[str]) -> None:
   except ValueError as error:
     raise UserError(f'--member_weights must be numbers, as 1,1,2: {error}') from error
   xla.use_cache()
-  path = Path(_WORKDIR.value or Path('runs') / 'ensemble')
+  path = _workdir() or Path('runs') / 'ensemble'
   _join()
   evaluation = evaluate.evaluate_ensemble(members, weights, path, _CONFIG.value)
   if multihost.is_first():
@@ -492,7 +506,7 @@ def _sweep(config: ConfigDict) -> int:
     name,
     spec.chosen(spec.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
     config,
-    Path(_WORKDIR.value or Path('runs') / f'{name}_{_run_name(config_file)}'),
+    _workdir() or Path('runs') / f'{name}_{_run_name(config_file)}',
     config_file=config_file,
     overrides=config_flags.get_override_values(flag),
   )
@@ -504,7 +518,7 @@ def _sweep(config: ConfigDict) -> int:
       print(f'{host.program()} {shlex.join(run.command)}')
     return 0
   program = os.path.abspath(sys.argv[0])
-  with workdir.lock(plan.path):
+  with workdir.lock(plan.path, functools.partial(print, file=sys.stderr)):
     spec.write(plan)
     if _JOBS.value > 1:
       runner.prepare_data(runs, program)
@@ -541,11 +555,11 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value == 'convert':
       _convert()
       return 0
-    if _MODE.value == 'figures' and _WORKDIR.value:
+    if _MODE.value == 'figures' and (folder := _workdir()):
       from alexnet_jax.sweeps import report, spec
 
-      if Path(_WORKDIR.value, spec.FILE_NAME).exists():
-        report.show(*report.write(_WORKDIR.value))
+      if (folder / spec.FILE_NAME).exists():
+        report.show(*report.write(folder))
         return 0
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:
       _evaluate_members(_MEMBERS.value or [])

@@ -77,7 +77,7 @@ def read(
   Raises:
     UserError: it is missing, damaged, or of a newer version.
   """
-  source = epath.Path(os.path.expanduser(os.fspath(path)))
+  source = files.readable(path)
   if not source.exists():
     raise UserError(
       f'there is no {source}; pass a workdir, one of its checkpoints, or a .safetensors file'

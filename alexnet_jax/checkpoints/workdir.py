@@ -1,18 +1,17 @@
 """A run's folder: its lock, config.json, metrics.jsonl and TensorBoard events."""
 
 import contextlib
-import fcntl
 import io
 import itertools
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils import config_fields, files, locks
 from alexnet_jax.utils.errors import UserError, first_line
 
 LEARNING_CURVES = 'figures/learning_curves'
@@ -71,26 +70,33 @@ class LockedError(UserError):
 
 
 @contextlib.contextmanager
-def lock(workdir: str | os.PathLike[str]) -> Iterator[None]:
-  """Locks a folder, made if need be, for this process; the lock ends with the process at the latest.
+def lock(
+  workdir: str | os.PathLike[str], log: Callable[[str], None] = lambda text: None
+) -> Iterator[None]:
+  """Locks a folder, made if need be, for this process; see `locks.lock`.
+
+  Args:
+    workdir: the folder.
+    log: called with a line where the file system has no locks.
 
   Raises:
     LockedError: another process has locked it.
     UserError: the folder cannot be written to.
   """
   path = Path(workdir)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    file = files.inside(path, _LOCK).open('a')
-  except OSError as error:
-    raise _cannot_write(path, error) from error
-  with file:
+
+  def refuse(owner: str) -> None:
+    raise LockedError(
+      f'another process is at work in {path}{owner and f" ({owner})"}; wait for it, or use another'
+      ' --workdir'
+    )
+
+  with contextlib.ExitStack() as held:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise LockedError(
-        f'another process is at work in {path}; wait for it, or use another --workdir'
-      ) from error
+      path.mkdir(parents=True, exist_ok=True)
+      held.enter_context(locks.lock(files.inside(path, _LOCK), refuse, log))
+    except OSError as error:
+      raise _cannot_write(path, error) from error
     yield
 
 
@@ -138,7 +144,7 @@ def prepare(
     elif (stored := read_config(path)) is not None and config_fields.differences(config, stored):
       (path / 'statistics.npz').unlink(missing_ok=True)
     with files.whole(path / 'config.json') as temporary:
-      temporary.write_text(json.dumps(config, indent=2) + '\n')
+      temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
   except OSError as error:
     raise _cannot_write(path, error) from error
 

@@ -98,7 +98,7 @@ def read(
   Raises:
     UserError: it is missing, incomplete, or not the network of the config.
   """
-  source = epath.Path(os.path.expanduser(os.fspath(path)))
+  source = files.readable(path)
   if not source.exists():
     raise UserError(f'there is no {source}')
   network = _read_described(source, log)
@@ -199,7 +199,7 @@ def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
   Raises:
     UserError: it is missing, incomplete, or has another size.
   """
-  file = epath.Path(os.path.expanduser(os.fspath(path)))
+  file = files.readable(path)
   if not file.exists():
     raise UserError(f'there is no {file} (--mean)')
   planes = caffe.read_binaryproto(file)
@@ -217,12 +217,12 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
   Raises:
     UserError: it is missing, is not text, or does not have `num_classes` lines.
   """
-  file = epath.Path(os.path.expanduser(os.fspath(path)))
+  file = files.readable(path)
   if not file.exists():
     raise UserError(f'there is no {file} (--class_names)')
   files.check_kind(file)
   try:
-    names = file.read_text().splitlines()
+    names = file.read_text(encoding='utf-8').splitlines()
   except UnicodeDecodeError as error:
     raise UserError(f'{file} is not text in UTF-8: {first_line(error)}') from error
   if len(names) != num_classes:
@@ -232,7 +232,7 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
 
 def check_target(path: str | os.PathLike[str]) -> None:
   """Raises UserError where the name of a file is of no format that `write` can write."""
-  suffix = epath.Path(path).suffix
+  suffix = files.local(path, '--target').suffix
   if suffix not in ('.safetensors', '.jaxexport', '.pth'):
     raise UserError(
       f'{path} is of no kind that can be written; it must end in .safetensors, in .jaxexport (with'

@@ -6,8 +6,7 @@ ImageNet's tar files and the large images of a tfds data set become one in tfds'
 """
 
 import contextlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +22,7 @@ from alexnet_jax.data import (
   statistics,
   tfds_reader,
 )
+from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError, listed
 
@@ -215,40 +215,28 @@ def open_data_set(
     UserError: the data set does not exist, cannot be prepared, or has another number of classes.
   """
   data_set: DataSet
-  fingerprint = None
   if name == 'digits':
     data_set = Digits(image_size)
   else:
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
-    prepared_path = Path(prepared_dir or tfds_reader.default_data_dir()).expanduser()
-    originals: sources.Source | None
-    left_out: Sequence[sources.LeftOut] = ()
-    if name == 'folder':
-      if not data_dir:
-        raise UserError('set the folder of images with --config.data.data_dir=PATH')
-      folder = image_folder.open_folder(data_dir, validation_fraction, class_depth)
-      builder, originals, left_out = None, folder, folder.left_out
-      fingerprint = folder.description['fingerprint']
-      for note in folder.notes:
-        display.line(note)
-    else:
-      builder, originals = _find_tfds(name, data_dir, prepared_path, image_size, encoding, display)
-    if originals is not None:
-      _check_classes(name, originals.class_names, num_classes)  # before what may take hours
-      _check_splits(originals, train_split, validation_split)
-      directory = prepare.prepare(
-        originals,
-        prepared_path,
-        image_size=image_size,
-        encoding=encoding,
-        statistics_of=train_split.split('[')[0],
-        unreadable_limit=unreadable_limit,
-        left_out=left_out,
-        display=display,
-      )
-      _check_counts(directory, originals.splits)
-      builder = _open_prepared(directory, encoding)
-    data_set = TfdsDataSet(builder, image_size, memory_megabytes, fingerprint)
+
+    def check(originals: sources.Source) -> None:
+      _check_classes(name, originals.class_names, num_classes)
+      _check_split('train_split', train_split, originals)
+      _check_split('validation_split', validation_split, originals)
+
+    data_set = _open_stored(
+      name,
+      lambda folder: image_folder.open_folder(folder, validation_fraction, class_depth),
+      check,
+      data_dir=data_dir,
+      prepared_dir=prepared_dir,
+      image_size=image_size,
+      memory_megabytes=memory_megabytes,
+      encoding=encoding,
+      statistics_of=train_split.split('[')[0],
+      unreadable_limit=unreadable_limit,
+      display=display,
+    )
   _check_classes(name, data_set.class_names, num_classes)
   return data_set
 
@@ -295,40 +283,92 @@ def open_for_evaluation(
   if name == 'digits':
     data_set, available = Digits(image_size), ['train', 'validation']
   else:
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
-    prepared_path = Path(prepared_dir or tfds_reader.default_data_dir()).expanduser()
-    originals: sources.Source | None
-    left_out: Sequence[sources.LeftOut] = ()
-    if name == 'folder':
-      if not data_dir:
-        raise UserError('set the folder of images with --config.data.data_dir=PATH')
-      folder = image_folder.open_for_evaluation(data_dir, class_names, class_depth)
-      builder, originals, left_out = None, folder, folder.left_out
-      for note in folder.notes:
-        display.line(note)
-    else:
-      builder, originals = _find_tfds(name, data_dir, prepared_path, image_size, encoding, display)
-    if originals is not None:
-      _labels_of(originals.class_names, class_names, name)  # before what may take hours
+
+    def check(originals: sources.Source) -> None:
+      _labels_of(originals.class_names, class_names, name)
       if split is not None:
         _check_split('validation_split', split, originals)
-      directory = prepare.prepare(
-        originals,
-        prepared_path,
-        image_size=image_size,
-        encoding=encoding,
-        statistics_of='train' if name != 'folder' else '',
-        unreadable_limit=unreadable_limit,
-        left_out=left_out,
-        display=display,
-      )
-      _check_counts(directory, originals.splits)
-      builder = _open_prepared(directory, encoding)
-    data_set = TfdsDataSet(builder, image_size, memory_megabytes)
+
+    data_set = _open_stored(
+      name,
+      lambda folder: image_folder.open_for_evaluation(folder, class_names, class_depth),
+      check,
+      data_dir=data_dir,
+      prepared_dir=prepared_dir,
+      image_size=image_size,
+      memory_megabytes=memory_megabytes,
+      encoding=encoding,
+      statistics_of='' if name == 'folder' else 'train',
+      unreadable_limit=unreadable_limit,
+      display=display,
+    )
     available = list(data_set.builder.info.splits)
   labels = _labels_of(data_set.class_names, class_names, name)
   chosen = split or next((each for each in ('validation', 'test') if each in available), 'all')
   return splits.RelabeledSplit(data_set.load_split(chosen), labels, class_names), chosen
+
+
+def _open_stored(
+  name: str,
+  open_folder: Callable[[Path], image_folder.FolderSource],
+  check: Callable[[sources.Source], None],
+  *,
+  data_dir: str | None,
+  prepared_dir: str | None,
+  image_size: int,
+  memory_megabytes: int,
+  encoding: str,
+  statistics_of: str,
+  unreadable_limit: float,
+  display: Display,
+) -> TfdsDataSet:
+  """Opens a folder of images or a tfds data set, which is prepared first where that is needed.
+
+  Args:
+    name: see `open_data_set`, as for the others.
+    open_folder: opens a folder of images.
+    check: called with the originals before they are prepared, which may take hours; raises
+      UserError where they do not fit.
+    data_dir: the folder.
+    prepared_dir: where to write.
+    image_size: side in pixels.
+    memory_megabytes: see `open_split`.
+    encoding: see `prepare.prepare`, as for the next ones.
+    statistics_of: a split.
+    unreadable_limit: a share of the files.
+    display: for lines and bars.
+  """
+  data_dir = files.expanded(data_dir) if data_dir else None
+  if prepared_dir:
+    prepared_dir = str(files.local(prepared_dir, 'data.prepared_dir'))
+  originals: sources.Source | None
+  left_out: Sequence[sources.LeftOut] = ()
+  fingerprint = None
+  if name == 'folder':
+    if not data_dir:
+      raise UserError('set the folder of images with --config.data.data_dir=PATH')
+    folder = open_folder(files.local(data_dir, 'data.data_dir'))
+    builder, originals, left_out = None, folder, folder.left_out
+    fingerprint = folder.description['fingerprint']
+    for note in folder.notes:
+      display.line(note)
+  else:
+    builder, originals = _find_tfds(name, data_dir, prepared_dir, image_size, encoding, display)
+  if originals is not None:
+    check(originals)
+    directory = prepare.prepare(
+      originals,
+      files.local(prepared_dir or tfds_reader.default_data_dir(), 'data.prepared_dir'),
+      image_size=image_size,
+      encoding=encoding,
+      statistics_of=statistics_of,
+      unreadable_limit=unreadable_limit,
+      left_out=left_out,
+      display=display,
+    )
+    _check_counts(directory, originals.splits)
+    builder = _open_prepared(directory, encoding)
+  return TfdsDataSet(builder, image_size, memory_megabytes, fingerprint)
 
 
 def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) -> np.ndarray:
@@ -345,7 +385,7 @@ def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) 
 def _find_tfds(
   name: str,
   data_dir: str | None,
-  prepared_dir: Path,
+  prepared_dir: str | None,
   image_size: int,
   encoding: str,
   display: Display,
@@ -362,7 +402,8 @@ def _find_tfds(
     folder = Path(data_dir or tfds_reader.default_data_dir())
     if is_imagenet and (tars := imagenet_tars.find(folder)):
       return None, imagenet_tars.open_tars(tars)
-    if directory := prepare.find(prepared_dir, plain_name, image_size):
+    prepared = Path(prepared_dir or tfds_reader.default_data_dir())
+    if directory := prepare.find(prepared, plain_name, image_size):
       return _open_prepared(directory, encoding), None  # the originals are no longer needed
     if is_imagenet:
       raise UserError(imagenet_tars.instructions(folder))
@@ -397,12 +438,6 @@ def _check_classes(name: str, class_names: Sequence[str], num_classes: int | Non
       f'{name} has {len(class_names)} classes but model.num_classes is {num_classes}; for a new'
       f' network set --config.model.num_classes={len(class_names)}'
     )
-
-
-def _check_splits(source: sources.Source, train_split: str, validation_split: str) -> None:
-  """Raises UserError where the source lacks a split that is asked for, whole or in part."""
-  _check_split('train_split', train_split, source)
-  _check_split('validation_split', validation_split, source)
 
 
 def _check_split(field: str, split: str, source: sources.Source) -> None:

@@ -241,4 +241,4 @@ def _tfds_lines(file_name: str) -> tuple[str, ...]:
       'ImageNet\'s labels come with tensorflow_datasets; install it with: pip install -e ".[train]"'
     )
   folder = Path(package.origin).parent / 'datasets' / 'imagenet2012'
-  return tuple((folder / file_name).read_text().split())
+  return tuple((folder / file_name).read_text('utf-8').split())

@@ -7,7 +7,6 @@ sums for the mean image, so a preparation that was killed resumes with the shard
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ import PIL
 
 from alexnet_jax.data import images, statistics, tfds_reader
 from alexnet_jax.data.sources import Example, LeftOut, Source
-from alexnet_jax.utils import files, threads
+from alexnet_jax.utils import files, locks, threads
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
@@ -31,6 +30,7 @@ LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
 LEFT_OUT = 'left_out.tsv'
 _UNREADABLE = 'cannot be read: '  # so begin the reasons of the files that were to be used
 _METADATA = 'metadata.json'
+_LOCK = 'lock'
 _LEAST_UNREADABLE = 10
 _BYTES_PER_PIXEL = {'jpeg': 0.7, 'png': 2.0}  # of photographs, generously
 _LINE_EVERY_SECONDS = 30
@@ -185,8 +185,8 @@ def prepare(
           source, incomplete, json.loads(json.dumps(rule)), unreadable_limit, left_out, display
         )
         incomplete.rename(place)
-        for path in (place / 'done.npz', place / 'lock'):
-          path.unlink()
+        for path in (place / 'done.npz', place / _LOCK, locks.owner_file(place / _LOCK)):
+          path.unlink(missing_ok=True)
         unreadable = read_metadata(place)['unreadable_files']
         if unreadable:
           display.line(f'{unreadable:,} files cannot be read and are left out')
@@ -226,14 +226,14 @@ def _older(prepared_dir: Path, rule: dict[str, Any], but_for: Sequence[Path]) ->
 @contextlib.contextmanager
 def _alone(folder: Path, display: Display) -> Iterator[None]:
   """Creates the folder and locks other processes out of it."""
-  lock_file = files.inside(folder.parent, Path(folder.name, 'lock'))  # all else will be removed
+  lock_file = files.inside(folder.parent, Path(folder.name, _LOCK))  # all else will be removed
   folder.mkdir(parents=True, exist_ok=True)
-  with lock_file.open('w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      display.line(f'another process is preparing {folder.parent}; waiting for it')
-      fcntl.flock(lock, fcntl.LOCK_EX)
+
+  def wait(owner: str) -> None:
+    who = owner and f' ({owner})'
+    display.line(f'another process is preparing {folder.parent}{who}; waiting for it')
+
+  with locks.lock(lock_file, wait, display.line):
     yield
 
 
@@ -360,7 +360,7 @@ def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
     [],
     statistics.Sums.zero(rule['image_size']),
   )
-  kept = {'lock'}
+  kept = {_LOCK, locks.owner_file(Path(_LOCK)).name}
   with contextlib.suppress(Exception):  # missing or damaged: start over
     stored = _Done.load(folder / 'done.npz')
     if stored.rule == rule:

@@ -61,9 +61,13 @@ def import_tensorflow() -> tuple[Any, Any]:
   return tf, tfds
 
 
-def default_data_dir() -> Path:
-  """The folder that tfds uses: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-  return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+def default_data_dir() -> str:
+  """The folder that tfds uses: $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+  Raises:
+    UserError: there is no home folder.
+  """
+  return files.expanded(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
 def open_builder(name: str, data_dir: str | None) -> 'DatasetBuilder':

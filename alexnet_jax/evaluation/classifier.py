@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from PIL import Image
 
 from alexnet_jax import experiment
@@ -275,8 +274,9 @@ def _rgb(image: Any, position: int) -> Image.Image:
   try:
     if isinstance(image, str | os.PathLike):
       where = os.fspath(image)
-      files.check_kind(os.path.expanduser(where))
-      return images.decode(epath.Path(os.path.expanduser(where)).read_bytes())
+      path = files.readable(where)
+      files.check_kind(path)
+      return images.decode(path.read_bytes())
     where = f'image {position} (counted from 0)'
     if isinstance(image, bytes | bytearray | memoryview):
       return images.decode(bytes(image))

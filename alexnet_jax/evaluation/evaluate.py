@@ -256,6 +256,7 @@ def evaluate_workdir(
     UserError: there is no complete checkpoint, it is of another experiment, or the results cannot
       be written.
   """
+  path = files.local(path, '--workdir')
   experiment.check(config)
   open_fields = ('model.num_classes',) if config.model.num_classes is None else ()
   may_differ = (
@@ -271,10 +272,10 @@ def evaluate_workdir(
     network = pretrained.read(path, log=display.line)
     if split is None and config.data.validation_split != network.config.data.validation_split:
       split = config.data.validation_split
-    _prepare(Path(path))
+    _prepare(path)
     evaluated, predicted = _predict(network, config, split, display)
     member = _Member(str(path), network, 1.0, predictions.errors(predicted))
-    return _write(Path(path), [member], evaluated, predicted)
+    return _write(path, [member], evaluated, predicted)
 
 
 def evaluate_ensemble(
@@ -312,6 +313,7 @@ def evaluate_ensemble(
       invalid, `path` is a training run, or the results cannot be written.
   """
   shares = _shares(len(paths), weights)
+  path = files.local(path, '--workdir')
   if config is not None:
     experiment.check(config)
   if workdir.read_config(path) is not None:
@@ -323,7 +325,7 @@ def evaluate_ensemble(
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     networks = [pretrained.read(member, log=display.line) for member in paths]
     _check_alike(paths, networks)
-    _prepare(Path(path))
+    _prepare(path)
     for member, network, share in zip(paths, networks, shares, strict=True):
       images, predicted = _stored_or_predicted(member, network, config, display)
       if evaluated not in (None, images):
@@ -338,7 +340,7 @@ def evaluate_ensemble(
       members.append(_Member(str(member), network, share, predictions.errors(predicted)))
     assert total is not None
     assert evaluated is not None
-    return _write(Path(path), members, evaluated, total)
+    return _write(path, members, evaluated, total)
 
 
 class _Images(NamedTuple):
@@ -427,12 +429,12 @@ def _other_data(network: pretrained.PretrainedNetwork, config: ConfigDict) -> bo
     return True
   if data.name != 'folder' or not data.data_dir or not own.data_dir:
     return False
-  given, of_run = (os.path.realpath(os.path.expanduser(d)) for d in (data.data_dir, own.data_dir))
+  given, of_run = (os.path.realpath(files.expanded(d)) for d in (data.data_dir, own.data_dir))
   if given == of_run:
     return False
   try:
     source = image_folder.open_folder(
-      os.path.expanduser(data.data_dir), data.validation_fraction, data.class_depth
+      files.expanded(data.data_dir), data.validation_fraction, data.class_depth
     )
   except UserError:  # one that cannot be trained on
     return True
@@ -466,7 +468,7 @@ def _open(
   """
   if _other_data(network, config):
     opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
-    folder = config.data.data_dir and os.path.abspath(os.path.expanduser(config.data.data_dir))
+    folder = config.data.data_dir and os.path.abspath(files.expanded(config.data.data_dir))
     images = _Images(f'{config.data.name} {folder}' if folder else config.data.name, chosen)
     display.line(
       f'{images.data} is not what {network.path} was trained on: its classes are matched by name,'
@@ -551,7 +553,7 @@ def _stored_or_predicted(
   display: Display,
 ) -> tuple[_Images, Predictions]:
   """The predictions stored in a member's workdir, if they are of its network, else new ones."""
-  folder = Path(path).expanduser()
+  folder = Path(files.expanded(path))
   of_workdir = (folder / 'checkpoints').is_dir()  # not a file or a checkpoint
   # The other fields of the config are not used.
   config = _with_circumstances(network.config, config)
@@ -625,5 +627,5 @@ def _write(
       predicted.file_names,
     )
     with files.whole(path / 'evaluation.json') as temporary:
-      temporary.write_text(json.dumps(result, indent=2) + '\n')
+      temporary.write_text(json.dumps(result, indent=2) + '\n', 'utf-8')
   return result

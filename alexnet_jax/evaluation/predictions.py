@@ -194,7 +194,7 @@ def write_tables(
     _class_rows(probabilities, labels, class_names),
   )
   with files.whole(folder / 'submission.txt') as temporary:
-    temporary.write_text(''.join(' '.join(map(str, order)) + '\n' for order in best + 1))
+    temporary.write_text(''.join(' '.join(map(str, order)) + '\n' for order in best + 1), 'utf-8')
 
 
 def _image_rows(

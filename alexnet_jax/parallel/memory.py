@@ -83,13 +83,13 @@ def batch_that_fits(
 
 def _numbers(path: Path) -> dict[str, int]:
   """Parses a file such as /proc/meminfo: numbers by name."""
-  pairs = (line.split()[:2] for line in path.read_text().splitlines())
+  pairs = (line.split()[:2] for line in path.read_text('utf-8').splitlines())
   return {name.rstrip(':'): int(number) for name, number in pairs}
 
 
 def _left_by_limits(root: Path) -> Iterator[int]:
   """Yields the bytes that each limit of this process's cgroups leaves, cached files included."""
-  for line in (root / 'proc/self/cgroup').read_text().splitlines():
+  for line in (root / 'proc/self/cgroup').read_text('utf-8').splitlines():
     _, controllers, group = line.split(':', 2)
     if not controllers:  # version 2
       top, maximum, used, prefix = root / 'sys/fs/cgroup', 'memory.max', 'memory.current', ''
@@ -102,7 +102,7 @@ def _left_by_limits(root: Path) -> Iterator[int]:
     inner = top / group.lstrip('/')
     for folder in (path for path in (inner, *inner.parents) if path.is_relative_to(top)):
       with contextlib.suppress(OSError, ValueError, KeyError):  # 'max' is not a limit
-        left = int((folder / maximum).read_text()) - int((folder / used).read_text())
+        left = int((folder / maximum).read_text('utf-8')) - int((folder / used).read_text('utf-8'))
         cached = _numbers(folder / 'memory.stat')
         yield left + cached[f'{prefix}active_file'] + cached[f'{prefix}inactive_file']
 

@@ -49,7 +49,8 @@ def draw(
     UserError: there is no whole checkpoint, it is of another experiment or other classes, the
       network has no such layer, or a run to compare has no metrics.
   """
-  path = Path(path)
+  path = files.local(path, '--workdir')
+  compare = [str(files.local(other, '--compare')) for other in compare]
   folder = files.inside(path, 'figures')
   experiment.check(config)
   runs = {name: workdir.read_metrics(name) for name in (str(path), *compare)}

@@ -70,7 +70,7 @@ def write(
   del description['runs']
   description |= {'conditions': dict(conditions or {}), 'base_config': base, 'runs': runs}
   with files.whole(target / spec.FILE_NAME) as temporary:
-    temporary.write_text(_as_text(description))
+    temporary.write_text(_as_text(description), 'utf-8')
 
 
 def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -100,8 +100,8 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
       ) from error
     folder = spec.run_path(target, run['variant'], run['seed'])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-    (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in curves[name]))
+    (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
+    (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in curves[name]), 'utf-8')
 
 
 def _name(run: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
     ('report.html', html(results, pictures)),
   ):
     with files.whole(path / name) as temporary:
-      temporary.write_text(text)
+      temporary.write_text(text, 'utf-8')
     written.append(path / name)
   return results, written
 
@@ -179,7 +179,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   """The report: one page without scripts, which asks nothing of any network."""
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'report.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-  return environment.from_string(template.read_text()).render(
+  return environment.from_string(template.read_text('utf-8')).render(
     title=results.title,
     headings=[_UNITS.get(heading, heading) for heading in sweep_results.HEADINGS[:-1]],
     rows=[_row_cells(row) for row in results.rows],

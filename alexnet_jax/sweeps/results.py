@@ -194,7 +194,7 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]
   elif (failure := files.inside(folder, FAILURE)).exists():
-    with failure.open(errors='replace') as file:
+    with failure.open(encoding='utf-8', errors='replace') as file:
       state = 'failed: ' + first_line(file.read(10_000))
   elif records:
     state = f'at epoch {records[-1]["epoch"]:.2g} of {run["num_epochs"]}'

@@ -187,7 +187,7 @@ def _start(run: spec.Run, share: Share, program: str, display: Display) -> _Job:
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=log,
-      env={**os.environ, **share.environment},
+      env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **share.environment},
       start_new_session=True,  # Ctrl-C is this process's alone, which passes it on once
     )
   if share.cores:
@@ -207,13 +207,13 @@ def _ended(job: _Job) -> tuple[str, str]:
     return f'{run.name}  top-1 error {final["top1_error"]:.2%}  {seconds:.0f} s', ''
   failure = _reason(run.path / _LOG, code)
   with files.whole(run.path / FAILURE) as temporary:
-    temporary.write_text(failure + '\n')
+    temporary.write_text(failure + '\n', 'utf-8')
   return f'{run.name}  failed: {failure}', failure
 
 
 def _reason(log: Path, code: int) -> str:
   """The message of a run that failed, or else the last line that it printed."""
-  lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
+  lines = [line for line in log.read_text('utf-8', errors='replace').splitlines() if line.strip()]
   begins = f'{host.program_name()}: '
   said = [line for line in lines if line.startswith(begins)]
   last = (said or lines or ['nothing was printed'])[-1].removeprefix(begins)

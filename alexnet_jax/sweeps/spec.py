@@ -136,7 +136,8 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
   Raises:
     UserError: the file does not exist, or is not a sweep file.
   """
-  if not Path(path).is_file():
+  path = files.local(path, '--sweep')
+  if not path.is_file():
     raise UserError(
       f'there is no file {path} (--sweep); those of this project are in configs/sweeps/'
     )
@@ -326,7 +327,7 @@ def write(plan: Plan) -> None:
   """
   try:
     with files.whole(plan.path / FILE_NAME) as temporary:
-      temporary.write_text(json.dumps(_description(plan), indent=2) + '\n')
+      temporary.write_text(json.dumps(_description(plan), indent=2) + '\n', 'utf-8')
   except OSError as error:
     raise UserError(
       f'cannot write to {plan.path}: {error.strerror}; choose another with --workdir'

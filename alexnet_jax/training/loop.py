@@ -57,7 +57,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     NotFiniteError: the loss is not finite.
     Stopped: SIGINT or SIGTERM came; the run has saved.
   """
-  path = Path(workdir_path)
+  path = files.local(workdir_path, '--workdir')
   experiment.check(config)
   mesh = experiment.make_mesh(config)
   experiment.check_microbatches(config, mesh)
@@ -75,7 +75,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     validation_split = data_set.load_split(config.data.validation_split)
     stored = data_set.stored_statistics(config.data.train_split)
     with (
-      workdir.lock(path) if first else contextlib.nullcontext(),
+      workdir.lock(path, display.line) if first else contextlib.nullcontext(),
       Signals('stopping after this step' if first else None) as signals,
       contextlib.ExitStack() as closing,
       multihost.watched(),

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import socket
 import warnings
 import zipfile
@@ -14,11 +15,72 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, first_line
 
 _DEEPEST = 20  # lists and objects within each other in JSON
 _MOST = 2**26  # bytes of a file of JSON; the largest, a sweep's of 1,000 runs, has one or two
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+  """A path that a user gave, with the home folder for its ~, as a shell has it.
+
+  Raises:
+    UserError: there is no home folder.
+  """
+  text = os.path.expanduser(os.fspath(path))
+  if text == '~' or text.startswith('~/'):  # HOME is not set, and the user has no entry
+    raise UserError(
+      f'{text} is in a home folder, but there is none: set HOME, or give another path'
+    )
+  return text
+
+
+def is_elsewhere(path: str | os.PathLike[str]) -> bool:
+  """Whether a path is an address, as gs://bucket/run, and not one on a disk."""
+  return re.match(r'[A-Za-z][\w.+-]*://', os.fspath(path)) is not None
+
+
+def local(path: str | os.PathLike[str], name: str) -> Path:
+  """A path that a user gave, expanded, of what only a disk can hold.
+
+  Args:
+    path: the path.
+    name: of the flag or field that it was given by, for messages.
+
+  Raises:
+    UserError: it is an address, such as gs://..., or there is no home folder for its ~.
+  """
+  text = expanded(path)
+  if is_elsewhere(text):
+    raise UserError(
+      f'{name} is {text}, which is on no disk; give a path on a disk, and copy what is there'
+    )
+  return Path(text)
+
+
+def readable(path: str | os.PathLike[str]) -> epath.Path:
+  """A path that a user gave to read from, expanded: on a disk, or in a bucket as gs://...
+
+  Raises:
+    UserError: it is an address that cannot be read here, or there is no home folder for its ~.
+  """
+  text = expanded(path)
+  if not is_elsewhere(text):
+    return epath.Path(text)
+  try:
+    bucket = epath.Path(text)
+    bucket.exists()
+  except KeyError as error:  # https://..., say
+    raise UserError(
+      f'{text} cannot be read as it is; download it first, and give its path'
+    ) from error
+  except Exception as error:  # a missing library, network or right
+    raise UserError(
+      f'{text} cannot be read ({first_line(error)}); download it first, and give its path'
+    ) from error
+  return bucket
 
 
 @contextlib.contextmanager
@@ -50,7 +112,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
   ours = f'.new.{socket.gethostname()}.'
   temporary = target.with_name(f'{ours}{os.getpid()}.{target.name}')
   for left in target.parent.glob(glob.escape(ours) + '*.' + glob.escape(target.name)):
-    if not _is_running(left.name.removeprefix(ours).split('.')[0]):
+    if not is_running(left.name.removeprefix(ours).split('.')[0]):
       left.unlink(missing_ok=True)
   temporary.unlink(missing_ok=True)  # a link that someone left would be written through
   try:
@@ -63,7 +125,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
   """Writes a file atomically; raises UserError where it cannot be written."""
-  target = os.path.expanduser(os.fspath(path))
+  target = local(path, 'the file to write')
   try:
     with whole(target) as temporary:
       temporary.write_bytes(content)
@@ -71,7 +133,7 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
     raise UserError(f'cannot write {target}: {error.strerror or error}') from error
 
 
-def _is_running(process: str) -> bool:
+def is_running(process: str) -> bool:
   """Whether there is a process of this number on this machine."""
   try:
     os.kill(int(process), 0)

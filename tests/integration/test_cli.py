@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.checkpoints import workdir
 from tests import sweeps
-from tests.launching import assert_message, launch, start
+from tests.launching import ROOT, assert_message, launch, start
 
 
 def test_help_describes_every_flag_and_is_no_failure():
@@ -244,6 +244,38 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   result = launch('--config=configs/digits.py', f'--workdir={tmp_path / "file" / "run"}')
   assert_message(result, 1, 'cannot write to the workdir', '--workdir')
+
+
+DIGITS = '--config=configs/digits.py'
+
+
+@pytest.mark.parametrize(
+  ('args', 'words'),
+  [
+    ([DIGITS, '--workdir=~/x', '--config.train.init_from=~/no'], 'there is no HOME/no'),
+    ([DIGITS, '--workdir=~/x', '--mode=figures', '--compare=~/no'], 'HOME/no has no metrics.jsonl'),
+    (['--workdir=~/no', '--mode=evaluate'], 'HOME/no has no config.json'),
+    (['--mode=evaluate', '--members=~/no,~/other', '--workdir=~/x'], 'there is no HOME/no'),
+    (['--mode=convert', '--source=~/no', '--target=~/a.safetensors'], 'there is no HOME/no'),
+    ([DIGITS, '--mode=sweep', '--sweep=~/no.py', '--workdir=~/x'], 'there is no file HOME/no.py'),
+    (['--config=~/no.py', '--mode=summary'], 'there is no file HOME/no.py'),
+    (['--config', '~/no.py', '--mode=summary'], 'there is no file HOME/no.py'),
+    ([DIGITS, '--workdir=gs://b/run'], '--workdir is gs://b/run, which is on no disk'),
+    (['--workdir=s3://b/run', '--mode=figures'], '--workdir is s3://b/run'),
+    (['--mode=evaluate', '--members=https://h/a', '--workdir=~/x'], 'https://h/a cannot be read'),
+    (['--mode=convert', '--source=a', '--target=gs://b/a.pth'], '--target is gs://b/a.pth'),
+    (
+      ['--config=configs/flowers.py', '--mode=prepare', '--config.data.prepared_dir=gs://b/x'],
+      'data.prepared_dir is gs://b/x',
+    ),
+  ],
+)
+def test_paths_are_in_the_home_folder_and_at_no_address(tmp_path, monkeypatch, args, words):
+  before = set(ROOT.iterdir())
+  monkeypatch.setenv('HOME', str(tmp_path))
+  code = 2 if {'--config=~/no.py', '~/no.py'} & {*args} else 1
+  assert_message(launch(*args), code, words.replace('HOME', str(tmp_path)))
+  assert set(ROOT.iterdir()) == before
 
 
 def test_the_summary_has_the_papers_numbers():

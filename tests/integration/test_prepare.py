@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import errno
+import fcntl
 import io
 import itertools
 import json
@@ -434,11 +435,22 @@ def test_a_second_process_takes_over(source, png, tmp_path, converted, interrupt
   converted.clear()
   [lock] = tmp_path.glob('*/*/lock')
   with lock.open() as held:
-    prepare.fcntl.flock(held, prepare.fcntl.LOCK_EX)
+    fcntl.flock(held, fcntl.LOCK_EX)
     display = Lines(lambda text: held.close())
     assert contents(run(source, tmp_path, display)) == contents(png)
   assert 'waiting' in display.lines[0]
   assert len(converted) == 60 - 24
+
+
+def test_where_the_file_system_has_no_locks_a_file_is_one(source, png, tmp_path, monkeypatch):
+  def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  monkeypatch.setattr(fcntl, 'flock', flock)
+  display = Lines()
+  directory = run(source, tmp_path, display)
+  assert f'there are no locks in {directory}.incomplete' in display.lines[0]
+  assert contents(directory) == contents(png)
 
 
 # Files that cannot be read.
