@@ -60,29 +60,32 @@ def _in_a_copy(function, args):
     multiprocessing.forkserver.ensure_running()
   with tempfile.TemporaryDirectory() as folder:
     out, err = Path(folder, 'out'), Path(folder, 'err')
-    process = context.Process(target=function, args=(out, err, [*map(str, args)]))
+    arguments = (settled, out, err, [*map(str, args)])
+    process = context.Process(target=function, args=arguments)
     process.start()
     process.join(300)
     assert process.exitcode is not None
     return process.exitcode, out.read_text(), err.read_text()
 
 
-def _run(out, err, args):
+def _run(environment, out, err, args):
   from alexnet_jax import cli
 
-  _redirect(out, err, args)
+  _set_up(environment, out, err, args)
   cli.command()
 
 
-def _parse(out, err, args):
+def _parse(environment, out, err, args):
   from alexnet_jax import cli
 
-  _redirect(out, err, args)
+  _set_up(environment, out, err, args)
   cli._parse(sys.argv)
   cli._check_flags(cli._MODE.value)
 
 
-def _redirect(out, err, args):
+def _set_up(environment, out, err, args):
+  os.environ.clear()
+  os.environ.update(environment)
   os.chdir(ROOT)
   for descriptor, path in ((1, out), (2, err)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)

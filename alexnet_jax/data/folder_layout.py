@@ -132,12 +132,12 @@ def _is_split(folder: Path) -> bool:
   return split is not None and not rest
 
 
-def _hold_several_splits(folders: Sequence[Path]) -> bool:
+def _are_several_splits(folders: Sequence[Path]) -> bool:
   """Whether all folders are splits, and not all the same."""
   return all(map(_is_split, folders)) and len({_split_of(f.name)[0] for f in folders}) > 1
 
 
-def _passes_for_nothing(folder: Path, tree: Tree) -> bool:
+def _has_other_files_alone(folder: Path, tree: Tree) -> bool:
   """Whether a folder has files, but no photographs, not even of kinds that are not read."""
   files = list(tree.walk(folder))
   return bool(files) and not any(file.is_photograph for file in files)
@@ -151,14 +151,14 @@ def _wrapped(folder: Path, tree: Tree) -> Path | None:
   if any(not file.reason for file in tree.files(folder)):
     return None
   others = (other for other in tree.subfolders(folder) if other != inner[0])
-  return inner[0] if all(_passes_for_nothing(other, tree) for other in others) else None
+  return inner[0] if all(_has_other_files_alone(other, tree) for other in others) else None
 
 
 def _unwrapped(root: Path, tree: Tree, notes: list[str]) -> Path:
   """Goes down while all images are in one folder of folders, which is no split."""
   folder = root
   while inner := _wrapped(folder, tree):
-    if _is_split(inner) and not _hold_several_splits(tree.image_folders(inner)):
+    if _is_split(inner) and not _are_several_splits(tree.image_folders(inner)):
       break
     _note_passed([other for other in tree.subfolders(folder) if other != inner], folder, notes)
     folder = inner
@@ -302,7 +302,7 @@ def _check_is_no_class(folder: Path, tree: Tree, split: str) -> None:
 
 def _check_names(split_folder: Path, folders: Sequence[Path]) -> None:
   """Raises UserError for folders that can hardly be classes beside each other."""
-  if len(folders) > 1 and _hold_several_splits(folders):
+  if len(folders) > 1 and _are_several_splits(folders):
     raise UserError(
       f'{split_folder} has {_shortened([f.name for f in folders])}, which are splits, not'
       f' classes; give {LAYOUT}'
@@ -324,7 +324,7 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
   if len(folders) < 2 or all(len(inner) == 1 for inner in deeper.values()):
     return  # the same division, by either reading
   folder, inner = next((f, inner) for f, inner in deeper.items() if len(inner) > 1)
-  if _hold_several_splits(inner):
+  if _are_several_splits(inner):
     raise UserError(
       f'{folder} has {_shortened([f.name for f in inner])}, which are splits: put them above the'
       f' classes, as in {inner[0].name}/{folder.name}; or set data.class_depth=1, to read'

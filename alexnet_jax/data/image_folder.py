@@ -15,7 +15,7 @@ from typing import Any
 from alexnet_jax.data import folder_layout, folder_tree
 from alexnet_jax.data.folder_layout import Layout, normal
 from alexnet_jax.data.folder_tree import Tree
-from alexnet_jax.data.sources import Example, LeftOut, shuffled
+from alexnet_jax.data.sources import SPLITS, Example, LeftOut, shuffled
 from alexnet_jax.utils.errors import UserError, listed
 
 
@@ -97,7 +97,8 @@ def open_folder(
     train, validation = _hold_out(files['train'], folder, validation_fraction)
     if not validation:
       raise UserError(f'{root} has one image a class, so that none can be held out for validation')
-    files |= {'train': train, 'validation': validation}
+    divided = {**files, 'train': train, 'validation': validation}
+    files = {split: divided[split] for split in SPLITS if split in divided}
     description['validation'] = {
       'fraction': validation_fraction,
       'of_each_class': True,

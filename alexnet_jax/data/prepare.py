@@ -189,7 +189,7 @@ def prepare(
           path.unlink(missing_ok=True)
         unreadable = read_metadata(place)['unreadable_files']
         if unreadable:
-          display.line(f'{unreadable:,} files cannot be read and are left out')
+          display.line(f'cannot be read, and left out: {unreadable:,} of {total:,} images')
         if (place / LEFT_OUT).exists():
           display.line(f'all files that are left out are listed in {place / LEFT_OUT}')
   except OSError as error:

@@ -495,7 +495,7 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   assert 'truncated' in listed['train', CLASSES[1], train + CUT]
   assert 'cannot identify image file' in listed['train', CLASSES[1], train + TEXT]
   assert display.lines[-2:] == [
-    '4 files cannot be read and are left out',
+    'cannot be read, and left out: 4 of 21 images',
     f'all files that are left out are listed in {directory / prepare.LEFT_OUT}',
   ]
 
@@ -814,7 +814,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   assert lines[2].startswith(f'preparing {directory.parent.name} once, in {directory.parent}: 13 ')
   assert [line.split(':')[0] for line in lines[3:5]] == ['preparing train', 'preparing validation']
   assert lines[5:] == [
-    '3 files cannot be read and are left out',
+    'cannot be read, and left out: 3 of 13 images',
     f'all files that are left out are listed in {directory / prepare.LEFT_OUT}',
   ]
 

@@ -527,6 +527,7 @@ def _image_files(_: Path) -> st.SearchStrategy[Input]:
     ('JPEG', {'exif': exif}), ('JPEG', {'progressive': True}), ('PNG', {'exif': exif}), ('GIF', {}),
     ('BMP', {}), ('WEBP', {'lossless': True}), ('TIFF', {}), ('TIFF', {'compression': 'jpeg'}),
     ('TIFF', {'compression': 'tiff_adobe_deflate'}), ('PPM', {}),
+    *((kind, {}) for kind in ('AVIF', 'JPEG2000') if kind in images.FORMATS),
   ):  # fmt: skip
     file = io.BytesIO()
     color.save(file, kind, **options)
