@@ -433,7 +433,7 @@ def test_two_folders_of_a_split(root):
 def test_validation_without_training(tmp_path):
   fill(tmp_path, 'test/sea/1.jpg', 'val/sea/1.jpg')
   message = refusal(open_folder, tmp_path)
-  assert f"{tmp_path} has 'test' and 'val', but no folder 'train'" in message
+  assert f"{tmp_path} has 'val' and 'test', but no folder 'train'" in message
 
 
 def test_nothing_to_hold_out(tmp_path):
