@@ -84,6 +84,9 @@ def _parse(environment, out, err, args):
 
 
 def _set_up(environment, out, err, args):
+  from alexnet_jax import cli
+
+  sys.modules['__main__'].command = cli.command  # as launch.py has it, which owns its process
   os.environ.clear()
   os.environ.update(environment)
   os.chdir(ROOT)
