@@ -1,4 +1,4 @@
-"""Trains, evaluates, draws, describes, converts or sweeps an AlexNet, or prepares its data.
+"""Trains, evaluates, predicts, draws, describes, converts or sweeps an AlexNet, or prepares its data.
 
   python launch.py --config=configs/digits.py
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
@@ -6,6 +6,8 @@
   python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
   python launch.py --workdir=runs/digits --config.train.num_epochs=60
   python launch.py --workdir=runs/digits --mode=evaluate
+  python launch.py --workdir=runs/photos --mode=evaluate --config.data.data_dir=OTHER_PHOTOS
+  python launch.py --workdir=runs/photos --mode=predict --images=NEW_PHOTOS
   python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c --workdir=runs/ensemble
   python launch.py --workdir=runs/digits --mode=figures
   python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
@@ -74,10 +76,11 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'prepare', 'summary', 'evaluate', 'figures', 'convert', 'sweep'],
+  ['train', 'prepare', 'summary', 'evaluate', 'predict', 'figures', 'convert', 'sweep'],
   'train: train, or resume training; prepare: shrink the images once, as training does by itself'
   ' where it has not been done; summary: print the network as a table; evaluate: the errors of the'
-  " workdir's best checkpoint, or of --members, by center crop and by ten views; figures: draw into"
+  " workdir's best checkpoint, or of --members, by center crop and by ten views; predict: the"
+  ' classes of --images, photographs without labels, into a .csv file; figures: draw into'
   " the workdir what its best checkpoint has learned: the paper's figures 3 and 4, activations,"
   " learning curves; or, for a sweep's folder, its tables and pictures; convert: read a network from"
   ' --source, of this project or another, and write it to --target; sweep: run what is missing of'
@@ -116,8 +119,15 @@ _SOURCE = flags.DEFINE_string(
 _TARGET = flags.DEFINE_string(
   'target',
   None,
-  'For --mode=convert: net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
+  'For --mode=predict: the .csv file (default: predictions.csv in the workdir). For --mode=convert:'
+  ' net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
   ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict.',
+)
+_IMAGES = flags.DEFINE_list(
+  'images',
+  None,
+  'For --mode=predict: photographs to classify, files and folders, as --images=a.jpg,photos. --workdir'
+  ' may be a checkpoint or a .safetensors file, too.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',
@@ -171,13 +181,14 @@ _OF_A_RUN = ('train', 'prepare', 'summary', 'evaluate', 'figures')
 
 # Which modes read a flag; --config is for all.
 _MODES = {
-  'workdir': ('train', 'prepare', 'summary', 'evaluate', 'figures', 'sweep'),
+  'workdir': ('train', 'prepare', 'summary', 'evaluate', 'predict', 'figures', 'sweep'),
   'members': ('evaluate',),
   'member_weights': ('evaluate',),
   'layer': ('figures',),
   'compare': ('figures',),
   'source': ('convert',),
-  'target': ('convert',),
+  'target': ('convert', 'predict'),
+  'images': ('predict',),
   'mean': ('convert',),
   'class_names': ('convert',),
   'sweep': ('sweep',),
@@ -320,6 +331,8 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
     flags.FLAGS(list(argv), known_only=True)
   except flags.Error:  # of another flag, which will be told
     return None
+  if _MODE.value == 'predict':
+    return f'--mode=predict does not read --{overrides[0]}; the network has its config'
   if _MODE.value not in _OF_A_RUN or _MEMBERS.value is not None or _WORKDIR.value is None:
     return f'--{overrides[0]} changes a field of a config; give --config, such as configs/digits.py'
   from alexnet_jax.utils.errors import UserError
@@ -342,7 +355,6 @@ def _config_of(path: str | Path) -> ConfigDict:
   """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
   from alexnet_jax import experiment
   from alexnet_jax.checkpoints import workdir
-  from alexnet_jax.configs import imagenet
   from alexnet_jax.utils.errors import UserError
 
   value = workdir.read_config(path)
@@ -351,7 +363,8 @@ def _config_of(path: str | Path) -> ConfigDict:
   file = Path(path) / 'config.json'
   if renamed := config_fields.old_names(value):
     print(f'{file} has old names of fields: {", ".join(renamed)}', file=sys.stderr)
-  return config_fields.typed_as(experiment.checked(value, str(file)), imagenet.get_config())
+  base = runpy.run_path(str(Path(__file__).resolve().parent / 'configs' / 'imagenet.py'))
+  return config_fields.typed_as(experiment.checked(value, str(file)), base['get_config']())
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -473,6 +486,22 @@ def _convert() -> None:
   printed.conversion(network, files.expanded(_TARGET.value))
 
 
+def _predict() -> None:
+  from alexnet_jax.evaluation import photographs
+  from alexnet_jax.parallel import xla
+  from alexnet_jax.reports import printed
+
+  path = _workdir()
+  if path is None or _IMAGES.value is None:
+    raise UserError(
+      'pass --workdir and --images, such as --workdir=runs/photos --images=NEW_PHOTOS'
+    )
+  if flags.FLAGS['config'].present:
+    raise UserError('--mode=predict does not read --config; the network has its config')
+  xla.use_cache()
+  printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value))
+
+
 def _evaluate_members(members: Sequence[str]) -> None:
   from alexnet_jax.evaluation import evaluate
   from alexnet_jax.parallel import multihost, xla
@@ -554,6 +583,9 @@ def main(argv: Sequence[str]) -> int:
       raise UserError(f'--mode={_MODE.value} is for one process; start it without srun or mpirun')
     if _MODE.value == 'convert':
       _convert()
+      return 0
+    if _MODE.value == 'predict':
+      _predict()
       return 0
     if _MODE.value == 'figures' and (folder := _workdir()):
       from alexnet_jax.sweeps import report, spec

@@ -1,9 +1,10 @@
 """What a mode of the program prints, and draws, when it is done."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,6 +16,11 @@ from alexnet_jax.data import datasets, prepare
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils.display import Display, print_table
+
+if TYPE_CHECKING:
+  from alexnet_jax.evaluation import photographs
+
+_SHOWN = 20  # images of a prediction that are printed
 
 
 def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
@@ -65,6 +71,46 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     rows,
   )
   print(f'figures       {path / "evaluation.json"}\ntables        {path / "evaluation"}')
+
+
+def classified(result: 'photographs.Classified') -> None:
+  """Prints the classes of the first images, and which files could not be read.
+
+  Args:
+    result: what `photographs.classify` returned.
+  """
+  shown = result.predictions[:_SHOWN]
+  print_table(
+    f'{len(result.predictions):,} images',
+    ('file', 'class', 'probability', 'next', 'probability'),
+    [(_printable(each.image), *_cells(each.class_names, each.probabilities, 2)) for each in shown],
+  )
+  if rest := len(result.predictions) - len(shown):
+    print(f'and {rest:,} more')
+  print(f'written       {result.target}')
+  for _, reason in result.unreadable:
+    print(reason, file=sys.stderr)
+  if bad := len(result.unreadable):
+    print(f'{bad:,} of {bad + len(result.predictions):,} files cannot be read', file=sys.stderr)
+  if others := result.passed_over:
+    some = ', '.join(others[:3]) + (', ...' if len(others) > 3 else '')
+    if len(others) == 1:
+      what = '1 file is passed over, whose name is not that of an image'
+    else:
+      what = f'{len(others):,} files are passed over, whose names are not those of images'
+    print(f'{what}: {some}', file=sys.stderr)
+
+
+def _printable(name: str) -> str:
+  """A file's name, the bytes in it that are not Unicode replaced."""
+  return os.fsencode(name).decode(errors='replace')
+
+
+def _cells(names: Sequence[str], probabilities: Sequence[float], count: int) -> list[str]:
+  """The first classes and their probabilities; empty cells where there are fewer."""
+  pairs = list(zip(names, probabilities, strict=True))[:count]
+  cells = [cell for name, share in pairs for cell in (name, f'{share:.1%}')]
+  return cells + [''] * (2 * count - len(cells))
 
 
 def _views(name: str, of: Mapping[str, Any]) -> list[tuple[str, ...]]:

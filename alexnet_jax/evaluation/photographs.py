@@ -1,0 +1,138 @@
+"""Classifies photographs that have no labels, from files and folders into a table."""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.data.image_folder import IMAGE_SUFFIXES
+from alexnet_jax.evaluation.classifier import Classifier, Prediction, Predictions
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
+
+_TOGETHER = 128  # images classified at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Classified:
+  """What became of some files.
+
+  Attributes:
+    predictions: of each image that could be read, its path as `image`.
+    unreadable: of each other file its path and why.
+    passed_over: files in folders that no image's name ends, such as text.
+    target: the table that was written.
+  """
+
+  predictions: Sequence[Prediction]
+  unreadable: Sequence[tuple[str, str]]
+  passed_over: Sequence[str]
+  target: Path
+
+
+def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Lists the images among files and in folders, at any depth.
+
+  Args:
+    paths: each a file, which is taken whatever its name, or a folder, of which those files are taken
+      that end in one of IMAGE_SUFFIXES; hidden ones are not.
+
+  Returns:
+    The images, in the order of `paths` and within a folder by name; and the folders' other files.
+
+  Raises:
+    UserError: a path does not exist, or there are no images.
+  """
+  images: list[str] = []
+  others: list[str] = []
+  for path in map(os.path.expanduser, paths):
+    if not os.path.exists(path):
+      raise UserError(f'there is no {path} (--images); give folders and files, as a,b/c.jpg')
+    found = _below(path) if os.path.isdir(path) else [path]
+    are_images = [path == name or name.lower().endswith(IMAGE_SUFFIXES) for name in found]
+    images += [name for name, is_image in zip(found, are_images, strict=True) if is_image]
+    others += [name for name, is_image in zip(found, are_images, strict=True) if not is_image]
+  if not images:
+    where = ', '.join(paths) or '--images'
+    raise UserError(f'{where} has no images; their names end in {", ".join(IMAGE_SUFFIXES)}')
+  return images, others
+
+
+def _below(folder: str) -> list[str]:
+  """The files in a folder and those below it, sorted; a folder that links lead back to comes once."""
+  found: list[str] = []
+  seen: set[str] = set()
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    real = os.path.realpath(parent)
+    folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith('.'))
+    if real not in seen:
+      found += [os.path.join(parent, name) for name in sorted(names) if not name.startswith('.')]
+    seen.add(real)
+  return found
+
+
+def classify(
+  path: str | os.PathLike[str], paths: Sequence[str], target: str | os.PathLike[str] | None
+) -> Classified:
+  """Classifies images and writes a table: of each its file and its five most probable classes.
+
+  Args:
+    path: of the network, as `pretrained.read` takes it.
+    paths: files and folders; see `find`.
+    target: the table, a .csv file; None: predictions.csv in `path`, which must be a workdir.
+
+  Raises:
+    UserError: there is no network, there are no images, none can be read, or the table has no place.
+  """
+  if target is None and not Path(path, 'checkpoints').is_dir():
+    raise UserError(f'{path} is not a workdir; say where to write with --target=FILE.csv')
+  written = Path(path, 'predictions.csv') if target is None else Path(target).expanduser()
+  if written.suffix != '.csv':
+    raise UserError(f'{written} (--target) must end in .csv')
+  images, others = find(paths)
+  unreadable: list[tuple[str, str]] = []
+  predicted: list[Prediction] = []
+  with Display() as display:
+    classifier = Classifier(**vars(pretrained.read(path, log=display.line)))
+    count = min(5, len(classifier.class_names))
+    update_progress = display.task('images', len(images))
+    with (
+      files.whole(written) as temporary,
+      temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
+    ):
+      writer = csv.writer(file, lineterminator='\n')
+      header = (f'{what}_{k}' for k in range(1, count + 1) for what in ('best', 'probability'))
+      writer.writerow(['file', *header])
+      for start in range(0, len(images), _TOGETHER):
+        together = images[start : start + _TOGETHER]
+        for prediction in _predict(classifier, together, unreadable):
+          pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+          cells = (cell for name, share in pairs for cell in (name, f'{share:.6g}'))
+          writer.writerow([prediction.image, *cells])
+          predicted.append(prediction)
+        update_progress(len(together))
+      if not predicted:
+        raise UserError(f'none of {len(images):,} files can be read; the first: {unreadable[0][1]}')
+  return Classified(predicted, unreadable, others, written)
+
+
+def _predict(
+  classifier: Classifier, images: Sequence[str], unreadable: list[tuple[str, str]]
+) -> Predictions:
+  """The predictions of those images that can be read; the others are added to a list, with reasons."""
+  try:
+    predictions = classifier.predict(images)
+  except UserError:
+    readable = []
+    for image in images:
+      try:
+        classifier.crops(image)
+        readable.append(image)
+      except UserError as error:
+        unreadable.append((image, str(error)))
+    predictions = classifier.predict(readable) if readable else Predictions()
+  assert isinstance(predictions, Predictions)  # of a list
+  return predictions
