@@ -2,12 +2,13 @@
 
 import csv
 import dataclasses
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data.image_folder import IMAGE_SUFFIXES
+from alexnet_jax.data import folder_tree
 from alexnet_jax.evaluation.classifier import Classifier, Prediction, Predictions
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
@@ -23,7 +24,7 @@ class Classified:
   Attributes:
     predictions: of each image that could be read, its path as `image`.
     unreadable: of each other file its path and why.
-    passed_over: files in folders that no image's name ends, such as text.
+    passed_over: other files in the folders, which are no images.
     target: the table that was written.
   """
 
@@ -37,8 +38,8 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
   """Lists the images among files and in folders, at any depth.
 
   Args:
-    paths: each a file, which is taken whatever its name, or a folder, of which those files are taken
-      that end in one of IMAGE_SUFFIXES; hidden ones are not.
+    paths: each a file, which is taken whatever its name, or a folder, of which the images are taken,
+      told by their names' endings or first bytes; see `folder_tree.Tree`.
 
   Returns:
     The images, in the order of `paths` and within a folder by name; and the folders' other files.
@@ -48,30 +49,18 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
   """
   images: list[str] = []
   others: list[str] = []
-  for path in map(os.path.expanduser, paths):
+  tree = folder_tree.Tree()
+  for path in map(files.expanded, paths):
     if not os.path.exists(path):
       raise UserError(f'there is no {path} (--images); give folders and files, as a,b/c.jpg')
-    found = _below(path) if os.path.isdir(path) else [path]
-    are_images = [path == name or name.lower().endswith(IMAGE_SUFFIXES) for name in found]
-    images += [name for name, is_image in zip(found, are_images, strict=True) if is_image]
-    others += [name for name, is_image in zip(found, are_images, strict=True) if not is_image]
+    if not os.path.isdir(path):
+      images.append(path)
+      continue
+    for found in sorted(tree.walk(path), key=operator.attrgetter('path')):
+      (others if found.reason else images).append(found.path)
   if not images:
-    where = ', '.join(paths) or '--images'
-    raise UserError(f'{where} has no images; their names end in {", ".join(IMAGE_SUFFIXES)}')
+    raise UserError(f'{", ".join(paths) or "--images"} has no images that can be read')
   return images, others
-
-
-def _below(folder: str) -> list[str]:
-  """The files in a folder and those below it, sorted; a folder that links lead back to comes once."""
-  found: list[str] = []
-  seen: set[str] = set()
-  for parent, folders, names in os.walk(folder, followlinks=True):
-    real = os.path.realpath(parent)
-    folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith('.'))
-    if real not in seen:
-      found += [os.path.join(parent, name) for name in sorted(names) if not name.startswith('.')]
-    seen.add(real)
-  return found
 
 
 def classify(
@@ -89,7 +78,7 @@ def classify(
   """
   if target is None and not Path(path, 'checkpoints').is_dir():
     raise UserError(f'{path} is not a workdir; say where to write with --target=FILE.csv')
-  written = Path(path, 'predictions.csv') if target is None else Path(target).expanduser()
+  written = Path(path, 'predictions.csv') if target is None else files.local(target, '--target')
   if written.suffix != '.csv':
     raise UserError(f'{written} (--target) must end in .csv')
   images, others = find(paths)

@@ -26,6 +26,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests import stored
+from tests.launching import assert_message, launch
 from tests.small import small_config
 from tests.stored import noise
 
@@ -641,6 +642,18 @@ def test_an_evaluation_on_other_data_is_not_taken_for_a_members_own(folder_run, 
   assert on_other['data'] == other['data']
   assert on_other['ten_views'] == other['ten_views']
   assert len(calls) == 3
+
+
+def test_the_command_line_evaluates_another_folder_by_its_workdir_alone(folder_run, tmp_path):
+  write_images(tmp_path / 'other', {'red': 2, 'blue': 1})
+  path = shutil.copytree(folder_run / 'run', tmp_path / 'run')
+  command = (f'--workdir={path}', '--mode=evaluate', f'--config.data.data_dir={tmp_path}/other')
+  code, out, err = launch(*command)
+  assert code == 0, err
+  assert f'{path}, folder {tmp_path}/other, 3 images (all) of 2 of 4 classes' in out
+  # What is asked for is not replaced, though it is what the run has.
+  result = launch(*command, '--config.data.validation_split=validation')
+  assert_message(result, 1, "data.validation_split is 'validation', but other_", "has only 'train'")
 
 
 def test_another_tfds_set_is_evaluated_with_labels_by_name(runs):
