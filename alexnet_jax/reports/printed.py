@@ -94,11 +94,8 @@ def classified(result: 'photographs.Classified') -> None:
     print(f'{bad:,} of {bad + len(result.predictions):,} files cannot be read', file=sys.stderr)
   if others := result.passed_over:
     some = ', '.join(others[:3]) + (', ...' if len(others) > 3 else '')
-    if len(others) == 1:
-      what = '1 file is passed over, whose name is not that of an image'
-    else:
-      what = f'{len(others):,} files are passed over, whose names are not those of images'
-    print(f'{what}: {some}', file=sys.stderr)
+    what = 'file is no image and is' if len(others) == 1 else 'files are no images and are'
+    print(f'{len(others):,} {what} passed over: {some}', file=sys.stderr)
 
 
 def _printable(name: str) -> str:
