@@ -26,6 +26,7 @@ from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.models.options import DENSE
 from alexnet_jax.models.params import Params
+from alexnet_jax.parallel import compat
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
@@ -60,6 +61,7 @@ class PretrainedNetwork:
   path: str
 
 
+@compat.default_settings()
 def read(
   path: str | os.PathLike[str],
   mesh: Mesh | None = None,
@@ -82,6 +84,7 @@ def read(
     raise UserError(
       f'there is no {source}; pass a workdir, one of its checkpoints, or a .safetensors file'
     )
+  mesh_lib.devices()  # else what fails where there are none would be taken for damage
   if not source.is_dir():
     return _read_file(source, mesh)
   if checkpoint.is_checkpoint(source):

@@ -34,6 +34,7 @@ from alexnet_jax.convert.layouts import (
 )
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
@@ -42,6 +43,7 @@ _STATE_DICT_DESCRIPTION = 'alexnet_jax_state_dict'
 _MEAN_COLOR = 'mean_color'
 
 
+@compat.default_settings()
 def convert(
   source: str | os.PathLike[str],
   target: str | os.PathLike[str],

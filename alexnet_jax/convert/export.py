@@ -10,6 +10,7 @@ from jax import export as jax_export
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.evaluation import layer_outputs
+from alexnet_jax.parallel import compat
 
 Array = jax.Array
 
@@ -17,6 +18,7 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 """Platforms on which an exported program runs."""
 
 
+@compat.default_settings()
 def export(
   network: PretrainedNetwork | str | os.PathLike[str], target: str | os.PathLike[str]
 ) -> None:

@@ -29,6 +29,7 @@ from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import images
 from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.models import summary
+from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
@@ -164,6 +165,7 @@ class Classifier(PretrainedNetwork):
     return self._crops(_listed(images)[0])
 
   @functools.cached_property
+  @compat.default_settings()
   def layers(self) -> dict[str, tuple[int, ...]]:
     """The names of layers for `features`, and the shape of each for one image."""
     size = self.config.model.input_size
@@ -186,6 +188,7 @@ class Classifier(PretrainedNetwork):
       f'{len(names):,} classes ({some}){steps}'
     )
 
+  @compat.default_settings()
   def _repr_html_(self) -> str:
     rows = summary.rows(experiment.make_network(self.config))
 
@@ -201,6 +204,7 @@ class Classifier(PretrainedNetwork):
     """The compiled functions so far, by layer."""
     return {}
 
+  @compat.default_settings()
   def _compute(self, listed: Sequence[Any], layer: str) -> np.ndarray:
     """The output of a layer, [N, ...] float32."""
     if layer not in self._steps:

@@ -28,8 +28,8 @@ from alexnet_jax.evaluation import metrics, predictions
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.params import Params
+from alexnet_jax.parallel import compat, multihost, xla
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.parallel import multihost, xla
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
@@ -237,6 +237,7 @@ def predict(
   return Predictions(center_crop, ten_views, labels)
 
 
+@compat.default_settings()
 def evaluate_workdir(
   path: str | os.PathLike[str], config: ConfigDict, split: str | None = None
 ) -> dict[str, Any]:
@@ -278,6 +279,7 @@ def evaluate_workdir(
     return _write(path, [member], evaluated, predicted)
 
 
+@compat.default_settings()
 def evaluate_ensemble(
   paths: Sequence[str | os.PathLike[str]],
   weights: Sequence[float] | None,
@@ -401,6 +403,7 @@ def _emulate_devices(config: ConfigDict | None) -> None:
     mesh_lib.emulate_cpu_devices(
       config.model.num_columns, config.mesh.column_devices, config.mesh.data_devices
     )
+  mesh_lib.devices()  # raises where JAX has none
 
 
 def _with_circumstances(config: ConfigDict, other: ConfigDict | None) -> ConfigDict:

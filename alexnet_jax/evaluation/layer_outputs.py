@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.data import augment
 from alexnet_jax.models.params import Params
+from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils.errors import UserError
 
@@ -90,6 +91,6 @@ def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
     outputs = intermediates(config, params, statistics, crops)
     return {layer: outputs[names[layer]].astype(jnp.float32) for layer in layers}
 
-  platform = jax.devices()[0].platform
+  platform = mesh_lib.devices()[0].platform
   options = xla.options(platform, config.train.library_fusions)
   return jax.jit(step, compiler_options=options)

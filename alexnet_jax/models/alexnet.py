@@ -293,4 +293,5 @@ def _tuple(value: Any) -> Any:
 def parameter_shapes(net: AlexNet) -> Any:
   """The network's parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct."""
   image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
-  return jax.eval_shape(net.init, jax.random.key(0), image)['params']
+  # The key within: made outside, it would start a backend, before processes have joined.
+  return jax.eval_shape(lambda image: net.init(jax.random.key(0), image), image)['params']

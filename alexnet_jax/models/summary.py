@@ -38,7 +38,9 @@ class Row:
 def rows(net: AlexNet) -> list[Row]:
   """A row for each layer that the network has, without computing anything."""
   image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
-  (_, outputs), variables = jax.eval_shape(net.init_with_output, jax.random.key(0), image)
+  (_, outputs), variables = jax.eval_shape(
+    lambda image: net.init_with_output(jax.random.key(0), image), image
+  )
   table = []
   for name in LAYERS:
     if name not in outputs:

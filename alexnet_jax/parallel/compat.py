@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import jax
+import numpy as np
 from jax import lax
 
 # The only import of a private module. `jax.distributed` starts and ends a coordinator, but has no
@@ -13,6 +14,7 @@ from jax import lax
 # `jax.process_index` start a backend, before which devices are emulated (`num_processes`), and
 # which a process that failed early does not have (`process_id`).
 from jax._src import distributed
+from jax.sharding import Mesh
 
 
 class KeyValueStore(Protocol):
@@ -39,6 +41,26 @@ def num_processes() -> int:
 def process_id() -> int:
   """Returns this process's number, from 0, without starting a backend."""
   return distributed.global_state.process_id
+
+
+@contextlib.contextmanager
+def default_settings() -> Iterator[None]:
+  """Within it, in this thread, what the user set for JAX as a whole does not change the network.
+
+  That is float64 (JAX_ENABLE_X64), with which arrays would have other types than checkpoints, and
+  a mesh (jax.set_mesh), over which they would be placed; both are there again afterward.
+  """
+  with contextlib.ExitStack() as held:
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined, unused-ignore]
+      if hasattr(jax, 'enable_x64'):
+        held.enter_context(jax.enable_x64(False))
+      else:  # JAX 0.7
+        from jax.experimental import disable_x64  # type: ignore[attr-defined, unused-ignore]
+
+        held.enter_context(disable_x64())
+    if not jax.sharding.get_abstract_mesh().empty:
+      held.enter_context(jax.set_mesh(Mesh(np.empty((), object), ())))
+    yield
 
 
 def varying(x: jax.Array, axis: str) -> jax.Array:

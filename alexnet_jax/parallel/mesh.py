@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import host
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, first_line
 
 DATA, COLUMN = 'data', 'column'
 BATCH = PartitionSpec(DATA)
@@ -58,6 +58,20 @@ def emulate_cpu_devices(
     jax.config.update('jax_num_cpu_devices', -(-columns * pairs // num_processes))
 
 
+def devices() -> list[jax.Device]:
+  """Returns all devices, as `jax.devices`; raises UserError where JAX cannot start."""
+  try:
+    return jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    reason = first_line(error) if str(error) else 'there is no such device, or no plugin for it'
+    chosen = jax.config.jax_platforms  # type: ignore[attr-defined, unused-ignore]
+    if not chosen:
+      raise UserError(f'JAX cannot start: {reason}') from error
+    raise UserError(
+      f'JAX cannot start with JAX_PLATFORMS={chosen}: {reason}; unset it, or set it to cpu'
+    ) from error
+
+
 @functools.cache
 def warn_missing_gpu() -> None:
   """Prints the message of `missing_gpu` to stderr, once, and in the first process only."""
@@ -78,7 +92,7 @@ def missing_gpu() -> str | None:
   """
   hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1', 'NoDevFiles')  # the last is Slurm's
   platforms = jax.config.jax_platforms  # type: ignore[attr-defined, unused-ignore]
-  if platforms or hidden or jax.devices()[0].platform != 'cpu':
+  if platforms or hidden or devices()[0].platform != 'cpu':
     return None
   plugins = {}
   for cuda in ('cuda13', 'cuda12'):
@@ -132,12 +146,12 @@ def make_mesh(
   """
   check(column_devices, data_devices)
   warn_missing_gpu()
-  devices = jax.devices()
-  available = f'{len(devices)} {devices[0].platform} device{"s" if len(devices) > 1 else ""}'
+  present = devices()
+  available = f'{len(present)} {present[0].platform} device{"s" if len(present) > 1 else ""}'
   if column_devices == 'auto':
     pairs = 1 if data_devices == 'auto' else int(data_devices)
     within = jax.local_device_count() % num_columns == 0  # so that no pair lies across processes
-    fits = within and len(devices) % num_columns == 0 and len(devices) >= num_columns * pairs
+    fits = within and len(present) % num_columns == 0 and len(present) >= num_columns * pairs
     column_devices = num_columns if fits else 1
   if num_columns % int(column_devices):
     raise UserError(
@@ -145,25 +159,30 @@ def make_mesh(
       f' {column_devices} devices; set mesh.column_devices to 1 or auto'
     )
   if data_devices == 'auto':
-    if len(devices) % int(column_devices) and len(devices) > int(column_devices):
+    if len(present) % int(column_devices) and len(present) > int(column_devices):
       raise UserError(
         f'{available} do not divide into pairs of columns; set mesh.column_devices=1, or'
-        f' mesh.data_devices={len(devices) // int(column_devices)} to leave one idle'
+        f' mesh.data_devices={len(present) // int(column_devices)} to leave one idle'
       )
-    data_devices = max(1, len(devices) // int(column_devices))
+    data_devices = max(1, len(present) // int(column_devices))
   wanted = int(column_devices) * int(data_devices)
-  if wanted > len(devices):
+  if wanted > len(present):
     raise UserError(
-      f'there {"are" if len(devices) > 1 else "is"} {available}, but mesh.column_devices='
+      f'there {"are" if len(present) > 1 else "is"} {available}, but mesh.column_devices='
       f'{column_devices} times mesh.data_devices={data_devices} needs {wanted}; set'
       ' mesh.column_devices=1 or fewer mesh.data_devices'
       + (
         f', or XLA_FLAGS=--xla_force_host_platform_device_count={wanted} to emulate them'
-        if devices[0].platform == 'cpu'
+        if present[0].platform == 'cpu'
         else ''
       )
     )
-  idle = set(range(jax.process_count())) - {device.process_index for device in devices[:wanted]}
+  if wanted > 1 and jax.config.jax_disable_jit:  # type: ignore[attr-defined, unused-ignore]
+    raise UserError(
+      f'JAX_DISABLE_JIT is set, with which JAX computes on one device only, and not on {wanted};'
+      ' unset it, or set mesh.column_devices=1 and mesh.data_devices=1'
+    )
+  idle = set(range(jax.process_count())) - {device.process_index for device in present[:wanted]}
   if idle:
     raise UserError(
       f'mesh.column_devices={column_devices} times mesh.data_devices={data_devices} leaves'
@@ -173,7 +192,7 @@ def make_mesh(
     (int(data_devices), int(column_devices)),
     (DATA, COLUMN),
     axis_types=(AxisType.Auto, AxisType.Auto),
-    devices=devices[:wanted],
+    devices=present[:wanted],
   )
 
 

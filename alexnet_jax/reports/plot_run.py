@@ -15,6 +15,7 @@ from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import pipeline, splits
 from alexnet_jax.evaluation import layer_outputs, retrieval
 from alexnet_jax.models.options import LAYERS
+from alexnet_jax.parallel import compat
 from alexnet_jax.reports import figures, fonts
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
@@ -23,6 +24,7 @@ from alexnet_jax.utils.errors import UserError
 _IMAGES, _QUERIES, _NEIGHBOURS = 8, 5, 6  # as in the paper's figure 4
 
 
+@compat.default_settings()
 def draw(
   path: str | os.PathLike[str],
   config: ConfigDict,

@@ -14,6 +14,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import datasets, prepare
 from alexnet_jax.models import summary
+from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils.display import Display, print_table
 
@@ -207,7 +208,7 @@ def network(config: ConfigDict) -> None:
     [summary.cells(row) for row in rows],
     summary.total(rows),
   )
-  platform = jax.devices()[0].platform
+  platform = mesh_lib.devices()[0].platform
   print(f'XLA options: {xla.describe(platform, config.train.library_fusions)}')
   if rate := experiment.describe_learning_rate(config):
     print(rate)

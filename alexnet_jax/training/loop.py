@@ -22,8 +22,8 @@ from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.data import augment, pipeline, splits
 from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.parallel import multihost
 from alexnet_jax.training import resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.training.logger import Logger
@@ -42,6 +42,7 @@ class NotFiniteError(UserError):
   """The loss or a parameter is not a finite number."""
 
 
+@compat.default_settings()
 def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str]) -> dict[str, Any]:
   """Trains what a config says, or resumes; see the README for what it leaves.
 

@@ -1,11 +1,18 @@
-"""The program's output: progress bars on a terminal, plain lines elsewhere, tables."""
+"""The program's output: progress bars on a terminal or in a notebook, plain lines elsewhere, tables."""
 
+import html
+import io
+import math
+import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import progress
 from rich.console import Console
 from rich.table import Table
+
+_SECONDS_BETWEEN_UPDATES = 0.5
+_NOTEBOOK_LINES = 200  # in a box that scrolls
 
 
 class UpdateProgress(Protocol):
@@ -16,16 +23,20 @@ class UpdateProgress(Protocol):
 
 
 class Display:
-  """Lines and progress bars on stderr; use it in a `with`.
+  """Lines and progress bars on stderr, or in a notebook below the cell; use it in a `with`.
 
   Attributes:
-    live: whether progress bars are shown: stderr is a terminal.
+    live: whether progress bars are shown: stderr is a terminal, or this is a notebook.
   """
 
   def __init__(self, quiet: bool = False) -> None:
     """With `quiet` shows nothing, as in all processes but the first."""
     self._console = Console(stderr=True, quiet=quiet)
-    self.live = self._console.is_terminal and not quiet
+    self._output: _NotebookOutput | None = None
+    if self._console.is_jupyter and not quiet:
+      self._output = _NotebookOutput()
+    is_terminal = self._console.is_terminal and not quiet
+    self.live = is_terminal or self._output is not None
     self._bars = progress.Progress(
       progress.TextColumn('{task.description}'),
       progress.BarColumn(bar_width=10),  # 80 characters in all
@@ -33,17 +44,19 @@ class Display:
       progress.TimeRemainingColumn(),
       progress.TextColumn('{task.fields[status]}'),
       console=self._console,
-      disable=not self.live,
+      disable=not is_terminal,
       speed_estimate_period=120,
     )
 
   def __enter__(self) -> 'Display':
-    if self.live:
+    if self.live and self._output is None:
       self._bars.start()
     return self
 
   def __exit__(self, *_: object) -> None:
-    if self.live:  # else rich before 14.3 would print an empty line
+    if self._output is not None:
+      self._output.show(self._bars)
+    elif self.live:  # else rich before 14.3 would print an empty line
       self._bars.stop()
 
   def task(self, description: str, total: int, completed: int = 0) -> UpdateProgress:
@@ -66,12 +79,62 @@ class Display:
         self._bars.update(task, advance=advance)
         if status is not None:
           self._bars.update(task, status=status)
+      if self._output is not None:
+        self._output.update(self._bars)
 
     return update_progress
 
   def line(self, text: str) -> None:
     """Prints a line above the bars."""
-    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if self._output is None:
+      self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    else:
+      self._output.lines.append(text)
+      self._output.update(self._bars)
+
+
+class _NotebookOutput:
+  """One output of a notebook's cell, which is updated: lines, in a box that scrolls, and bars.
+
+  rich's own bars would need ipywidgets.
+
+  Attributes:
+    lines: all lines so far.
+  """
+
+  def __init__(self) -> None:
+    self.lines: list[str] = []
+    self._handle: Any = None
+    self._shown = -math.inf
+
+  def update(self, bars: progress.Progress) -> None:
+    """Shows lines and bars, unless that was done a moment ago."""
+    if time.monotonic() - self._shown >= _SECONDS_BETWEEN_UPDATES:
+      self.show(bars)
+
+  def show(self, bars: progress.Progress) -> None:
+    """Shows lines and bars."""
+    from IPython.display import display
+
+    self._shown = time.monotonic()
+    console = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+    if bars.tasks:
+      console.print(bars.get_renderable())
+    bars_text = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+    left_out = len(self.lines) - _NOTEBOOK_LINES
+    lines = [f'({left_out:,} earlier lines)'] if left_out > 0 else []
+    lines += self.lines[-_NOTEBOOK_LINES:]
+    # Reversed, so that the box is scrolled to its end.
+    box = 'max-height:15em;overflow-y:auto;display:flex;flex-direction:column-reverse'
+    bundle = {
+      'text/plain': '\n'.join([*lines, bars_text]).strip(),
+      'text/html': f'<div style="{box}"><pre>{html.escape(chr(10).join(lines))}</pre></div>'
+      f'<pre>{html.escape(bars_text)}</pre>',
+    }
+    if self._handle is None:
+      self._handle = display(bundle, raw=True, display_id=True)
+    else:
+      self._handle.update(bundle, raw=True)
 
 
 def print_table(

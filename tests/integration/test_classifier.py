@@ -224,6 +224,27 @@ def test_a_classifier_is_equal_to_itself_alone(workdir, classifier):
   assert len({classifier, classifier, other}) == 2
 
 
+def test_what_jax_was_set_to_as_a_whole_does_not_matter(workdir, digits, classifier):
+  code = """
+import sys
+import jax
+import numpy as np
+jax.config.update('jax_num_cpu_devices', 2)
+jax.config.update('jax_enable_x64', True)
+kind = jax.sharding.AxisType.Explicit
+jax.set_mesh(jax.make_mesh((2,), ('x',), axis_types=(kind,)))
+import alexnet_jax
+classifier = alexnet_jax.load(sys.argv[1])
+np.save(sys.argv[3], classifier.logits(np.load(sys.argv[2])))
+assert classifier.layers and classifier._repr_html_()
+assert jax.config.jax_enable_x64 and not jax.sharding.get_abstract_mesh().empty
+"""
+  given, computed = workdir / 'given.npy', workdir / 'computed.npy'
+  np.save(given, digits[:3])
+  in_a_process(code, workdir, given, computed)
+  np.testing.assert_allclose(np.load(computed), classifier.logits(digits[:3]), atol=1e-5)
+
+
 def test_one_image_is_one_prediction_and_a_list_is_a_list(classifier, digits):
   image = Image.fromarray(digits[0])
   for one in (image, digits[0], digits[0, :, :, 0]):

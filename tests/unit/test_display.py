@@ -1,0 +1,85 @@
+"""Progress in a notebook is one output that changes."""
+
+import builtins
+import sys
+import types
+
+import pytest
+
+from alexnet_jax.utils import display
+
+
+class ZMQInteractiveShell:  # by this name rich knows a notebook's kernel
+  pass
+
+
+class Cell:
+  """What IPython would show below a cell: a list of outputs, each of the texts it has had."""
+
+  def __init__(self):
+    self.outputs = []
+
+  def display(self, bundle, raw, display_id):
+    assert raw
+    assert display_id
+    self.outputs.append([bundle])
+    return types.SimpleNamespace(update=lambda bundle, raw: self.outputs[0].append(bundle))
+
+  @property
+  def text(self):
+    return self.outputs[0][-1]['text/plain']
+
+
+@pytest.fixture
+def cell(monkeypatch):
+  cell = Cell()
+  monkeypatch.setattr(builtins, 'get_ipython', ZMQInteractiveShell, raising=False)
+  monkeypatch.setitem(sys.modules, 'IPython', types.ModuleType('IPython'))
+  module = types.ModuleType('IPython.display')
+  module.display = cell.display
+  monkeypatch.setitem(sys.modules, 'IPython.display', module)
+  return cell
+
+
+def test_a_notebook_has_one_output_with_lines_and_bars(cell, monkeypatch, capsys):
+  monkeypatch.setattr(display, '_SECONDS_BETWEEN_UPDATES', 0)
+  monkeypatch.setattr(display, '_NOTEBOOK_LINES', 10)
+  with display.Display() as shown:
+    assert shown.live
+    update = shown.task('training', 200)
+    for step in range(30):
+      update(5, status=f'loss {step} < 100')
+      shown.line(f'step {step}')
+    assert 'training' in cell.text
+    assert '150/200' in cell.text
+    assert cell.text.splitlines()[:2] == ['(20 earlier lines)', 'step 20']
+    assert 'loss 29 &lt; 100' in cell.outputs[0][-1]['text/html']
+    update(done=True)
+  assert cell.text.splitlines()[-1] == 'step 29'
+  assert len(cell.outputs) == 1
+  assert capsys.readouterr() == ('', '')
+
+
+def test_a_notebook_s_output_changes_no_more_often_than_can_be_seen(cell, monkeypatch):
+  monkeypatch.setattr(display, '_SECONDS_BETWEEN_UPDATES', 1000)
+  with display.Display() as shown:
+    update = shown.task('training', 200)
+    for _ in range(200):
+      update(1)
+  assert len(cell.outputs[0]) == 2  # the first and the last
+  assert '200/200' in cell.text
+
+
+def test_quiet_is_quiet_in_a_notebook_too(cell):
+  with display.Display(quiet=True) as shown:
+    shown.task('training', 2)(1)
+    shown.line('a line')
+  assert cell.outputs == []
+
+
+def test_elsewhere_lines_are_printed_and_bars_are_not(capsys):
+  with display.Display() as shown:
+    assert not shown.live
+    shown.task('training', 2)(1)
+    shown.line('a [line]')
+  assert capsys.readouterr() == ('', 'a [line]\n')
