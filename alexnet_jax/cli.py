@@ -373,6 +373,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     described = (__doc__ or '').replace('python launch.py', host.program())
     print(f'{described}\nflags:\n{flags.FLAGS.module_help(__name__)}')
     sys.exit(0)
+  for name in list(flags.FLAGS):  # in a notebook the command before this one has left its values
+    flags.FLAGS[name].unparse()
+    if name.startswith('config.'):
+      delattr(flags.FLAGS, name)
   argv = [*argv[:1], *(_renamed(_shipped(argument)) for argument in argv[1:])]
   sys.argv = argv  # where config_flags looks for overrides
   mistake, of_workdir = None, _take_config_of_workdir(argv)

@@ -130,7 +130,8 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
     Reasons of failures, by the run's name.
 
   Raises:
-    Stopped: SIGINT or SIGTERM came; the runs have saved, and the same sweep resumes from there.
+    Stopped: SIGINT, or one of `signals.PREEMPTION`, came; the runs have saved, and the same sweep
+      resumes from there.
   """
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
   free = shares(jobs, cores, os.environ)

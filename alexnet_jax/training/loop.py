@@ -56,7 +56,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   Raises:
     UserError: the config, the data, the devices or the workdir do not fit.
     NotFiniteError: the loss is not finite.
-    Stopped: SIGINT or SIGTERM came; the run has saved.
+    Stopped: SIGINT, or one of `signals.PREEMPTION`, came; the run has saved.
   """
   path = files.local(workdir_path, '--workdir')
   experiment.check(config)
