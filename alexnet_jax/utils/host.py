@@ -188,10 +188,13 @@ def is_main_program() -> bool:
 def owns_process() -> bool:
   """Whether this process was started as this program, launch.py or alexnet.
 
-  Of any other process that uses the library, nothing is changed.
+  Of any other process that uses the library, or runs launch.py within its own, nothing is changed.
   """
-  command = getattr(sys.modules['__main__'], 'command', None)  # what launch.py and alexnet import
-  return getattr(command, '__module__', None) == 'alexnet_jax.cli' and not in_ipython()
+  main = sys.modules['__main__']
+  command = getattr(main, 'command', None)  # what launch.py and alexnet import
+  if getattr(command, '__module__', None) != 'alexnet_jax.cli' or in_ipython():
+    return False
+  return not hasattr(main, '__file__') or is_main_program()  # python -c has no file
 
 
 def prepare_process() -> None:

@@ -107,6 +107,11 @@ def test_a_process_is_the_program_s_where_its_main_file_is_the_command_s(monkeyp
 
   monkeypatch.setitem(sys.modules, '__main__', types.SimpleNamespace(command=command))
   assert host.owns_process()
+  other = types.SimpleNamespace(command=command, __file__='launch.py')  # by runpy.run_path
+  monkeypatch.setitem(sys.modules, '__main__', other)
+  assert not host.owns_process()
+  monkeypatch.setattr(sys, 'orig_argv', ['python', 'launch.py'])
+  assert host.owns_process()
   shell = types.SimpleNamespace(get_ipython=object)
   monkeypatch.setitem(sys.modules, 'IPython', shell)
   assert not host.owns_process()
