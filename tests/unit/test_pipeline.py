@@ -95,7 +95,7 @@ def assert_same_batches(a, b):
 
 
 def test_digits_are_all_there_in_two_parts():
-  from sklearn import datasets
+  from sklearn.datasets import load_digits
 
   train, validation = datasets.digits('train'), datasets.digits('validation')
   assert (train.num_examples, validation.num_examples) == (1438, 359)
@@ -111,7 +111,7 @@ def test_digits_are_all_there_in_two_parts():
       (*image.ravel().tolist(), int(label)) for image, label in zip(gray, labels, strict=True)
     )
 
-  bunch = datasets.load_digits()
+  bunch = load_digits()
   gray = np.concatenate([train.images, validation.images])[..., 0]
   ours = as_rows(gray, np.concatenate([train.labels, validation.labels]))
   assert ours == as_rows(np.round(bunch.images * 255 / 16).astype(np.uint8), bunch.target)
