@@ -338,7 +338,9 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   from alexnet_jax.utils.errors import UserError
 
   try:
-    config = _config_of(_WORKDIR.value)
+    path = _workdir()
+    assert path is not None
+    config = _config_of(path)
   except UserError as error:
     return str(error)
   if mistake := _field_mistake(overrides, dict(config_fields.flatten(config.to_dict()))):
@@ -351,7 +353,7 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   return None
 
 
-def _config_of(path: str | Path) -> ConfigDict:
+def _config_of(path: Path) -> ConfigDict:
   """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
   from alexnet_jax import experiment
   from alexnet_jax.checkpoints import workdir

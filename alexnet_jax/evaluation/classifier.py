@@ -50,7 +50,7 @@ def load(path: str | os.PathLike[str]) -> 'Classifier':
   Raises:
     UserError: it is missing, damaged, or of a newer version.
   """
-  network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=4))
+  network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=5))
   return Classifier(**vars(network))
 
 

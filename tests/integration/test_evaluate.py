@@ -26,7 +26,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests import stored
-from tests.launching import assert_message, launch
+from tests.launching import launch
 from tests.small import small_config
 from tests.stored import noise
 
@@ -652,8 +652,11 @@ def test_the_command_line_evaluates_another_folder_by_its_workdir_alone(folder_r
   assert code == 0, err
   assert f'{path}, folder {tmp_path}/other, 3 images (all) of 2 of 4 classes' in out
   # What is asked for is not replaced, though it is what the run has.
-  result = launch(*command, '--config.data.validation_split=validation')
-  assert_message(result, 1, "data.validation_split is 'validation', but other_", "has only 'train'")
+  code, _, err = launch(*command, '--config.data.validation_split=validation')
+  assert code == 1
+  message = err.splitlines()[-1]
+  assert message.startswith("launch.py: data.validation_split is 'validation', but other_")
+  assert "has only 'train'" in message
 
 
 def test_another_tfds_set_is_evaluated_with_labels_by_name(runs):

@@ -39,7 +39,8 @@ def test_each_image_has_the_classes_that_the_classifier_gives_it(run, tmp_path):
   write_photographs(tmp_path, 'alone.png')
   result = photographs.classify(run, [str(folder), str(tmp_path / 'alone.png')], None)
   assert result.target == run / 'predictions.csv'
-  assert (result.unreadable, result.passed_over) == ([], [])
+  assert result.unreadable == []
+  assert result.passed_over == [str(folder / '.git/d.png'), str(folder / '.hidden.png')]
   rows = read_rows(result.target)
   files = [folder / 'a.PNG', folder / 'b.jpg', folder / 'deep/er/c.png', tmp_path / 'alone.png']
   assert [row['file'] for row in rows] == list(map(str, files))
@@ -78,7 +79,7 @@ def test_folders_that_links_lead_back_to_are_listed_once(tmp_path):
   ('paths', 'target', 'words'),
   [
     (['nowhere'], None, r'there is no nowhere \(--images\)'),
-    (['empty'], None, r'empty has no images; their names end in \.jpg'),
+    (['empty'], None, r'empty has no images that can be read'),
     (['text.png'], None, r'none of 1 files can be read; the first: text\.png is not an image'),
     (['good.png'], 'table.txt', r'table\.txt \(--target\) must end in \.csv'),
   ],
