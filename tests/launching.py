@@ -54,8 +54,9 @@ def parse(*args):
 def _in_a_copy(function, args):
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload([*_IMPORTED])
-  # With what the program would start itself anew for.
+  # With what the program would start itself anew for, and compiling as quickly as the tests do.
   settled = _environment() | {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
+  settled['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '')
   with mock.patch.dict(os.environ, settled, clear=True):
     multiprocessing.forkserver.ensure_running()
   with tempfile.TemporaryDirectory() as folder:

@@ -60,8 +60,9 @@ def test_a_field_by_its_old_name_is_read_saying_so():
 @pytest.fixture(scope='module')
 def run_of_one_epoch(tmp_path_factory):
   path = tmp_path_factory.mktemp('runs') / 'run'
+  small = [f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4', 'conv5', 'fc7')]
   code, _, err = launch(
-    '--config=configs/digits.py', f'--workdir={path}', '--config.train.num_epochs=1'
+    '--config=configs/digits.py', f'--workdir={path}', '--config.train.num_epochs=1', *small
   )
   assert code == 0, err
   return path
