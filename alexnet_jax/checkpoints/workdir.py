@@ -1,6 +1,7 @@
 """A run's folder: its lock, config.json, metrics.jsonl and TensorBoard events."""
 
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -63,6 +64,31 @@ def check(
       f'{workdir} holds another experiment: {"; ".join(different[:3])}{more}\n'
       'Use another --workdir.'
     )
+
+
+def check_usable(workdir: str | os.PathLike[str], config: Mapping[str, Any], started: bool) -> None:
+  """Checks that a run can use a workdir, which is left as it is, before anything that takes long.
+
+  Args:
+    workdir: the folder, which need not exist.
+    config: the run's resolved config; model.num_classes may be None, for the data to decide.
+    started: see `prepare`.
+
+  Raises:
+    UserError: the folder cannot be written to, or holds another experiment, or another process is at
+      work in it.
+  """
+  path = Path(workdir)
+  if started:
+    left_open = () if config['model']['num_classes'] is not None else ('model.num_classes',)
+    check(path, config, (*config_fields.CIRCUMSTANCES, *left_open))
+  there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+  if not there.is_dir() or not os.access(there, os.W_OK):
+    number = errno.EACCES if there.is_dir() else errno.ENOTDIR
+    raise _cannot_write(path, OSError(number, os.strerror(number)))
+  if (path / _LOCK).exists():
+    with lock(path):
+      pass
 
 
 class LockedError(UserError):

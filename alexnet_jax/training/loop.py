@@ -66,7 +66,10 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   first = multihost.is_first()
   with Display(quiet=not first) as display:
     source = None
-    if config.train.init_from and not started:  # before data are prepared, which may take hours
+    # Before data are prepared, which may take hours.
+    usable = functools.partial(workdir.check_usable, path, experiment.resolved(config), started)
+    multihost.first_alone(usable, 'workdir')
+    if config.train.init_from and not started:
       source = pretrained.read(config.train.init_from, log=display.line)
     config, data_set = multihost.first_then_others(
       functools.partial(experiment.open_data, config, display), 'data'

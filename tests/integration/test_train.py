@@ -851,3 +851,23 @@ def test_a_workdir_of_another_experiment_is_refused(tmp_path):
   loop.train_and_evaluate(tiny_config({'train.num_steps': 1}), tmp_path)
   with pytest.raises(UserError, match=r"model.activation: 'relu', not 'tanh'"):
     loop.train_and_evaluate(tiny_config({'model.activation': 'tanh'}), tmp_path)
+
+
+def test_a_workdir_that_cannot_be_used_is_refused_before_data_are_opened(
+  finished_copy, monkeypatch
+):
+  path, _ = finished_copy
+  (path / 'file').write_text('')
+
+  def open_data(*_):
+    raise AssertionError('the data are opened')
+
+  monkeypatch.setattr(experiment, 'open_data', open_data)
+  with pytest.raises(UserError, match='holds another experiment'):
+    loop.train_and_evaluate(tiny_config({'train.seed': 5}), path)
+  with pytest.raises(UserError, match='cannot write to the workdir'):
+    loop.train_and_evaluate(tiny_config(), path / 'file' / 'run')
+  with workdir.lock(path), pytest.raises(UserError, match='another process is at work'):
+    loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
+  with pytest.raises(AssertionError, match='the data are opened'):  # it can be used
+    loop.train_and_evaluate(tiny_config({'model.num_classes': None}), path)
