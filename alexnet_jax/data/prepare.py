@@ -13,7 +13,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 import PIL
 
 from alexnet_jax.data import images, statistics, tfds_reader
+from alexnet_jax.data.earlier import ORIGINAL, Earlier, fingerprint
 from alexnet_jax.data.sources import Example, LeftOut, Source
 from alexnet_jax.utils import files, locks, threads
 from alexnet_jax.utils.display import Display
@@ -179,11 +180,13 @@ def prepare(
       return place
     with _alone(incomplete, display):
       if not place.is_dir():
-        for older in _older(prepared_dir, rule, (place, incomplete)):
-          display.line(older)
-        _prepare(
-          source, incomplete, json.loads(json.dumps(rule)), unreadable_limit, left_out, display
-        )
+        older = list(_older(prepared_dir, rule, (place, incomplete)))
+        alike = [path for path, earlier in older if _is_alike(earlier, rule)]
+        plain_rule = json.loads(json.dumps(rule))
+        earlier = Earlier(alike)
+        _prepare(source, incomplete, plain_rule, unreadable_limit, left_out, earlier, display)
+        for path, _ in older:
+          display.line(_removable(path))
         incomplete.rename(place)
         for path in (place / 'done.npz', place / _LOCK, locks.owner_file(place / _LOCK)):
           path.unlink(missing_ok=True)
@@ -201,8 +204,10 @@ def prepare(
   return place
 
 
-def _older(prepared_dir: Path, rule: dict[str, Any], but_for: Sequence[Path]) -> Iterator[str]:
-  """Describes what was prepared from the same folder, at the same size, when it had other files."""
+def _older(
+  prepared_dir: Path, rule: dict[str, Any], but_for: Sequence[Path]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+  """Finds what was prepared from the same folder, at the same size, and by which rules."""
   if rule['source'].get('kind') != 'folder':
     return
   for path in sorted(prepared_dir.glob(f'*_{rule["image_size"]}/*/')):
@@ -216,11 +221,21 @@ def _older(prepared_dir: Path, rule: dict[str, Any], but_for: Sequence[Path]) ->
       continue
     source = earlier.get('source')
     if isinstance(source, dict) and source.get('path') == rule['source']['path']:
-      size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-      yield (
-        f'{path.parent} ({size / 1e6:,.1f} MB) was prepared from the same folder, of other files or'
-        f' with other settings; if it is not needed any more: rm -r {shlex.quote(str(path.parent))}'
-      )
+      yield path, earlier
+
+
+def _is_alike(earlier: dict[str, Any], rule: dict[str, Any]) -> bool:
+  """Whether one rule makes the same image of an original as another."""
+  return all(earlier.get(name) == rule[name] for name in ('resize', 'encoding', 'pillow'))
+
+
+def _removable(path: Path) -> str:
+  """Says how to remove what was prepared in a folder before."""
+  size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+  return (
+    f'{path.parent} ({size / 1e6:,.1f} MB) was prepared from the same folder, of other files or'
+    f' with other settings; if it is not needed any more: rm -r {shlex.quote(str(path.parent))}'
+  )
 
 
 @contextlib.contextmanager
@@ -243,6 +258,7 @@ def _prepare(
   rule: dict[str, Any],
   unreadable_limit: float,
   left_out: Sequence[LeftOut],
+  earlier: Earlier,
   display: Display,
 ) -> None:
   """Completes the data set in the folder, from whatever state it is in."""
@@ -254,6 +270,8 @@ def _prepare(
     f' shorter side to {rule["image_size"]} pixels, central square, as {rule["encoding"]}'
   )
   allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * sum(source.splits.values())))
+  if len(earlier):
+    display.line(f'{len(earlier):,} images were prepared before; those that are the same are taken')
 
   for split, num_examples in source.splits.items():
     size = rule['images_per_shard'][split]
@@ -264,7 +282,7 @@ def _prepare(
     log = _ProgressLog(display, f'preparing {split}', num_examples, first * size)
 
     def convert(example: Example, counted: bool = split == rule['statistics_of']) -> _Square:
-      return _convert(example, rule['image_size'], rule['encoding'], counted)
+      return _convert(example, rule['image_size'], rule['encoding'], counted, earlier.find)
 
     with (
       contextlib.closing(source.examples(split, first * size)) as examples,
@@ -387,24 +405,43 @@ def _check_room(folder: Path, rule: dict[str, Any]) -> None:
     )
 
 
-def _convert(example: Example, size: int, encoding: str, counted: bool) -> _Square:
-  """Decodes, shrinks and encodes an image; `counted`: with sums for the statistics."""
+def _convert(
+  example: Example,
+  size: int,
+  encoding: str,
+  counted: bool,
+  find: Callable[[bytes], bytes | None] = lambda fingerprint: None,
+) -> _Square:
+  """Decodes, shrinks and encodes an image.
+
+  Args:
+    example: the original.
+    size: side in pixels.
+    encoding: 'jpeg' or 'png'.
+    counted: whether to compute what the statistics need.
+    find: finds the encoded image by the original's fingerprint where it was made before.
+  """
   tf, _ = tfds_reader.import_tensorflow()
   if example.error:
     return _Square(example, None, None, None, example.error)
-  try:
-    square = images.fit_square(images.decode(example.encoded), size)
-  except images.UnreadableError as error:
-    return _Square(example, None, None, None, str(error))
-  encoded = images.encode(square, encoding)
+  original, square = fingerprint(example.encoded), None
+  encoded = find(original)
+  if encoded is None:
+    try:
+      square = images.fit_square(images.decode(example.encoded), size)
+    except images.UnreadableError as error:
+      return _Square(example, None, None, None, str(error))
+    encoded = images.encode(square, encoding)
   record = tf.train.Example()
   features = record.features.feature
   features['image'].bytes_list.value.append(encoded)
   features['label'].int64_list.value.append(example.label)
   features['file_name'].bytes_list.value.append(example.file_name.encode())
+  features[ORIGINAL].bytes_list.value.append(original)
   pixels = products = None
   if counted:  # as training will see it, after the JPEG's loss
-    pixels = np.asarray(square if encoding == 'png' else images.decode(encoded))
+    kept = square is not None and encoding == 'png'
+    pixels = np.asarray(square if kept else images.decode(encoded))
     products = statistics.color_products(pixels)
   return _Square(example, record.SerializeToString(deterministic=True), pixels, products, '')
 

@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -650,6 +651,41 @@ def test_what_was_prepared_of_the_same_folder_before_is_named(tmp_path, interrup
   display = Lines()  # of another folder, nothing
   run(image_folder.open_folder(fill(tmp_path / 'others', train=3, validation=1), 0.1), out, display)
   assert 'the same folder' not in display.text
+
+
+@pytest.mark.parametrize('encoding', ['png', 'jpeg'])
+def test_images_that_were_prepared_before_are_taken(tmp_path, monkeypatch, encoding):
+  root = fill(tmp_path / 'my photos', train=4, validation=2)
+  out, fresh = tmp_path / 'out', tmp_path / 'fresh'
+  run(image_folder.open_folder(root, 0.1), out, encoding=encoding)
+  put(root / 'train' / CLASSES[0] / 'more.jpg', 77)
+  moved = root / 'train' / CLASSES[0] / 'été 00.png'
+  moved.rename(root / 'train' / CLASSES[1] / 'moved.png')
+  made = []
+  fit_square = images.fit_square
+  monkeypatch.setattr(images, 'fit_square', lambda *a: made.append(1) or fit_square(*a))
+  display = Lines()
+  source = image_folder.open_folder(root, 0.1)
+  again = run(source, out, display, encoding=encoding)
+  assert len(made) == 1
+  assert '18 images were prepared before; those that are the same are taken' in display.lines
+  whole = run(source, fresh, encoding=encoding)
+  assert len(made) == 1 + 19
+  for split in ('train', 'validation'):
+    assert stored(again, split) == stored(whole, split)
+  found, expected = (statistics.load(path / statistics.FILE_NAME, SIZE) for path in (again, whole))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_damaged_images_of_before_are_made_again(tmp_path):
+  root = fill(tmp_path / 'my photos', train=4, validation=2)
+  first = run(image_folder.open_folder(root, 0.1), tmp_path / 'out')
+  for path in first.glob('*.tfrecord-*'):
+    path.write_bytes(path.read_bytes()[:-9])
+  put(root / 'train' / CLASSES[0] / 'more.jpg', 77)
+  source = image_folder.open_folder(root, 0.1)
+  again, whole = run(source, tmp_path / 'out'), run(source, tmp_path / 'fresh')
+  assert stored(again, 'train') == stored(whole, 'train')
 
 
 # Folders that cannot be written to.

@@ -1,0 +1,64 @@
+"""Images that earlier preparations have stored, to be taken from there instead of made again."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from alexnet_jax.data import tfds_reader
+
+ORIGINAL = 'original'
+"""The feature of a stored example that has its original's `fingerprint`."""
+
+_HEADER, _FOOTER = 12, 4  # bytes of a TFRecord before and after its data
+
+
+def fingerprint(encoded: bytes) -> bytes:
+  """The SHA-256 of an original file's content, 32 bytes."""
+  return hashlib.sha256(encoded).digest()
+
+
+class Earlier:
+  """The images of prepared data sets, by the content of the files that they were made from."""
+
+  def __init__(self, directories: Iterable[Path]):
+    """Reads which images there are, file by file; a damaged file counts as far as it can be read.
+
+    Args:
+      directories: of data sets that were prepared as the new one is.
+    """
+    self._tf, _ = tfds_reader.import_tensorflow()
+    self._places: dict[bytes, tuple[Path, int, int]] = {}  # file, offset and bytes
+    for directory in directories:
+      for path in sorted(directory.glob('*.tfrecord-*')):
+        with contextlib.suppress(OSError, self._tf.errors.OpError):
+          self._index(path)
+
+  def __len__(self) -> int:
+    """How many different images there are."""
+    return len(self._places)
+
+  def _index(self, path: Path) -> None:
+    offset = 0
+    for record in self._tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
+      stored = self._tf.train.Example.FromString(record).features.feature[ORIGINAL]
+      for digest in stored.bytes_list.value:  # older versions have none
+        self._places[digest] = path, offset + _HEADER, len(record)
+      offset += _HEADER + len(record) + _FOOTER
+
+  def find(self, original: bytes) -> bytes | None:
+    """The stored image, encoded, that was made from the file with this fingerprint, if there is one."""
+    if original not in self._places:
+      return None
+    path, offset, size = self._places[original]
+    try:
+      with path.open('rb', buffering=0) as file:
+        file.seek(offset)
+        record = file.read(size)
+    except OSError:  # it was removed meanwhile
+      return None
+    if len(record) != size:
+      return None
+    [image] = self._tf.train.Example.FromString(record).features.feature['image'].bytes_list.value
+    return bytes(image)
