@@ -169,7 +169,7 @@ def prepare(
       check(path, config)
     elif (stored := read_config(path)) is not None and config_fields.differences(config, stored):
       (path / 'statistics.npz').unlink(missing_ok=True)
-    with files.whole(path / 'config.json') as temporary:
+    with files.atomic_write(path / 'config.json') as temporary:
       temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
   except OSError as error:
     raise _cannot_write(path, error) from error

@@ -70,7 +70,7 @@ class _Done:
     described = {
       name: getattr(self, name) for name in ('rule', 'shards', 'labels', 'unreadable')
     } | {'count': self.sums.count}
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
       np.savez(
         temporary,
         described=np.array(json.dumps(described)),
@@ -520,7 +520,7 @@ def _write_report(folder: Path, lines: Sequence[str]) -> None:
   if not lines:
     (folder / LEFT_OUT).unlink(missing_ok=True)
     return
-  with files.whole(folder / LEFT_OUT) as temporary:
+  with files.atomic_write(folder / LEFT_OUT) as temporary:
     content = '\n'.join([_line(('split', 'class', 'file', 'reason')), *lines]) + '\n'
     temporary.write_text(content, 'utf-8')
 

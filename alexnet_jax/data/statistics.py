@@ -66,7 +66,7 @@ def color_products(image: np.ndarray) -> np.ndarray:
 
 def save(path: Path, statistics: dict[str, np.ndarray]) -> None:
   """Writes statistics as an .npz file, which appears only when it is complete."""
-  with files.whole(path) as temporary:
+  with files.atomic_write(path) as temporary:
     np.savez(
       temporary,
       mean_image=statistics['mean_image'],

@@ -629,6 +629,6 @@ def _write(
       identity['class_names'],
       predicted.file_names,
     )
-    with files.whole(path / 'evaluation.json') as temporary:
+    with files.atomic_write(path / 'evaluation.json') as temporary:
       temporary.write_text(json.dumps(result, indent=2) + '\n', 'utf-8')
   return result

@@ -89,7 +89,7 @@ def classify(
     count = min(5, len(classifier.class_names))
     update_progress = display.task('images', len(images))
     with (
-      files.whole(written) as temporary,
+      files.atomic_write(written) as temporary,
       temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
     ):
       writer = csv.writer(file, lineterminator='\n')

@@ -98,7 +98,7 @@ def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> N
     predictions: the arrays.
     identity: the data and networks they are of, as values for JSON.
   """
-  with files.whole(path) as temporary:
+  with files.atomic_write(path) as temporary:
     np.savez(temporary, identity=np.asarray(json.dumps(identity)), **predictions._asdict())
 
 
@@ -193,7 +193,7 @@ def write_tables(
     ['class', 'images', 'top1_error', 'top5_error'],
     _class_rows(probabilities, labels, class_names),
   )
-  with files.whole(folder / 'submission.txt') as temporary:
+  with files.atomic_write(folder / 'submission.txt') as temporary:
     temporary.write_text(''.join(' '.join(map(str, order)) + '\n' for order in best + 1), 'utf-8')
 
 
@@ -222,7 +222,10 @@ def _class_rows(
 
 
 def _write_rows(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
-  with files.whole(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.atomic_write(path) as temporary,
+    temporary.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(header)
     writer.writerows(rows)

@@ -59,7 +59,7 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   for kind, metadata in (('png', {}), ('svg', {'Date': None})):
     target = path.with_name(f'{path.name}.{kind}')
     same = matplotlib.rc_context({'svg.hashsalt': path.name})  # the same picture, the same file
-    with files.whole(target) as temporary, same, fonts.boxes_allowed():
+    with files.atomic_write(target) as temporary, same, fonts.boxes_allowed():
       picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
     written.append(target)
   return written

@@ -62,14 +62,14 @@ def write(
     lines += [json.dumps({'run': _name(run), **record}) for record in records]
   # Compressed without a name and a time, so that the bytes depend on the curves alone.
   with (
-    files.whole(target / CURVES) as temporary,
+    files.atomic_write(target / CURVES) as temporary,
     temporary.open('wb') as file,
     gzip.GzipFile('', 'wb', 9, file, mtime=0) as packed,
   ):
     packed.write(''.join(f'{line}\n' for line in lines).encode())
   del description['runs']
   description |= {'conditions': dict(conditions or {}), 'base_config': base, 'runs': runs}
-  with files.whole(target / spec.FILE_NAME) as temporary:
+  with files.atomic_write(target / spec.FILE_NAME) as temporary:
     temporary.write_text(_as_text(description), 'utf-8')
 
 

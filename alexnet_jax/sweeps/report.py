@@ -68,7 +68,7 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
     ('runs.csv', sweep_results.runs_csv(results)),
     ('report.html', html(results, pictures)),
   ):
-    with files.whole(path / name) as temporary:
+    with files.atomic_write(path / name) as temporary:
       temporary.write_text(text, 'utf-8')
     written.append(path / name)
   return results, written

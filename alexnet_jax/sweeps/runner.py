@@ -207,7 +207,7 @@ def _ended(job: _Job) -> tuple[str, str]:
   if code == 0 and final is not None:
     return f'{run.name}  top-1 error {final["top1_error"]:.2%}  {seconds:.0f} s', ''
   failure = _reason(run.path / _LOG, code)
-  with files.whole(run.path / FAILURE) as temporary:
+  with files.atomic_write(run.path / FAILURE) as temporary:
     temporary.write_text(failure + '\n', 'utf-8')
   return f'{run.name}  failed: {failure}', failure
 

@@ -326,7 +326,7 @@ def write(plan: Plan) -> None:
     UserError: nothing can be written there.
   """
   try:
-    with files.whole(plan.path / FILE_NAME) as temporary:
+    with files.atomic_write(plan.path / FILE_NAME) as temporary:
       temporary.write_text(json.dumps(_description(plan), indent=2) + '\n', 'utf-8')
   except OSError as error:
     raise UserError(

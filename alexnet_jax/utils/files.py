@@ -99,7 +99,7 @@ def naming(
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
   """A temporary path, which takes the file's name in one move once all has gone well.
 
   What processes that were killed have left of the same file is removed.
@@ -127,7 +127,7 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
   """Writes a file atomically; raises UserError where it cannot be written."""
   target = local(path, 'the file to write')
   try:
-    with whole(target) as temporary:
+    with atomic_write(target) as temporary:
       temporary.write_bytes(content)
   except OSError as error:
     raise UserError(f'cannot write {target}: {error.strerror or error}') from error

@@ -18,7 +18,7 @@ def test_a_file_is_whole_or_what_it_was(tmp_path):
   path = tmp_path / 'file'
 
   def write_half():
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
       temporary.write_text('half')
       raise OSError('no room')
 
@@ -34,7 +34,7 @@ def test_what_fails_names_the_file_that_was_to_be(tmp_path):
   (tmp_path / 'file').mkdir()  # which no file can take the place of
 
   def write():
-    with files.whole(tmp_path / 'file') as temporary:
+    with files.atomic_write(tmp_path / 'file') as temporary:
       temporary.touch()
 
   with pytest.raises(OSError, match=r'file') as error:
@@ -44,7 +44,7 @@ def test_what_fails_names_the_file_that_was_to_be(tmp_path):
 
 
 def test_the_folder_is_made_and_the_name_keeps_its_end(tmp_path):
-  with files.whole(tmp_path / 'a' / 'b' / 'net.npz') as temporary:
+  with files.atomic_write(tmp_path / 'a' / 'b' / 'net.npz') as temporary:
     assert temporary.suffix == '.npz'
     temporary.touch()
   assert [there.name for there in (tmp_path / 'a' / 'b').iterdir()] == ['net.npz']
@@ -58,7 +58,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
   kept = [f'{ours}{os.getppid()}.file', f'.new.elsewhere.{ended.pid}.file', f'{left.name}.txt']
   for name in (left.name, *kept):
     (tmp_path / name).touch()
-  with files.whole(tmp_path / 'file') as temporary:
+  with files.atomic_write(tmp_path / 'file') as temporary:
     temporary.touch()
   assert {there.name for there in tmp_path.iterdir()} == {'file', *kept}
 
@@ -66,7 +66,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
 def test_a_link_that_lies_in_wait_is_not_written_through(tmp_path):
   (tmp_path / 'mine').write_text('mine')
   (tmp_path / f'.new.{socket.gethostname()}.{os.getpid()}.file').symlink_to('mine')
-  with files.whole(tmp_path / 'file') as temporary:
+  with files.atomic_write(tmp_path / 'file') as temporary:
     temporary.write_text('new')
   assert (tmp_path / 'mine').read_text() == 'mine'
   assert (tmp_path / 'file').read_text() == 'new'
