@@ -11,11 +11,13 @@ The velocity v holds rate times gradient, so a cut of the rate leaves the old mo
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from alexnet_jax.models.params import Params
 
 Array = jax.Array
 
@@ -32,11 +34,13 @@ class PaperSGDState(NamedTuple):
     velocity: v, in the shapes of the parameters.
   """
 
-  learning_rates: Any
-  velocity: Any
+  learning_rates: Params
+  velocity: Params
 
 
-def paper_sgd(momentum: float, weight_decay: Any) -> optax.GradientTransformation:
+def paper_sgd(
+  momentum: float, weight_decay: Mapping[str, Mapping[str, float]]
+) -> optax.GradientTransformation:
   """The paper's rule; its updates are v.
 
   A parameter whose rate is 0 is frozen, momentum and all, as in the source (`src/weights.cu`).
@@ -49,11 +53,13 @@ def paper_sgd(momentum: float, weight_decay: Any) -> optax.GradientTransformatio
     A transformation whose state is a PaperSGDState.
   """
 
-  def init(params: Any) -> PaperSGDState:
+  def init(params: Params) -> PaperSGDState:
     rates = jax.tree.map(lambda _: jnp.zeros((), jnp.float32), params)
     return PaperSGDState(rates, jax.tree.map(jnp.zeros_like, params))
 
-  def update(gradients: Any, state: PaperSGDState, params: Any = None) -> tuple[Any, PaperSGDState]:
+  def update(
+    gradients: Params, state: PaperSGDState, params: Params | None = None
+  ) -> tuple[Params, PaperSGDState]:
     def next_velocity(v: Array, w: Array, g: Array, rate: Array, decay: float) -> Array:
       rate = rate.astype(v.dtype)
       moved = momentum * v - decay * rate * w - rate * g if decay else momentum * v - rate * g
@@ -67,7 +73,9 @@ def paper_sgd(momentum: float, weight_decay: Any) -> optax.GradientTransformatio
   return optax.GradientTransformation(init, update)
 
 
-def weight_decays(params: Any, weight_decay: float, multipliers: Mapping[str, float]) -> Any:
+def weight_decays(
+  params: Params, weight_decay: float, multipliers: Mapping[str, float]
+) -> Mapping[str, Mapping[str, float]]:
   """A decay for each parameter: `weight_decay` times its layer's multiplier, 0 for biases."""
   return {
     layer: {
@@ -161,7 +169,7 @@ class Schedule:
     """The weights' rate in an epoch, before any layer's multiplier."""
     return self.learning_rate * self.cut(epoch, plateau)
 
-  def parameter_rates(self, params: Any, epoch: int, plateau: Plateau) -> Any:
+  def parameter_rates(self, params: Params, epoch: int, plateau: Plateau) -> Params:
     """The rate of each parameter in an epoch: float32 scalars in the tree of params."""
     cut = self.cut(epoch, plateau)
     rates: dict[str, dict[str, Array]] = {}

@@ -14,6 +14,7 @@ from alexnet_jax import optimizer
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat, xla
 from alexnet_jax.parallel import mesh as mesh_lib
 
@@ -31,7 +32,7 @@ class TrainState(NamedTuple):
   """
 
   step: Array
-  params: Any
+  params: Params
   opt_state: optimizer.PaperSGDState
   sums: dict[str, Array]
 
@@ -92,13 +93,13 @@ def augment_batch(
 
 def loss_and_gradient(
   net: AlexNet,
-  params: Any,
+  params: Params,
   pixels: Array,
   labels: Array,
   dropout_key: Array,
   positions: Array,
   global_batch_size: int,
-) -> tuple[tuple[Array, dict[str, Array]], Any]:
+) -> tuple[tuple[Array, dict[str, Array]], Params]:
   """The images' share of the global batch's mean loss, their sums, and the share's gradient.
 
   Args:
@@ -114,7 +115,7 @@ def loss_and_gradient(
     ((float32 scalar, `metrics.batch_sums`), gradient in the tree of params).
   """
 
-  def loss_fn(params: Any) -> tuple[Array, dict[str, Array]]:
+  def loss_fn(params: Params) -> tuple[Array, dict[str, Array]]:
     logits, _ = net.apply({'params': params}, pixels, dropout_key, positions)
     sums = metrics.batch_sums(logits, labels)
     # A share of the global mean: shard_map sums the gradients of what it replicated.
@@ -124,7 +125,7 @@ def loss_and_gradient(
 
 
 def accumulate(
-  function: Callable[[Any, slice], tuple[Any, Any]], params: Any, images: int, size: int
+  function: Callable[[Any, slice], tuple[Any, Any]], params: Params, images: int, size: int
 ) -> tuple[Any, Any]:
   """Sums a function's results over microbatches, computed one after the other.
 
@@ -150,7 +151,7 @@ def accumulate(
 
 
 def update(
-  tx: optax.GradientTransformation, state: TrainState, gradients: Any, sums: dict[str, Array]
+  tx: optax.GradientTransformation, state: TrainState, gradients: Params, sums: dict[str, Array]
 ) -> TrainState:
   """The next state, from the gradients and `metrics.batch_sums` of the global batch."""
   updates, opt_state = tx.update(gradients, state.opt_state, state.params)
@@ -194,21 +195,25 @@ def make_train_step(
   _, specs = state_specs(net, tx)
 
   def on_device(
-    params: Any, step: Array, batch: Mapping[str, Array], statistics: Any, lighting_std: Array
-  ) -> tuple[Array, dict[str, Array], Any]:
+    params: Params,
+    step: Array,
+    batch: Mapping[str, Array],
+    statistics: augment.Statistics,
+    lighting_std: Array,
+  ) -> tuple[Array, dict[str, Array], Params]:
     key = jax.random.fold_in(jax.random.key(seed), step)
     augment_key, dropout_key = jax.random.split(key)
     images = batch['image'].shape[0]
     positions = lax.axis_index(mesh_lib.DATA) * images + jnp.arange(images)
 
-    def per_device(params: Any) -> Any:
+    def per_device(params: Params) -> Params:
       return jax.tree.map(lambda w: compat.varying(w, mesh_lib.DATA), params)
 
     # Per device from here on: gradients are summed over devices once, after those of the
     # microbatches, and before any is rounded.
     params, sum_over_devices = jax.vjp(per_device, params)
 
-    def microbatch(params: Any, rows: slice) -> tuple[Any, Any]:
+    def microbatch(params: Params, rows: slice) -> tuple[Any, Any]:
       part = {name: array[rows] for name, array in batch.items()}
       where = positions[rows]
       # Outside the differentiated function, one microbatch at a time: the compiled program, its
@@ -239,7 +244,10 @@ def make_train_step(
   )  # fmt: skip
 
   def step(
-    state: TrainState, batch: Mapping[str, Array], statistics: Any, lighting_std: Array
+    state: TrainState,
+    batch: Mapping[str, Array],
+    statistics: augment.Statistics,
+    lighting_std: Array,
   ) -> tuple[TrainState, Array]:
     loss, sums, gradients = gradient_fn(state.params, state.step, batch, statistics, lighting_std)
     return update(tx, state, gradients, sums), loss
