@@ -421,8 +421,10 @@ def _with_circumstances(config: ConfigDict, other: ConfigDict | None) -> ConfigD
   return config
 
 
-def _other_data(network: pretrained.PretrainedNetwork, config: ConfigDict) -> bool:
-  """Whether a config has other data than those that a network was trained on.
+def _other_data(
+  network: pretrained.PretrainedNetwork, config: ConfigDict, trained_on: Mapping[str, Any]
+) -> bool:
+  """Whether a config has other data than those that a network was trained on (`_trained_on`).
 
   A folder of images that was moved or copied is the same. Checkpoints from before its fingerprint was
   kept know it by the number of its training images and its classes.
@@ -441,7 +443,6 @@ def _other_data(network: pretrained.PretrainedNetwork, config: ConfigDict) -> bo
     )
   except UserError:  # one that cannot be trained on
     return True
-  trained_on = _trained_on(network)
   if trained_on.get('fingerprint') is not None:
     return bool(source.description['fingerprint'] != trained_on['fingerprint'])
   return (source.splits['train'], list(source.class_names)) != (
@@ -451,7 +452,10 @@ def _other_data(network: pretrained.PretrainedNetwork, config: ConfigDict) -> bo
 
 
 def _trained_on(network: pretrained.PretrainedNetwork) -> dict[str, Any]:
-  """The description of a network's checkpoint; empty where it was not read from one."""
+  """The description of a network's checkpoint; empty where it was not read from one.
+
+  Of several processes all must call this: Orbax has them wait for each other.
+  """
   folder = epath.Path(network.path)  # which may be in a bucket
   if not checkpoint.is_checkpoint(folder):
     return {}
@@ -459,7 +463,11 @@ def _trained_on(network: pretrained.PretrainedNetwork) -> dict[str, Any]:
 
 
 def _open(
-  network: pretrained.PretrainedNetwork, config: ConfigDict, split: str | None, display: Display
+  network: pretrained.PretrainedNetwork,
+  config: ConfigDict,
+  split: str | None,
+  trained_on: Mapping[str, Any],
+  display: Display,
 ) -> tuple[_Images, splits.Split]:
   """Opens the images that a network is evaluated on, with its labels.
 
@@ -467,9 +475,10 @@ def _open(
     network: the network.
     config: its config, but for the data and where they are.
     split: the one to evaluate on; None: as `evaluate_workdir` says.
+    trained_on: from `_trained_on`.
     display: for lines and bars.
   """
-  if _other_data(network, config):
+  if _other_data(network, config, trained_on):
     opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
     folder = config.data.data_dir and os.path.abspath(files.expanded(config.data.data_dir))
     images = _Images(f'{config.data.name} {folder}' if folder else config.data.name, chosen)
@@ -479,8 +488,8 @@ def _open(
     )
     return images, opened
   _, data_set = experiment.open_data(config, display)
-  trained_on = _trained_on(network).get('fingerprint')
-  if trained_on is not None and data_set.fingerprint != trained_on:
+  fingerprint = trained_on.get('fingerprint')
+  if fingerprint is not None and data_set.fingerprint != fingerprint:
     display.line(
       f'{config.data.data_dir} has changed since {network.path} was trained on it; images that were'
       ' trained on may be among those evaluated'
@@ -504,7 +513,7 @@ def _predict(
     config.data.name = data.name
   mesh = experiment.make_mesh(config)
   images, opened = multihost.first_then_others(
-    functools.partial(_open, network, config, split, display), 'data'
+    functools.partial(_open, network, config, split, _trained_on(network), display), 'data'
   )
   net = experiment.make_network(config)
   shardings = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
@@ -560,7 +569,7 @@ def _stored_or_predicted(
   of_workdir = (folder / 'checkpoints').is_dir()  # not a file or a checkpoint
   # The other fields of the config are not used.
   config = _with_circumstances(network.config, config)
-  if not of_workdir or _other_data(network, config):
+  if not of_workdir or _other_data(network, config, _trained_on(network)):
     return _predict(network, config, None, display)
   images = _Images(network.config.data.name, network.config.data.validation_split)
   identity = _identity([network], [1.0], images)
