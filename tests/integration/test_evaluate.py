@@ -622,7 +622,7 @@ def test_a_folder_that_has_changed_since_training_is_said_to(folder_run, tmp_pat
   network = pretrained.read(path / 'run')
   network.config.data.data_dir = str(path / 'training')
   with Display() as display:
-    evaluate._open(network, config, None, display)
+    evaluate._open(network, config, None, evaluate._trained_on(network), display)
   assert 'has changed since' in capfd.readouterr().err
 
 
