@@ -369,7 +369,9 @@ def test_what_cannot_be_loaded_is_said(workdir, classifier, tmp_path, monkeypatc
     alexnet_jax.load(best)
   with pytest.warns(UserWarning, match=f'checkpoint {classifier.step} is damaged') as warned:
     assert alexnet_jax.load(copy).step != classifier.step
-  assert warned[0].filename == __file__
+  # Orbax leaves warnings of its own behind a read that failed.
+  ours = [each for each in warned if 'is damaged' in str(each.message)]
+  assert ours[0].filename == __file__
 
 
 def test_it_reads_well(classifier, digits):
