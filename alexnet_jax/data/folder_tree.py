@@ -36,9 +36,9 @@ _RAW_SUFFIXES = (
 _HEIC_SUFFIXES = ('.heic', '.heif', '.hif')
 
 SYSTEM = 'hidden, or left by the system'
-"""Why files are left out that nobody put there."""
+"""The reason for hidden files and those that the operating system made."""
 NO_IMAGE = 'not an image'
-"""Why files of other kinds are left out."""
+"""The reason for files that are not images."""
 
 _SYSTEM_NAMES = (  # besides all that begin with a dot
   '#recycle',
@@ -200,10 +200,10 @@ def _found(entry: os.DirEntry[str]) -> Found:
 
 
 def read(path: str, size: int = -1) -> tuple[bytes, str]:
-  """Reads a file, which need not be one.
+  """Reads a file; a pipe, a device or a broken link gives a reason instead.
 
   Args:
-    path: of the file.
+    path: the file.
     size: how many bytes to read at most; -1 for all.
 
   Returns:
