@@ -23,7 +23,9 @@ class Earlier:
   """The images of prepared data sets, by the content of the files that they were made from."""
 
   def __init__(self, directories: Iterable[Path]):
-    """Reads which images there are, file by file; a damaged file counts as far as it can be read.
+    """Reads which images there are.
+
+    Of a damaged file those before the damage count; the others are prepared again.
 
     Args:
       directories: of data sets that were prepared as the new one is.

@@ -76,6 +76,8 @@ def classify(
   Raises:
     UserError: there is no network, there are no images, none can be read, or the table has no place.
   """
+  if '://' not in os.fspath(path) and not Path(path).exists():
+    raise UserError(f'there is no {path} (--workdir); give the workdir of a trained network')
   if target is None and not Path(path, 'checkpoints').is_dir():
     raise UserError(f'{path} is not a workdir; say where to write with --target=FILE.csv')
   written = Path(path, 'predictions.csv') if target is None else files.local(target, '--target')
