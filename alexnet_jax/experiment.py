@@ -296,6 +296,11 @@ def describe_learning_rate(config: ConfigDict) -> str:
   )
 
 
+def _storage(config: ConfigDict) -> datasets.Storage:
+  """Where the data set is: the fields of `config.data` that `datasets.Storage` has."""
+  return datasets.Storage(*(config.data[field] for field in datasets.Storage._fields))
+
+
 def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, datasets.DataSet]:
   """Opens the data set, which is prepared first where that is needed.
 
@@ -313,16 +318,10 @@ def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, dataset
   data = config.data
   data_set = datasets.open_data_set(
     data.name,
-    data_dir=data.data_dir,
-    prepared_dir=data.prepared_dir,
-    image_size=data.image_size,
-    memory_megabytes=data.memory_megabytes,
-    encoding=data.encoding,
+    _storage(config),
     train_split=data.train_split,
     validation_split=data.validation_split,
     validation_fraction=data.validation_fraction,
-    class_depth=data.class_depth,
-    unreadable_limit=data.unreadable_limit,
     num_classes=config.model.num_classes,
     display=display,
   )
@@ -343,16 +342,9 @@ def open_for_evaluation(
     class_names: the network's.
     display: for lines and bars.
   """
-  data = config.data
   return datasets.open_for_evaluation(
-    data.name,
-    data_dir=data.data_dir,
-    prepared_dir=data.prepared_dir,
-    image_size=data.image_size,
-    memory_megabytes=data.memory_megabytes,
-    encoding=data.encoding,
-    class_depth=data.class_depth,
-    unreadable_limit=data.unreadable_limit,
+    config.data.name,
+    _storage(config),
     split=split,
     class_names=class_names,
     display=display,

@@ -8,7 +8,7 @@ ImageNet's tar files and the large images of a tfds data set become one in tfds'
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -177,19 +177,36 @@ class TfdsDataSet:
     return statistics.load(path, self._image_size)
 
 
+class Storage(NamedTuple):
+  """Where a data set is, and how its images are kept.
+
+  Attributes:
+    data_dir: the folder of photographs, or the one that holds tfds's data sets or ImageNet's tar
+      files; None for tfds's own.
+    prepared_dir: where to write prepared data sets; None for tfds's own folder.
+    image_size: side in pixels of the squares that images are made into.
+    memory_megabytes: see `open_split`.
+    encoding: see `prepare.prepare`.
+    class_depth: see `image_folder.open_folder`.
+    unreadable_limit: see `prepare.prepare`.
+  """
+
+  data_dir: str | None
+  prepared_dir: str | None
+  image_size: int
+  memory_megabytes: int
+  encoding: str
+  class_depth: int | None
+  unreadable_limit: float
+
+
 def open_data_set(
   name: str,
+  storage: Storage,
   *,
-  data_dir: str | None,
-  prepared_dir: str | None,
-  image_size: int,
-  memory_megabytes: int,
-  encoding: str,
   train_split: str,
   validation_split: str,
   validation_fraction: float,
-  class_depth: int | None,
-  unreadable_limit: float,
   num_classes: int | None,
   display: Display,
 ) -> DataSet:
@@ -197,44 +214,32 @@ def open_data_set(
 
   Args:
     name: 'digits', 'folder', or the name of a tfds data set.
-    data_dir: the folder of photographs, or the one that holds tfds's data sets or ImageNet's tar
-      files; None for tfds's own.
-    prepared_dir: where to write prepared data sets; None for tfds's own folder.
-    image_size: side in pixels of the squares that images are made into.
-    memory_megabytes: see `open_split`.
-    encoding: see `prepare.prepare`.
+    storage: where it is.
     train_split: the split, or part of one, to be trained on.
     validation_split: the one to be evaluated.
     validation_fraction: see `image_folder.open_folder`.
-    class_depth: see `image_folder.open_folder`.
-    unreadable_limit: see `prepare.prepare`.
     num_classes: how many classes the network has; None for as many as the data set.
     display: for lines and bars.
 
   Raises:
     UserError: the data set does not exist, cannot be prepared, or has another number of classes.
   """
+
+  def check(originals: sources.Source) -> None:
+    _check_classes(name, originals.class_names, num_classes)
+    _check_split('train_split', train_split, originals)
+    _check_split('validation_split', validation_split, originals)
+
   data_set: DataSet
   if name == 'digits':
-    data_set = Digits(image_size)
+    data_set = Digits(storage.image_size)
   else:
-
-    def check(originals: sources.Source) -> None:
-      _check_classes(name, originals.class_names, num_classes)
-      _check_split('train_split', train_split, originals)
-      _check_split('validation_split', validation_split, originals)
-
     data_set = _open_stored(
       name,
-      lambda folder: image_folder.open_folder(folder, validation_fraction, class_depth),
+      storage,
+      lambda folder: image_folder.open_folder(folder, validation_fraction, storage.class_depth),
       check,
-      data_dir=data_dir,
-      prepared_dir=prepared_dir,
-      image_size=image_size,
-      memory_megabytes=memory_megabytes,
-      encoding=encoding,
       statistics_of=train_split.split('[')[0],
-      unreadable_limit=unreadable_limit,
       display=display,
     )
   _check_classes(name, data_set.class_names, num_classes)
@@ -243,14 +248,8 @@ def open_data_set(
 
 def open_for_evaluation(
   name: str,
+  storage: Storage,
   *,
-  data_dir: str | None,
-  prepared_dir: str | None,
-  image_size: int,
-  memory_megabytes: int,
-  encoding: str,
-  class_depth: int | None,
-  unreadable_limit: float,
   split: str | None,
   class_names: Sequence[str],
   display: Display,
@@ -258,14 +257,8 @@ def open_for_evaluation(
   """Opens images on which a network is to be evaluated that was trained on another data set.
 
   Args:
-    name: see `open_data_set`, as for the next ones.
-    data_dir: the folder.
-    prepared_dir: where to write prepared data sets.
-    image_size: side in pixels.
-    memory_megabytes: see `open_split`.
-    encoding: see `prepare.prepare`.
-    class_depth: see `open_data_set`.
-    unreadable_limit: see `prepare.prepare`.
+    name: see `open_data_set`.
+    storage: where it is.
     split: the split, or part of one; None: 'validation' where there is one, else 'test', else all
       images. Of a folder none are held out.
     class_names: the network's, in the order of its labels. Images get these labels by the names of
@@ -279,27 +272,22 @@ def open_for_evaluation(
     UserError: the data set or the split does not exist, cannot be prepared, or has a class that the
       network does not have.
   """
+
+  def check(originals: sources.Source) -> None:
+    _labels_of(originals.class_names, class_names, name)
+    if split is not None:
+      _check_split('validation_split', split, originals)
+
   data_set: DataSet
   if name == 'digits':
-    data_set, available = Digits(image_size), ['train', 'validation']
+    data_set, available = Digits(storage.image_size), ['train', 'validation']
   else:
-
-    def check(originals: sources.Source) -> None:
-      _labels_of(originals.class_names, class_names, name)
-      if split is not None:
-        _check_split('validation_split', split, originals)
-
     data_set = _open_stored(
       name,
-      lambda folder: image_folder.open_for_evaluation(folder, class_names, class_depth),
+      storage,
+      lambda folder: image_folder.open_for_evaluation(folder, class_names, storage.class_depth),
       check,
-      data_dir=data_dir,
-      prepared_dir=prepared_dir,
-      image_size=image_size,
-      memory_megabytes=memory_megabytes,
-      encoding=encoding,
       statistics_of='' if name == 'folder' else 'train',
-      unreadable_limit=unreadable_limit,
       display=display,
     )
     available = list(data_set.builder.info.splits)
@@ -310,65 +298,57 @@ def open_for_evaluation(
 
 def _open_stored(
   name: str,
+  storage: Storage,
   open_folder: Callable[[Path], image_folder.FolderSource],
   check: Callable[[sources.Source], None],
   *,
-  data_dir: str | None,
-  prepared_dir: str | None,
-  image_size: int,
-  memory_megabytes: int,
-  encoding: str,
   statistics_of: str,
-  unreadable_limit: float,
   display: Display,
 ) -> TfdsDataSet:
   """Opens a folder of images or a tfds data set, which is prepared first where that is needed.
 
   Args:
-    name: see `open_data_set`, as for the others.
+    name: see `open_data_set`.
+    storage: where it is.
     open_folder: opens a folder of images.
     check: called with the originals before they are prepared, which may take hours; raises
       UserError where they do not fit.
-    data_dir: the folder.
-    prepared_dir: where to write.
-    image_size: side in pixels.
-    memory_megabytes: see `open_split`.
-    encoding: see `prepare.prepare`, as for the next ones.
-    statistics_of: a split.
-    unreadable_limit: a share of the files.
+    statistics_of: the split of which to store statistics; see `prepare.prepare`.
     display: for lines and bars.
   """
-  data_dir = files.expanded(data_dir) if data_dir else None
-  if prepared_dir:
-    prepared_dir = str(files.local(prepared_dir, 'data.prepared_dir'))
+  if storage.data_dir:
+    storage = storage._replace(data_dir=files.expanded(storage.data_dir))
+  if storage.prepared_dir:
+    prepared_dir = files.local(storage.prepared_dir, 'data.prepared_dir')
+    storage = storage._replace(prepared_dir=str(prepared_dir))
   originals: sources.Source | None
   left_out: Sequence[sources.LeftOut] = ()
   fingerprint = None
   if name == 'folder':
-    if not data_dir:
+    if not storage.data_dir:
       raise UserError('set the folder of images with --config.data.data_dir=PATH')
-    folder = open_folder(files.local(data_dir, 'data.data_dir'))
+    folder = open_folder(files.local(storage.data_dir, 'data.data_dir'))
     builder, originals, left_out = None, folder, folder.left_out
     fingerprint = folder.description['fingerprint']
     for note in folder.notes:
       display.line(note)
   else:
-    builder, originals = _find_tfds(name, data_dir, prepared_dir, image_size, encoding, display)
+    builder, originals = _find_tfds(name, storage, display)
   if originals is not None:
     check(originals)
     directory = prepare.prepare(
       originals,
-      files.local(prepared_dir or tfds_reader.default_data_dir(), 'data.prepared_dir'),
-      image_size=image_size,
-      encoding=encoding,
+      files.local(storage.prepared_dir or tfds_reader.default_data_dir(), 'data.prepared_dir'),
+      image_size=storage.image_size,
+      encoding=storage.encoding,
       statistics_of=statistics_of,
-      unreadable_limit=unreadable_limit,
+      unreadable_limit=storage.unreadable_limit,
       left_out=left_out,
       display=display,
     )
     _check_counts(directory, originals.splits)
-    builder = _open_prepared(directory, encoding)
-  return TfdsDataSet(builder, image_size, memory_megabytes, fingerprint)
+    builder = _open_prepared(directory, storage.encoding)
+  return TfdsDataSet(builder, storage.image_size, storage.memory_megabytes, fingerprint)
 
 
 def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) -> np.ndarray:
@@ -383,28 +363,23 @@ def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) 
 
 
 def _find_tfds(
-  name: str,
-  data_dir: str | None,
-  prepared_dir: str | None,
-  image_size: int,
-  encoding: str,
-  display: Display,
+  name: str, storage: Storage, display: Display
 ) -> 'tuple[DatasetBuilder, None] | tuple[None, sources.Source]':
   """Finds a data set of tfds's, or ImageNet in its tar files.
 
   Returns:
     A builder of what can be read as it is, or the originals that have to be prepared first.
   """
-  builder = tfds_reader.open_builder(name, data_dir)
+  builder = tfds_reader.open_builder(name, storage.data_dir)
   plain_name = tfds_reader.plain_name(builder)
   is_imagenet = plain_name == 'imagenet2012'
   if not builder.is_prepared():
-    folder = Path(data_dir or tfds_reader.default_data_dir())
+    folder = Path(storage.data_dir or tfds_reader.default_data_dir())
     if is_imagenet and (tars := imagenet_tars.find(folder)):
       return None, imagenet_tars.open_tars(tars)
-    prepared = Path(prepared_dir or tfds_reader.default_data_dir())
-    if directory := prepare.find(prepared, plain_name, image_size):
-      return _open_prepared(directory, encoding), None  # the originals are no longer needed
+    prepared = Path(storage.prepared_dir or tfds_reader.default_data_dir())
+    if directory := prepare.find(prepared, plain_name, storage.image_size):
+      return _open_prepared(directory, storage.encoding), None  # the originals are no longer needed
     if is_imagenet:
       raise UserError(imagenet_tars.instructions(folder))
     display.line(
@@ -412,7 +387,7 @@ def _find_tfds(
       ' internet'
     )
     tfds_reader.let_tfds_prepare(builder)
-  if not tfds_reader.needs_shrinking(builder, image_size):
+  if not tfds_reader.needs_shrinking(builder, storage.image_size):
     return builder, None
   originals = tfds_reader.TfdsSource(builder)
   if is_imagenet:
