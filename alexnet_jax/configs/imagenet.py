@@ -58,7 +58,7 @@ def get_config() -> config_dict.ConfigDict:
   # The mean image is subtracted from each pixel: at the crop's own place ('pixel'), from any crop
   # its central part ('center', the source), or its mean color ('channel').
   augment.mean = 'pixel'
-  # Multiplies the centerd pixels, 0 to 255: a number, or one each for red, green and blue.
+  # Multiplies the centered pixels, 0 to 255: a number, or one each for red, green and blue.
   augment.pixel_scale = config_dict.placeholder(object)
   augment.pixel_scale = 1.0
   augment.lighting = lighting = config_dict.ConfigDict()
