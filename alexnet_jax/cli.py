@@ -78,10 +78,11 @@ _MODE = flags.DEFINE_enum(
   'train',
   ['train', 'prepare', 'summary', 'evaluate', 'predict', 'figures', 'convert', 'sweep'],
   'train: train, or resume training; prepare: shrink the images once, as training does by itself'
-  ' where it has not been done; summary: print the network as a table; evaluate: the errors of the'
+  ' where it has not been done; summary: print the network as a table, and with --target draw it;'
+  ' evaluate: the errors of the'
   " workdir's best checkpoint, or of --members, by center crop and by ten views; predict: the"
   ' classes of --images, photographs without labels, into a .csv file; figures: draw into'
-  " the workdir what its best checkpoint has learned: the paper's figures 3 and 4, activations,"
+  " the workdir what its best checkpoint has learned: the paper's figures 2, 3 and 4, activations,"
   " learning curves; or, for a sweep's folder, its tables and pictures; convert: read a network from"
   ' --source, of this project or another, and write it to --target; sweep: run what is missing of'
   ' --sweep, and write its table.',
@@ -119,7 +120,8 @@ _SOURCE = flags.DEFINE_string(
 _TARGET = flags.DEFINE_string(
   'target',
   None,
-  'For --mode=predict: the .csv file (default: predictions.csv in the workdir). For --mode=convert:'
+  'For --mode=summary: where to draw the network, as PNG and SVG: --target=network.svg. For'
+  ' --mode=predict: the .csv file (default: predictions.csv in the workdir). For --mode=convert:'
   ' net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
   ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict.',
 )
@@ -187,7 +189,7 @@ _MODES = {
   'layer': ('figures',),
   'compare': ('figures',),
   'source': ('convert',),
-  'target': ('convert', 'predict'),
+  'target': ('convert', 'predict', 'summary'),
   'images': ('predict',),
   'mean': ('convert',),
   'class_names': ('convert',),
@@ -445,7 +447,9 @@ def _run(config: ConfigDict, path: Path) -> None:
   if _MODE.value in ('train', 'evaluate'):
     _join()
   if _MODE.value == 'summary':
-    printed.network(config)
+    from alexnet_jax.utils import files
+
+    printed.network(config, files.local(_TARGET.value, '--target') if _TARGET.value else None)
   elif _MODE.value == 'evaluate':
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.parallel import multihost

@@ -190,14 +190,19 @@ class Classifier(PretrainedNetwork):
 
   @compat.default_settings()
   def _repr_html_(self) -> str:
-    rows = summary.rows(experiment.make_network(self.config))
+    from alexnet_jax.models import drawing  # matplotlib, which nothing else here needs
+
+    net = experiment.make_network(self.config)
+    rows, picture = summary.rows(net), io.BytesIO()
+    drawing.draw(net).savefig(picture, format='png', dpi=100)
 
     def line(cells: Sequence[str], tag: str = 'td') -> str:
       return f'<tr>{"".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)}</tr>'
 
     lines = [line(summary.HEADINGS, 'th'), *(line(summary.cells(row)) for row in rows)]
     about = html.escape(repr(self)).replace('\n', '<br>')
-    return f'<p>{about}</p><table>{"".join(lines)}{line(summary.total(rows))}</table>'
+    table = f'<table>{"".join(lines)}{line(summary.total(rows))}</table>'
+    return f'<p>{about}</p>{_image_tag(picture.getvalue(), "max-width:100%")}{table}'
 
   @functools.cached_property
   def _steps(self) -> dict[str, layer_outputs.OutputsStep]:
@@ -314,7 +319,10 @@ def _picture(image: Any) -> str:
   with contextlib.suppress(UserError):
     rgb = _rgb(image, 0)
     rgb.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    data = base64.b64encode(images.encode(rgb, 'png')).decode()
     style = f'height:{_THUMBNAIL}px;image-rendering:{"pixelated" if rgb.height < 64 else "auto"}'
-    return f'<img style="{style}" src="data:image/png;base64,{data}">'
+    return _image_tag(images.encode(rgb, 'png'), style)
   return ''
+
+
+def _image_tag(png: bytes, style: str) -> str:
+  return f'<img style="{style}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

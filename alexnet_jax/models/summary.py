@@ -1,7 +1,9 @@
 """The network as a table: what each layer has, and what it costs."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,18 +37,29 @@ class Row:
   multiply_adds: int
 
 
-def rows(net: AlexNet) -> list[Row]:
-  """A row for each layer that the network has, without computing anything."""
+def shapes(net: AlexNet) -> tuple[dict[str, tuple[int, ...]], Any]:
+  """The shapes of a network's outputs and parameters, without computing anything.
+
+  Returns:
+    By name, as `AlexNet` gives them, the shape of each output for one image, over all columns; and
+    the parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct.
+  """
   image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
   (_, outputs), variables = jax.eval_shape(
     lambda image: net.init_with_output(jax.random.key(0), image), image
   )
+  return {name: output.shape[1:] for name, output in outputs.items()}, variables['params']
+
+
+def rows(net: AlexNet) -> list[Row]:
+  """A row for each layer that the network has, without computing anything."""
+  outputs, params = shapes(net)
   table = []
   for name in LAYERS:
     if name not in outputs:
       continue
-    kernel, bias = variables['params'][name]['kernel'], variables['params'][name]['bias']
-    output = outputs[name].shape[1:]
+    kernel, bias = params[name]['kernel'], params[name]['bias']
+    output = outputs[name]
     if name in CONVOLUTIONS:
       side, inputs = 'x'.join(map(str, kernel.shape[-4:-2])), kernel.shape[-2]
       kind = ' a place' if name in net.locally_connected else ''
@@ -63,11 +76,11 @@ def rows(net: AlexNet) -> list[Row]:
       Row(
         name,
         output,
-        None if pooled is None else pooled.shape[1:],
+        pooled,
         kernels,
         'image' if name == 'conv1' else reads,
         kernel.size + bias.size,
-        outputs[name].size,
+        math.prod(output),
         multiply_adds,
       )
     )

@@ -1,4 +1,4 @@
-"""A run's figures: the paper's figures 3 and 4, activations, and learning curves."""
+"""A run's figures: the paper's figures 2, 3 and 4, activations, and learning curves."""
 
 import contextlib
 import os
@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import pipeline, splits
 from alexnet_jax.evaluation import layer_outputs, retrieval
+from alexnet_jax.models import drawing
 from alexnet_jax.models.options import LAYERS
 from alexnet_jax.parallel import compat
 from alexnet_jax.reports import figures, fonts
@@ -33,9 +35,9 @@ def draw(
 ) -> tuple[list[Path], list[np.ndarray]]:
   """Draws what a workdir's best checkpoint has learned, as PNG and SVG, into its folder `figures`.
 
-  learning_curves, figure3_kernels, figure4_predictions and activations_conv1 to that of the last
-  hidden layer, of some validation images; then figure4_retrieval, for which the network looks at
-  every training image. All is computed on one device.
+  learning_curves, figure2_network, figure3_kernels, figure4_predictions and activations_conv1 to
+  that of the last hidden layer, of some validation images; then figure4_retrieval, for which the
+  network looks at every training image. All is computed on one device.
 
   Args:
     path: the run's folder.
@@ -72,9 +74,9 @@ def draw(
     what = _description(config, network, runs[str(path)])
     if missing := fonts.missing([*network.class_names, *runs, what]):
       display.line(missing)
-    move = display.task('figures', 4 + len(hidden))
+    move = display.task('figures', 5 + len(hidden))
 
-    def save(name: str, picture: figures.Figure) -> None:
+    def save(name: str, picture: Figure) -> None:
       written.extend(figures.save(picture, folder / name))
       move(1)
 
@@ -83,6 +85,7 @@ def draw(
       save('learning_curves', figures.learning_curves(runs, title))
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
+    save('figure2_network', drawing.draw(net))
     kernels = first_kernels(network.params)
     title = f'{what}\nkernels of conv1'
     save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))

@@ -198,9 +198,15 @@ def conversion(network: pretrained.PretrainedNetwork, target: str) -> None:
   print(f'written       {target}')
 
 
-def network(config: ConfigDict) -> None:
-  """Prints the network's layers as a table, and XLA's options for this machine."""
-  rows = summary.rows(experiment.make_network(config))
+def network(config: ConfigDict, target: Path | None = None) -> None:
+  """Prints the network's layers as a table, and XLA's options for this machine.
+
+  Args:
+    config: the config.
+    target: a file into which to draw the network, as PNG and as SVG; None for no picture.
+  """
+  net = experiment.make_network(config)
+  rows = summary.rows(net)
   columns, size = config.model.num_columns, config.model.input_size
   print_table(
     f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input',
@@ -212,6 +218,14 @@ def network(config: ConfigDict) -> None:
   print(f'XLA options: {xla.describe(platform, config.train.library_fusions)}')
   if rate := experiment.describe_learning_rate(config):
     print(rate)
+  if target is None:
+    print('--target=network.svg draws the network')
+    return
+  from alexnet_jax.models import drawing  # matplotlib, which nothing else here needs
+  from alexnet_jax.reports import figures
+
+  stem = target.with_suffix('') if target.suffix in ('.png', '.svg') else target
+  print('pictures      {}, {}'.format(*figures.save(drawing.draw(net), stem)))
 
 
 def _errors(values: Mapping[str, float]) -> tuple[str, str, str]:

@@ -38,7 +38,10 @@ def test_the_images_shown_are_the_first_of_each_class(labels, classes, count, ch
   assert images[:, 0, 0, 0].tolist() == [i % 256 for i in chosen]
 
 
-NAMES = {'learning_curves', 'figure3_kernels', 'figure4_predictions', 'figure4_retrieval'}
+NAMES = {
+  'learning_curves', 'figure2_network', 'figure3_kernels', 'figure4_predictions',
+  'figure4_retrieval',
+}  # fmt: skip
 HIDDEN = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
 
 
