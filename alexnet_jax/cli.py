@@ -2,7 +2,9 @@
 
   python launch.py --config=configs/digits.py
   python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
+  python launch.py --mode=list
   python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
+  python launch.py --config=configs/digits.py --mode=config
   python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
   python launch.py --workdir=runs/digits --config.train.num_epochs=60
   python launch.py --workdir=runs/digits --mode=evaluate
@@ -64,6 +66,9 @@ for _kind, _parser in (
 # absl would describe the flags of the file that was started, and exit with 1.
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
 
+# Which modes take the config of --workdir where --config is left out.
+_OF_A_RUN = ('train', 'prepare', 'summary', 'config', 'evaluate', 'figures')
+
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
@@ -76,7 +81,7 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'prepare', 'summary', 'evaluate', 'predict', 'figures', 'convert', 'sweep'],
+  [*_OF_A_RUN, 'predict', 'convert', 'sweep', 'list'],
   'train: train, or resume training; prepare: shrink the images once, as training does by itself'
   ' where it has not been done; summary: print the network as a table, and with --target draw it;'
   ' evaluate: the errors of the'
@@ -85,7 +90,8 @@ _MODE = flags.DEFINE_enum(
   " the workdir what its best checkpoint has learned: the paper's figures 2, 3 and 4, activations,"
   " learning curves; or, for a sweep's folder, its tables and pictures; convert: read a network from"
   ' --source, of this project or another, and write it to --target; sweep: run what is missing of'
-  ' --sweep, and write its table.',
+  ' --sweep, and write its table; list: the configs and sweeps that come with the program; config: every'
+  ' field of --config, or of the run in --workdir, what it means, and what the paper has.',
 )
 _MEMBERS = flags.DEFINE_list(
   'members',
@@ -178,12 +184,9 @@ _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
 )
 
-# Which modes take the config of --workdir where --config is left out.
-_OF_A_RUN = ('train', 'prepare', 'summary', 'evaluate', 'figures')
-
 # Which modes read a flag; --config is for all.
 _MODES = {
-  'workdir': ('train', 'prepare', 'summary', 'evaluate', 'predict', 'figures', 'sweep'),
+  'workdir': ('train', 'prepare', 'summary', 'config', 'evaluate', 'predict', 'figures', 'sweep'),
   'members': ('evaluate',),
   'member_weights': ('evaluate',),
   'layer': ('figures',),
@@ -591,6 +594,11 @@ def main(argv: Sequence[str]) -> int:
     _check_flags(_MODE.value)
     if _MODE.value not in ('train', 'evaluate') and host.launched(os.environ) > 1:
       raise UserError(f'--mode={_MODE.value} is for one process; start it without srun or mpirun')
+    if _MODE.value == 'list':
+      from alexnet_jax.reports import printed
+
+      printed.choices()
+      return 0
     if _MODE.value == 'convert':
       _convert()
       return 0
@@ -609,6 +617,11 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value == 'sweep':
       return _sweep(_CONFIG.value)
     config, path = _config_and_workdir()
+    if _MODE.value == 'config':
+      from alexnet_jax.reports import fields
+
+      print(fields.of_config(config.to_dict()))
+      return 0
     if _MODE.value in ('train', 'prepare') and host.owns_process():
       # Until the loop, which saves, takes the signals itself, there is nothing to save.
       signal.signal(signal.SIGINT, lambda *_: _leave(0))

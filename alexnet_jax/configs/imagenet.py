@@ -30,15 +30,15 @@ def get_config() -> config_dict.ConfigDict:
   config.data = data = config_dict.ConfigDict()
   data.name = 'imagenet2012'  # a tfds data set, 'folder', or 'digits' (scikit-learn's)
   data.data_dir = config_dict.placeholder(str)  # where tfds has it; None: tfds's own folder
-  data.train_split = 'train'
-  data.validation_split = 'validation'
+  data.train_split = 'train'  # or a part of it, as tfds writes it: 'train[:90%]'
+  data.validation_split = 'validation'  # of which the errors are
   data.image_size = 256  # shorter side scaled to this, then the central square (section 2)
-  # Images of other sizes are shrunk once, into a tfds data set in this folder (None: tfds's own);
-  # as 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 images and fewer.
+  # Images of other sizes are shrunk once, into a tfds data set in this folder; None: tfds's own.
   data.prepared_dir = config_dict.placeholder(str)
+  # Of shrunk images: 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 and fewer.
   data.encoding = 'auto'
   data.unreadable_limit = 0.001  # the share of files that may be unreadable; ten always may
-  data.validation_fraction = 0.1  # of each class, held out from a folder that has no validation
+  data.validation_fraction = 0.1  # held out of each class of a folder without validation
   # In a folder: 1 if the classes are a split's folders, 2 if they are the folders in these, as in
   # a/abbey; None: it is asked for where both are possible.
   data.class_depth = config_dict.placeholder(int)
@@ -50,7 +50,7 @@ def get_config() -> config_dict.ConfigDict:
   # Random crops of the model's input size (section 4.1): offsets 0 to 31 each way, and mirror
   # images, make 2048 variants. The source draws from 0 to 32.
   augment.crop_offsets = 32
-  augment.flip = True
+  augment.flip = True  # mirror images, of half the draws (section 4.1)
   augment.images_per_draw = 1  # consecutive images that share a crop and flip; 32 in the source
   # Each image is turned about its center by an angle drawn uniformly, from minus this to this. 0:
   # none, as in the paper; a Keras tutorial uses 30.
@@ -75,52 +75,54 @@ def get_config() -> config_dict.ConfigDict:
   # arXiv:1404.5997, found it best; Goyal et al., arXiv:1706.02677), by the square root of k ('sqrt':
   # it keeps the updates' variance, also 1404.5997), or left as it is ('none'). The decay stays.
   optimizer.batch_size_rule = 'none'
-  optimizer.base_batch_size = 128  # of the paper, for which the rate was chosen
-  optimizer.momentum = 0.9
+  optimizer.base_batch_size = 128  # the batch size for which the rate was chosen
+  optimizer.momentum = 0.9  # section 5
   optimizer.weight_decay = 0.0005  # of weights only
-  # The rate is divided when the validation error stops improving, three times.
-  optimizer.lr_decay_factor = 10.0
-  optimizer.max_lr_decays = 3
+  optimizer.lr_decay_factor = 10.0  # divides the rate where the validation error stops improving
+  optimizer.max_lr_decays = 3  # how often the rate is cut, at the most
   optimizer.patience = 5  # epochs without improvement before a cut; the paper did it by hand
-  optimizer.lr_decay_epochs = ()  # cut at the start of these epochs instead
-  # Biases' rate: a multiple of the weights', cut with it or not. The paper has one rate for all.
-  optimizer.bias_lr_multiplier = 1.0
-  optimizer.lr_decay_biases = True
+  optimizer.lr_decay_epochs = ()  # cut the rate at the start of these epochs instead
+  optimizer.bias_lr_multiplier = 1.0  # the biases' multiple of the rate; 2 in the source
+  optimizer.lr_decay_biases = True  # whether the biases' rate is cut too; not in the source
   # Each layer's multiple of the rate, as (from epoch, multiple): ((0, 0.1), (50, 0.0)) starts at
   # a tenth and freezes the layer, momentum and all, at epoch 50. Empty: 1 throughout.
   optimizer.lr_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, ()))
+  # Each layer's multiple of the weight decay.
   optimizer.weight_decay_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, 1.0))
 
   config.train = train = config_dict.ConfigDict()
-  train.batch_size = 128
+  train.batch_size = 128  # over all devices (section 5)
   # Each device's part of a batch goes through the network in so many microbatches, and their
   # gradients are summed: the same numbers, to rounding, in less memory.
   train.gradient_accumulation_steps = 1
-  train.num_epochs = 90
+  train.num_epochs = 90  # section 5
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
-  train.seed = 0
+  train.seed = 0  # of initial weights, order, crops, mirror images, lighting and dropout
   # A workdir, checkpoint or .safetensors file to start from: layers whose shapes agree are taken.
   train.init_from = config_dict.placeholder(str)
-  train.log_every_steps = 50
+  train.log_every_steps = 50  # a line with the mean since the last one
   # Steps, as (first, last), counted from 1, that jax's profiler traces into WORKDIR/profile; () for
   # none. One step before them compiles.
   train.profile_steps = ()
   # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
-  # and loss: meant for GPUs and TPUs, where it is not measured yet; on a CPU float32 is faster.
+  # and loss: 1.7 times as fast on an H200 (docs/performance.md); on a CPU float32 is faster.
   train.precision = 'float32'
   # Let XLA's CPU backend hand products and sums to its library where that is known to be right and
   # fast; see alexnet_jax/parallel/xla.py.
   train.library_fusions = True
 
   config.checkpoint = checkpoint = config_dict.ConfigDict()
-  checkpoint.every_steps = config_dict.placeholder(int)  # besides every epoch's end
+  checkpoint.every_steps = config_dict.placeholder(
+    int
+  )  # save so often, besides at every epoch's end
   checkpoint.keep = 2  # newest checkpoints kept; the best one is always kept
 
   config.mesh = mesh = config_dict.ConfigDict()
   # Devices over which the columns are spread: 'auto' (two where there are two, emulated ones on
-  # a CPU), 1 or 2; and pairs, or single devices, over which each batch is spread: 'auto' (all).
+  # a CPU), 1 or 2.
   mesh.column_devices = config_dict.placeholder(object)
   mesh.column_devices = 'auto'
+  # Pairs of devices, or single ones, over which each batch is spread; 'auto': all.
   mesh.data_devices = config_dict.placeholder(object)
   mesh.data_devices = 'auto'
   return config.lock()

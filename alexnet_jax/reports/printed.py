@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,6 +197,16 @@ def conversion(network: pretrained.PretrainedNetwork, target: str) -> None:
   print(f'read          {network.path}: {parameters:,} parameters')
   print(f'              {len(names):,} classes, {names[0]!r} to {names[-1]!r}; mean color {color}')
   print(f'written       {target}')
+
+
+def choices() -> None:
+  """Prints the configs and sweeps that come with the program, with what each takes."""
+  from alexnet_jax.reports import fields
+
+  for choice in fields.choices():
+    print(choice.name)
+    for text in filter(None, (choice.title, choice.cost)):
+      print(textwrap.fill(text, 79, initial_indent='    ', subsequent_indent='    '))
 
 
 def network(config: ConfigDict, target: Path | None = None) -> None:

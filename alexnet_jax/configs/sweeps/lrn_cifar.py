@@ -6,6 +6,7 @@ that it has.
 
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
               --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
+Cost:     three runs of 520 epochs for each of three seeds; 65 s an epoch on 2 cores.
 """
 
 from ml_collections import ConfigDict
