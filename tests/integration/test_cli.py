@@ -16,7 +16,7 @@ def test_help_describes_every_flag_and_is_no_failure():
   code, out, err = launch('--help')
   assert (code, err) == (0, '')
   assert 'python launch.py --config=configs/digits.py' in out
-  assert all(f'\n  --{flag}: ' in out for flag in ('config', 'workdir', 'mode', 'process_id'))
+  assert all(f'\n  --{flag}:' in out for flag in ('config', 'workdir', 'mode', 'process_id'))
 
 
 @pytest.mark.parametrize(
