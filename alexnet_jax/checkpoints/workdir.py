@@ -1,4 +1,4 @@
-"""A run's folder: its lock, config.json, metrics.jsonl and TensorBoard events."""
+"""A run's folder: its lock, config.json, starts.jsonl, metrics.jsonl and TensorBoard events."""
 
 import contextlib
 import errno
@@ -17,6 +17,9 @@ from alexnet_jax.utils.errors import UserError, first_line
 
 LEARNING_CURVES = 'figures/learning_curves'
 """The figure of a run, .png and .svg; it is the last file that a run writes."""
+
+STARTS = 'starts.jsonl'
+"""Date, command, commit, versions and devices of each start of a run."""
 
 _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
@@ -173,6 +176,32 @@ def prepare(
       temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
   except OSError as error:
     raise _cannot_write(path, error) from error
+
+
+def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+  """Appends a line to starts.jsonl, which has one for each start of the run.
+
+  Args:
+    workdir: the folder.
+    record: the step and the `provenance.describe` of the process, as values for JSON.
+
+  Raises:
+    OSError: nothing can be written there.
+  """
+  with files.inside(workdir, STARTS).open('a', encoding='utf-8') as file:
+    file.write(json.dumps(record) + '\n')
+
+
+def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Reads what `record_start` has written; lines that are no JSON objects are left out."""
+  path = files.inside(workdir, STARTS)
+  starts = []
+  for line in _complete_lines(path):
+    with contextlib.suppress(ValueError):
+      record = files.parse_json(line)
+      if isinstance(record, dict):
+        starts.append(record)
+  return starts
 
 
 class MetricsLog:

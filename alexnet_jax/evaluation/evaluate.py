@@ -30,7 +30,7 @@ from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat, multihost, xla
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils import config_fields, files, provenance
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
@@ -309,6 +309,7 @@ def evaluate_ensemble(
     was trained on; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
     how many of them the images are of; 'ties'; the `predictions.errors` of the average; and
     'members', a list of each network's 'path', 'step', 'weight' (in all 1) and `predictions.errors`.
+    The file has 'provenance' beside them, from `provenance.describe`.
 
   Raises:
     UserError: a network cannot be read, networks have different classes or data, the weights are
@@ -639,5 +640,6 @@ def _write(
       predicted.file_names,
     )
     with files.atomic_write(path / 'evaluation.json') as temporary:
-      temporary.write_text(json.dumps(result, indent=2) + '\n', 'utf-8')
+      content = {**result, 'provenance': provenance.describe(jax.devices())}
+      temporary.write_text(json.dumps(content, indent=2) + '\n', 'utf-8')
   return result

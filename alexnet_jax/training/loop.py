@@ -30,7 +30,7 @@ from alexnet_jax.training.logger import Logger
 from alexnet_jax.training.memory_check import check_memory
 from alexnet_jax.training.profiler import Profiler
 from alexnet_jax.training.saver import Saver
-from alexnet_jax.utils import files
+from alexnet_jax.utils import files, provenance
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
 from alexnet_jax.utils.signals import Signals
@@ -100,6 +100,9 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
         display,
       )
       closing.callback(run.close)
+      if first:
+        started_here = provenance.describe(list(mesh.devices.flat))
+        workdir.record_start(path, {'step': run.step, **started_here})
       return run.run()
 
 

@@ -304,7 +304,9 @@ def kept(path):
 
 def test_a_run_is_evaluated_with_all_its_files(runs):
   errors = evaluate.evaluate_workdir('a', run_config())
-  assert errors == json.loads(Path('a/evaluation.json').read_text())
+  written = json.loads(Path('a/evaluation.json').read_text())
+  assert written.pop('provenance')['versions']['jax'] == jax.__version__
+  assert errors == written
   assert errors['images'] == 359
   assert (errors['data'], errors['split'], errors['classes']) == ('digits', 'validation', 10)
   [member] = errors['members']

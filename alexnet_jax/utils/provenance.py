@@ -1,0 +1,70 @@
+"""Where results come from: command, date, commit, versions, devices."""
+
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.utils import host
+
+_PACKAGES = ('alexnet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def describe(devices: Sequence[Any]) -> dict[str, Any]:
+  """Describes this process.
+
+  Args:
+    devices: of jax, on which it computes.
+
+  Returns:
+    Values for JSON: 'date', in UTC; 'command', None where another program uses this one; 'commit' of the program's checkout, with '-dirty'
+    where files differ from it, None without a checkout; 'versions' of Python and packages; and
+    'devices', as '2 cpu (AMD EPYC)'.
+  """
+  versions = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+      continue
+  kind = devices[0].device_kind
+  if devices[0].platform == 'cpu':
+    kind = f'cpu ({_processor()})'
+  return {
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'command': f'{host.program()} {shlex.join(sys.argv[1:])}' if host.owns_process() else None,
+    'commit': _commit(),
+    'versions': versions,
+    'devices': f'{len(devices)} {kind}',
+  }
+
+
+def _commit() -> str | None:
+  package = Path(__file__).parents[1]
+  try:
+    # Not of another repository, in which an environment with the installed package lies.
+    for arguments in (
+      ('ls-files', '--error-unmatch', '__init__.py'),
+      ('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'),
+    ):
+      done = subprocess.run(
+        ['git', '-C', package, *arguments], capture_output=True, text=True, check=True, timeout=10
+      )
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return done.stdout.strip()
+
+
+def _processor() -> str:
+  """The processor's name; '' where the system does not tell it."""
+  try:
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+  return f'{names[0]}, {len(names)} threads' if names else platform.processor()
