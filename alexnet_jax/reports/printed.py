@@ -33,8 +33,9 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
     path: the run's folder.
     result: what `loop.train_and_evaluate` returned.
   """
-  from alexnet_jax.reports import figures, fonts  # matplotlib, which nothing else here needs
+  from alexnet_jax.reports import figures, fonts, run_page  # which nothing else here needs
 
+  page = run_page.write(path)  # before the picture, which is the last file that a run writes
   if missing := fonts.missing([str(path)]):
     print(missing, file=sys.stderr)
   curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
@@ -49,7 +50,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
     ],
   )
   print(f'checkpoints   {path / "checkpoints"}\nmetrics       {path / "metrics.jsonl"}')
-  print(f'picture       {picture}')
+  print(f'picture       {picture}\npage          {page}')
 
 
 def evaluation(path: Path, result: Mapping[str, Any]) -> None:
@@ -73,6 +74,10 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     rows,
   )
   print(f'figures       {path / "evaluation.json"}\ntables        {path / "evaluation"}')
+  if (path / 'config.json').exists():  # not the folder of --members
+    from alexnet_jax.reports import run_page  # which nothing else here needs
+
+    print(f'page          {run_page.write(path)}')
 
 
 def classified(result: 'photographs.Classified') -> None:
@@ -143,6 +148,9 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
   for file in written:
     if file.suffix == '.png':
       print(f'picture       {file}')
+  from alexnet_jax.reports import run_page  # which nothing else here needs
+
+  print(f'page          {run_page.write(path)}')
   print('each as .svg too')
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from alexnet_jax.reports import figures, fonts
+from alexnet_jax.reports import figures, fonts, run_page
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
@@ -188,7 +188,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
     run_headings=(
       'variant', 'seed', 'epochs', 'top-1 error, %', 'top-5 error, %', 'loss', 'seconds'
     ),
-    runs=[(run, _run_cells(run)) for run in results.runs],
+    runs=[(run, _run_cells(run), _page(results.path, run)) for run in results.runs],
   )  # fmt: skip
 
 
@@ -199,6 +199,12 @@ def _row_cells(row: Row) -> tuple[str, str, list[str]]:
   """A row's name, its description, and the cells between them."""
   name, *numbers, description = sweep_results.cells(row)
   return name, description, [cell.replace('-', '\N{MINUS SIGN}') for cell in numbers]
+
+
+def _page(path: Path, run: RunResult) -> str | None:
+  """The address of a run's own page, from the sweep's; None where it has none."""
+  page = spec.run_path(Path(), run.variant, run.seed) / run_page.NAME
+  return page.as_posix() if (path / page).exists() else None
 
 
 def _run_cells(run: RunResult) -> list[str]:

@@ -1,28 +1,14 @@
 """A sweep's report.html as a browser shows it, on a desktop and on a phone."""
 
-import shutil
-from typing import NamedTuple
-
 import pytest
-from playwright.sync_api import Page, sync_playwright
 
 from alexnet_jax.sweeps import report as sweep_report
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
-from tests import sweeps
+from tests import browser, sweeps
 
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
-SCREENS = {
-  'desktop': {'viewport': {'width': 1280, 'height': 800}},
-  'phone': {
-    'viewport': {'width': 390, 'height': 844},
-    'device_scale_factor': 3,
-    'is_mobile': True,
-    'has_touch': True,
-  },
-}
 SWEEP = Sweep(
   'Ablations of <i>digits</i> & more',
   (
@@ -69,50 +55,16 @@ def report(tmp_path_factory):
     else:
       run.path.mkdir(parents=True)
       (run.path / FAILURE).write_text('loss is not a number at step 7; ' + 'a/long/path' * 9 + '\n')
+  (path / 'base' / 'seed0' / 'report.html').touch()
   sweep_report.write(path)
   return path / 'report.html'
 
 
-@pytest.fixture(scope='module')
-def browser():
-  """Chromium without a window."""
-  program = next(filter(None, map(shutil.which, BROWSERS)), None)
-  if program is None:
-    pytest.skip('no browser was found: install chromium (apt-get install chromium)')
-  with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(
-      executable_path=program,
-      args=[
-        '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
-        '--disable-component-update', '--disable-sync',
-      ],
-    )  # fmt: skip
-    yield browser
-    browser.close()
-
-
-class Opened(NamedTuple):
-  """A page, its screen's width, the addresses it asked for, and what the browser said of it."""
-
-  page: Page
-  width: int
-  asked: list[str]
-  complaints: list[str]
-
-
-@pytest.fixture(scope='module', params=SCREENS)
-def opened(request, browser, report):
+@pytest.fixture(scope='module', params=browser.SCREENS)
+def opened(request, report):
   """The page on a screen."""
-  screen = SCREENS[request.param]
-  context = browser.new_context(**screen)
-  page = context.new_page()
-  shown = Opened(page, screen['viewport']['width'], [], [])
-  page.on('request', lambda asking: shown.asked.append(asking.url))
-  page.on('console', lambda said: shown.complaints.append(f'{said.type}: {said.text}'))
-  page.on('pageerror', lambda error: shown.complaints.append(str(error)))
-  page.goto(report.as_uri())
-  yield shown
-  context.close()
+  with browser.chromium() as program, browser.opened(program, report, request.param) as shown:
+    yield shown
 
 
 def test_every_variant_has_its_row_in_view(opened, report):
@@ -197,6 +149,11 @@ def test_text_that_looks_like_html_is_shown_as_it_is(opened):
   assert page.title() == f'{SWEEP.title}, digits'
   assert page.locator('h1').inner_text() == f'{SWEEP.title}, digits'
   assert page.locator('b, i, script').count() == 0
+
+
+def test_a_run_that_has_a_page_is_linked_to_it(opened):
+  links = opened.page.locator('a')
+  assert [link.get_attribute('href') for link in links.all()] == ['base/seed0/report.html']
 
 
 def test_runs_that_are_not_finished_say_why(opened):

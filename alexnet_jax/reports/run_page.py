@@ -1,0 +1,295 @@
+"""A run on one page of HTML: curves, mistakes, pictures, config, where it comes from.
+
+Everything is taken from the run's folder, so the page can be made again at any time; it needs no other
+file, no script and no network.
+"""
+
+import base64
+import csv
+import importlib.resources
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.configs import imagenet
+from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils.errors import UserError
+
+NAME = 'report.html'
+
+_PICTURES = (
+  ('figure2_network', 'The network', ''),
+  ('figure3_kernels', "conv1's kernels", "The paper's figure 3."),
+  ('figure4_predictions', 'Predictions', "The paper's figure 4, left."),
+  ('figure4_retrieval', 'Nearest training images', "The paper's figure 4, right."),
+)
+_MOST_CLASSES = 25  # of a confusion matrix that is drawn
+_MOST_ROWS = 20  # of other tables
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 320, 52, 16, 30, 36  # of the curves
+
+
+class Mark(NamedTuple):
+  """A place on the axis of the curves.
+
+  Attributes:
+    at: in the curves' coordinates.
+    text: what stands there.
+  """
+
+  at: float
+  text: str
+
+
+class Point(NamedTuple):
+  """A validation.
+
+  Attributes:
+    x, y: in the curves' coordinates.
+    low, high: from where to where on the x axis the pointer shows it.
+    text: what it then says.
+  """
+
+  x: float
+  y: float
+  low: float
+  high: float
+  text: str
+
+
+class Curves(NamedTuple):
+  """The curves of top-1 error over epochs, on a logarithmic scale.
+
+  Attributes:
+    training: points of the line, as SVG takes them.
+    validation: the points.
+    best: the epoch of the lowest validation error.
+    cuts: where the learning rate was cut.
+    across, up: marks of the axes.
+  """
+
+  training: str
+  validation: Sequence[Point]
+  best: Mark | None
+  cuts: Sequence[Mark]
+  across: Sequence[Mark]
+  up: Sequence[Mark]
+
+  @property
+  def line(self) -> str:
+    """Points of the validations' line, as SVG takes them."""
+    return ' '.join(f'{point.x:.1f},{point.y:.1f}' for point in self.validation)
+
+
+def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
+  """Lays out the curves of a run; None where there is no validation yet.
+
+  Args:
+    records: the lines of metrics.jsonl.
+  """
+  training = [record for record in records if record['split'] == 'train']
+  validation = [record for record in records if record['split'] == 'validation']
+  if not validation:
+    return None
+  errors = [record['top1_error'] for record in records if record['top1_error'] > 0] or [1.0]
+  lowest, highest = max(min(errors), 1e-4) / 1.3, max(errors)
+  last = max(record['epoch'] for record in records)
+
+  def x(epoch: float) -> float:
+    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epoch / last
+
+  def y(error: float) -> float:
+    share = math.log(max(error, lowest) / lowest) / math.log(highest / lowest * 1.1)
+    return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+
+  points = []
+  places = [x(record['epoch']) for record in validation]
+  edges = [_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), _WIDTH - _RIGHT]
+  for i, record in enumerate(validation):
+    before = [each for each in training if each['step'] <= record['step']]
+    text = f'epoch {record["epoch"]:.4g}: validation error {record["top1_error"]:.2%}'
+    if before:
+      text += f', training {before[-1]["top1_error"]:.2%}, rate {before[-1]["learning_rate"]:.3g}'
+    points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
+  best = min(validation, key=lambda record: (record['top1_error'], record['loss']))
+  text = f'best: {best["top1_error"]:.2%}, epoch {best["epoch"]:.4g}'
+  cuts = [
+    Mark(x(before['epoch']), f'rate {after["learning_rate"]:.3g}')
+    for before, after in itertools.pairwise(training)
+    if after['learning_rate'] < before['learning_rate']
+  ]
+  step = next(step for step in _nice_steps() if last / step <= 10)
+  shares = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+  return Curves(
+    ' '.join(f'{x(record["epoch"]):.1f},{y(record["top1_error"]):.1f}' for record in training),
+    points,
+    Mark(x(best['epoch']), text),
+    cuts,
+    [Mark(x(i * step), f'{i * step:g}') for i in range(int(last / step) + 1)],
+    [Mark(y(share), f'{share:.3%}'.replace('.000', '').replace('00%', '%')) for share in shares
+     if lowest <= share <= highest * 1.1],
+  )  # fmt: skip
+
+
+def _nice_steps() -> Iterator[float]:
+  scale = 0.1
+  while True:
+    yield from (scale, 2 * scale, 5 * scale)
+    scale *= 10
+
+
+class Confusion(NamedTuple):
+  """A confusion matrix as text and shades.
+
+  Attributes:
+    class_names: of its rows, the true classes, and columns.
+    cells: for each row, counts with the share of the row that they are.
+  """
+
+  class_names: Sequence[str]
+  cells: Sequence[Sequence[tuple[str, float]]]
+
+
+def write(path: str | os.PathLike[str]) -> Path:
+  """Writes a run's page, from whatever its folder has so far, as report.html there.
+
+  Args:
+    path: the workdir.
+
+  Returns:
+    The file.
+
+  Raises:
+    UserError: it is not the folder of a run, or its files cannot be read.
+    OSError: the file cannot be written.
+  """
+  path = Path(path)
+  config = workdir.read_config(path)
+  if config is None:
+    raise UserError(f'{path} has no config.json, so it is not the folder of a run')
+  records = workdir.read_metrics(path)
+  starts = workdir.read_starts(path)
+  evaluation = _json(path / 'evaluation.json')
+  tables = path / 'evaluation'
+  template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'run.html'
+  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+  validations = [record for record in records if record['split'] == 'validation']
+  text = environment.from_string(template.read_text('utf-8')).render(
+    title=path.name or str(path),
+    data=config['data']['name'],
+    last=validations[-1] if validations else None,
+    best=min(validations, key=lambda r: (r['top1_error'], r['loss'])) if validations else None,
+    curves=curves(records),
+    size=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
+    evaluation=_errors(evaluation),
+    confusion=_confusion(_rows(tables / 'confusion.csv')),
+    confused=_confused(_rows(tables / 'confusion.csv')),
+    classes=_classes(_rows(tables / 'per_class.csv')),
+    mistakes=_mistakes(_rows(tables / 'images.csv')),
+    pictures=_pictures(path),
+    differing=_differing(config),
+    starts=starts,
+    versions=starts[-1].get('versions', {}) if starts else {},
+    workdir=str(path),
+  )
+  with files.atomic_write(files.inside(path, NAME)) as temporary:
+    temporary.write_text(text, 'utf-8')
+  return path / NAME
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+  if not path.exists():
+    return None
+  try:
+    value = files.parse_json(files.read(path))
+  except ValueError:
+    value = None
+  if not isinstance(value, dict):
+    raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again')
+  return value
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+  """The rows of a table that an evaluation left; none where there is none."""
+  if not path.exists():
+    return []
+  with path.open(newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def _errors(evaluation: Mapping[str, Any] | None) -> list[tuple[str, float, float]]:
+  """'center crop' and 'ten views' with their top-1 and top-5 errors."""
+  if evaluation is None:
+    return []
+  return [
+    (name, evaluation[views]['top1_error'], evaluation[views]['top5_error'])
+    for views, name in (('centre_crop', 'center crop'), ('ten_views', 'ten views'))
+  ]
+
+
+def _confusion(rows: Sequence[Mapping[str, str]]) -> Confusion | None:
+  if not rows or len(rows) > _MOST_CLASSES:
+    return None
+  names = [name for name in rows[0] if name != 'class']
+  cells = []
+  for row in rows:
+    total = sum(int(row[name]) for name in names) or 1
+    cells.append([(row[name], int(row[name]) / total) for name in names])
+  return Confusion(names, cells)
+
+
+def _confused(rows: Sequence[Mapping[str, str]]) -> list[tuple[int, str, str]]:
+  """The pairs of classes that are confused most: how often, the true one, and for which."""
+  pairs = [
+    (int(count), row['class'], name)
+    for row in rows
+    for name, count in row.items()
+    if name not in ('class', row['class']) and count != '0'
+  ]
+  return sorted(pairs, key=lambda pair: -pair[0])[:_MOST_ROWS]
+
+
+def _classes(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
+  """Classes with how many images they have and their top-1 error, the worst first."""
+  known = [row for row in rows if row['top1_error']]
+  classes = [(row['class'], int(row['images']), float(row['top1_error'])) for row in known]
+  return sorted(classes, key=lambda each: -each[2])
+
+
+def _mistakes(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
+  """The images of which the network was most sure that they are something else."""
+  wrong = [row for row in rows if row['best_1'] != row['class']]
+  wrong.sort(key=lambda row: -float(row['probability_1']))
+  return [
+    {**row, 'file': row.get('file') or f'image {row["image"]}', 'sure': float(row['probability_1'])}
+    for row in wrong[:_MOST_ROWS]
+  ]
+
+
+def _pictures(path: Path) -> list[tuple[str, str, str]]:
+  """The pictures that there are: title, caption, and content as a data: address."""
+  found = []
+  for name, title, caption in _PICTURES:
+    file = files.inside(path, f'figures/{name}.png')
+    if file.exists():
+      content = base64.b64encode(file.read_bytes()).decode()
+      found.append((title, caption, f'data:image/png;base64,{content}'))
+  return found
+
+
+def _differing(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """Fields by which a run is another experiment than the paper's: their values here and there."""
+  # By way of JSON, as workdirs have it.
+  paper = dict(config_fields.flatten(json.loads(json.dumps(imagenet.get_config().to_dict()))))
+  current = dict(config_fields.flatten(config_fields.with_current_names(config)))
+  return [
+    (field, json.dumps(value), json.dumps(paper[field]))
+    for field, value in current.items()
+    if field in paper and value != paper[field]
+  ]

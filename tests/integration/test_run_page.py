@@ -1,0 +1,141 @@
+"""A run's report.html: what it says, and that a browser shows it on a desktop and on a phone."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.evaluation import predictions
+from alexnet_jax.reports import run_page
+from alexnet_jax.utils.errors import UserError
+from configs import digits
+from tests import browser, sweeps
+
+NAMES = ['<b>ant</b>', 'a bee, and more', *(f'class{i}' for i in range(2, 10))]
+ERRORS = (0.9, 0.5, 0.2, 0.3)
+
+
+def leave_run(path):
+  """Config, metrics of four epochs with a cut of the rate before the last, and a start."""
+  path.mkdir()
+  config = experiment.resolved(digits.get_config())
+  (path / 'config.json').write_text(json.dumps(config))
+  lines = sweeps.lines(ERRORS)
+  for line in lines:
+    if line['split'] == 'train' and line['epoch'] > 3:
+      line['learning_rate'] /= 10
+  (path / 'metrics.jsonl').write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+  start = {'step': 0, 'date': '2026-11-28T10:00:00+00:00', 'devices': '2 cpu (A)'}
+  start |= {'commit': f'{"a" * 40}-dirty', 'versions': {'jax': '0.10.2'}}
+  workdir.record_start(path, {**start, 'command': 'python launch.py --config=<i>.py'})
+
+
+def leave_evaluation(path, classes=10):
+  """Predictions of 40 images, of which the network takes 8 for the next class."""
+  labels = (np.arange(40) % classes).astype(np.int32)
+  probabilities = np.full((40, classes), 0.01, np.float32)
+  taken = np.where(np.arange(40) < 8, (labels + 1) % classes, labels)
+  probabilities[np.arange(40), taken] = 0.5 + np.arange(40) / 100
+  names = NAMES if classes == 10 else [f'class{i}' for i in range(classes)]
+  files = [f'{names[label]}/{i}.jpg' for i, label in enumerate(labels)]
+  (path / 'evaluation').mkdir()
+  predictions.write_tables(path / 'evaluation', probabilities, labels, names, files)
+  errors = {'top1_error': 0.2, 'top5_error': 0.0}
+  content = {'centre_crop': errors, 'ten_views': {**errors, 'top1_error': 0.175}}
+  (path / 'evaluation.json').write_text(json.dumps(content))
+
+
+@pytest.fixture(scope='module')
+def page(tmp_path_factory):
+  path = tmp_path_factory.mktemp('runs') / 'a run'
+  leave_run(path)
+  leave_evaluation(path)
+  (path / 'figures').mkdir()
+  for name in ('figure2_network', 'figure3_kernels'):
+    Image.new('RGB', (1500, 400)).save(path / 'figures' / f'{name}.png')
+  return run_page.write(path)
+
+
+@pytest.fixture(scope='module')
+def text(page):
+  return page.read_text('utf-8')
+
+
+def test_the_best_epoch_and_the_cut_of_the_rate_are_marked(text):
+  assert 'Lowest validation error 20.00 %, at epoch 3; after the last, 4, 30.00 %.' in text
+  assert 'Red: best: 20.00%, epoch 3.' in text
+  assert text.count('stroke-dasharray') == 1
+  assert re.findall(r'<title>(epoch .*?)</title>', text)[2] == (
+    'epoch 3: validation error 20.00%, training 20.00%, rate 0.01'
+  )
+  assert len(re.findall(r'<circle ', text)) == len(ERRORS)
+
+
+def test_mistakes_have_their_files_and_the_surest_is_first(text):
+  found = re.findall(r'<td class="break">(.*?)</td>', text)
+  first = found.index('class7/7.jpg')
+  assert found[first : first + 3] == ['class7/7.jpg', 'class7', 'class8']
+  assert '57.00 %' in text
+  assert found.index('class6/6.jpg') > first
+  assert '17.50 % by ten views' in text
+
+
+def test_names_that_look_like_html_are_shown_as_they_are(text):
+  assert '&lt;b&gt;ant&lt;/b&gt;' in text
+  assert not re.search(r'<b>|<i>|<script', text)
+
+
+def test_what_differs_from_the_paper_and_where_it_comes_from_is_said(text):
+  row = r'<td class="break">data.image_size</td><td class="break">8</td><td class="break">256</td>'
+  assert row in text
+  assert 'data.validation_fraction' not in text
+  for words in ('2026-11-28T10:00:00+00:00', '2 cpu (A)', 'aaaaaaaaaaaa and changes', 'jax 0.10.2'):
+    assert words in text
+
+
+@pytest.mark.parametrize('screen', browser.SCREENS)
+def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, screen):
+  with browser.chromium() as program, browser.opened(program, page, screen) as shown:
+    assert shown.page.evaluate('document.documentElement.scrollWidth') <= shown.width
+    assert [url for url in shown.asked if not url.startswith('data:')] == [page.as_uri()]
+    assert shown.complaints == []
+    words = shown.page.locator('.point text').nth(1)
+    assert not words.is_visible()
+    shown.page.locator('.point').nth(1).hover()
+    assert words.is_visible()
+    assert words.text_content().startswith('epoch 2: validation error 50.00%')
+
+
+def test_without_evaluation_and_pictures_the_page_says_how_to_make_them(tmp_path):
+  path = tmp_path / 'run'
+  leave_run(path)
+  text = run_page.write(path).read_text('utf-8')
+  for mode in ('evaluate', 'figures'):
+    assert f'python launch.py --workdir={path} --mode={mode}' in text
+
+
+def test_of_many_classes_the_pairs_that_are_confused_most_are_listed(tmp_path):
+  path = tmp_path / 'run'
+  leave_run(path)
+  leave_evaluation(path, classes=30)
+  text = run_page.write(path).read_text('utf-8')
+  assert 'id="confusion"' not in text
+  assert (
+    '<td class="break">class0</td><td class="break">class1</td><td class="number">1</td>' in text
+  )
+
+
+def test_before_the_first_validation_there_are_no_curves(tmp_path):
+  path = tmp_path / 'run'
+  leave_run(path)
+  (path / 'metrics.jsonl').unlink()
+  assert 'No validation yet.' in run_page.write(path).read_text('utf-8')
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'has no config\.json'):
+    run_page.write(tmp_path)
