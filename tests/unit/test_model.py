@@ -13,56 +13,19 @@ from jax.sharding import PartitionSpec
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
-from configs import imagenet
 from tests import reference
 from tests.reference import QUICK_TO_COMPILE
+from tests.variants import ON_A_MESH, VARIANTS, random_params, settings
 
 IMAGES = 4
-CLASSES = 7
-SEED = 5
-
-
-def settings(**updates):
-  """The paper's model section shrunk to 35x35 pixels; updates are 'pool.window': 2 and so on."""
-  section = imagenet.get_config().model
-  small = {
-    'num_classes': CLASSES,
-    'input_size': 35,
-    'conv1.features': 8,  # 16x16, pooled to 8x8, each pool overhanging
-    'conv1.kernel_size': 5,
-    'conv1.stride': 2,
-    'conv2.features': 12,  # 8x8, pooled to 4x4
-    'conv3.features': 16,
-    'conv4.features': 12,
-    'conv5.features': 8,  # 4x4, pooled to 2x2
-    'fc6.features': 16,
-    'fc7.features': 12,
-    'response_norm.alpha': 0.05,  # large, so that the norm matters
-    'within_norm.alpha': 0.5,
-  }
-  section.update_from_flattened_dict({**small, **updates})
-  return section.to_dict()
 
 
 def network(updates):
   return AlexNet.from_config(settings(**updates))
 
 
-def random_params(net):
-  rng = np.random.default_rng(SEED)
-  image = jnp.zeros((1, net.input_size, net.input_size, 3))
-  shapes = jax.eval_shape(net.init, jax.random.key(0), image)['params']
-
-  def draw(path, leaf):
-    # He's deviation: signals of size one throughout, so that every layer matters.
-    fan_in = np.prod(leaf.shape[-4:-1]) if path[-1].key == 'kernel' else 25
-    return np.sqrt(2 / fan_in) * rng.standard_normal(leaf.shape)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def random_images(net):
-  rng = np.random.default_rng(SEED + 1)
+  rng = np.random.default_rng(6)
   images = rng.standard_normal((IMAGES, net.input_size, net.input_size, 3))
   return images, rng.standard_normal((IMAGES, net.num_classes))
 
@@ -110,68 +73,6 @@ def assert_same(actual, expected):
     assert scale > 1e-6, path
     assert a.dtype == b.dtype == np.float64
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * scale, err_msg=str(path))
-
-
-ORDERS = {
-  'orders_1': {
-    'conv1.order': 'norm-pool-activation',
-    'conv2.order': 'activation-pool-norm',
-    'conv5.order': 'norm-activation-pool',
-    'response_norm.layers': ('conv1', 'conv2', 'conv5'),
-  },
-  'orders_2': {
-    'conv1.order': 'pool-activation-norm',
-    'conv2.order': 'pool-norm-activation',
-    'within_norm.layers': ('conv1', 'conv2'),
-  },
-}
-
-ON_A_MESH = {
-  'paper': {},
-  'net_145': {
-    'conv1.order': 'norm-pool-activation',
-    'response_norm.divide_alpha': True,
-    'within_norm.layers': ('conv2',),
-  },
-  'norm_over_all_channels': {'response_norm.over': 'all_channels'},
-  'own_column_up_to_fc8': {'cross_column': ()},
-  'conv6_locally_connected': {
-    'conv6.features': 12,
-    'locally_connected': ('conv5', 'conv6'),
-    'pool.average': ('conv2',),
-  },
-  'bottleneck': {'bottleneck.features': 6},
-}
-
-VARIANTS = {
-  **ON_A_MESH,
-  **ORDERS,
-  'one_column': {'num_columns': 1},
-  'every_layer_reads_both_columns': {
-    'cross_column': ('conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
-  },
-  'own_column_in_fc6_and_fc7': {'cross_column': ('conv3',)},
-  'tanh': {'activation': 'tanh'},
-  'logistic': {'activation': 'logistic'},
-  'within_norm_only': {'response_norm.layers': (), 'within_norm.layers': ('conv1', 'conv2')},
-  'no_norm': {'response_norm.layers': ()},
-  'other_norm_constants': {
-    'response_norm.size': 3,
-    'response_norm.k': 1.0,
-    'response_norm.beta': 0.6,
-    'response_norm.over': 'all_channels',
-    'response_norm.divide_alpha': True,
-  },
-  'pools_that_do_not_overlap': {'pool.window': 2, 'input_size': 45},
-  'average_pools': {'pool.average': ('conv1', 'conv2', 'conv5')},
-  'conv6': {'conv6.features': 12},
-  'without_conv2': {'conv2.features': 0},
-  'without_conv3_and_fc7': {'conv3.features': 0, 'fc7.features': 0},
-  'without_conv5_fc6_and_fc7': {'conv5.features': 0, 'fc6.features': 0, 'fc7.features': 0},
-  'inverted_dropout': {'dropout.inverted': True},
-  'dropout_of_maps': {'dropout.layers': ('conv5', 'fc6'), 'dropout.rate': 0.3},
-  'conv1_rounded_down': {'conv1.rounding': 'down', 'input_size': 36},
-}
 
 
 @pytest.mark.parametrize('updates', VARIANTS.values(), ids=VARIANTS)
