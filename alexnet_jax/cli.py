@@ -129,7 +129,8 @@ _TARGET = flags.DEFINE_string(
   'For --mode=summary: where to draw the network, as PNG and SVG: --target=network.svg. For'
   ' --mode=predict: the .csv file (default: predictions.csv in the workdir). For --mode=convert:'
   ' net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
-  ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict.',
+  ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict, and beside it'
+  ' net.py, its torch.nn.Module.',
 )
 _IMAGES = flags.DEFINE_list(
   'images',
@@ -496,7 +497,8 @@ def _convert() -> None:
     class_names=_CLASS_NAMES.value,
     log=functools.partial(print, file=sys.stderr),
   )
-  printed.conversion(network, files.expanded(_TARGET.value))
+  module = convert.module_path(_TARGET.value)
+  printed.conversion(network, [files.expanded(_TARGET.value), *([str(module)] if module else [])])
 
 
 def _predict() -> None:

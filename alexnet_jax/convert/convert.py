@@ -2,8 +2,9 @@
 
 Files of other projects hold parameters only. The network's constants come from a config; class
 names and the mean image come from files, or else are numbers and the color that users of the format
-subtract. No format has the eigenvectors of the colors' covariance, which training with color
-augmentation would need; the eigenvalues are set to zero.
+subtract. Nor do they have the eigenvectors of the colors' covariance, which training with color
+augmentation would need; the eigenvalues are set to zero. What this project writes for PyTorch has all
+of that, as far as `write` says.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +24,8 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.convert import caffe, export, pytorch, tensorflow
-from alexnet_jax.convert.layouts import (
-  CAFFE,
-  TENSORFLOW,
-  TORCHVISION,
-  Layout,
-  check_network,
-  decode,
-  encode,
-)
+from alexnet_jax.convert import caffe, export, pytorch, pytorch_module, tensorflow
+from alexnet_jax.convert.layouts import CAFFE, TENSORFLOW, TORCHVISION, Layout, decode, encode
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import compat
@@ -41,6 +35,7 @@ from alexnet_jax.utils.errors import UserError, first_line
 # Keys of the metadata in .torch.safetensors.
 _STATE_DICT_DESCRIPTION = 'alexnet_jax_state_dict'
 _MEAN_COLOR = 'mean_color'
+_LIGHTING = 'lighting'
 
 
 @compat.default_settings()
@@ -62,7 +57,8 @@ def convert(
     mean: a Caffe mean image (.binaryproto) that replaces the source's mean.
     class_names: a file with one name per line, in the order of the labels, that replaces the
       source's names.
-    log: called with a message where a damaged checkpoint is skipped.
+    log: called with a message where a damaged checkpoint is skipped, and where the target does not
+      hold all of the network.
 
   Returns:
     The network.
@@ -80,6 +76,11 @@ def convert(
     names = read_class_names(class_names, network.config.model.num_classes)
     network = dataclasses.replace(network, class_names=names)
   write(target, network)
+  if os.fspath(target).endswith('.pth') and np.any(network.statistics.eigenvalues):
+    log(
+      f'{target} does not hold the principal axes of the colors, by which training lights images; a'
+      ' .torch.safetensors does'
+    )
   return network
 
 
@@ -136,7 +137,26 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
     ) from error
   arrays = safetensors_file.read_arrays(path)
   network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
-  return dataclasses.replace(network, class_names=class_names, step=step)
+  statistics = network.statistics
+  if _LIGHTING in metadata:
+    statistics = statistics._replace(**_read_lighting(path, metadata[_LIGHTING]))
+  return dataclasses.replace(network, statistics=statistics, class_names=class_names, step=step)
+
+
+def _read_lighting(path: epath.Path, text: str) -> dict[str, jax.Array]:
+  """The statistics that are not of the mean image; raises UserError where they cannot be read."""
+  try:
+    lighting = files.parse_json(text)
+    with np.errstate(over='ignore'):
+      arrays = {
+        name: jnp.asarray(np.array(lighting[name], np.float32))
+        for name in ('eigenvalues', 'eigenvectors')
+      }
+    if [array.shape for array in arrays.values()] != [(3,), (3, 3)]:
+      raise ValueError('its arrays are of other shapes')
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path} has a {_LIGHTING} that cannot be read: {first_line(error)}') from error
+  return arrays
 
 
 def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
@@ -164,11 +184,14 @@ def _network(
   mean_color: tuple[float, float, float],
 ) -> PretrainedNetwork:
   """Makes a network of arrays in a layout; raises UserError where they are not the config's."""
-  net = experiment.make_network(config)
-  check_network(net)
+  net, size = experiment.make_network(config), config.data.image_size
   params = parameter_shapes(net)
   shapes = jax.eval_shape(functools.partial(encode, net=net, layout=layout), params)
-  expected = {name: shapes[name] for pair in layout.names.values() for name in pair}  # conv1 first
+  in_order = (name for pair in layout.names.values() for name in pair)  # conv1 first
+  expected = {name: shapes[name] for name in in_order if name in shapes}
+  if pytorch_module.MEAN_IMAGE in arrays and layout is TORCHVISION:
+    shape = jax.ShapeDtypeStruct((3, size, size), jnp.float32)
+    expected[pytorch_module.MEAN_IMAGE] = shape
   try:
     if unexpected := sorted(arrays.keys() - expected.keys()):
       raise UserError(f'{path} has {first_line(unexpected[0])}')
@@ -177,9 +200,10 @@ def _network(
     pretrained.check_arrays(str(path), arrays, expected)
   except UserError as error:
     raise UserError(f'{error}, and is not the network of the config') from error
-  size = config.data.image_size
+  color = np.array(mean_color, np.float32).reshape(3, 1, 1)
+  mean_image = arrays.get(pytorch_module.MEAN_IMAGE, np.broadcast_to(color, (3, size, size)))
   statistics = augment.Statistics(
-    mean_image=jnp.broadcast_to(jnp.array(mean_color, jnp.float32), (size, size, 3)),
+    mean_image=jnp.asarray(mean_image.transpose(1, 2, 0)),
     eigenvalues=jnp.zeros(3, jnp.float32),
     eigenvectors=jnp.eye(3, dtype=jnp.float32),
   )
@@ -233,35 +257,64 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-  """Raises UserError where the name of a file is of no format that `write` can write."""
+  """Raises UserError where `write` cannot write a file of this name, or would replace another's."""
   suffix = files.local(path, '--target').suffix
   if suffix not in ('.safetensors', '.jaxexport', '.pth'):
     raise UserError(
       f'{path} is of no kind that can be written; it must end in .safetensors, in .jaxexport (with'
-      ' the program), or in .torch.safetensors or .pth (a PyTorch state dict)'
+      ' the program), or in .torch.safetensors or .pth (a PyTorch state dict and its module)'
     )
   if suffix == '.pth' and importlib.util.find_spec('torch') is None:
     raise UserError(
       f'writing {path} needs PyTorch, which is not installed; pip install torch, or write a'
       ' .torch.safetensors, which does not need it'
     )
+  module = module_path(path)
+  if module is not None and module.exists() and not _is_written_module(module):
+    raise UserError(
+      f'{module}, which this program has not written, would be replaced by the code for {path};'
+      ' choose another name'
+    )
+
+
+def module_path(target: str | os.PathLike[str]) -> Path | None:
+  """The file of code that `write` writes beside a state dict: x.py for x.pth; None for others."""
+  path = files.local(target, '--target')
+  for ending in ('.torch.safetensors', '.pth'):
+    if path.name.endswith(ending):
+      return path.with_name(f'{path.name.removesuffix(ending)}.py')
+  return None
+
+
+def _is_written_module(path: Path) -> bool:
+  files.check_kind(path)
+  if not path.is_file():
+    return False
+  first_line = f'{pytorch_module.FIRST_LINE}\n'.encode()
+  with path.open('rb') as file:
+    return file.read(len(first_line)) == first_line
 
 
 def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
   """Writes a network atomically into a file of the format that its name ends in.
 
   - '.torch.safetensors': a PyTorch state dict with torchvision's names, readable by
-    `safetensors.torch.load_file`, with the config, class names, step and mean color as metadata.
+    `safetensors.torch.load_file`, with the config, class names, step and the colors' principal axes
+    as metadata. Beside it comes `module_path`, code of `pytorch_module.source` that makes the module
+    of that state dict.
+  - '.pth': the same state dict and module, without metadata; needs PyTorch.
   - '.safetensors': the file of `pretrained.write`.
   - '.jaxexport': the file of `export.export`.
-  - '.pth': a PyTorch state dict without metadata, which needs PyTorch.
+
+  All have the whole mean image. State dicts have it as 'mean_image', but where it is the one color
+  that torchvision's users subtract: so torchvision's own weights come out as they went in.
 
   Args:
     path: the file.
     network: the network.
 
   Raises:
-    UserError: the file cannot be written, or a state dict cannot hold the network.
+    UserError: the file cannot be written.
   """
   check_target(path)
   name = os.fspath(path)
@@ -271,17 +324,45 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
   if name.endswith('.jaxexport'):
     export.export(network, path)
     return
-  net = experiment.make_network(network.config)
-  check_network(net)
-  encoded = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
-  arrays = {name: np.asarray(array) for name, array in encoded.items()}
+  arrays = _state_dict(network)
+  source = pytorch_module.source(
+    experiment.make_network(network.config),
+    experiment.augment_options(network.config),
+    network.config.data.image_size,
+    network.class_names,
+    None if pytorch_module.MEAN_IMAGE in arrays else TORCHVISION.mean_color,
+  )
   if name.endswith('.pth'):
     files.write(path, pytorch.serialize(arrays))
-    return
-  mean_color = np.asarray(network.statistics.mean_image, np.float64).mean(axis=(0, 1))
-  metadata = {
+  else:
+    safetensors_file.write(path, arrays, _metadata(network))
+  module = module_path(path)
+  assert module is not None
+  files.write(module, source.encode())
+
+
+def _state_dict(network: PretrainedNetwork) -> dict[str, np.ndarray]:
+  """The arrays that a PyTorch state dict holds, contiguous."""
+  net = experiment.make_network(network.config)
+  encoded = encode(jax.tree.map(np.asarray, network.params), net, TORCHVISION)
+  arrays = {name: np.ascontiguousarray(array) for name, array in encoded.items()}
+  mean_image = np.asarray(network.statistics.mean_image, np.float32)
+  if (mean_image != np.array(TORCHVISION.mean_color, np.float32)).any():
+    arrays[pytorch_module.MEAN_IMAGE] = np.ascontiguousarray(mean_image.transpose(2, 0, 1))
+  return arrays
+
+
+def _metadata(network: PretrainedNetwork) -> dict[str, str]:
+  """What a .torch.safetensors holds beside the arrays."""
+  statistics = network.statistics
+  mean_color = np.asarray(statistics.mean_image, np.float64).mean(axis=(0, 1))
+  lighting = {
+    name: np.asarray(getattr(statistics, name), np.float64).tolist()
+    for name in ('eigenvalues', 'eigenvectors')
+  }
+  return {
     'format': 'pt',
     _STATE_DICT_DESCRIPTION: pretrained.describe(network),
     _MEAN_COLOR: json.dumps(mean_color.tolist()),
+    _LIGHTING: json.dumps(lighting),
   }
-  safetensors_file.write(path, arrays, metadata)

@@ -1,4 +1,8 @@
-"""Names and axes of AlexNet's parameters in Caffe, TensorFlow (caffe-tensorflow) and torchvision."""
+"""Names and axes of AlexNet's parameters in Caffe, TensorFlow (caffe-tensorflow) and torchvision.
+
+Layers that the published networks do not have, such as a sixth convolution, are named and laid out
+as theirs are.
+"""
 
 import dataclasses
 import math
@@ -8,19 +12,20 @@ import jax
 import numpy as np
 
 from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.models.options import LAYERS
+from alexnet_jax.models.options import CONVOLUTIONS, DENSE, LAYERS
 from alexnet_jax.models.params import Params
-from alexnet_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Another project's layout of the parameters of a network with conv1 to conv5 and fc6 to fc8.
+  """Another project's layout of a network's parameters.
 
   Attributes:
     names: by layer, the names of its weights and of its biases.
-    channels_first: True: kernels are [O, I, H, W] and matrices [outputs, inputs], and fc6 reads
-      maps flattened in the order C, H, W. False: [H, W, I, O], [inputs, outputs], and H, W, C.
+    channels_first: True: kernels are [O, I, H, W], those of a locally connected layer
+      [O, I, H, W, rows, columns], matrices are [outputs, inputs], and fc6 reads maps flattened in
+      the order C, H, W. False: [H, W, I, O], [rows, columns, H, W, I, O], [inputs, outputs], and
+      H, W, C.
     bgr: whether the channels of images are blue, green, red.
     mean_color: red, green and blue, 0 to 255, that users of the layout subtract from images.
     config: path of the config for the network that was published in this layout.
@@ -33,10 +38,8 @@ class Layout:
   config: str
 
 
-_LAYERS = tuple(name for name in LAYERS if name not in ('conv6', 'bottleneck'))
-
 CAFFE = Layout(
-  names={layer: (f'{layer}[0]', f'{layer}[1]') for layer in _LAYERS},
+  names={layer: (f'{layer}[0]', f'{layer}[1]') for layer in LAYERS},
   channels_first=True,
   bgr=True,
   mean_color=(122.67891434, 116.66876762, 104.00698793),  # of Caffe's ImageNet mean image
@@ -55,8 +58,10 @@ TORCHVISION = Layout(
       'conv3': 'features.6',
       'conv4': 'features.8',
       'conv5': 'features.10',
+      'conv6': 'features.conv6',
       'fc6': 'classifier.1',
       'fc7': 'classifier.4',
+      'bottleneck': 'classifier.bottleneck',
       'fc8': 'classifier.6',
     }.items()
   },
@@ -72,64 +77,65 @@ def encode(params: Params, net: AlexNet, layout: Layout) -> dict[str, jax.Array 
 
   Args:
     params: the parameters.
-    net: the network, which `check_network` has accepted.
+    net: the network.
     layout: the layout.
 
   Returns:
     The arrays by the layout's names, of unchanged dtypes.
   """
   arrays: dict[str, jax.Array | np.ndarray] = {}
+  first_dense = next(name for name in DENSE if name in params)  # it reads maps
   for layer, (weights, biases) in layout.names.items():
-    kernel = params[layer]['kernel']
+    if layer not in params:
+      continue
+    kernel, bias = params[layer]['kernel'], params[layer]['bias']
     if layer == 'conv1' and layout.bgr:
-      kernel = kernel[:, :, ::-1]
-    if layer == 'fc6':
-      rows, order = _fc6(net, kernel.shape, layout)
+      kernel = kernel[..., ::-1, :]
+    if layer == first_dense:
+      rows, order = _map_rows(layer, net, kernel.shape, layout)
       kernel = kernel.reshape(rows).transpose(order).reshape(kernel.shape)
-    arrays[weights] = kernel.transpose(_axes(kernel.ndim)) if layout.channels_first else kernel
-    arrays[biases] = params[layer]['bias']
+    if layout.channels_first:
+      kernel, bias = (array.transpose(_axes(array.ndim)) for array in (kernel, bias))
+    arrays |= {weights: kernel, biases: bias}
   return arrays
 
 
 def decode(arrays: Mapping[str, np.ndarray], net: AlexNet, layout: Layout) -> Params:
   """Converts arrays of a layout to a network's parameters; the inverse of `encode`."""
   params = {}
+  first_dense = next(name for name in DENSE if net.features(name))
   for layer, (weights, biases) in layout.names.items():
-    kernel = arrays[weights]
+    if not net.features(layer):
+      continue
+    kernel, bias = arrays[weights], arrays[biases]
     if layout.channels_first:
-      kernel = kernel.transpose(np.argsort(_axes(kernel.ndim)))
-    if layer == 'fc6':
-      rows, order = _fc6(net, kernel.shape, layout)
+      kernel, bias = (array.transpose(np.argsort(_axes(array.ndim))) for array in (kernel, bias))
+    if layer == first_dense:
+      rows, order = _map_rows(layer, net, kernel.shape, layout)
       ordered_rows = [rows[axis] for axis in order]
       kernel = kernel.reshape(ordered_rows).transpose(np.argsort(order)).reshape(kernel.shape)
     if layer == 'conv1' and layout.bgr:
-      kernel = kernel[:, :, ::-1]
-    params[layer] = {'kernel': kernel, 'bias': arrays[biases]}
+      kernel = kernel[..., ::-1, :]
+    params[layer] = {'kernel': kernel, 'bias': bias}
   return params
 
 
 def _axes(dimensions: int) -> tuple[int, ...]:
-  """Axes that transpose [H, W, I, O] to [O, I, H, W], or [inputs, outputs] to the reverse."""
-  return (3, 2, 0, 1) if dimensions == 4 else (1, 0)
+  """Axes that put the outputs first: of biases, matrices, kernels, and those of each place."""
+  return {1: (0,), 2: (1, 0), 3: (2, 0, 1), 4: (3, 2, 0, 1), 6: (5, 4, 2, 3, 0, 1)}[dimensions]
 
 
-def _fc6(
-  net: AlexNet, shape: tuple[int, ...], layout: Layout
+def _map_rows(
+  layer: str, net: AlexNet, shape: tuple[int, ...], layout: Layout
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """The shape [columns, H, W, C, outputs] of fc6's kernel, and the order of its axes in a layout."""
-  side = math.isqrt(shape[0] // net.features('conv5'))
-  rows = (net.num_columns, side, side, net.features('conv5') // net.num_columns, shape[1])
+  """How the first dense layer's kernel reads the maps before it.
+
+  Returns:
+    The shape [columns, H, W, C, outputs] of the kernel, and the order of its axes in a layout.
+  """
+  maps = next(net.features(name) for name in reversed(CONVOLUTIONS) if net.features(name))
+  maps //= net.num_columns
+  columns = net.num_columns if layer == 'fc8' or layer in net.cross_column else 1
+  side = math.isqrt(shape[0] // (columns * maps))
+  rows = (columns, side, side, maps, shape[1])
   return rows, (0, 3, 1, 2, 4) if layout.channels_first else (1, 2, 0, 3, 4)
-
-
-def check_network(net: AlexNet) -> None:
-  """Raises UserError for a network that these layouts cannot hold."""
-  layers = [name for name in LAYERS if net.features(name)]
-  if layers != list(_LAYERS) or net.locally_connected:
-    raise UserError(
-      'only networks of conv1 to conv5 and fc6 to fc8, none locally connected, are converted; this'
-      f' one has {", ".join(layers)}'
-    )
-  own = [name for name in ('fc6', 'fc7') if name not in net.cross_column]
-  if net.num_columns > 1 and own:
-    raise UserError(f'{own[0]} reads its own column only, which no other format can express')

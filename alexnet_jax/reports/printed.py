@@ -192,19 +192,19 @@ def preparation(config: ConfigDict) -> None:
     print(f'left out      {left_out:,} files ({unreadable:,} unreadable), listed in {report}')
 
 
-def conversion(network: pretrained.PretrainedNetwork, target: str) -> None:
+def conversion(network: pretrained.PretrainedNetwork, written: Sequence[str]) -> None:
   """Prints what was read, and where it went.
 
   Args:
     network: what `convert.convert` returned.
-    target: the file that it wrote.
+    written: the files that it wrote.
   """
   parameters = sum(leaf.size for leaf in jax.tree.leaves(network.params))
   names = network.class_names
   color = ', '.join(f'{value:.2f}' for value in network.statistics.mean_image.mean(axis=(0, 1)))
   print(f'read          {network.path}: {parameters:,} parameters')
   print(f'              {len(names):,} classes, {names[0]!r} to {names[-1]!r}; mean color {color}')
-  print(f'written       {target}')
+  print(f'written       {", ".join(written)}')
 
 
 def choices() -> None:

@@ -1,5 +1,7 @@
 """Converted networks compute the original's logits, conversion is lossless, and bad files are named."""
 
+import ast
+import dataclasses
 import functools
 import json
 import os
@@ -257,16 +259,45 @@ def assert_same(a, b):
   assert (list(a.class_names), a.step) == (list(b.class_names), b.step)
 
 
+def caffe_config_with(**updates):
+  config = caffe_config()
+  config.model.update_from_flattened_dict(updates)
+  return config
+
+
 NETWORKS = {
   'two columns': caffe_config,
   'one column': torchvision_config,
-  'conv3 reads its own column': lambda: small_config({'model.cross_column': ('fc6', 'fc7')}),
+  'conv3 reads its own column': lambda: caffe_config_with(cross_column=('fc6', 'fc7')),
+  'dense layers of one column': lambda: caffe_config_with(
+    **{'cross_column': (), 'conv5.features': 0, 'bottleneck.features': 6}
+  ),
+  'a sixth convolution, locally connected, and no hidden dense layer': lambda: caffe_config_with(
+    **{
+      'conv6.features': 10,
+      'locally_connected': ('conv5', 'conv6'),
+      'fc6.features': 0,
+      'fc7.features': 0,
+    }
+  ),
 }
+
+
+def with_statistics(network):
+  """The network with a mean image that differs from pixel to pixel, and colors' axes."""
+  rng = np.random.default_rng(6)
+  size = network.config.data.image_size
+  statistics = augment.Statistics(
+    mean_image=rng.uniform(0, 255, (size, size, 3)).astype(np.float32),
+    eigenvalues=rng.uniform(size=3).astype(np.float32),
+    eigenvectors=rng.standard_normal((3, 3)).astype(np.float32),
+  )
+  return dataclasses.replace(network, statistics=statistics)
 
 
 @pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
 def test_a_network_converted_to_a_state_dict_and_back_is_the_same(tmp_path, make_config):
-  network = random_network(make_config())
+  network = with_statistics(random_network(make_config()))
   pretrained.write(tmp_path / 'x.safetensors', network)
   convert.convert(tmp_path / 'x.safetensors', tmp_path / 'x.torch.safetensors')
   with pytest.raises(UserError, match='convert it first'):
@@ -293,6 +324,7 @@ def test_a_state_dict_has_torchvision_s_names_and_groups_for_columns(tmp_path):
   expected = dict(
     zip(state_dict(), (a.shape for p in caffe_blobs().values() for a in p), strict=True)
   )
+  expected['mean_image'] = (3, 98, 98)
   assert {name: array.shape for name, array in arrays.items()} == expected
   np.testing.assert_allclose(json.loads(metadata['mean_color']), [120.3, 110.2, 100.1], rtol=1e-6)
 
@@ -335,7 +367,8 @@ def test_the_full_networks_have_the_published_shapes(config, layout, name):
   shapes = parameter_shapes(net)
   encoded = jax.eval_shape(functools.partial(layouts.encode, net=net, layout=layout), shapes)
   expected = [part for shape in FULL[name] for part in (shape, shape[:1])]
-  assert [encoded[part].shape for pair in layout.names.values() for part in pair] == expected
+  names = [name for pair in layout.names.values() for name in pair if name in encoded]
+  assert [encoded[name].shape for name in names] == expected
 
 
 def test_mean_and_class_names_come_from_files(tmp_path):
@@ -626,31 +659,74 @@ def test_a_target_is_refused_before_the_source_is_read(tmp_path, monkeypatch):
     convert.convert('nowhere', tmp_path / 'x.pth')
 
 
+def test_a_state_dict_comes_with_code_for_it(tmp_path):
+  names = ['"""', "'\\n", 'x\ny', '{0}', 'é', 'f', 'g']
+  network = dataclasses.replace(random_network(caffe_config()), class_names=names)
+  convert.write(tmp_path / 'x.torch.safetensors', network)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['x.py', 'x.torch.safetensors']
+  parsed = ast.parse((tmp_path / 'x.py').read_text())
+  [listed] = [node.value for node in parsed.body if isinstance(node, ast.Assign)]
+  assert ast.literal_eval(listed) == names
+  imported = {name for node in parsed.body for name in getattr(node, 'names', ())}
+  assert {alias.name for alias in imported} == {'OrderedDict', 'torch', 'nn'}
+  classes = [node.name for node in parsed.body if isinstance(node, ast.ClassDef)]
+  assert classes == ['AlexNet']  # Caffe's norms are over both columns, and its dropout is inverted
+
+
+def test_code_beside_a_state_dict_replaces_none_but_its_own(tmp_path):
+  network = random_network(caffe_config())
+  target = tmp_path / 'x.torch.safetensors'
+  (tmp_path / 'x.py').write_text('mine = 1\n')
+  with pytest.raises(UserError, match=r'x\.py, which this program has not written'):
+    convert.write(target, network)
+  assert [path.name for path in tmp_path.iterdir()] == ['x.py']
+  (tmp_path / 'x.py').unlink()
+  convert.write(target, network)
+  first = (tmp_path / 'x.py').read_text()
+  convert.write(target, random_network(torchvision_config()))
+  assert (tmp_path / 'x.py').read_text() != first
+
+
+def rewritten(path, arrays=None, metadata=None):
+  """Writes a file anew with some of its arrays and metadata changed."""
+  old = safetensors_file.read_arrays(path), safetensors_file.read_metadata(path)
+  safetensors_file.write(path, {**old[0], **(arrays or {})}, {**old[1], **(metadata or {})})
+  return path
+
+
+def test_a_state_dict_with_a_mean_color_alone_has_it_everywhere(tmp_path):
+  convert.write(tmp_path / 'x.torch.safetensors', random_network(torchvision_config()))
+  arrays = safetensors_file.read_arrays(tmp_path / 'x.torch.safetensors')
+  del arrays['mean_image']
+  metadata = safetensors_file.read_metadata(tmp_path / 'x.torch.safetensors')
+  safetensors_file.write(tmp_path / 'x.torch.safetensors', arrays, metadata)
+  mean = convert.read(tmp_path / 'x.torch.safetensors').statistics.mean_image
+  np.testing.assert_array_equal(
+    mean, np.broadcast_to(np.float32([120.3, 110.2, 100.1]), mean.shape)
+  )
+
+
+def test_a_mean_image_of_another_size_is_named(tmp_path):
+  convert.write(tmp_path / 'x.torch.safetensors', random_network(small_config()))
+  rewritten(tmp_path / 'x.torch.safetensors', {'mean_image': np.zeros((3, 9, 9), np.float32)})
+  with pytest.raises(UserError, match=r'mean_image in .* is float32\[3, 9, 9\], not .*3, 8, 8\]'):
+    convert.read(tmp_path / 'x.torch.safetensors')
+
+
 @pytest.mark.parametrize(
-  ('updates', 'words'),
-  [
-    ({'model.conv6.features': 32}, 'none locally connected, are converted; this one has .*conv6'),
-    ({'model.conv3.features': 0}, 'are converted; this one has conv1, conv2, conv4'),
-    ({'model.locally_connected': ('conv5',)}, 'none locally connected'),
-    ({'model.cross_column': ('conv3', 'fc6')}, 'fc7 reads its own column only'),
-  ],
+  'text', ['', '[]', '{"eigenvalues": [1, 2, 3]}', '{"eigenvalues": [1], "eigenvectors": [[1]]}']
 )
-def test_a_network_that_no_state_dict_can_hold_is_refused(tmp_path, updates, words):
-  network = random_network(small_config(updates))
-  with pytest.raises(UserError, match=words):
-    convert.write(tmp_path / 'x.torch.safetensors', network)
-  assert not list(tmp_path.iterdir())
+def test_damaged_axes_of_the_colors_are_named(tmp_path, text):
+  convert.write(tmp_path / 'x.torch.safetensors', random_network(small_config()))
+  rewritten(tmp_path / 'x.torch.safetensors', metadata={'lighting': text})
+  with pytest.raises(UserError, match='has a lighting that cannot be read'):
+    convert.read(tmp_path / 'x.torch.safetensors')
 
 
 @pytest.mark.parametrize('text', ['', '[1, 2]', '[1, 2, "x"]', 'null'])
 def test_a_damaged_mean_color_is_named(tmp_path, text):
-  network = random_network(small_config())
-  convert.write(tmp_path / 'x.torch.safetensors', network)
-  arrays, metadata = (
-    safetensors_file.read_arrays(tmp_path / 'x.torch.safetensors'),
-    safetensors_file.read_metadata(tmp_path / 'x.torch.safetensors'),
-  )
-  safetensors_file.write(tmp_path / 'x.torch.safetensors', arrays, {**metadata, 'mean_color': text})
+  convert.write(tmp_path / 'x.torch.safetensors', random_network(small_config()))
+  rewritten(tmp_path / 'x.torch.safetensors', metadata={'mean_color': text})
   with pytest.raises(UserError, match='has a mean_color that cannot be read'):
     convert.read(tmp_path / 'x.torch.safetensors')
 
@@ -686,7 +762,7 @@ def test_launch_converts_and_says_what(tmp_path):
   read, classes, written = out.splitlines()
   assert 'x.safetensors: ' in read
   assert "10 classes, 'class 0' to 'class 9'; mean color 120.30, 110.20, 100.10" in classes
-  assert str(target) in written
+  assert written == f'written       {target}, {tmp_path / "x.py"}'
   assert target.exists()
 
 
