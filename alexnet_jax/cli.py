@@ -130,7 +130,7 @@ _TARGET = flags.DEFINE_string(
   ' --mode=predict: the .csv file (default: predictions.csv in the workdir). For --mode=convert:'
   ' net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
   ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict, and beside it'
-  ' net.py, its torch.nn.Module.',
+  ' net.py, its torch.nn.Module; net.onnx.',
 )
 _IMAGES = flags.DEFINE_list(
   'images',

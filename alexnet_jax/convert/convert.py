@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.convert import caffe, export, pytorch, pytorch_module, tensorflow
+from alexnet_jax.convert import caffe, export, onnx_file, pytorch, pytorch_module, tensorflow
 from alexnet_jax.convert.layouts import CAFFE, TENSORFLOW, TORCHVISION, Layout, decode, encode
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
@@ -259,14 +259,16 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
 def check_target(path: str | os.PathLike[str]) -> None:
   """Raises UserError where `write` cannot write a file of this name, or would replace another's."""
   suffix = files.local(path, '--target').suffix
-  if suffix not in ('.safetensors', '.jaxexport', '.pth'):
+  if suffix not in ('.safetensors', '.jaxexport', '.pth', '.onnx'):
     raise UserError(
       f'{path} is of no kind that can be written; it must end in .safetensors, in .jaxexport (with'
-      ' the program), or in .torch.safetensors or .pth (a PyTorch state dict and its module)'
+      ' the program), in .torch.safetensors or .pth (a PyTorch state dict and its module), or in'
+      ' .onnx'
     )
-  if suffix == '.pth' and importlib.util.find_spec('torch') is None:
+  needed = {'.pth': ('torch',), '.onnx': onnx_file.PACKAGES}.get(suffix, ())
+  if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
     raise UserError(
-      f'writing {path} needs PyTorch, which is not installed; pip install torch, or write a'
+      f'writing {path} needs what is not installed; pip install {" ".join(missing)}, or write a'
       ' .torch.safetensors, which does not need it'
     )
   module = module_path(path)
@@ -303,6 +305,8 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
     as metadata. Beside it comes `module_path`, code of `pytorch_module.source` that makes the module
     of that state dict.
   - '.pth': the same state dict and module, without metadata; needs PyTorch.
+  - '.onnx': the program and its weights, with the config, class names and step as metadata; needs
+    `onnx_file.PACKAGES`, and is not read by `read`.
   - '.safetensors': the file of `pretrained.write`.
   - '.jaxexport': the file of `export.export`.
 
@@ -332,6 +336,11 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
     network.class_names,
     None if pytorch_module.MEAN_IMAGE in arrays else TORCHVISION.mean_color,
   )
+  if name.endswith('.onnx'):
+    input_size = network.config.model.input_size
+    metadata = {pretrained.DESCRIPTION: pretrained.describe(network)}
+    files.write(path, onnx_file.serialize(source, arrays, input_size, metadata))
+    return
   if name.endswith('.pth'):
     files.write(path, pytorch.serialize(arrays))
   else:

@@ -657,6 +657,10 @@ def test_a_target_is_refused_before_the_source_is_read(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'torch', None)
   with pytest.raises(UserError, match=r'pip install torch, or write a \.torch\.safetensors'):
     convert.convert('nowhere', tmp_path / 'x.pth')
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  monkeypatch.setitem(sys.modules, 'onnxscript', None)
+  with pytest.raises(UserError, match='pip install torch onnx onnxscript, or'):
+    convert.convert('nowhere', tmp_path / 'x.onnx')
 
 
 def test_a_state_dict_comes_with_code_for_it(tmp_path):

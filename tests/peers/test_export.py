@@ -1,5 +1,6 @@
 """PyTorch and onnxruntime compute our logits from what we write for them, and torchvision takes it."""
 
+import json
 import runpy
 
 import jax
@@ -11,7 +12,7 @@ from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.convert import convert
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import layer_outputs
-from configs import imagenet
+from configs import imagenet, imagenet_torchvision
 from tests.reference import QUICK_TO_COMPILE
 from tests.variants import VARIANTS, random_params, settings
 
@@ -95,3 +96,117 @@ def test_the_module_s_logits_are_ours(tmp_path, updates):
   convert.write(tmp_path / 'net.pth', network)
   crops = random_crops(network)
   assert_close(torch_logits(torch_model(tmp_path / 'net.pth'), crops), our_logits(network, crops))
+
+
+def test_a_module_of_other_precision_computes_in_it(tmp_path):
+  network = network_of(make_config({}))
+  convert.write(tmp_path / 'net.pth', network)
+  crops = random_crops(network)
+  logits = torch_logits(torch_model(tmp_path / 'net.pth').double(), crops)
+  assert logits.dtype == np.float64
+  np.testing.assert_allclose(logits, our_logits(network, crops), rtol=0, atol=1e-5)
+
+
+def test_the_module_trains_with_the_paper_s_dropout(tmp_path):
+  config = make_config({'fc7.features': 0, 'activation': 'logistic', 'dropout.rate': 0.25})
+  convert.write(tmp_path / 'net.pth', network_of(config))
+  model = torch_model(tmp_path / 'net.pth').train()
+  seen = {}
+  for name in ('logistic6', 'dropout6'):
+    part = getattr(model.classifier, name)
+    part.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: output}))
+  torch.manual_seed(0)
+  crops = torch.tensor(channels_first(random_crops(network_of(config), 40)))
+  model(crops).sum().backward()
+  before, after = seen['logistic6'], seen['dropout6']
+  stays = after != 0
+  assert 0.7 < stays.double().mean() < 0.8
+  torch.testing.assert_close(after[stays], before[stays])  # not divided by 0.75
+  assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('target', ['net.pth', 'net.torch.safetensors'])
+def test_in_out_and_in_again_is_the_same_bit_for_bit(tmp_path, target):
+  network = network_of(make_config({'conv6.features': 12}))
+  lost = []
+  convert.write(tmp_path / 'net.safetensors', network)
+  convert.convert(tmp_path / 'net.safetensors', tmp_path / target, log=lost.append)
+  has_metadata = target.endswith('.safetensors')
+  back = convert.read(tmp_path / target, None if has_metadata else network.config)
+  jax.tree.map(np.testing.assert_array_equal, back.params, network.params)
+  np.testing.assert_array_equal(back.statistics.mean_image, network.statistics.mean_image)
+  if has_metadata:
+    jax.tree.map(np.testing.assert_array_equal, back.statistics, network.statistics)
+    assert (lost, back.step, back.class_names) == ([], network.step, network.class_names)
+  else:
+    [line] = lost
+    assert 'net.pth does not hold the principal axes of the colors' in line
+
+
+@pytest.mark.parametrize('target', ['net.pth', 'net.torch.safetensors'])
+def test_pytorch_reads_contiguous_tensors_under_the_module_s_names(tmp_path, target):
+  convert.write(tmp_path / target, network_of(make_config({})))
+  if target.endswith('.pth'):
+    tensors = torch.load(tmp_path / target, weights_only=True)
+  else:
+    tensors = pytest.importorskip('safetensors.torch').load_file(tmp_path / target)
+  model = runpy.run_path(str(tmp_path / 'net.py'))['AlexNet']()
+  assert tensors.keys() == model.state_dict().keys()
+  assert all(tensor.is_contiguous() for tensor in tensors.values())
+
+
+def test_torchvision_s_own_weights_come_back_as_they_were(tmp_path):
+  torchvision = pytest.importorskip('torchvision', reason='torchvision is not installed')
+  torch.manual_seed(0)
+  model = torchvision.models.alexnet(num_classes=10).eval()
+  torch.save(model.state_dict(), tmp_path / 'alexnet.pth')
+  config = imagenet_torchvision.get_config()
+  config.model.num_classes = 10
+  network = convert.convert(tmp_path / 'alexnet.pth', tmp_path / 'again.pth', config)
+  back = torch.load(tmp_path / 'again.pth', weights_only=True)
+  assert back.keys() == model.state_dict().keys()
+  for name, tensor in model.state_dict().items():
+    assert torch.equal(back[name], tensor)
+
+  crops = random_crops(network)
+  pixels = torch.tensor(channels_first(crops)) / 255
+  mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  with torch.no_grad():
+    expected = model(torchvision.transforms.functional.normalize(pixels, mean, std)).numpy()
+  written = torch_model(tmp_path / 'again.pth')
+  np.testing.assert_allclose(torch_logits(written, crops), expected, rtol=0, atol=1e-5)
+
+
+def onnx_session(path):
+  onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+  return onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+
+
+ON_ONNX = {
+  'paper': {},
+  'the_rest': {
+    'conv6.features': 12,
+    'locally_connected': ('conv5',),
+    'pool.average': ('conv2',),
+    'within_norm.layers': ('conv2',),
+    'response_norm.over': 'all_channels',
+    'cross_column': ('conv3',),
+    'activation': 'tanh',
+    'augment.mean': 'channel',
+  },
+}
+
+
+@pytest.mark.parametrize('updates', ON_ONNX.values(), ids=ON_ONNX)
+def test_onnxruntime_s_logits_are_ours_at_any_batch_size(tmp_path, updates):
+  pytest.importorskip('onnxscript', reason='onnxscript is not installed')
+  network = network_of(make_config(updates))
+  convert.write(tmp_path / 'net.onnx', network)
+  assert [path.name for path in tmp_path.iterdir()] == ['net.onnx']
+  session = onnx_session(tmp_path / 'net.onnx')
+  for count in (1, 5):
+    crops = random_crops(network, count)
+    [logits] = session.run(['logits'], {'crops': channels_first(crops)})
+    assert_close(logits, our_logits(network, crops))
+  [text] = session.get_modelmeta().custom_metadata_map.values()
+  assert json.loads(text)['class_names'] == network.class_names
