@@ -76,10 +76,10 @@ def convert(
     names = read_class_names(class_names, network.config.model.num_classes)
     network = dataclasses.replace(network, class_names=names)
   write(target, network)
-  if os.fspath(target).endswith('.pth') and np.any(network.statistics.eigenvalues):
+  if os.fspath(target).endswith('.pth'):
     log(
-      f'{target} does not hold the principal axes of the colors, by which training lights images; a'
-      ' .torch.safetensors does'
+      f'{target} has the weights and the mean image, but not the config, steps and principal axes of'
+      ' the colors; --config reads it again, and a .torch.safetensors has all'
     )
   return network
 

@@ -43,6 +43,15 @@ def test_the_workflow_runs_every_check_and_every_python_that_is_promised():
   assert sorted({job['python'] for job in jobs}) == versions
 
 
+def test_what_an_exported_network_needs_comes_with_the_project():
+  [packages] = re.findall(
+    r'`pip install (jax [\w ]+)`', (ROOT / 'docs' / 'conversion.md').read_text()
+  )
+  assert 'flatbuffers' in packages.split()  # jax.export imports it, and jax does not ask for it
+  required = {re.split(r'[<>=]', dependency)[0] for dependency in PROJECT['dependencies']}
+  assert required.issuperset(packages.split())
+
+
 def run(*command, **options):
   """Runs a command to its end; its output in the message where it fails."""
   done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)

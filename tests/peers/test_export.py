@@ -10,9 +10,10 @@ import pytest
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.convert import convert
-from alexnet_jax.data import augment
+from alexnet_jax.data import augment, datasets
 from alexnet_jax.evaluation import layer_outputs
-from configs import imagenet, imagenet_torchvision
+from alexnet_jax.training import loop
+from configs import digits, imagenet, imagenet_torchvision
 from tests.reference import QUICK_TO_COMPILE
 from tests.variants import VARIANTS, random_params, settings
 
@@ -140,7 +141,7 @@ def test_in_out_and_in_again_is_the_same_bit_for_bit(tmp_path, target):
     assert (lost, back.step, back.class_names) == ([], network.step, network.class_names)
   else:
     [line] = lost
-    assert 'net.pth does not hold the principal axes of the colors' in line
+    assert 'net.pth has the weights and the mean image, but not the config' in line
 
 
 @pytest.mark.parametrize('target', ['net.pth', 'net.torch.safetensors'])
@@ -210,3 +211,44 @@ def test_onnxruntime_s_logits_are_ours_at_any_batch_size(tmp_path, updates):
     assert_close(logits, our_logits(network, crops))
   [text] = session.get_modelmeta().custom_metadata_map.values()
   assert json.loads(text)['class_names'] == network.class_names
+
+
+def onnx_logits(path, crops):
+  return onnx_session(path).run(['logits'], {'crops': channels_first(crops)})[0]
+
+
+@pytest.mark.slow
+def test_digits_are_told_as_well_by_every_file(tmp_path):
+  config = digits.get_config()
+  config.train.num_epochs = 12
+  loop.train_and_evaluate(config, tmp_path / 'run')
+  network = convert.read(tmp_path / 'run')
+  crops = datasets.digits('validation').images
+  expected = our_logits(network, crops)
+  labels = datasets.digits('validation').labels
+  assert (expected.argmax(1) == labels).mean() > 0.9
+  for target in ('x.safetensors', 'x.jaxexport', 'x.torch.safetensors', 'x.pth', 'x.onnx'):
+    convert.write(tmp_path / target, network)
+  for target in ('x.safetensors', 'x.jaxexport', 'x.torch.safetensors', 'x.pth'):
+    back = convert.read(tmp_path / target, config if target == 'x.pth' else None)
+    np.testing.assert_array_equal(our_logits(back, crops), expected)
+  scale = np.abs(expected).max()
+  for logits in (
+    torch_logits(torch_model(tmp_path / 'x.pth'), crops),
+    onnx_logits(tmp_path / 'x.onnx', crops),
+  ):
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6 * scale)
+    np.testing.assert_array_equal(logits.argmax(1), expected.argmax(1))
+
+
+@pytest.mark.slow
+def test_the_paper_s_full_network_has_the_same_logits_everywhere(tmp_path):
+  config = imagenet.get_config()
+  config.augment.pixel_scale = 1 / 64
+  network = network_of(config)
+  crops = random_crops(network)
+  for target in ('net.pth', 'net.onnx'):
+    convert.write(tmp_path / target, network)
+  expected = our_logits(network, crops)
+  assert_close(torch_logits(torch_model(tmp_path / 'net.pth'), crops), expected)
+  assert_close(onnx_logits(tmp_path / 'net.onnx', crops), expected)
