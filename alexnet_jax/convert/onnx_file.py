@@ -43,6 +43,8 @@ def serialize(
       verbose=False,
     )
   proto = program.model_proto
+  for node in proto.graph.node:
+    node.ClearField('metadata_props')  # which lines of code made it, by this machine's paths
   for name, text in metadata.items():
     proto.metadata_props.add(key=name, value=text)
   content: bytes = proto.SerializeToString()

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -209,6 +210,7 @@ def test_onnxruntime_s_logits_are_ours_at_any_batch_size(tmp_path, updates):
     crops = random_crops(network, count)
     [logits] = session.run(['logits'], {'crops': channels_first(crops)})
     assert_close(logits, our_logits(network, crops))
+  assert str(Path(torch.__file__).parent).encode() not in (tmp_path / 'net.onnx').read_bytes()
   [text] = session.get_modelmeta().custom_metadata_map.values()
   assert json.loads(text)['class_names'] == network.class_names
 
