@@ -212,6 +212,16 @@ def write_zip(path, parts, compression=zipfile.ZIP_STORED):
   return path
 
 
+def random_statistics(size):
+  """A mean image that differs from pixel to pixel, and axes of the colors."""
+  rng = np.random.default_rng(7)
+  return augment.Statistics(
+    mean_image=rng.uniform(0, 255, (size, size, 3)).astype(np.float32),
+    eigenvalues=rng.uniform(size=3).astype(np.float32),
+    eigenvectors=rng.standard_normal((3, 3)).astype(np.float32),
+  )
+
+
 def random_network(config, mean_image=None):
   """A network with random parameters."""
   shapes = parameter_shapes(experiment.make_network(config))

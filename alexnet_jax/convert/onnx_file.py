@@ -42,6 +42,7 @@ def serialize(
       dynamo=True,
       verbose=False,
     )
+  assert program is not None
   proto = program.model_proto
   for node in proto.graph.node:
     node.ClearField('metadata_props')  # which lines of code made it, by this machine's paths

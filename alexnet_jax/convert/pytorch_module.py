@@ -1,10 +1,10 @@
-"""Writes a network as Python that needs PyTorch alone: a `torch.nn.Module` for a state dict.
+"""Writes a network's `torch.nn.Module` as Python that needs PyTorch alone.
 
-Weights of a network that PyTorch's users do not have are of no use to them, so that whoever
-publishes some has a file of code beside them (torchvision's alexnet.py, a model's repository on
-Hugging Face). So it is here, with one network's numbers written out: it can be read, changed and
-trained further like any other module, and outlives formats of programs. TorchScript, which needs no
-code, is deprecated, and programs of `torch.export` can neither be changed nor trained.
+PyTorch users publish weights as a state dict and, beside it, the code of the module that loads it:
+torchvision's alexnet.py, or the modeling file of a repository on Hugging Face. So does this project,
+with the numbers of one network written out: the module can be read, changed, and trained further.
+Of the formats that need no code TorchScript is deprecated, and a program of `torch.export` has no
+layers to change and no dropout to train with.
 """
 
 import ast

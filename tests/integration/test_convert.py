@@ -33,6 +33,7 @@ from tests.other_formats import (
   pickled,
   pickled_by_python_2,
   random_network,
+  random_statistics,
   state_dict,
   tensorflow_layers,
   torchvision_config,
@@ -283,21 +284,11 @@ NETWORKS = {
 }
 
 
-def with_statistics(network):
-  """The network with a mean image that differs from pixel to pixel, and colors' axes."""
-  rng = np.random.default_rng(6)
-  size = network.config.data.image_size
-  statistics = augment.Statistics(
-    mean_image=rng.uniform(0, 255, (size, size, 3)).astype(np.float32),
-    eigenvalues=rng.uniform(size=3).astype(np.float32),
-    eigenvectors=rng.standard_normal((3, 3)).astype(np.float32),
-  )
-  return dataclasses.replace(network, statistics=statistics)
-
-
 @pytest.mark.parametrize('make_config', NETWORKS.values(), ids=NETWORKS)
 def test_a_network_converted_to_a_state_dict_and_back_is_the_same(tmp_path, make_config):
-  network = with_statistics(random_network(make_config()))
+  network = random_network(make_config())
+  statistics = random_statistics(network.config.data.image_size)
+  network = dataclasses.replace(network, statistics=statistics)
   pretrained.write(tmp_path / 'x.safetensors', network)
   convert.convert(tmp_path / 'x.safetensors', tmp_path / 'x.torch.safetensors')
   with pytest.raises(UserError, match='convert it first'):

@@ -11,10 +11,11 @@ import pytest
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.convert import convert
-from alexnet_jax.data import augment, datasets
+from alexnet_jax.data import datasets
 from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.training import loop
 from configs import digits, imagenet, imagenet_torchvision
+from tests.other_formats import random_statistics
 from tests.reference import QUICK_TO_COMPILE
 from tests.variants import VARIANTS, random_params, settings
 
@@ -34,17 +35,11 @@ def make_config(updates):
 
 
 def network_of(config):
-  """Random parameters, a mean image that differs from pixel to pixel, and colors' axes."""
-  params = random_params(experiment.make_network(config))
-  rng = np.random.default_rng(7)
-  size = config.data.image_size
-  statistics = augment.Statistics(
-    mean_image=rng.uniform(0, 255, (size, size, 3)).astype(np.float32),
-    eigenvalues=rng.uniform(size=3).astype(np.float32),
-    eigenvectors=rng.standard_normal((3, 3)).astype(np.float32),
-  )
-  names = [f'class {label}' for label in range(config.model.num_classes)]
-  params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+  """Random parameters, with which every layer matters, and statistics."""
+  net = experiment.make_network(config)
+  params = jax.tree.map(lambda leaf: leaf.astype(np.float32), random_params(net))
+  statistics = random_statistics(config.data.image_size)
+  names = [f'class {label}' for label in range(net.num_classes)]
   return PretrainedNetwork(params, config, statistics, names, 12, 'nowhere')
 
 
