@@ -497,8 +497,10 @@ def _convert() -> None:
     class_names=_CLASS_NAMES.value,
     log=functools.partial(print, file=sys.stderr),
   )
-  module = convert.module_path(_TARGET.value)
-  printed.conversion(network, [files.expanded(_TARGET.value), *([str(module)] if module else [])])
+  written = [files.expanded(_TARGET.value)]
+  if module := convert.module_path(_TARGET.value):
+    written.append(str(module))
+  printed.conversion(network, written)
 
 
 def _predict() -> None:

@@ -210,9 +210,8 @@ def _pool(net: AlexNet, name: str, side: int) -> tuple[list[str], int]:
     pool = _call('nn.MaxPool2d', min(window, side), stride, ceil_mode=True)
     return [_entry(f'pool{number}', pool)], outputs
   far = (outputs - 1) * stride + window - side
-  pad = _call('nn.ZeroPad2d', (0, far, 0, far))
-  pool = _call('nn.AvgPool2d', window, stride)
-  return [_entry(f'pool{number}_pad', pad), _entry(f'pool{number}', pool)], outputs
+  pad = [_entry(f'pool{number}_pad', _call('nn.ZeroPad2d', (0, far, 0, far)))] if far else []
+  return [*pad, _entry(f'pool{number}', _call('nn.AvgPool2d', window, stride))], outputs
 
 
 def _norms(net: AlexNet, name: str) -> list[str]:
