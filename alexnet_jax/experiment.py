@@ -150,8 +150,9 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'data.unreadable_limit is {config.data.unreadable_limit}; it is a share, from 0 to 1'
     )
-  if config.data.class_depth not in (None, 1, 2):
-    raise UserError(f'data.class_depth is {config.data.class_depth}; it must be None, 1 or 2')
+  depth = config.data.class_depth
+  if depth is not None and depth < 1:
+    raise UserError(f'data.class_depth is {depth}; it must be None, 1, 2 or more')
   pipeline.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
   if not 0 <= config.augment.rotation_degrees <= 180:
     raise UserError(

@@ -40,7 +40,7 @@ def get_config() -> config_dict.ConfigDict:
   data.unreadable_limit = 0.001  # the share of files that may be unreadable; ten always may
   data.validation_fraction = 0.1  # held out of each class of a folder without validation
   # In a folder: 1 if the classes are a split's folders, 2 if they are the folders in these, as in
-  # a/abbey; None: it is asked for where both are possible.
+  # a/abbey, and so on; None: it is asked for where more than one is possible.
   data.class_depth = config_dict.placeholder(int)
   # A split that fits, decoded, is held in memory and shuffled whole; a larger one is read as it is
   # used, and shuffled in blocks of so many megabytes of encoded images.

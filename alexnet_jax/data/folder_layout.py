@@ -4,6 +4,7 @@ Where a layout has two readings, or one that nobody is likely to mean, it is ref
 """
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,8 +34,14 @@ _FILLERS = {'set', 'sets', 'data', 'dataset', 'datasets', 'seg', 'split', 'split
 _FILLERS |= _IMAGE_WORDS
 _UNLABELED = {'pred', 'predict', 'prediction', 'predictions', 'unlabeled', 'unlabelled', 'unknown'}
 # Folders of these names are no classes where there are others beside them.
-_NO_CLASSES = {'image', 'images', 'img', 'imgs', 'jpegimages'}
+_NO_CLASSES = {'image', 'images', 'img', 'imgs', 'jpegimages', 'jpg', 'jpeg', 'png'}
 _NO_CLASSES |= {'annotation', 'annotations', 'label', 'labels', 'trimaps'}
+_NO_CLASSES |= {'segmentation', 'segmentations', 'segmentationclass', 'segmentationobject'}
+_ARCHIVES = {'.zip', '.tar', '.tgz', '.gz', '.bz2', '.xz', '.7z', '.rar'}
+# Google Drive's name for a part of a download: photos-20240101T000000Z-001.
+_DRIVE_PART = re.compile(r'-\d{8}T\d{6}Z-\d+(-\d+)?$')
+# A file's name that begins with its class: cat.0.jpg, beagle_12.jpg.
+_CLASS_IN_NAME = re.compile(r'([^\W\d_].*?)[ ._-]*\(?\d+\)?\.\w+')
 
 
 class Layout(NamedTuple):
@@ -61,8 +68,8 @@ def read_layout(
   Args:
     root: the folder.
     tree: to list folders with.
-    class_depth: 1 if the folders directly in a split are the classes, 2 if those in these are;
-      None if it must follow from the folders.
+    class_depth: 1 if the folders directly in a split are the classes, 2 if those in these are, and
+      so on; None if it must follow from the folders.
     needs_training: whether there must be a training split, of two classes or more, that has the
       classes of all others.
 
@@ -205,16 +212,25 @@ def _find_splits(base: Path, tree: Tree, notes: list[str]) -> tuple[dict[str, Pa
   others = [folder for folder in folders if folder not in named]
   unlabeled = [folder for folder in others if set(_words(folder.name)) & _UNLABELED]
   if strange := [folder.name for folder in others if folder not in unlabeled]:
-    first = next(iter(named))
+    first = splits.get('train', next(iter(named)))
     raise UserError(
       f'{base} has {first.name!r}, which is read as a split, beside {_shortened(strange)}: if it'
       f' is a class, rename it, to {f"{first.name}_class"!r} for one;\n'
-      f'if it is a split, move the others away, or put them into {first.name} if they are classes'
+      f'if it is a split, {_mending_of(strange, first, splits)}'
     )
   notes += [f'{folder} has images without classes: it is passed over' for folder in unlabeled]
   passed = [f for f in tree.subfolders(base) if f not in folders and f not in splits.values()]
   _note_passed(passed, base, notes)
   return {split: splits[split] for split in SPLITS if split in splits}, unlabeled
+
+
+def _mending_of(strange: Sequence[str], first: Path, splits: Mapping[str, Path]) -> str:
+  """What to do with folders beside those of splits, the first of which is given."""
+  for name in strange:
+    split = _split_of(name)[0]
+    if split and split not in splits:
+      return f'rename {name!r} to {split!r} if it is one, too, or move it away'
+  return f'move the others away, or put them into {first.name} if they are classes'
 
 
 def _splits_by_name(folders: Sequence[Path], base: Path) -> dict[Path, str]:
@@ -267,15 +283,26 @@ def _find_classes(
   if split == 'train':
     _check_names(split_folder, folders)
     if class_depth is None:
+      _check_repeated(split_folder, tree, folders)
       _check_depth(split_folder, tree, folders)
-  if class_depth != 2:
-    return _named(split_folder, {folder.name: folder for folder in folders})
-  deeper = {f'{f.name}/{inner.name}': inner for f in folders for inner in tree.image_folders(f)}
-  if not deeper:
-    raise UserError(
-      f'data.class_depth is 2, but the folders in {split_folder} have no folders of images'
-    )
-  return _named(split_folder, deeper)
+  classes = {folder.name: folder for folder in folders}
+  for depth in range(2, (class_depth or 1) + 1):
+    classes = _below(classes, tree)
+    if not classes:
+      raise UserError(
+        f'data.class_depth is {class_depth}, but there are no folders of images so deep in'
+        f' {split_folder}; the deepest are at {depth - 1}'
+      )
+  return _named(split_folder, classes)
+
+
+def _below(folders: Mapping[str, Path], tree: Tree) -> dict[str, Path]:
+  """The folders of images in folders that have names, as 'name/inner'."""
+  return {
+    f'{name}/{inner.name}': inner
+    for name, folder in folders.items()
+    for inner in tree.image_folders(folder)
+  }
 
 
 def _note_passed(folders: Sequence[Path], within: Path, notes: list[str]) -> None:
@@ -308,11 +335,28 @@ def _check_names(split_folder: Path, folders: Sequence[Path]) -> None:
       f' classes; give {LAYOUT}'
     )
   for folder in folders:
+    if part := _DRIVE_PART.search(folder.name):
+      raise UserError(
+        f'{split_folder} has {folder.name!r}, which is how Google Drive names a part of a download;'
+        f' put what is in its parts together, in folders without {part.group()!r}'
+      )
     if len(folders) > 1 and folder.name.lower() in _NO_CLASSES:
       raise UserError(
         f'{split_folder} has images in {_shortened([f.name for f in folders])}, and'
         f' {folder.name!r} is hardly a class; give {LAYOUT},\n'
         'and move other images away; if it is a class, rename it'
+      )
+
+
+def _check_repeated(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> None:
+  """Raises UserError for a folder of folders that are called as two or more of those beside it."""
+  names = {folder.name for folder in folders}
+  for folder in folders:
+    inner = {below.name for below in tree.image_folders(folder)}
+    if len(both := sorted(inner & names)) > 1:
+      raise UserError(
+        f'{split_folder} has {folder.name!r}, in which there are {_shortened(both)} again; move it'
+        ' away if it is a copy, or set data.class_depth=1 if it is a class'
       )
 
 
@@ -330,20 +374,32 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
       f' classes, as in {inner[0].name}/{folder.name}; or set data.class_depth=1, to read'
       f' {folder.name!r} as one class'
     )
-  below = f'{folder.name}/{inner[0].name}'
   repeated = [other.name for f in folders if f != folder for other in deeper[f]]
   if any(each.name in repeated for each in inner):
     raise UserError(
-      f'{split_folder} has the same folders in several, as {below!r}: if {folder.name!r} and the like are splits,'
-      f' call them train and val;\nelse say which are the classes, --config.data.class_depth=1 for'
-      f' {len(folders)} such as {folder.name!r}, or 2 for {sum(map(len, deeper.values()))} such as'
-      f' {below!r}'
+      f'{split_folder} has the same folders in several, as {f"{folder.name}/{inner[0].name}"!r}:'
+      f' give one of these, as --config.data.data_dir={shlex.quote(str(folder))},\nor call them train'
+      f' and val if they are splits; else say which are the classes: {_depths(tree, folders)}'
     )
   raise UserError(
     f'{split_folder} has its images in folders of folders; say which are the classes:\n'
-    f'--config.data.class_depth=1 for {len(folders)} such as {folder.name!r}, or 2 for'
-    f' {sum(map(len, deeper.values()))} such as {below!r}'
+    f'{_depths(tree, folders)}'
   )
+
+
+def _depths(tree: Tree, folders: Sequence[Path]) -> str:
+  """Lists the depths at which there may be classes, with their numbers: '...=1 for 2 such as 'a'."""
+  level = {folder.name: folder for folder in folders}
+  said = []
+  depth = 0
+  while level:
+    depth += 1
+    below = _below(level, tree)
+    said.append(f'{depth} for {len(level):,} such as {next(iter(level))!r}')
+    if any(not file.reason for folder in level.values() for file in tree.files(folder)):
+      break  # an image of a folder would have no class
+    level = below if len(below) > len(level) else {}
+  return f'--config.data.class_depth={", ".join(said[:-1])}, or {said[-1]}'
 
 
 def _named(split_folder: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
@@ -392,12 +448,20 @@ def _check_classes(
 def _hint(folder: Path, tree: Tree) -> str:
   """Describes, in parentheses, what a folder has in place of images in classes."""
   files = list(tree.walk(folder))
-  if any(not file.reason for file in files):
+  if images := [Path(file.path).name for file in files if not file.reason]:
+    matches = [_CLASS_IN_NAME.fullmatch(name) for name in images]
+    begins = sorted({match.group(1) for match in matches if match})
+    if 1 < len(begins) <= len(images) // 2 and all(matches):
+      return (
+        f' (those in it have names that begin with {_shortened(begins)}: if these are the classes,'
+        ' put each into a folder of its own)'
+      )
     return ' (those in it lie outside of such folders)'
   if files:
     ends = sorted({Path(file.path).suffix or Path(file.path).name for file in files})
     reasons = sorted({file.reason for file in files if file.is_photograph})
-    return f' (its files end in {", ".join([*ends[:5], *reasons[:1]])})'
+    unpack = '; unpack them' if {end.lower() for end in ends} & _ARCHIVES else ''
+    return f' (its files end in {", ".join([*ends[:5], *reasons[:1]])}{unpack})'
   return ''
 
 

@@ -89,14 +89,17 @@ def open_folder(
     'fingerprint': _fingerprint(root, layout.split_folders, files),
     'validation': 'folder',
   }
-  if class_depth == 2:
+  if class_depth not in (None, 1):
     description['class_depth'] = class_depth
   held_out = 'validation' not in files
   if held_out:
     folder = layout.split_folders['train']
     train, validation = _hold_out(files['train'], folder, validation_fraction)
     if not validation:
-      raise UserError(f'{root} has one image a class, so that none can be held out for validation')
+      raise UserError(
+        f'{root} has one image a class, so that none can be held out for validation; add some, or a'
+        ' folder val beside train'
+      )
     divided = {**files, 'train': train, 'validation': validation}
     files = {split: divided[split] for split in SPLITS if split in divided}
     description['validation'] = {

@@ -137,12 +137,65 @@ def test_folders_without_images_are_no_classes(tmp_path):
   assert accounted(source, tmp_path)
 
 
-@pytest.mark.parametrize('other', ['annotations/trimaps', 'masks', 'trimaps'])
-def test_images_beside_pictures_of_annotations_are_refused(tmp_path, other):
-  fill(tmp_path, *two_each('images', other))
+@pytest.mark.parametrize(
+  ('folders', 'no_class'),
+  [
+    (('images', 'annotations/trimaps'), 'annotations'),
+    (('images', 'masks'), 'images'),
+    (('images', 'trimaps'), 'images'),
+    (('jpg', 'segmim'), 'jpg'),  # Oxford's flowers
+    (('CUB/images/1', 'CUB/images/2', 'segmentations/1', 'segmentations/2'), 'segmentations'),
+  ],
+)
+def test_images_beside_pictures_of_annotations_are_refused(tmp_path, folders, no_class):
+  fill(tmp_path, *two_each(*folders))
   message = refusal(open_folder, tmp_path)
   assert f'{tmp_path} has images in ' in message
-  assert "'images' is hardly a class" in message or "'annotations' is hardly a class" in message
+  assert f'{no_class!r} is hardly a class' in message
+
+
+@pytest.mark.parametrize(
+  ('folders', 'words'),
+  [
+    (
+      ('yes', 'no', 'brain_tumor/yes', 'brain_tumor/no'),
+      "has 'brain_tumor', in which there are 'no', 'yes' again; move it away",
+    ),
+    (
+      ('x-20240101T000000Z-001/x/cats', 'x-20240101T000000Z-002/x/cats'),
+      'put what is in its parts together',
+    ),
+    (
+      ('train/cats', 'train/dogs', 'test/cats', 'Meta'),
+      "has 'train', which is read as a split, beside 'Meta'",
+    ),
+    (('train_mini/cats', 'train_mini/dogs', 'val/cats'), "rename 'train_mini' to 'train'"),
+  ],
+)
+def test_folders_as_they_are_downloaded_are_refused_with_what_to_do(tmp_path, folders, words):
+  fill(tmp_path, *two_each(*folders))
+  assert words in refusal(open_folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('files', 'words'),
+  [
+    (
+      [f'train/{name}.{i}.jpg' for name in ('cat', 'dog') for i in range(3)],
+      "names that begin with 'cat', 'dog': if these are the classes, put each into a folder",
+    ),
+    (
+      [f'{name}_{i}.jpg' for name in ('beagle', 'great_pyrenees') for i in (8, 10)],
+      "'beagle', 'great_pyrenees'",
+    ),
+    ([f'image_{i}.jpg' for i in range(4)], '(those in it lie outside of such folders)'),
+    (['a1.jpg', 'b1.jpg', 'b2.jpg', 'x.jpg'], '(those in it lie outside of such folders)'),
+    (['train.zip', 'test.zip', 'labels.csv'], '(its files end in .csv, .zip; unpack them)'),
+  ],
+)
+def test_files_without_folders_of_classes(tmp_path, files, words):
+  fill(tmp_path, *files)
+  assert words in refusal(open_folder, tmp_path)
 
 
 @pytest.mark.parametrize('below', ['', '/a', '/b'])
@@ -186,9 +239,10 @@ def test_splits_within_classes(tmp_path):
 
 
 def test_folders_that_hold_the_same_classes_may_be_splits(tmp_path):
-  fill(tmp_path, *two_each('fold1/cats', 'fold1/dogs', 'fold2/cats', 'fold2/dogs'))
+  fill(tmp_path, *two_each('fold 1/cats', 'fold 1/dogs', 'fold2/cats', 'fold2/dogs'))
   message = refusal(open_folder, tmp_path)
-  assert "if 'fold1' and the like are splits, call them train and val" in message
+  assert f"give one of these, as --config.data.data_dir='{tmp_path}/fold 1'" in message
+  assert 'call them train and val if they are splits' in message
   assert 'class_depth=1 for 2' in message
 
 
@@ -203,6 +257,18 @@ def test_letters_above_the_classes(tmp_path):
   assert letters.name != places.name
   assert accounted(letters, tmp_path)
   assert accounted(places, tmp_path)
+  assert 'so deep in' in refusal(open_folder, tmp_path, 3)
+
+
+def test_classes_may_lie_at_any_depth(tmp_path):
+  kinds = ('animals/birds/crow', 'animals/mammals/cat', 'animals/mammals/dog', 'plants/trees/oak')
+  fill(tmp_path, *two_each(*kinds))
+  message = refusal(open_folder, tmp_path)
+  assert (
+    "--config.data.class_depth=1 for 2 such as 'animals', 2 for 3 such as 'animals/birds', or 3 for 4"
+    " such as 'animals/birds/crow'"
+  ) in message
+  assert list(open_folder(tmp_path, 3).class_names) == list(kinds)
 
 
 def test_letters_above_the_classes_of_splits(tmp_path):
@@ -221,7 +287,9 @@ def test_one_folder_in_each_class_is_no_question(tmp_path):
 
 def test_no_folders_of_the_depth_that_is_asked_for(tmp_path):
   fill(tmp_path, *two_each('a', 'b'))
-  assert 'data.class_depth is 2, but' in refusal(open_folder, tmp_path, 2)
+  message = refusal(open_folder, tmp_path, 2)
+  assert message.startswith('data.class_depth is 2, but')
+  assert message.endswith('the deepest are at 1')
 
 
 def test_a_link_up_brings_no_images_of_other_classes(tmp_path):
