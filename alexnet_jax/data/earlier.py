@@ -1,6 +1,5 @@
 """Images that earlier preparations have stored, to be taken from there instead of made again."""
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
@@ -20,22 +19,29 @@ def fingerprint(encoded: bytes) -> bytes:
 
 
 class Earlier:
-  """The images of prepared data sets, by the content of the files that they were made from."""
+  """The images of prepared data sets, by the content of the files that they were made from.
+
+  Attributes:
+    damaged: the files that cannot be read to their ends.
+  """
 
   def __init__(self, directories: Iterable[Path]):
     """Reads which images there are.
 
-    Of a damaged file those before the damage count; the others are prepared again.
+    Of a damaged file those before the damage count.
 
     Args:
       directories: of data sets that were prepared as the new one is.
     """
     self._tf, _ = tfds_reader.import_tensorflow()
     self._places: dict[bytes, tuple[Path, int, int]] = {}  # file, offset and bytes
+    self.damaged: list[Path] = []
     for directory in directories:
       for path in sorted(directory.glob('*.tfrecord-*')):
-        with contextlib.suppress(OSError, self._tf.errors.OpError):
+        try:
           self._index(path)
+        except (OSError, self._tf.errors.OpError):
+          self.damaged.append(path)
 
   def __len__(self) -> int:
     """How many different images there are."""

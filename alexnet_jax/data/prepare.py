@@ -272,6 +272,11 @@ def _prepare(
   allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * sum(source.splits.values())))
   if len(earlier):
     display.line(f'{len(earlier):,} images were prepared before; those that are the same are taken')
+  if damaged := len(earlier.damaged):
+    display.line(
+      f'{damaged:,} {"file" if damaged == 1 else "files"} of images prepared before cannot be read to'
+      f' the end, such as {earlier.damaged[0]}: what is missing is prepared again'
+    )
 
   for split, num_examples in source.splits.items():
     size = rule['images_per_shard'][split]

@@ -684,8 +684,10 @@ def test_damaged_images_of_before_are_made_again(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
   put(root / 'train' / CLASSES[0] / 'more.jpg', 77)
   source = image_folder.open_folder(root, 0.1)
-  again, whole = run(source, tmp_path / 'out'), run(source, tmp_path / 'fresh')
+  display = Lines()
+  again, whole = run(source, tmp_path / 'out', display), run(source, tmp_path / 'fresh')
   assert stored(again, 'train') == stored(whole, 'train')
+  assert '3 files of images prepared before cannot be read to the end, such as' in display.text
 
 
 # Folders that cannot be written to.
