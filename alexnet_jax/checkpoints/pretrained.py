@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file
-from alexnet_jax.data import augment
+from alexnet_jax.data import augment, sources
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.models.options import DENSE
 from alexnet_jax.models.params import Params
@@ -167,11 +167,17 @@ def _first_device() -> Mesh:
 
 def check_classes(network: PretrainedNetwork, data_name: str, class_names: Sequence[str]) -> None:
   """Raises UserError where a data set's classes differ from a network's, or are in another order."""
-  if list(class_names) != list(network.class_names):
+  if list(class_names) == list(network.class_names):
+    return
+  if sources.is_numbered(network.class_names) and len(class_names) == len(network.class_names):
     raise UserError(
-      f'{network.path} was trained on other classes than those of {data_name}, or on the same ones'
-      ' in another order'
+      f'the classes of {network.path} are called 0 to {len(class_names) - 1}, those of {data_name}'
+      f' {class_names[0]!r} and so on: {sources.GIVE_NAMES}'
     )
+  raise UserError(
+    f'{network.path} was trained on other classes than those of {data_name}, or on the same ones in'
+    ' another order'
+  )
 
 
 def load_matching_layers(

@@ -24,7 +24,7 @@ from alexnet_jax.data import (
 )
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError, listed
+from alexnet_jax.utils.errors import UserError
 
 if TYPE_CHECKING:
   from tensorflow_datasets.core import DatasetBuilder
@@ -355,10 +355,7 @@ def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) 
   """The labels [names] int32 that a network has for classes, by name; raises UserError for others."""
   labels = {name: label for label, name in enumerate(class_names)}
   if unknown := [name for name in names if name not in labels]:
-    raise UserError(
-      f'{data_set} has a class that the network does not have: {listed(unknown)}; the network has'
-      f' {listed(class_names)}'
-    )
+    raise sources.unknown_classes(data_set, unknown, class_names)
   return np.array([labels[name] for name in names], np.int32)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from alexnet_jax.data import folder_layout, folder_tree
 from alexnet_jax.data.folder_layout import Layout, normal
 from alexnet_jax.data.folder_tree import Tree
-from alexnet_jax.data.sources import SPLITS, Example, LeftOut, shuffled
-from alexnet_jax.utils.errors import UserError, listed
+from alexnet_jax.data.sources import SPLITS, Example, LeftOut, shuffled, unknown_classes
+from alexnet_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +144,7 @@ def open_for_evaluation(
   known = [normal(name) for name in class_names]
   for split, folders in layout.class_folders.items():
     if unknown := sorted(folders.keys() - set(known)):
-      raise UserError(
-        f'{layout.split_folders[split]} has a class that the network does not have:'
-        f' {listed(unknown)}; the network has {listed(known)}'
-      )
+      raise unknown_classes(str(layout.split_folders[split]), unknown, known)
   files = {split: _labelled(of, known, tree) for split, of in layout.class_folders.items()}
   left_out = _left_out(root, tree, layout)
   fingerprint = _fingerprint(root, layout.split_folders, files)

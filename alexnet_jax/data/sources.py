@@ -9,11 +9,19 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from alexnet_jax.utils.errors import UserError, listed
+
 SPLITS = ('train', 'validation', 'test')
 """The names of splits that a source may have."""
 
 SEED = 2012
 """Of the order of splits."""
+
+GIVE_NAMES = (
+  'name them with --mode=convert --class_names=FILE, a name a line in the order of the labels (of a'
+  ' data set in the same order its label.labels.txt)'
+)
+"""What to do where a network's classes have no names."""
 
 _Member = TypeVar('_Member')
 
@@ -81,6 +89,30 @@ class Source(Protocol):
   def examples(self, split: str, start: int) -> Generator[Example]:
     """The examples of a split from number `start` on, in the same order every time."""
     ...
+
+
+def unknown_classes(where: str, unknown: Sequence[str], class_names: Sequence[str]) -> UserError:
+  """What to tell the user of classes that a network does not have.
+
+  Args:
+    where: a data set or folder that has them.
+    unknown: their names.
+    class_names: the network's.
+  """
+  if is_numbered(class_names):
+    return UserError(
+      f'{where} has {listed(unknown)}, but the classes of the network are called 0 to'
+      f' {len(class_names) - 1}: {GIVE_NAMES}'
+    )
+  return UserError(
+    f'{where} has a class that the network does not have: {listed(unknown)}; the network has'
+    f' {listed(class_names)}'
+  )
+
+
+def is_numbered(class_names: Sequence[str]) -> bool:
+  """Whether classes have their labels for names, as those of networks from files without names."""
+  return list(class_names) == list(map(str, range(len(class_names))))
 
 
 def shuffled(members: Sequence[_Member], split: str, start: int) -> Iterator[_Member]:

@@ -485,6 +485,15 @@ def test_members_of_other_classes_or_data_are_named(runs, calls):
     evaluate.evaluate_ensemble(['d'], None, 'together')
 
 
+def test_a_network_whose_classes_have_no_names_is_said_to_need_them(runs, monkeypatch):
+  monkeypatch.setattr(datasets, 'DIGITS', tuple('abcdefghij'))
+  with pytest.raises(
+    UserError, match=r"classes of .* are called 0 to 9, those of digits 'a'"
+  ) as no:
+    evaluate.evaluate_ensemble(['a'], None, 'together')
+  assert '--mode=convert --class_names=FILE' in str(no.value)
+
+
 def test_members_of_other_images_are_named(runs):
   evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   path = Path('b/evaluation/predictions.npz')

@@ -479,6 +479,10 @@ def test_for_evaluation_one_split_of_one_class_is_enough(tmp_path):
 def test_for_evaluation_what_the_network_cannot_know_is_named(tmp_path, files, words):
   fill(tmp_path, *files)
   assert words in refusal(image_folder.open_for_evaluation, tmp_path, ['cat', 'dog'])
+  if 'cow' in words:
+    numbered = refusal(image_folder.open_for_evaluation, tmp_path, ['0', '1'])
+    assert 'the classes of the network are called 0 to 1: name them with --mode=convert' in numbered
+    assert '--class_names=FILE' in numbered
   missing = refusal(image_folder.open_for_evaluation, tmp_path / 'nowhere', ['cat', 'dog'])
   assert 'nowhere does not exist' in missing
 
