@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
-from alexnet_jax.data import augment, datasets, images, pipeline, splits
+from alexnet_jax.data import augment, datasets, image_folder, images, pipeline, splits
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -302,12 +302,17 @@ def _storage(config: ConfigDict) -> datasets.Storage:
   return datasets.Storage(*(config.data[field] for field in datasets.Storage._fields))
 
 
-def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, datasets.DataSet]:
+def open_data(
+  config: ConfigDict,
+  display: Display,
+  open_folder: datasets.OpenFolder = image_folder.open_folder,
+) -> tuple[ConfigDict, datasets.DataSet]:
   """Opens the data set, which is prepared first where that is needed.
 
   Args:
     config: the config.
     display: for lines and bars.
+    open_folder: see `datasets.open_data_set`.
 
   Returns:
     The config, with model.num_classes set to the data set's number where it was None; and the
@@ -325,6 +330,7 @@ def open_data(config: ConfigDict, display: Display) -> tuple[ConfigDict, dataset
     validation_fraction=data.validation_fraction,
     num_classes=config.model.num_classes,
     display=display,
+    open_folder=open_folder,
   )
   if config.model.num_classes is None:
     config = config.copy_and_resolve_references()

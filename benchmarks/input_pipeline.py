@@ -282,7 +282,8 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   mesh = experiment.make_mesh(config)
   megabytes = config.data.memory_megabytes
   builder = tfds_reader.open_directory(directory)
-  split = datasets.open_split(builder, 'train', config.data.image_size, megabytes)
+  data_set = datasets.TfdsDataSet(builder, config.data.image_size, megabytes)
+  split = data_set.load_split('train')
   net = experiment.make_network(config)
   if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:
     raise UserError(f'{steps} steps are more than an epoch; set --images={steps * batch_size}')
@@ -295,7 +296,9 @@ def training(directory: Path, options: argparse.Namespace) -> None:
     display = stack.enter_context(Display())
     signals = stack.enter_context(Signals('stopping after this step'))
     workdir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    run = loop.Run(config, workdir, net, mesh, split, split, stored, None, signals, display)
+    run = loop.Run(
+      config, workdir, net, mesh, split, split, stored, data_set, None, signals, display
+    )
     stack.callback(run.close)
     run_steps = stack.enter_context(contextlib.closing(run.steps()))
     read = pipeline.train_batches(

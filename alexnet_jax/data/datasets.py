@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
+OpenFolder = Callable[[Path, float, int | None], image_folder.FolderSource]
+"""As `image_folder.open_folder`."""
+
 
 class DataSet(Protocol):
   """A data set that is ready to be read."""
@@ -44,6 +47,11 @@ class DataSet(Protocol):
   @property
   def fingerprint(self) -> str | None:
     """Of a folder of images: the same for the same files, wherever they are; else None."""
+    ...
+
+  @property
+  def held_out(self) -> bool:
+    """Whether its validation images are a folder's training images that were held out."""
     ...
 
   def load_split(self, split: str) -> splits.Split:
@@ -89,6 +97,7 @@ class Digits:
 
   class_names: Sequence[str] = DIGITS
   fingerprint = None
+  held_out = False
 
   def __init__(self, image_size: int):
     """`image_size` is the side in pixels that the config asks for; only 8 can be read."""
@@ -139,7 +148,7 @@ class TfdsDataSet:
   Attributes:
     builder: what tfds knows of it.
     directory: the folder of its files.
-    class_names, fingerprint: see DataSet.
+    class_names, fingerprint, held_out: see DataSet.
   """
 
   def __init__(
@@ -148,6 +157,7 @@ class TfdsDataSet:
     image_size: int,
     memory_megabytes: int,
     fingerprint: str | None = None,
+    held_out: bool = False,
   ):
     """Takes a builder whose data are prepared.
 
@@ -156,11 +166,12 @@ class TfdsDataSet:
       image_size: side in pixels of the squares that images are made into.
       memory_megabytes: see `open_split`.
       fingerprint: see DataSet.
+      held_out: see DataSet.
 
     Raises:
       UserError: the data set has no images with class labels.
     """
-    self.builder, self.fingerprint = builder, fingerprint
+    self.builder, self.fingerprint, self.held_out = builder, fingerprint, held_out
     self.directory = Path(builder.data_path)
     self.class_names = tfds_reader.class_names(builder)
     self._image_size, self._memory_megabytes = image_size, memory_megabytes
@@ -209,6 +220,7 @@ def open_data_set(
   validation_fraction: float,
   num_classes: int | None,
   display: Display,
+  open_folder: OpenFolder = image_folder.open_folder,
 ) -> DataSet:
   """Opens a data set; downloads and prepares it first where that is needed, and reports so.
 
@@ -220,6 +232,7 @@ def open_data_set(
     validation_fraction: see `image_folder.open_folder`.
     num_classes: how many classes the network has; None for as many as the data set.
     display: for lines and bars.
+    open_folder: opens a folder of images; another function may keep what it has listed.
 
   Raises:
     UserError: the data set does not exist, cannot be prepared, or has another number of classes.
@@ -237,7 +250,7 @@ def open_data_set(
     data_set = _open_stored(
       name,
       storage,
-      lambda folder: image_folder.open_folder(folder, validation_fraction, storage.class_depth),
+      lambda folder: open_folder(folder, validation_fraction, storage.class_depth),
       check,
       statistics_of=train_split.split('[')[0],
       display=display,
@@ -323,13 +336,13 @@ def _open_stored(
     storage = storage._replace(prepared_dir=str(prepared_dir))
   originals: sources.Source | None
   left_out: Sequence[sources.LeftOut] = ()
-  fingerprint = None
+  fingerprint, held_out = None, False
   if name == 'folder':
     if not storage.data_dir:
       raise UserError('set the folder of images with --config.data.data_dir=PATH')
     folder = open_folder(files.local(storage.data_dir, 'data.data_dir'))
     builder, originals, left_out = None, folder, folder.left_out
-    fingerprint = folder.description['fingerprint']
+    fingerprint, held_out = folder.description['fingerprint'], folder.held_out
     for note in folder.notes:
       display.line(note)
   else:
@@ -348,7 +361,7 @@ def _open_stored(
     )
     _check_counts(directory, originals.splits)
     builder = _open_prepared(directory, storage.encoding)
-  return TfdsDataSet(builder, storage.image_size, storage.memory_megabytes, fingerprint)
+  return TfdsDataSet(builder, storage.image_size, storage.memory_megabytes, fingerprint, held_out)
 
 
 def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) -> np.ndarray:

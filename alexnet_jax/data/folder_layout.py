@@ -50,12 +50,14 @@ class Layout(NamedTuple):
   Attributes:
     split_folders: the folder that holds the classes of each split.
     class_folders: of each split, each class's folder by the class's name; all hold images.
+    has_splits: whether there are folders of splits; else all images are 'train'.
     unlabeled: folders of images without classes.
     notes: lines for the user: what was passed over, and why.
   """
 
   split_folders: Mapping[str, Path]
   class_folders: Mapping[str, Mapping[str, Path]]
+  has_splits: bool
   unlabeled: Sequence[Path]
   notes: Sequence[str]
 
@@ -104,7 +106,8 @@ def read_layout(
     _check_classes(split_folders, class_folders)
   elif not class_folders:
     raise UserError(f'{root} has no images in folders of classes; give {LAYOUT}')
-  return Layout(split_folders, class_folders, unlabeled, notes)
+  has_splits = base not in outer.values()
+  return Layout(split_folders, class_folders, has_splits, unlabeled, notes)
 
 
 def normal(name: str) -> str:

@@ -29,6 +29,7 @@ class FolderSource:
     name: see Source, as for the others.
     left_out: all other files below the root; with `files` they are all that there are.
     notes: lines for the user: classes and counts, and how the folder was read.
+    held_out: whether the validation images are training images that were held out.
   """
 
   root: Path
@@ -38,6 +39,7 @@ class FolderSource:
   description: Mapping[str, Any]
   left_out: Sequence[LeftOut] = ()
   notes: Sequence[str] = ()
+  held_out: bool = False
   version: str = '1.0.0'
 
   @property
@@ -112,14 +114,14 @@ def open_folder(
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
   name = f'{_data_set_name(root.name)}_{digest}'
   counts = {split: len(of_split) for split, of_split in files.items()}
-  notes = [_summary(root, class_names, counts, held_out), *layout.notes]
+  notes = [_summary(root, class_names, counts, held_out=held_out), *layout.notes]
   if lacking := set(range(len(class_names))) - {label for _, label in files['validation']}:
     names = [class_names[label] for label in sorted(lacking)]
     why = ', of one image each' if held_out else ''
     notes.append(f'validation has no images of {_shortened(names)}{why}')
   if left_out:
     notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
-  return FolderSource(root, files, name, class_names, description, left_out, notes)
+  return FolderSource(root, files, name, class_names, description, left_out, notes, held_out)
 
 
 def open_for_evaluation(
@@ -153,7 +155,8 @@ def open_for_evaluation(
   name = f'{_data_set_name(root.name)}_{digest}'
   counts = {split: len(of_split) for split, of_split in files.items()}
   with_images = sorted({name for folders in layout.class_folders.values() for name in folders})
-  notes = [_summary(root, with_images, counts, held_out=False), *layout.notes]
+  summary = _summary(root, with_images, counts, has_splits=layout.has_splits)
+  notes = [summary, *layout.notes]
   if left_out:
     notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
   return FolderSource(root, files, name, list(class_names), description, left_out, notes)
@@ -252,12 +255,17 @@ def _size(path: Path) -> int:
 
 
 def _summary(
-  root: Path, class_names: Sequence[str], counts: Mapping[str, int], held_out: bool
+  root: Path,
+  class_names: Sequence[str],
+  counts: Mapping[str, int],
+  held_out: bool = False,
+  has_splits: bool = True,
 ) -> str:
-  """Describes in a line what will be trained on."""
+  """Describes in a line what will be trained or evaluated on."""
   said = {'validation': ' (held out of train)'} if held_out else {}
-  splits = ', '.join(f'{split} {n:,}{said.get(split, "")}' for split, n in counts.items())
-  return f'{root}: {_shortened(class_names)}; images: {splits}'
+  by_split = ', '.join(f'{split} {n:,}{said.get(split, "")}' for split, n in counts.items())
+  images = by_split if has_splits else f'{sum(counts.values()):,}, in no splits'
+  return f'{root}: {_shortened(class_names)}; images: {images}'
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, image_folder, pipeline, splits
-from alexnet_jax.evaluation import metrics, predictions
+from alexnet_jax.data import augment, datasets, image_folder, pipeline, splits
+from alexnet_jax.evaluation import given_images, metrics, predictions
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.params import Params
@@ -274,7 +273,7 @@ def evaluate_workdir(
     if split is None and config.data.validation_split != network.config.data.validation_split:
       split = config.data.validation_split
     _prepare(path)
-    evaluated, predicted = _predict(network, config, split, display)
+    evaluated, predicted = _predict(network, config, split, display, _listing_once())
     member = _Member(str(path), network, 1.0, predictions.errors(predicted))
     return _write(path, [member], evaluated, predicted)
 
@@ -329,8 +328,9 @@ def evaluate_ensemble(
     networks = [pretrained.read(member, log=display.line) for member in paths]
     _check_alike(paths, networks)
     _prepare(path)
+    open_folder = _listing_once()
     for member, network, share in zip(paths, networks, shares, strict=True):
-      images, predicted = _stored_or_predicted(member, network, config, display)
+      images, predicted = _stored_or_predicted(member, network, config, display, open_folder)
       if evaluated not in (None, images):
         raise UserError(
           f'{paths[0]} was evaluated on {evaluated}, but {member} on {images}; members must have'
@@ -422,83 +422,28 @@ def _with_circumstances(config: ConfigDict, other: ConfigDict | None) -> ConfigD
   return config
 
 
-def _other_data(
-  network: pretrained.PretrainedNetwork, config: ConfigDict, trained_on: Mapping[str, Any]
-) -> bool:
-  """Whether a config has other data than those that a network was trained on (`_trained_on`).
-
-  A folder of images that was moved or copied is the same. Checkpoints from before its fingerprint was
-  kept know it by the number of its training images and its classes.
-  """
-  data, own = config.data, network.config.data
-  if data.name != own.name:
-    return True
-  if data.name != 'folder' or not data.data_dir or not own.data_dir:
-    return False
-  given, of_run = (os.path.realpath(files.expanded(d)) for d in (data.data_dir, own.data_dir))
-  if given == of_run:
-    return False
-  try:
-    source = image_folder.open_folder(
-      files.expanded(data.data_dir), data.validation_fraction, data.class_depth
-    )
-  except UserError:  # one that cannot be trained on
-    return True
-  if trained_on.get('fingerprint') is not None:
-    return bool(source.description['fingerprint'] != trained_on['fingerprint'])
-  return (source.splits['train'], list(source.class_names)) != (
-    trained_on.get('train_examples'),
-    list(network.class_names),
-  )
-
-
-def _trained_on(network: pretrained.PretrainedNetwork) -> dict[str, Any]:
-  """The description of a network's checkpoint; empty where it was not read from one.
-
-  Of several processes all must call this: Orbax has them wait for each other.
-  """
-  folder = epath.Path(network.path)  # which may be in a bucket
-  if not checkpoint.is_checkpoint(folder):
-    return {}
-  return checkpoint.read(folder.parent, int(folder.name), {})[1]
+def _listing_once() -> datasets.OpenFolder:
+  """Opens folders of images, but each only once, however many networks are evaluated on it."""
+  return functools.cache(image_folder.open_folder)
 
 
 def _open(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict,
   split: str | None,
-  trained_on: Mapping[str, Any],
+  training: Mapping[str, Any],
   display: Display,
+  open_folder: datasets.OpenFolder,
 ) -> tuple[_Images, splits.Split]:
-  """Opens the images that a network is evaluated on, with its labels.
-
-  Args:
-    network: the network.
-    config: its config, but for the data and where they are.
-    split: the one to evaluate on; None: as `evaluate_workdir` says.
-    trained_on: from `_trained_on`.
-    display: for lines and bars.
-  """
-  if _other_data(network, config, trained_on):
-    opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
-    folder = config.data.data_dir and os.path.abspath(files.expanded(config.data.data_dir))
-    images = _Images(f'{config.data.name} {folder}' if folder else config.data.name, chosen)
+  """Opens what a network is evaluated on, as `given_images.open_images`; says which, if others."""
+  given = given_images.open_images(network, config, split, training, display, open_folder)
+  if given.trained_on is None:
+    of = 'all its images are' if given.split_name == 'all' else f'its {given.split_name!r} is'
     display.line(
-      f'{images.data} is not what {network.path} was trained on: its classes are matched by name,'
-      f' and the split {chosen!r} is evaluated'
+      f'{given.data} is not what {network.path} was trained on: its classes are matched by name,'
+      f' and {of} evaluated'
     )
-    return images, opened
-  _, data_set = experiment.open_data(config, display)
-  fingerprint = trained_on.get('fingerprint')
-  if fingerprint is not None and data_set.fingerprint != fingerprint:
-    display.line(
-      f'{config.data.data_dir} has changed since {network.path} was trained on it; images that were'
-      ' trained on may be among those evaluated'
-    )
-  chosen = split or network.config.data.validation_split
-  opened = data_set.load_split(chosen)
-  pretrained.check_classes(network, config.data.name, opened.class_names)
-  return _Images(config.data.name, chosen), opened
+  return _Images(given.data, given.split_name), given.split
 
 
 def _predict(
@@ -506,6 +451,7 @@ def _predict(
   config: ConfigDict | None,
   split: str | None,
   display: Display,
+  open_folder: datasets.OpenFolder,
 ) -> tuple[_Images, Predictions]:
   """What a network is evaluated on, as `_open` says, and its predictions."""
   data = network.config.data if config is None else config.data
@@ -513,8 +459,9 @@ def _predict(
   with config.ignore_type():
     config.data.name = data.name
   mesh = experiment.make_mesh(config)
+  training = given_images.read_training(network)
   images, opened = multihost.first_then_others(
-    functools.partial(_open, network, config, split, _trained_on(network), display), 'data'
+    functools.partial(_open, network, config, split, training, display, open_folder), 'data'
   )
   net = experiment.make_network(config)
   shardings = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
@@ -564,14 +511,17 @@ def _stored_or_predicted(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict | None,
   display: Display,
+  open_folder: datasets.OpenFolder,
 ) -> tuple[_Images, Predictions]:
   """The predictions stored in a member's workdir, if they are of its network, else new ones."""
   folder = Path(files.expanded(path))
   of_workdir = (folder / 'checkpoints').is_dir()  # not a file or a checkpoint
   # The other fields of the config are not used.
   config = _with_circumstances(network.config, config)
-  if not of_workdir or _other_data(network, config, _trained_on(network)):
-    return _predict(network, config, None, display)
+  if not of_workdir or given_images.are_others(
+    network, config, given_images.read_training(network), open_folder
+  ):
+    return _predict(network, config, None, display, open_folder)
   images = _Images(network.config.data.name, network.config.data.validation_split)
   identity = _identity([network], [1.0], images)
   file = files.inside(folder, _PREDICTIONS)
@@ -587,7 +537,7 @@ def _stored_or_predicted(
   if stored is not None:
     display.line(f'{path}: using the predictions of its own evaluation')
     return images, stored
-  _, predicted = _predict(network, config, None, display)
+  _, predicted = _predict(network, config, None, display, open_folder)
   if multihost.is_first():
     try:
       predictions.save(file, predicted, identity)

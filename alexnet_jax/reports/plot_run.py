@@ -1,6 +1,7 @@
 """A run's figures: the paper's figures 2, 3 and 4, activations, and learning curves."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import pipeline, splits
-from alexnet_jax.evaluation import layer_outputs, retrieval
+from alexnet_jax.data import image_folder, pipeline, splits
+from alexnet_jax.evaluation import given_images, layer_outputs, retrieval
 from alexnet_jax.models import drawing
 from alexnet_jax.models.options import LAYERS
 from alexnet_jax.parallel import compat
@@ -39,6 +40,9 @@ def draw(
   that of the last hidden layer, of some validation images; then figure4_retrieval, for which the
   network looks at every training image. All is computed on one device.
 
+  Where `config` has another folder of images than was trained on, predictions and activations are
+  of its images, and figure4_retrieval is left out.
+
   Args:
     path: the run's folder.
     config: the run's, but for where it runs (`config_fields.CIRCUMSTANCES`).
@@ -51,7 +55,8 @@ def draw(
 
   Raises:
     UserError: there is no whole checkpoint, it is of another experiment or other classes, the
-      network has no such layer, or a run to compare has no metrics.
+      network has no such layer, `layer` is given with another folder, or a run to compare has no
+      metrics.
   """
   path = files.local(path, '--workdir')
   compare = [str(files.local(other, '--compare')) for other in compare]
@@ -64,17 +69,35 @@ def draw(
   written: list[Path] = []
   with Display() as display:
     network = pretrained.read(path, log=display.line)
-    config, data_set = experiment.open_data(config, display)
+    if config.model.num_classes is None:
+      config = config.copy_and_resolve_references()
+      config.model.num_classes = len(network.class_names)
     workdir.check(path, experiment.resolved(config))
-    net = experiment.make_network(config)
     names = layer_outputs.output_names(config)
     hidden = [name for name in LAYERS if f'{name}_activation' in names]
-    layer = layer or retrieval.last_hidden(names)
-    features_step = layer_outputs.make_outputs_step(config, [layer])
+    near_by = layer or retrieval.last_hidden(names)
+    features_step = layer_outputs.make_outputs_step(config, [near_by])  # raises for others
+    training = given_images.read_training(network)
+    given = given_images.open_images(
+      network, config, None, training, display, functools.cache(image_folder.open_folder)
+    )
+    shown = 'validation images'
+    if given.trained_on is None:
+      if layer is not None:
+        raise UserError(
+          f'--layer={layer} is for training images, but {given.data} is not what {path} was trained'
+          ' on; leave out --layer, or --config.data.data_dir'
+        )
+      shown = f'images of {Path(given.data).name} ({given.split_name})'
+      display.line(
+        f'{given.data} is not what {path} was trained on: predictions and activations are of its'
+        f' images ({given.split_name}), and retrieval, which looks for training images, is left out'
+      )
+    net = experiment.make_network(config)
     what = _description(config, network, runs[str(path)])
-    if missing := fonts.missing([*network.class_names, *runs, what]):
+    if missing := fonts.missing([*network.class_names, *runs, what, shown]):
       display.line(missing)
-    move = display.task('figures', 5 + len(hidden))
+    move = display.task('figures', 4 + (given.trained_on is not None) + len(hidden))
 
     def save(name: str, picture: Figure) -> None:
       written.extend(figures.save(picture, folder / name))
@@ -90,14 +113,12 @@ def draw(
     title = f'{what}\nkernels of conv1'
     save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
 
-    validation = data_set.load_split(config.data.validation_split)
-    pretrained.check_classes(network, config.data.name, validation.class_names)
-    images, labels = read_images(validation, first_of_each_class(validation, _IMAGES))
-    outputs = layer_outputs.make_outputs_step(config, [*hidden, layer, 'fc8'])(
+    images, labels = read_images(given.split, first_of_each_class(given.split, _IMAGES))
+    outputs = layer_outputs.make_outputs_step(config, [*hidden, near_by, 'fc8'])(
       network.params, network.statistics, _center_crops(images, net.input_size)
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
-    title = f'{what}\nvalidation images and the classes held most probable'
+    title = f'{what}\n{shown} and the classes held most probable'
     save(
       'figure4_predictions',
       figures.predictions(images, probabilities, labels, network.class_names, title),
@@ -107,19 +128,20 @@ def draw(
       picture = figures.activations(maps, net.num_columns, title, images[0])
       save(f'activations_{name}', picture)
 
-    training = data_set.load_split(config.data.train_split)
-    features = retrieval.split_features(
-      features_step,
-      network.params,
-      network.statistics,
-      training,
-      batch_size=config.train.batch_size,
-      crop_size=net.input_size,
-      progress=display.task('retrieval', training.num_examples),
-    )
-    title = f'{what}\nvalidation images and the training images nearest by {layer}'
-    queries = np.asarray(outputs[layer][:_QUERIES])
-    save('figure4_retrieval', _retrieval(images, labels, queries, features, training, title))
+    if given.trained_on is not None:
+      trained_on = given.trained_on.load_split(config.data.train_split)
+      features = retrieval.split_features(
+        features_step,
+        network.params,
+        network.statistics,
+        trained_on,
+        batch_size=config.train.batch_size,
+        crop_size=net.input_size,
+        progress=display.task('retrieval', trained_on.num_examples),
+      )
+      title = f'{what}\n{shown} and the training images nearest by {near_by}'
+      queries = np.asarray(outputs[near_by][:_QUERIES])
+      save('figure4_retrieval', _retrieval(images, labels, queries, features, trained_on, title))
   columns = np.split(kernels, net.num_columns, axis=-1)
   return written, [figures.color_selectivity(column) for column in columns]
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment, optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, pipeline, splits
+from alexnet_jax.data import augment, datasets, pipeline, splits
 from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import compat, multihost
@@ -94,7 +94,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
         train_split,
         validation_split,
         stored,
-        data_set.fingerprint,
+        data_set,
         source,
         signals,
         display,
@@ -125,7 +125,7 @@ class Run:
     train_split: splits.Split,
     validation_split: splits.Split,
     stored: dict[str, np.ndarray] | None,
-    fingerprint: str | None,
+    data_set: datasets.DataSet,
     source: pretrained.PretrainedNetwork | None,
     signals: Signals,
     display: Display,
@@ -140,7 +140,7 @@ class Run:
       train_split: the images that are trained on.
       validation_split: those that are validated on.
       stored: the training images' statistics; None: computed if there is no checkpoint.
-      fingerprint: of the data set; see `datasets.DataSet`.
+      data_set: that both are of.
       source: a trained network whose layers a new run starts from.
       signals: that may stop the run.
       display: for the user.
@@ -174,7 +174,7 @@ class Run:
 
     directory = path / 'checkpoints'
     multihost.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
-    restored = resume.restore(directory, net, tx, mesh, train_split, display)
+    restored = resume.restore(directory, net, tx, mesh, train_split, data_set, display)
     if restored:
       self.state, self.statistics, self.progress = restored
     else:
@@ -210,7 +210,7 @@ class Run:
       {
         'config': experiment.resolved(config),
         'class_names': list(train_split.class_names),
-        'fingerprint': fingerprint,
+        'fingerprint': data_set.fingerprint,
         'train_examples': train_split.num_examples,
       },
       (self.step, self.progress) if restored else None,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax import optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained
-from alexnet_jax.data import augment, pipeline, splits, statistics
+from alexnet_jax.data import augment, datasets, pipeline, splits, statistics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import multihost
@@ -88,6 +88,7 @@ def restore(
   tx: optax.GradientTransformation,
   mesh: Mesh,
   split: splits.Split,
+  data_set: datasets.DataSet,
   display: Display,
 ) -> tuple[step_lib.TrainState, augment.Statistics, Progress] | None:
   """Reads the newest complete checkpoint, if there is one; moves newer, damaged ones aside.
@@ -98,6 +99,7 @@ def restore(
     tx: its update rule.
     mesh: where the state is placed.
     split: the images that are trained on.
+    data_set: that they are of.
     display: for lines to the user.
 
   Returns:
@@ -143,6 +145,7 @@ def restore(
         f' the data are now {split.num_examples:,} of {len(split.class_names)}, or named otherwise;'
         ' give the data it had, or another --workdir'
       )
+    _check_division(directory / str(step), description.get('fingerprint'), data_set, display)
     training = restored['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
     return (
@@ -157,6 +160,28 @@ def restore(
       'Repair that, or start from scratch in another --workdir.'
     )
   return None
+
+
+def _check_division(
+  path: Path, fingerprint: str | None, data_set: datasets.DataSet, display: Display
+) -> None:
+  """Raises UserError where images were held out that may be trained on now, and the reverse.
+
+  Args:
+    path: a checkpoint.
+    fingerprint: of the data that it was trained on; None: of an older version, which drew the images
+      to hold out at random.
+    data_set: the data now, as many and of the same classes.
+    display: for a line where they are not the same.
+  """
+  if fingerprint is None and data_set.held_out:
+    raise UserError(
+      f'{path} is of an older version, which held out other images for validation; this one would'
+      ' validate on images that it has trained on\nStart from scratch in another --workdir, or end'
+      ' the run with the version that began it.'
+    )
+  if fingerprint not in (None, data_set.fingerprint):
+    display.line(f'the images have changed since {path} was written, but not their number')
 
 
 def start_from(

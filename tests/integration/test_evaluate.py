@@ -17,8 +17,8 @@ from PIL import Image
 import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, datasets, pipeline, splits
-from alexnet_jax.evaluation import evaluate, predictions
+from alexnet_jax.data import augment, datasets, folder_layout, pipeline, splits
+from alexnet_jax.evaluation import evaluate, given_images, predictions
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -581,7 +581,8 @@ def test_another_folder_is_evaluated_whole_with_labels_by_name(folder_run, tmp_p
     rows = list(csv.DictReader(file))
   assert all(row['file'].startswith(f'{row["class"]}/') for row in rows)
   assert {row['best_1'] for row in rows} <= set(NAMES)
-  assert 'its classes are matched by name' in capfd.readouterr().err
+  said = capfd.readouterr().err
+  assert 'its classes are matched by name, and all its images are evaluated' in said
 
 
 def test_a_folder_of_the_same_size_and_names_is_still_another(folder_run, tmp_path):
@@ -624,17 +625,47 @@ def test_the_folder_of_training_keeps_its_division_wherever_it_is(folder_run, tm
   assert evaluate_on(folder_run, tmp_path / 'moved') == own
 
 
-def test_a_folder_that_has_changed_since_training_is_said_to(folder_run, tmp_path, capfd):
+@pytest.mark.parametrize(
+  ('added', 'fingerprint', 'words'),
+  [
+    (4, '', 'has changed since'),
+    (0, None, 'was trained by an older version, which held out others'),
+  ],
+)
+def test_images_that_may_have_been_trained_on_are_told(
+  folder_run, tmp_path, capfd, added, fingerprint, words
+):
   path = tmp_path / 'all'
   shutil.copytree(folder_run / 'run', path / 'run')
   shutil.copytree(folder_run / 'training', path / 'training')
-  write_images(path / 'training', {'red/more': 4}, seed=3)
+  write_images(path / 'training', {'red/more': added}, seed=3)
   config = folder_config(path, **{'train.batch_size': 8})
   network = pretrained.read(path / 'run')
   network.config.data.data_dir = str(path / 'training')
+  training = {'fingerprint': fingerprint, 'train_examples': 24}
   with Display() as display:
-    evaluate._open(network, config, None, evaluate._trained_on(network), display)
-  assert 'has changed since' in capfd.readouterr().err
+    given = given_images.open_images(network, config, None, training, display)
+  assert given.trained_on is not None
+  message = capfd.readouterr().err
+  assert words in message
+  assert 'images that were trained on may be among its validation images' in message
+
+
+def test_a_folder_that_was_moved_is_listed_once_for_all_members(folder_run, tmp_path, monkeypatch):
+  listed, read_layout = [], folder_layout.read_layout
+
+  def counted(root, *args, **keywords):
+    listed.append(root)
+    return read_layout(root, *args, **keywords)
+
+  monkeypatch.setattr(folder_layout, 'read_layout', counted)
+  moved = shutil.copytree(folder_run / 'training', tmp_path / 'moved')
+  checkpoint_of_run = next((folder_run / 'run' / 'checkpoints').iterdir())
+  config = folder_config(folder_run, **{'data.data_dir': str(moved), 'train.batch_size': 8})
+  members = [folder_run / 'run', checkpoint_of_run]
+  result = evaluate.evaluate_ensemble(members, None, tmp_path / 'together', config)
+  assert (result['data'], result['split'], result['images']) == ('folder', 'validation', 8)
+  assert listed == [moved]
 
 
 def test_a_class_that_the_network_does_not_have_is_named(folder_run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.data import datasets, splits
+from alexnet_jax.evaluation import given_images
 from alexnet_jax.reports import figures, plot_run, printed
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
@@ -197,6 +198,22 @@ def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
   with pytest.raises(UserError, match='another experiment'):
     plot_run.draw(run, small_config({'model.num_columns': 1}))
   assert not shown
+
+
+def test_of_other_images_predictions_and_activations_are_drawn_alone(
+  run, shown, monkeypatch, capsys
+):
+  given = given_images.GivenImages('folder /x/other', 'all', datasets.digits('train'), None)
+  monkeypatch.setattr(given_images, 'open_images', lambda *_: given)
+  with pytest.raises(UserError, match='--layer=fc6 is for training images, but folder /x/other is'):
+    plot_run.draw(run, small_config(), 'fc6')
+  assert not shown
+  plot_run.draw(run, small_config())
+  said = capsys.readouterr().err
+  assert f'folder /x/other is not what {run} was trained on: predictions and activations' in said
+  assert 'retrieval, which looks for training images, is left out' in said
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - {'figure4_retrieval'}
+  assert '\nimages of other (all) and the' in shown['figure4_predictions'].get_suptitle()
 
 
 def test_without_metrics_all_but_the_curves_is_drawn(run, shown, tmp_path, capsys):

@@ -604,6 +604,22 @@ def named_otherwise(split):
   return dataclasses.replace(split, class_names=[*split.class_names[::-1]])
 
 
+def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkeypatch, capfd):
+  loop.train_and_evaluate(one_step(), tmp_path)
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  monkeypatch.setattr(datasets.Digits, 'held_out', True)
+  with pytest.raises(UserError, match='older version, which held out other images') as refused:
+    loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
+  assert len(str(refused.value).splitlines()) == 2
+  assert 'another --workdir' in str(refused.value)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+  monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of now')
+  loop.train_and_evaluate(one_step(), tmp_path / 'new')
+  monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of later')
+  loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path / 'new')
+  assert 'the images have changed since' in capfd.readouterr().err
+
+
 @pytest.mark.parametrize('change', [fewer, named_otherwise])
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch, change):
   loop.train_and_evaluate(one_step(), tmp_path)

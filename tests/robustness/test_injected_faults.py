@@ -281,7 +281,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
         }[damage]
       )
     told = Told()
-    state, _, progress = resume.restore(folder, net, tx, mesh, split, told)
+    state, _, progress = resume.restore(folder, net, tx, mesh, split, datasets.Digits(8), told)
     step = int(state.step)
     steps.add(step)
     assert checkpoint.digest(state.params) == faults.checkpoints(whole)[step]['params']

@@ -468,6 +468,20 @@ def test_for_evaluation_one_split_of_one_class_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('files', 'counted'),
+  [
+    (('cat/a.jpg', 'dog/a.jpg', 'dog/b.jpg'), '3, in no splits'),
+    (('train/cat/a.jpg', 'train/dog/a.jpg'), 'train 2'),
+    (('test/cat/a.jpg', 'val/dog/b.jpg'), 'validation 1, test 1'),
+  ],
+)
+def test_for_evaluation_images_are_counted_by_the_splits_that_there_are(tmp_path, files, counted):
+  fill(tmp_path, *files)
+  source = image_folder.open_for_evaluation(tmp_path, ['cat', 'dog'])
+  assert source.notes[0] == f'{tmp_path}: 2 classes (cat, dog); images: {counted}'
+
+
+@pytest.mark.parametrize(
   ('files', 'words'),
   [
     (('cat/a.jpg', 'cow/a.jpg'), "a class that the network does not have: 'cow'; the network has"),

@@ -1,0 +1,124 @@
+"""The images that a trained network is given: of the data that it was trained on, or of others."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.data import datasets, image_folder, splits
+from alexnet_jax.utils import files
+from alexnet_jax.utils.display import Display
+from alexnet_jax.utils.errors import UserError
+
+
+class GivenImages(NamedTuple):
+  """Images that a network is given.
+
+  Attributes:
+    data: their data set's name, with its folder where it is not what was trained on.
+    split_name: their split, as 'validation' or 'all'.
+    split: the images, with the network's labels and classes.
+    trained_on: the data set that the network was trained on; None where they are of another.
+  """
+
+  data: str
+  split_name: str
+  split: splits.Split
+  trained_on: datasets.DataSet | None
+
+
+def read_training(network: pretrained.PretrainedNetwork) -> dict[str, Any]:
+  """The description of a network's checkpoint; empty where it was not read from one.
+
+  Of several processes all must call this: Orbax has them wait for each other.
+  """
+  folder = epath.Path(network.path)  # which may be in a bucket
+  if not checkpoint.is_checkpoint(folder):
+    return {}
+  return checkpoint.read(folder.parent, int(folder.name), {})[1]
+
+
+def are_others(
+  network: pretrained.PretrainedNetwork,
+  config: ConfigDict,
+  training: Mapping[str, Any],
+  open_folder: datasets.OpenFolder = image_folder.open_folder,
+) -> bool:
+  """Whether a config has other data than those that a network was trained on.
+
+  A folder of images that was moved or copied is the same. Checkpoints from before its fingerprint was
+  kept know it by the number of its training images and its classes.
+
+  Args:
+    network: the network.
+    config: its config, but for `data.name` and where the data are.
+    training: from `read_training`.
+    open_folder: see `datasets.open_data_set`.
+  """
+  data, own = config.data, network.config.data
+  if data.name != own.name:
+    return True
+  if data.name != 'folder' or not data.data_dir or not own.data_dir:
+    return False
+  given, of_run = (os.path.realpath(files.expanded(d)) for d in (data.data_dir, own.data_dir))
+  if given == of_run:
+    return False
+  try:
+    source = open_folder(
+      files.local(data.data_dir, 'data.data_dir'), data.validation_fraction, data.class_depth
+    )
+  except UserError:  # one that cannot be trained on
+    return True
+  if training.get('fingerprint') is not None:
+    return bool(source.description['fingerprint'] != training['fingerprint'])
+  return (source.splits['train'], list(source.class_names)) != (
+    training.get('train_examples'),
+    list(network.class_names),
+  )
+
+
+def open_images(
+  network: pretrained.PretrainedNetwork,
+  config: ConfigDict,
+  split: str | None,
+  training: Mapping[str, Any],
+  display: Display,
+  open_folder: datasets.OpenFolder = image_folder.open_folder,
+) -> GivenImages:
+  """Opens the images that a network is given; says so where it may have been trained on some.
+
+  Args:
+    network: the network.
+    config: its config, but for `data.name` and where the data are.
+    split: the split; None: the network's own `data.validation_split`, or, of other data than it was
+      trained on, what `datasets.open_for_evaluation` finds.
+    training: from `read_training`.
+    display: for lines and bars.
+    open_folder: see `datasets.open_data_set`.
+
+  Raises:
+    UserError: the data cannot be opened, or have other classes.
+  """
+  data = config.data
+  if are_others(network, config, training, open_folder):
+    opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
+    folder = data.data_dir and os.path.abspath(files.expanded(data.data_dir))
+    return GivenImages(f'{data.name} {folder}' if folder else data.name, chosen, opened, None)
+  _, data_set = experiment.open_data(config, display, open_folder)
+  seen = 'images that were trained on may be among its validation images'
+  if data_set.fingerprint is not None and training:
+    if training.get('fingerprint') is None and data_set.held_out:
+      display.line(
+        f'{network.path} was trained by an older version, which held out others of the images in'
+        f' {data.data_dir}; {seen}'
+      )
+    elif training.get('fingerprint') not in (None, data_set.fingerprint):
+      display.line(f'{data.data_dir} has changed since {network.path} was trained on it; {seen}')
+  chosen = split or network.config.data.validation_split
+  opened = data_set.load_split(chosen)
+  pretrained.check_classes(network, data.name, opened.class_names)
+  return GivenImages(data.name, chosen, opened, data_set)
