@@ -59,7 +59,7 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   for kind, metadata in (('png', {}), ('svg', {'Date': None})):
     target = path.with_name(f'{path.name}.{kind}')
     same = matplotlib.rc_context({'svg.hashsalt': path.name})  # the same picture, the same file
-    with files.atomic_write(target) as temporary, same, fonts.boxes_allowed():
+    with files.atomic_write(target) as temporary, same, fonts.substitutes_allowed():
       picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
     written.append(target)
   return written
@@ -69,36 +69,52 @@ def _plain(text: str) -> str:
   return text.replace('$', r'\$')  # else matplotlib would set it as a formula
 
 
-def short_names(class_names: Sequence[str], length: int) -> list[str]:
+def short_names(
+  class_names: Sequence[str], length: int, labels: Sequence[int] | None = None
+) -> list[str]:
   """Names of classes for a picture: short, and all different where the classes' names are.
 
   Each is the first of the class's names ('tench' of 'tench, Tinca tinca') where no other class has
   the same one, else all of it; what is too long is cut at its end or, where that makes it like
-  another, in its middle. Where nothing else tells two apart, the label is put behind.
+  another, in its middle, up to its end or up to where it differs. Where nothing else tells two apart,
+  the label is put behind.
 
   Args:
-    class_names: of all classes that are shown together, in the order of their labels.
+    class_names: of all classes that are shown together.
     length: how long a name may be, in Latin letters; a Chinese character is as wide as two.
+    labels: the classes' labels; None: they are all classes, in the order of their labels.
   """
+  alike = _common_beginnings(class_names)
   ways = (
     lambda name: _cut(name.split(',')[0].strip() or name, length),
     lambda name: _cut(name, length),
     lambda name: _cut_middle(name, length),
+    lambda name: _cut_before(name, alike[name], length),
   )
   short: dict[int, str] = {}
   taken: set[str] = set()
   for way in ways:
     tried = [way(name) for name in class_names]
     count = collections.Counter(tried)
-    for label, name in enumerate(tried):
-      if label not in short and count[name] == 1 and name not in taken:
-        short[label] = name
+    for i, name in enumerate(tried):
+      if i not in short and count[name] == 1 and name not in taken:
+        short[i] = name
         taken.add(name)
-  for label, name in enumerate(class_names):
-    if label not in short:
-      number = f' [{label}]'
-      short[label] = _cut(name, length - len(number)) + number
-  return [_plain(short[label]) for label in range(len(class_names))]
+  for i, name in enumerate(class_names):
+    if i not in short:
+      number = f' [{i if labels is None else labels[i]}]'
+      short[i] = _cut(name, length - len(number)) + number
+  return [_plain(short[i]) for i in range(len(class_names))]
+
+
+def _common_beginnings(names: Sequence[str]) -> dict[str, int]:
+  """How many letters each name has in common with the one that begins most like it."""
+  ordered = sorted(set(names))
+  common = [
+    sum(1 for _ in itertools.takewhile(lambda both: both[0] == both[1], zip(*pair, strict=False)))
+    for pair in itertools.pairwise(ordered)
+  ]
+  return dict(zip(ordered, map(max, [0, *common], [*common, 0]), strict=True))
 
 
 def _width(text: str) -> int:
@@ -123,6 +139,12 @@ def _cut_middle(text: str, length: int) -> str:
   while end and _width(end) > length // 2:
     end = end[1:]
   return _cut(text, length - _width(end)) + end
+
+
+def _cut_before(text: str, start: int, length: int) -> str:
+  """A text's beginning, and what follows from a letter on, up to a width."""
+  beginning = _cut(text, length // 3)
+  return beginning + _cut(text[start:], length - _width(beginning))
 
 
 def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
@@ -344,21 +366,23 @@ def predictions(
 
 def retrieval(
   images: np.ndarray,
-  names: Sequence[str],
+  labels: Sequence[int] | np.ndarray,
   neighbors: Sequence[np.ndarray],
-  neighbor_names: Sequence[Sequence[str]],
+  neighbor_labels: Sequence[Sequence[int] | np.ndarray],
   distances: Sequence[np.ndarray],
+  class_names: Sequence[str],
   title: str,
 ) -> Figure:
   """Test images, and to the right of each the training images nearest: the paper's figure 4, right.
 
   Args:
     images: [Q, S, S, 3] uint8, the test images.
-    names: [Q], their classes.
+    labels: [Q] int, their classes.
     neighbors: for each of them [K, S, S, 3] uint8, the nearest first.
-    neighbor_names: for each of them [K], the neighbors' classes; one of another class than the
+    neighbor_labels: for each of them [K] int, the neighbors' classes; one of another class than the
       test image's is red and slanted.
     distances: for each of them [K], the neighbors' distances.
+    class_names: of all classes.
     title: what stands above.
 
   Returns:
@@ -368,16 +392,17 @@ def retrieval(
   picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.6), layout='constrained')
   picture.suptitle(_plain(title))
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
-  shown = sorted({*names, *itertools.chain.from_iterable(neighbor_names)})
-  short = dict(zip(shown, short_names(shown, 16), strict=True))
-  for row, (image, name) in enumerate(zip(images, names, strict=True)):
+  shown = sorted({*labels, *itertools.chain.from_iterable(neighbor_labels)})
+  names = short_names([class_names[label] for label in shown], 16, shown)
+  short = dict(zip(shown, names, strict=True))
+  for row, (image, label) in enumerate(zip(images, labels, strict=True)):
     axes = picture.add_subplot(grid[row, 0])
     _show(axes, image)
-    axes.set_xlabel(short[name], weight='bold', fontsize='small')
-    for i, other in enumerate(neighbor_names[row]):
+    axes.set_xlabel(short[label], weight='bold', fontsize='small')
+    for i, other in enumerate(neighbor_labels[row]):
       axes = picture.add_subplot(grid[row, 2 + i])
       _show(axes, neighbors[row][i])
-      style: Any = {} if other == name else {'color': 'firebrick', 'style': 'italic'}
+      style: Any = {} if other == label else {'color': 'firebrick', 'style': 'italic'}
       axes.set_xlabel(f'{short[other]}\n{distances[row][i]:.3g}', fontsize='small', **style)
   return picture
 

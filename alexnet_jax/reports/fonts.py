@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,11 +52,21 @@ def use(picture: figure.Figure) -> None:
 
 
 @contextlib.contextmanager
-def boxes_allowed() -> Iterator[None]:
-  """Silences matplotlib where it draws a box; `missing` says so once for all pictures."""
-  with warnings.catch_warnings():
-    warnings.filterwarnings('ignore', r'Glyph \d+ .* missing from', UserWarning)
-    yield
+def substitutes_allowed() -> Iterator[None]:
+  """Silences matplotlib where it draws a box, of which `missing` tells, or has no bold letters."""
+  log = logging.getLogger('matplotlib.font_manager')
+  log.addFilter(_is_not_of_weight)
+  try:
+    with warnings.catch_warnings():
+      warnings.filterwarnings('ignore', r'Glyph \d+ .* missing from', UserWarning)
+      yield
+  finally:
+    log.removeFilter(_is_not_of_weight)
+
+
+def _is_not_of_weight(record: logging.LogRecord) -> bool:
+  """Whether a message is of anything but a font's weight, which many Chinese fonts have one of."""
+  return 'Failed to find font weight' not in str(record.msg)
 
 
 @functools.cache

@@ -155,15 +155,16 @@ def _retrieval(
   title: str,
 ) -> figures.Figure:
   """The images of a split that are nearest to the first of others, by features of both."""
-  names, shown = split.class_names, len(queries)
+  shown = len(queries)
   near, squares = retrieval.nearest(features, queries.reshape(shown, -1), _NEIGHBOURS)
   found = [read_images(split, np.concatenate(split.order())[row]) for row in near]
   return figures.retrieval(
     images[:shown],
-    [names[label] for label in labels[:shown]],
+    labels[:shown],
     [pixels for pixels, _ in found],
-    [[names[label] for label in row] for _, row in found],
+    [of_found for _, of_found in found],
     list(np.sqrt(squares)),
+    split.class_names,
     title,
   )
 

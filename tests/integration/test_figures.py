@@ -181,8 +181,11 @@ def test_classes_whose_names_begin_alike_are_told_apart():
   long = ['a' * 40 + end for end in (', red', ', blue')]
   assert figures.short_names(long, 16) == ['a' * 7 + '…aaa, red', 'a' * 7 + '…aa, blue']
   middle = ['a' * 30 + letter + 'z' * 30 for letter in 'bc']
-  assert figures.short_names(middle, 16) == ['a' * 11 + '… [0]', 'a' * 11 + '… [1]']
+  assert figures.short_names(middle, 16) == [f'aaaa…{letter}zzzzzzzzz…' for letter in 'bc']
+  chinese = [f'北方常见的野生花卉第{number}种红色春季开花秋季结果' for number in '一二三']
+  assert figures.short_names(chinese, 16) == [f'北方…{number}种红色春…' for number in '一二三']
   assert figures.short_names(('one', 'one'), 16) == ['one [0]', 'one [1]']
+  assert figures.short_names(('one', 'one'), 16, (7, 9)) == ['one [7]', 'one [9]']
 
 
 @pytest.mark.parametrize('length', [16, 24, 32])
@@ -196,23 +199,30 @@ def test_short_names_are_all_different_and_no_longer_than_asked(length):
 
 def test_retrieval_tells_classes_apart_whose_names_begin_alike():
   images = np.zeros((1, 4, 4, 3), np.uint8)
-  names = [['crane, bird', 'crane, machine']]
-  figure = figures.retrieval(images, ['crane, bird'], [images[[0, 0]]], names, np.ones((1, 2)), '')
-  labels = [axes.get_xlabel() for axes in figure.axes]
-  assert labels == ['crane, bird', 'crane, bird\n1', 'crane, machine\n1']
+  names = ('tench', 'crane, bird', 'crane, machine', 'crane', 'crane')
+  for label, other in ((1, 2), (3, 4)):
+    neighbors = [images[[0, 0]]]
+    figure = figures.retrieval(
+      images, [label], neighbors, [[label, other]], np.ones((1, 2)), names, ''
+    )
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    first, second = (names[i] if i < 3 else f'crane [{i}]' for i in (label, other))
+    assert labels == [first, f'{first}\n1', f'{second}\n1']
+    assert figure.axes[2].xaxis.label.get_style() == 'italic'
 
 
 CIRCLED = 'ⒶⒷ'  # matplotlib's own font lacks them, STIXGeneral, which comes with it, does not
 
 
 def only_fonts(monkeypatch, *families):
-  listed = [font for font in font_manager.fontManager.ttflist if font.name in families]
+  every = font_manager.fontManager.ttflist
+  listed = [font for font in every if font.name in families and font.weight == 400]
   monkeypatch.setattr(font_manager.fontManager, 'ttflist', listed)
   fonts._search.cache_clear()
   monkeypatch.setattr(fonts, '_search', functools.cache(fonts._search.__wrapped__))
 
 
-def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch):
+def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch, caplog):
   only_fonts(monkeypatch, 'DejaVu Sans', 'STIXGeneral')
   assert fonts.missing([CIRCLED, 'a']) is None
   picture = figures.predictions(
@@ -220,6 +230,7 @@ def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch):
   )
   [file, _] = figures.save(picture, tmp_path / 'a')  # matplotlib's warnings of boxes are errors
   assert file.exists()
+  assert not caplog.records  # that it has no bold letters
   families = {
     text.get_text(): text.get_fontfamily() for text in [picture._suptitle, *picture.axes[1].texts]
   }
@@ -256,8 +267,8 @@ def test_retrieval_has_the_test_image_first_and_names_what_differs():
   neighbors = [
     np.stack([np.full((4, 4, 3), 10 * (i + 1) + j, np.uint8) for j in range(3)]) for i in range(2)
   ]
-  names = [['cat', 'dog', 'cat'], ['dog', 'dog', 'dog']]
-  figure = figures.retrieval(images, ['cat', 'dog'], neighbors, names, np.ones((2, 3)) / 3, '')
+  classes, near = ('cat', 'dog'), [[0, 1, 0], [1, 1, 1]]
+  figure = figures.retrieval(images, [0, 1], neighbors, near, np.ones((2, 3)) / 3, classes, '')
   values = [int(axes.get_images()[0].get_array()[0, 0, 0]) for axes in figure.axes]
   assert values == [0, 10, 11, 12, 1, 20, 21, 22]
   labels = [axes.xaxis.label for axes in figure.axes]
@@ -303,7 +314,8 @@ def test_photographs_do_not_make_heavy_files(tmp_path):
   rng = np.random.default_rng(2)
   photographs = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
   neighbors = [np.repeat(photographs, 3, axis=0)] * 2
-  figure = figures.retrieval(photographs, 'ab', neighbors, ['aaabbb'] * 2, np.ones((2, 6)), '')
+  near = [[0, 0, 0, 1, 1, 1]] * 2
+  figure = figures.retrieval(photographs, [0, 1], neighbors, near, np.ones((2, 6)), 'ab', '')
   assert all(path.stat().st_size < 3_000_000 for path in figures.save(figure, tmp_path / 'heavy'))
 
 
