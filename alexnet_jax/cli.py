@@ -655,6 +655,8 @@ def command() -> None:
   except UserError as error:
     print(f'{host.program_name()}: {error}', file=sys.stderr)
     sys.exit(1)
-  if host.owns_process():
+  owns_process = host.owns_process()
+  if owns_process:
     streams.make_last()
-  app.run(main, flags_parser=_parse)
+  with contextlib.nullcontext() if owns_process else silence.put_back():
+    app.run(main, flags_parser=_parse)

@@ -1,6 +1,8 @@
 """Silencing other libraries' messages, in the program's own process alone."""
 
 import contextlib
+import faulthandler
+import logging
 import os
 import sys
 import threading
@@ -36,6 +38,27 @@ def silenced() -> Iterator[None]:
       os.close(stderr)
       os.close(null)
       sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+  """At its end puts back what a run of the program changes in its process.
+
+  That is the root logger, to which absl adds a handler of its own, warnings' filters, the command
+  line, and what handles crashes and exceptions that nobody can catch.
+  """
+  root = logging.getLogger()
+  handlers, level = root.handlers[:], root.level
+  hook, argv, handles_crashes = sys.unraisablehook, sys.argv, faulthandler.is_enabled()
+  with warnings.catch_warnings():
+    try:
+      yield
+    finally:
+      root.handlers[:] = handlers
+      root.setLevel(level)
+      sys.unraisablehook, sys.argv = hook, argv
+      if not handles_crashes:
+        faulthandler.disable()
 
 
 def silence_failed_writes() -> None:

@@ -1,10 +1,15 @@
 """What the program prints ends no run."""
 
+import faulthandler
 import io
+import logging
 import os
 import pty
 import subprocess
 import sys
+import warnings
+
+import absl.logging
 
 from alexnet_jax.utils import silence, streams
 
@@ -52,6 +57,23 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 os.write(2, b'shown')
 """
+
+
+def test_what_a_run_changes_in_a_process_is_put_back():
+  def state():
+    root = logging.getLogger()
+    handles = faulthandler.is_enabled()
+    return root.handlers[:], root.level, warnings.filters[:], sys.unraisablehook, sys.argv, handles
+
+  before = state()
+  with silence.put_back():
+    absl.logging.use_absl_handler()
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    silence.silence_failed_writes()
+    sys.argv = ['launch.py']
+    faulthandler.enable()
+    assert state()[1:5] != before[1:5]
+  assert state() == before
 
 
 def test_threads_that_silence_at_once_leave_stderr_as_it_was():
