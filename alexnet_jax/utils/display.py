@@ -113,7 +113,9 @@ class _NotebookOutput:
       self.show(bars)
 
   def show(self, bars: progress.Progress) -> None:
-    """Shows lines and bars."""
+    """Shows lines and bars, if there are any or have been."""
+    if not self.lines and not bars.tasks and self._handle is None:
+      return
     from IPython.display import display
 
     self._shown = time.monotonic()

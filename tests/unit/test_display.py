@@ -70,6 +70,12 @@ def test_a_notebook_s_output_changes_no_more_often_than_can_be_seen(cell, monkey
   assert '200/200' in cell.text
 
 
+def test_a_notebook_has_no_output_where_there_is_nothing_to_show(cell):
+  with display.Display() as shown:
+    shown.task('evaluation', 2)(done=True)
+  assert cell.outputs == []
+
+
 def test_quiet_is_quiet_in_a_notebook_too(cell):
   with display.Display(quiet=True) as shown:
     shown.task('training', 2)(1)
