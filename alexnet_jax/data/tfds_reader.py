@@ -37,12 +37,13 @@ _FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ...
 
 @functools.cache  # threads may ask for it, and `silenced` is not for several at a time
 def import_tensorflow() -> tuple[Any, Any]:
-  """Imports TensorFlow and tfds, without GPUs and without their messages.
+  """Imports TensorFlow and tfds, without GPUs and, in the program's own process, their messages.
+
+  No variable of the environment would silence those that TensorFlow writes as it is loaded.
 
   Raises:
     UserError: they are not installed, or in versions that do not work together.
   """
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     with silenced():
       import tensorflow as tf
