@@ -3,6 +3,7 @@
 Where a layout has two readings, or one that nobody is likely to mean, it is refused.
 """
 
+import os
 import re
 import shlex
 import unicodedata
@@ -40,6 +41,10 @@ _NO_CLASSES |= {'segmentation', 'segmentations', 'segmentationclass', 'segmentat
 _ARCHIVES = {'.zip', '.tar', '.tgz', '.gz', '.bz2', '.xz', '.7z', '.rar'}
 # Google Drive's name for a part of a download: photos-20240101T000000Z-001.
 _DRIVE_PART = re.compile(r'-\d{8}T\d{6}Z-\d+(-\d+)?$')
+# Folders that differ in a number, with one of these words, are parts of a whole: images_001.
+_PART_WORDS = _IMAGE_WORDS | {'part', 'batch'}
+# A camera's folders (JEITA CP-3461): 100APPLE, 101CANON, 100_PANA.
+_OF_CAMERA = re.compile(r'\d{3}[A-Z_][A-Z0-9_]{4}')
 # A file's name that begins with its class: cat.0.jpg, beagle_12.jpg.
 _CLASS_IN_NAME = re.compile(r'([^\W\d_].*?)[ ._-]*\(?\d+\)?\.\w+')
 
@@ -102,6 +107,7 @@ def read_layout(
       continue
     split_folders[split] = inner
     class_folders[split] = _find_classes(inner, tree, split, class_depth, notes)
+  _check_links(class_folders)
   if needs_training:
     _check_classes(split_folders, class_folders)
   elif not class_folders:
@@ -162,6 +168,13 @@ def _wrapped(folder: Path, tree: Tree) -> Path | None:
     return None
   others = (other for other in tree.subfolders(folder) if other != inner[0])
   return inner[0] if all(_has_other_files_alone(other, tree) for other in others) else None
+
+
+def _innermost(folder: Path, tree: Tree) -> Path:
+  """The folder that is reached where all images are in one folder of folders, again and again."""
+  while inner := _wrapped(folder, tree):
+    folder = inner
+  return folder
 
 
 def _unwrapped(root: Path, tree: Tree, notes: list[str]) -> Path:
@@ -343,12 +356,27 @@ def _check_names(split_folder: Path, folders: Sequence[Path]) -> None:
         f'{split_folder} has {folder.name!r}, which is how Google Drive names a part of a download;'
         f' put what is in its parts together, in folders without {part.group()!r}'
       )
+  if len(folders) > 1 and _are_parts([folder.name for folder in folders]):
+    raise UserError(
+      f'{split_folder} has {_shortened([f.name for f in folders])}, which are parts by their names,'
+      ' not classes;\nput the images into a folder for each class, or rename them if they are classes'
+    )
+  for folder in folders:
     if len(folders) > 1 and folder.name.lower() in _NO_CLASSES:
       raise UserError(
         f'{split_folder} has images in {_shortened([f.name for f in folders])}, and'
         f' {folder.name!r} is hardly a class; give {LAYOUT},\n'
         'and move other images away; if it is a class, rename it'
       )
+
+
+def _are_parts(names: Sequence[str]) -> bool:
+  """Whether folders are called as parts of one: 100APPLE and 101APPLE, images_001 and images_002."""
+  if all(map(_OF_CAMERA.fullmatch, names)):
+    return True
+  return len({tuple(_words(name)) for name in names}) == 1 and bool(
+    _PART_WORDS & set(_words(names[0]))
+  )
 
 
 def _check_repeated(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> None:
@@ -365,9 +393,10 @@ def _check_repeated(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> 
 
 def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> None:
   """Raises UserError where folders within the folders may as well be the classes."""
-  deeper = {folder: tree.image_folders(folder) for folder in folders}
-  if any(not file.reason for folder in folders for file in tree.files(folder)):
+  innermost = {folder: _innermost(folder, tree) for folder in folders}
+  if any(not file.reason for folder in innermost.values() for file in tree.files(folder)):
     return
+  deeper = {folder: tree.image_folders(inner) for folder, inner in innermost.items()}
   if len(folders) < 2 or all(len(inner) == 1 for inner in deeper.values()):
     return  # the same division, by either reading
   folder, inner = next((f, inner) for f, inner in deeper.items() if len(inner) > 1)
@@ -380,7 +409,8 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
   repeated = [other.name for f in folders if f != folder for other in deeper[f]]
   if any(each.name in repeated for each in inner):
     raise UserError(
-      f'{split_folder} has the same folders in several, as {f"{folder.name}/{inner[0].name}"!r}:'
+      f'{split_folder} has the same folders in several, as'
+      f' {str(inner[0].relative_to(split_folder))!r}:'
       f' give one of these, as --config.data.data_dir={shlex.quote(str(folder))},\nor call them train'
       f' and val if they are splits; else say which are the classes: {_depths(tree, folders)}'
     )
@@ -391,18 +421,19 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
 
 
 def _depths(tree: Tree, folders: Sequence[Path]) -> str:
-  """Lists the depths at which there may be classes, with their numbers: '...=1 for 2 such as 'a'."""
+  """Lists the depths at which there may be classes, with their numbers: '...=1 for 2 such as 'a''."""
   level = {folder.name: folder for folder in folders}
-  said = []
-  depth = 0
+  said: list[str] = []
+  depth, count = 1, 0
   while level:
-    depth += 1
-    below = _below(level, tree)
-    said.append(f'{depth} for {len(level):,} such as {next(iter(level))!r}')
+    if len(level) > count:  # else it is the same division
+      said.append(f'{depth} for {len(level):,} such as {next(iter(level))!r}')
     if any(not file.reason for folder in level.values() for file in tree.files(folder)):
       break  # an image of a folder would have no class
-    level = below if len(below) > len(level) else {}
-  return f'--config.data.class_depth={", ".join(said[:-1])}, or {said[-1]}'
+    depth, count, level = depth + 1, len(level), _below(level, tree)
+  *first, last = said
+  before = f'{", ".join(first)}, or ' if first else ''
+  return f'--config.data.class_depth={before}{last}'
 
 
 def _named(split_folder: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
@@ -428,6 +459,16 @@ def _named(split_folder: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
       )
     named[name] = folder
   return named
+
+
+def _check_links(class_folders: Mapping[str, Mapping[str, Path]]) -> None:
+  """Raises UserError where links make one folder two classes, or a class of two splits."""
+  seen: dict[str, Path] = {}
+  for folders in class_folders.values():
+    for folder in folders.values():
+      other = seen.setdefault(os.path.realpath(folder), folder)
+      if other != folder:
+        raise UserError(f'{other} and {folder} are the same folder, by a link; remove one of them')
 
 
 def _check_classes(

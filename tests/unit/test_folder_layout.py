@@ -170,6 +170,9 @@ def test_images_beside_pictures_of_annotations_are_refused(tmp_path, folders, no
       "has 'train', which is read as a split, beside 'Meta'",
     ),
     (('train_mini/cats', 'train_mini/dogs', 'val/cats'), "rename 'train_mini' to 'train'"),
+    (('DCIM/100APPLE', 'DCIM/101CANON'), 'which are parts by their names'),
+    (('images_001/images', 'images_002/images'), 'which are parts by their names'),
+    (('amazon/images/mug', 'amazon/images/pen', 'dslr/images/mug'), "several, as 'amazon/images/"),
   ],
 )
 def test_folders_as_they_are_downloaded_are_refused_with_what_to_do(tmp_path, folders, words):
@@ -238,6 +241,12 @@ def test_splits_within_classes(tmp_path):
   assert list(open_folder(tmp_path, 1).class_names) == ['cats', 'dogs']
 
 
+@pytest.mark.parametrize('names', [('class 1', 'class 2'), ('0', '1'), ('part a', 'part b')])
+def test_names_that_differ_in_a_number_are_classes(tmp_path, names):
+  fill(tmp_path, *two_each(*names))
+  assert list(open_folder(tmp_path).class_names) == list(names)
+
+
 def test_folders_that_hold_the_same_classes_may_be_splits(tmp_path):
   fill(tmp_path, *two_each('fold 1/cats', 'fold 1/dogs', 'fold2/cats', 'fold2/dogs'))
   message = refusal(open_folder, tmp_path)
@@ -290,6 +299,16 @@ def test_no_folders_of_the_depth_that_is_asked_for(tmp_path):
   message = refusal(open_folder, tmp_path, 2)
   assert message.startswith('data.class_depth is 2, but')
   assert message.endswith('the deepest are at 1')
+
+
+@pytest.mark.parametrize(
+  ('link', 'to'), [('train/puppies', 'train/dogs'), ('val', 'train'), ('val/dogs', 'train/dogs')]
+)
+def test_links_that_make_one_folder_two_are_refused(tmp_path, link, to):
+  fill(tmp_path, *two_each('train/cats', 'train/dogs'))
+  (tmp_path / link).parent.mkdir(exist_ok=True)
+  (tmp_path / link).symlink_to(tmp_path / to)
+  assert 'are the same folder, by a link; remove one' in refusal(open_folder, tmp_path)
 
 
 def test_a_link_up_brings_no_images_of_other_classes(tmp_path):
