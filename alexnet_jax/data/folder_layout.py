@@ -421,7 +421,7 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
 
 
 def _depths(tree: Tree, folders: Sequence[Path]) -> str:
-  """Lists the depths at which there may be classes, with their numbers: '...=1 for 2 such as 'a''."""
+  """Lists the depths at which there may be classes, each with their number and one of them."""
   level = {folder.name: folder for folder in folders}
   said: list[str] = []
   depth, count = 1, 0
