@@ -81,8 +81,9 @@ def draw(
     given = given_images.open_images(
       network, config, None, training, display, functools.cache(image_folder.open_folder)
     )
-    shown = 'validation images'
+    shown, records = 'validation images', runs[str(path)]
     if given.trained_on is None:
+      records = []  # the error in them is not of these images
       if layer is not None:
         raise UserError(
           f'--layer={layer} is for training images, but {given.data} is not what {path} was trained'
@@ -94,7 +95,7 @@ def draw(
         f' images ({given.split_name}), and retrieval, which looks for training images, is left out'
       )
     net = experiment.make_network(config)
-    what = _description(config, network, runs[str(path)])
+    what = _description(config, network, records)
     if missing := fonts.missing([*network.class_names, *runs, what, shown]):
       display.line(missing)
     move = display.task('figures', 4 + (given.trained_on is not None) + len(hidden))
