@@ -139,13 +139,21 @@ def restore(
         f'{directory / str(step)} is not of a training run ({first_line(error)}); give another'
         ' --workdir'
       ) from error
+    fingerprint = description.get('fingerprint')
+    if fingerprint is None and data_set.held_out:  # once they were drawn at random
+      raise UserError(
+        f'{directory} is of an older version, which held out other images for validation; this one'
+        ' would validate on images that it has trained on\nStart from scratch in another --workdir, or'
+        ' end the run with the version that began it.'
+      )
     if trained_on != (split.num_examples, list(split.class_names)):
       raise UserError(
         f'{directory} was trained on {trained_on[0]:,} images of {len(trained_on[1])} classes, but'
         f' the data are now {split.num_examples:,} of {len(split.class_names)}, or named otherwise;'
         ' give the data it had, or another --workdir'
       )
-    _check_division(directory / str(step), description.get('fingerprint'), data_set, display)
+    if fingerprint not in (None, data_set.fingerprint):
+      display.line(f'the images have changed since checkpoint {step}, but not their number')
     training = restored['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
     return (
@@ -160,28 +168,6 @@ def restore(
       'Repair that, or start from scratch in another --workdir.'
     )
   return None
-
-
-def _check_division(
-  path: Path, fingerprint: str | None, data_set: datasets.DataSet, display: Display
-) -> None:
-  """Raises UserError where images were held out that may be trained on now, and the reverse.
-
-  Args:
-    path: a checkpoint.
-    fingerprint: of the data that it was trained on; None: of an older version, which drew the images
-      to hold out at random.
-    data_set: the data now, as many and of the same classes.
-    display: for a line where they are not the same.
-  """
-  if fingerprint is None and data_set.held_out:
-    raise UserError(
-      f'{path} is of an older version, which held out other images for validation; this one would'
-      ' validate on images that it has trained on\nStart from scratch in another --workdir, or end'
-      ' the run with the version that began it.'
-    )
-  if fingerprint not in (None, data_set.fingerprint):
-    display.line(f'the images have changed since {path} was written, but not their number')
 
 
 def start_from(
