@@ -56,3 +56,10 @@ def lines(path):
   """metrics.jsonl without timings."""
   records = workdir.read_metrics(path)
   return [{k: v for k, v in r.items() if k != 'images_per_second'} for r in records]
+
+
+def assert_close(a, b, tolerance):
+  """Every array differs by less than `tolerance` of its own norm."""
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    assert np.linalg.norm(x - y) <= tolerance * np.linalg.norm(x)

@@ -1,9 +1,6 @@
-"""The training step on any mesh, and the loop: what it leaves, resuming, what stops it."""
+"""The training loop: what it leaves, resuming, what stops it."""
 
-import contextlib
 import dataclasses
-import functools
-import itertools
 import json
 import os
 import re
@@ -11,224 +8,21 @@ import shutil
 import signal
 import threading
 import warnings
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
-from alexnet_jax.data import augment, datasets, pipeline, splits, statistics
+from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate
-from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
-from configs import cifar10
-from tests.small import lines, small_config, tiny_config
-
-SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
-
-
-class Trainer:
-  """A training step on a mesh of its own, fed with the digits."""
-
-  def __init__(self, config, column_devices, data_devices):
-    self.config = config
-    self.net = experiment.make_network(config)
-    self.mesh = mesh.make_mesh(config.model.num_columns, column_devices, data_devices)
-    self.tx = experiment.make_optimizer(config, self.net)
-    self.split = datasets.digits('train')
-    options = experiment.augment_options(config)
-    self.step = step_lib.make_train_step(
-      self.net,
-      self.tx,
-      self.mesh,
-      options,
-      config.train.seed,
-      precision=config.train.precision,
-      library_fusions=config.train.library_fusions,
-      accumulation_steps=config.train.gradient_accumulation_steps,
-    )
-    replicated = mesh.shardings(self.mesh, mesh.REPLICATED)
-    self.replicated = replicated
-    found = pipeline.statistics(self.split)
-    found = {name: jnp.asarray(array, jnp.float32) for name, array in found.items()}
-    self.statistics = jax.device_put(augment.Statistics(**found), replicated)
-    self.state = step_lib.init_state(self.net, self.tx, self.mesh, config.train.seed)
-    rates = jax.tree.map(lambda _: jnp.asarray(0.02, jnp.float32), self.state.params)
-    rates = jax.device_put(rates, replicated)
-    self.state = self.state._replace(opt_state=self.state.opt_state._replace(learning_rates=rates))
-
-  def placed(self, state):
-    """A state of another mesh, laid out on this one."""
-    _, specs = step_lib.state_specs(self.net, self.tx)
-    return jax.device_put(jax.device_get(state), mesh.shardings(self.mesh, specs))
-
-  def run(self, steps):
-    """Losses of the next steps."""
-    read = pipeline.train_batches(
-      self.split,
-      seed=self.config.train.seed,
-      batch_size=self.config.train.batch_size,
-      first_step=int(self.state.step),
-      crop_size=self.net.input_size,
-      crop_offsets=self.config.augment.crop_offsets,
-      images_per_draw=1,
-    )
-    losses, std = [], jnp.asarray(0.1, jnp.float32)
-    with contextlib.closing(pipeline.put_batches(read, self.mesh)) as batches:
-      for batch in itertools.islice(batches, steps):
-        self.state, loss = self.step(self.state, batch, self.statistics, std)
-        losses.append(float(loss))
-    return np.array(losses)
-
-
-@functools.cache
-def trainer(column_devices, data_devices, **changes):
-  """The trainer of `small_config` with seed 1; compiled once, its state whatever the last test left."""
-  changes = {name.replace('__', '.'): value for name, value in changes.items()}
-  return Trainer(small_config({'train.seed': 1, **changes}), column_devices, data_devices)
-
-
-@pytest.fixture(scope='module')
-def trained():
-  """A state that has left the first plateau (a loss of 2.3), on one device.
-
-  In about one of twenty stretches of ten steps, two of a pool's values are within rounding of
-  each other, so that the gradient falls on one, the other or both, and devices part company by
-  1e-4. That is so for any max pool; this seed's stretch has no such pair.
-  """
-  one = trainer(1, 1)
-  losses = one.run(200)
-  assert losses[-5:].mean() < 1.9
-  return jax.device_get(one.state)
-
-
-def assert_close(a, b, tolerance):
-  """Every array differs by less than `tolerance` of its own norm."""
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    assert np.linalg.norm(x - y) <= tolerance * np.linalg.norm(x)
-
-
-@pytest.mark.parametrize(('column_devices', 'data_devices'), [(2, 1), (1, 2), (2, 2)])
-def test_any_mesh_trains_as_one_device_does(trained, column_devices, data_devices):
-  one, many = trainer(1, 1), trainer(column_devices, data_devices)
-  one.state, many.state = one.placed(trained), many.placed(trained)
-  np.testing.assert_allclose(many.run(10), one.run(10), rtol=1e-5)
-  assert_close(one.state.params, many.state.params, 1e-5)
-  # With momentum 0.9 the velocity is the last ten gradients.
-  assert_close(one.state.opt_state.velocity, many.state.opt_state.velocity, 1e-5)
-  assert_close(one.state.sums, many.state.sums, 1e-5)
-
-
-@pytest.mark.parametrize(
-  ('column_devices', 'data_devices'),
-  [(2, 1), *(pytest.param(*mesh, marks=pytest.mark.slow) for mesh in ((1, 1), (1, 2)))],
-)
-def test_microbatches_train_as_the_whole_batch_does(trained, x64, column_devices, data_devices):
-  """In float64, with the same draws: dropout, mirror images and lighting are on."""
-
-  def run(steps):
-    # The mean color, because jax 0.10 cannot cut the mean image at int32 offsets in float64.
-    changes = {'augment.mean': 'channel', 'train.gradient_accumulation_steps': steps}
-    config = small_config({'train.seed': 1, **changes})
-    with config.ignore_type():
-      config.train.precision = 'float64'
-    with jax.numpy_dtype_promotion('standard'):
-      trainer = Trainer(config, column_devices, data_devices)
-      exact = jax.tree.map(np.float64, (trained.params, trained.opt_state.velocity))
-      trainer.state = trainer.placed(
-        trained._replace(params=exact[0], opt_state=trained.opt_state._replace(velocity=exact[1]))
-      )
-      losses = trainer.run(3)
-    return losses, jax.device_get(trainer.state)
-
-  (losses, whole), (in_parts_losses, in_parts) = run(1), run(4)
-  np.testing.assert_allclose(in_parts_losses, losses, rtol=1e-6)  # metrics are float32
-  assert in_parts.params['conv1']['kernel'].dtype == np.float64
-  assert_close(whole.params, in_parts.params, 1e-13)
-  assert_close(whole.opt_state.velocity, in_parts.opt_state.velocity, 1e-12)
-  assert_close(whole.sums, in_parts.sums, 1e-6)
-
-
-@pytest.mark.slow
-def test_microbatches_need_less_memory():
-  def temporary_bytes(steps):
-    config = small_config({'train.batch_size': 256, 'train.gradient_accumulation_steps': steps})
-    trainer = Trainer(config, 1, 1)
-    batch = {
-      'image': jax.ShapeDtypeStruct((256, 7, 7, 3), jnp.uint8),
-      'offset': jax.ShapeDtypeStruct((256, 2), jnp.int32),
-      'label': jax.ShapeDtypeStruct((256,), jnp.int32),
-    }
-    lowered = trainer.step.lower(trainer.state, batch, trainer.statistics, jnp.float32(0.1))
-    return lowered.compile().memory_analysis().temp_size_in_bytes
-
-  assert temporary_bytes(4) < 0.5 * temporary_bytes(1)
-
-
-def test_library_fusions_change_nothing(trained):
-  plain = trainer(2, 1, train__library_fusions=False)
-  fused = trainer(2, 1)
-  plain.state, fused.state = plain.placed(trained), fused.placed(trained)
-  np.testing.assert_allclose(fused.run(10), plain.run(10), rtol=1e-5)
-  assert_close(plain.state.params, fused.state.params, 1e-5)
-
-
-@pytest.mark.parametrize(('column_devices', 'data_devices'), [(1, 1), (2, 2)])
-def test_bfloat16_starts_as_float32_does(trained, column_devices, data_devices):
-  exact = trainer(1, 1)
-  mixed = trainer(column_devices, data_devices, train__precision='bfloat16')
-  exact.state, mixed.state = exact.placed(trained), mixed.placed(trained)
-  losses = mixed.run(5)
-  np.testing.assert_allclose(losses, exact.run(5), rtol=0.02)
-  assert {leaf.dtype for leaf in jax.tree.leaves(mixed.state.params)} == {jnp.dtype(jnp.float32)}
-  assert_close(exact.state.params, mixed.state.params, 0.02)
-
-
-@pytest.mark.slow
-def test_bfloat16_ends_within_the_noise_of_float32_on_cifar10(tmp_path):
-  if not (SHARED_DATA / 'cifar10').is_dir():
-    pytest.skip('the shared CIFAR-10 is not there')
-
-  def last_loss(precision, seed):
-    config = cifar10.get_config()
-    config.data.data_dir = str(SHARED_DATA)
-    config.data.validation_split = 'test[:1024]'
-    config.train.num_steps = 120
-    config.train.seed = seed
-    config.train.precision = precision
-    return loop.train_and_evaluate(config, tmp_path / f'{precision}{seed}')['loss']
-
-  one, other, mixed = last_loss('float32', 0), last_loss('float32', 1), last_loss('bfloat16', 0)
-  assert max(one, other) < 2.1  # ln 10 is 2.3: it has learned something to lose
-  assert abs(one - mixed) < max(0.03, 2 * abs(one - other))
-
-
-def test_another_seed_trains_otherwise(trained):
-  one, other = trainer(1, 1), trainer(1, 1, train__seed=0)
-  one.state, other.state = one.placed(trained), other.placed(trained)
-  assert np.abs(one.run(3) - other.run(3)).max() > 1e-2
-
-
-def test_gradients_do_not_depend_on_the_mesh(trained):
-  """One step from rest: the velocity is minus rate times gradient and decay."""
-  velocities = []
-  for devices in ((1, 1), (2, 1), (2, 2)):
-    one = trainer(*devices)
-    at_rest = jax.tree.map(np.zeros_like, trained.opt_state.velocity)
-    state = trained._replace(opt_state=trained.opt_state._replace(velocity=at_rest))
-    one.state = one.placed(state)
-    one.run(1)
-    velocities.append(jax.device_get(one.state.opt_state.velocity))
-  assert_close(velocities[0], velocities[1], 1e-5)
-  assert_close(velocities[0], velocities[2], 1e-5)
+from tests.small import assert_close, lines, tiny_config
 
 
 def params_at(path, step, config):
