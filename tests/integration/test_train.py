@@ -6,10 +6,10 @@ import os
 import re
 import shutil
 import signal
-import threading
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,7 +22,8 @@ from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
-from tests.small import assert_close, lines, tiny_config
+from alexnet_jax.utils.signals import Signals
+from tests.small import assert_close, lines, random_params, tiny_config
 
 
 def params_at(path, step, config):
@@ -39,7 +40,7 @@ def params_at(path, step, config):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A run of two epochs, checkpoints at steps 23 and 45, and its result."""
+  """A run of two epochs on two devices, checkpoints at steps 23 and 45, and its result."""
   path = tmp_path_factory.mktemp('finished')
   return path, loop.train_and_evaluate(tiny_config(), path)
 
@@ -67,104 +68,96 @@ def test_a_run_leaves_config_metrics_statistics_and_checkpoints(finished):
   assert result['best_error'] == min(r['top1_error'] for r in records if r['split'] == 'validation')
 
 
-def test_a_run_in_parts_and_on_other_devices_is_the_whole_run(tmp_path):
-  circumstances = {'checkpoint.every_steps': 7}
-  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  loop.train_and_evaluate(tiny_config(circumstances), whole)
-  for num_steps in (7, 14, 35):
-    config = tiny_config({**circumstances, 'train.num_steps': num_steps})
-    loop.train_and_evaluate(config, parts)
-  loop.train_and_evaluate(tiny_config(circumstances), parts)
-  a, b = params_at(whole, 45, tiny_config()), params_at(parts, 45, tiny_config())
+def assert_same_run(path, whole):
+  """The same parameters in the last checkpoint, to the bit, and the same lines."""
+  a, b = params_at(path, 45, tiny_config()), params_at(whole, 45, tiny_config())
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  assert lines(path) == lines(whole)
+
+
+def test_a_run_in_parts_is_the_whole_run(finished, tmp_path):
+  whole, _ = finished
+  for num_steps in (7, 30, None):
+    config = tiny_config({'checkpoint.every_steps': 7, 'train.num_steps': num_steps})
+    loop.train_and_evaluate(config, tmp_path)
+  a, b = params_at(whole, 45, tiny_config()), params_at(tmp_path, 45, tiny_config())
   jax.tree.map(np.testing.assert_array_equal, a, b)
   # Runs cut short by num_steps validate where they end; these lines the whole run does not have.
-  extra = [r for r in lines(parts) if r not in lines(whole)]
-  assert [r['step'] for r in extra if r['split'] == 'validation'] == [7, 14, 35]
-  assert lines(whole)[-1] == lines(parts)[-1]
+  extra = [r for r in lines(tmp_path) if r not in lines(whole)]
+  assert [r['step'] for r in extra if r['split'] == 'validation'] == [7, 30]
+  assert lines(whole)[-1] == lines(tmp_path)[-1]
 
 
-def test_a_checkpoint_moves_between_one_device_and_two(tmp_path):
-  stay, move = tmp_path / 'stay', tmp_path / 'move'
-
-  def run(path, devices, num_steps):
-    overrides = {'mesh.data_devices': 1, 'mesh.column_devices': devices}
-    loop.train_and_evaluate(tiny_config({**overrides, 'train.num_steps': num_steps}), path)
-
-  run(stay, 2, 30)
-  for devices, num_steps in ((2, 10), (1, 20), (2, 30)):
-    run(move, devices, num_steps)
-  config = tiny_config()
-  assert_close(params_at(stay, 30, config), params_at(move, 30, config), 1e-5)
+def test_a_checkpoint_moves_between_one_device_and_two(finished, tmp_path):
+  for devices, num_steps in ((2, 10), (1, 20), (2, 45)):
+    config = tiny_config({'mesh.column_devices': devices, 'train.num_steps': num_steps})
+    loop.train_and_evaluate(config, tmp_path)
+  stay, moved = (params_at(path, 45, tiny_config()) for path in (finished[0], tmp_path))
+  assert_close(stay, moved, 1e-5)
 
 
-def test_a_run_starts_from_a_trained_network(tmp_path, capfd):
-  loop.train_and_evaluate(tiny_config({'train.num_steps': 5}), tmp_path / 'first')
-  config = tiny_config(
-    {
-      'train.init_from': str(tmp_path / 'first'),
-      'train.num_steps': 3,
-      'train.seed': 1,
-      'model.fc6.features': 32,
-      'optimizer.learning_rate': 0.01,
-      'optimizer.lr_multipliers.conv1': ((0, 0.0),),
-    }
-  )
-  capfd.readouterr()
+def test_a_run_starts_from_a_trained_network_and_goes_on_from_itself(finished, tmp_path, capfd):
+  source = shutil.copytree(finished[0], tmp_path / 'first')
+  changes = {
+    'train.init_from': str(source),
+    'train.num_steps': 3,
+    'optimizer.learning_rate': 0.01,
+    'optimizer.lr_multipliers.conv1': ((0, 0.0),),
+  }
+  config = tiny_config(changes)
   loop.train_and_evaluate(config, tmp_path / 'second')
+  best = finished[1]['best_step']
   said = capfd.readouterr().err
-  assert f'from {tmp_path}/first/checkpoints/5: conv1, conv3\n' in said
-  scratch = 'initialized from scratch: fc6 (32x32, pretrained 32x64), fc8 (32x10, pretrained 64x10)'
-  assert scratch in said
+  assert f'from {source}/checkpoints/{best}: conv1, conv3, fc6, fc8\n' in said
+  assert 'initialized from scratch: nothing\n' in said
   first, second = (read_trained(tmp_path / name).params for name in ('first', 'second'))
   jax.tree.map(np.testing.assert_array_equal, first['conv1'], second['conv1'])  # frozen
   moved = np.abs(first['conv3']['kernel'] - second['conv3']['kernel'])
   assert 0 < moved.max() < 0.1 * np.abs(first['conv3']['kernel']).max()
-
-
-@pytest.mark.parametrize(
-  ('names', 'said'),
-  [
-    (
-      'abcdefghij',
-      "initialized from scratch: fc8 (pretrained for other classes; '0' is not in both)",
-    ),
-    ('9876543210', "fc6, fc8\nfc8: its classes are put in the data set's order\n"),
-  ],
-)
-def test_a_run_says_what_becomes_of_the_classes_it_starts_from(
-  tmp_path, capfd, monkeypatch, names, said
-):
-  loop.train_and_evaluate(tiny_config({'train.num_steps': 1}), tmp_path / 'first')
-  digits = datasets.digits
-  monkeypatch.setattr(
-    datasets, 'digits', lambda split: dataclasses.replace(digits(split), class_names=names)
-  )
-  monkeypatch.setattr(datasets.Digits, 'class_names', names)
-  capfd.readouterr()
-  config = tiny_config({'train.init_from': str(tmp_path / 'first'), 'train.num_steps': 1})
-  loop.train_and_evaluate(config, tmp_path / 'second')
-  assert said in capfd.readouterr().err
-
-
-def test_a_run_that_goes_on_does_not_start_again_from_elsewhere(tmp_path):
-  loop.train_and_evaluate(tiny_config({'train.num_steps': 2}), tmp_path / 'first')
-  config = tiny_config({'train.init_from': str(tmp_path / 'first'), 'train.num_steps': 2})
-  loop.train_and_evaluate(config, tmp_path / 'second')
-  shutil.rmtree(tmp_path / 'first')
+  shutil.rmtree(source)
   config.train.num_steps = 4
   assert loop.train_and_evaluate(config, tmp_path / 'second')['step'] == 4
 
 
-def test_a_network_to_start_from_must_be_there_and_fit(tmp_path):
+def start_from(path, class_names=datasets.DIGITS, **overrides):
+  """New parameters of `tiny_config` with these fields, its layers from the run in `path`."""
+  net = experiment.make_network(tiny_config(overrides))
+  params = jax.tree.map(jnp.asarray, random_params(net))
+  with Display() as display:
+    return resume.start_from(read_trained(path), params, 2, class_names, display)
+
+
+@pytest.mark.parametrize(
+  ('names', 'overrides', 'said'),
+  [
+    (
+      'abcdefghij',
+      {},
+      "initialized from scratch: fc8 (pretrained for other classes; '0' is not in both)",
+    ),
+    ('9876543210', {}, "fc6, fc8\nfc8: its classes are put in the data set's order\n"),
+    (
+      '0123456789',
+      {'model.fc6.features': 32},
+      'scratch: fc6 (32x32, pretrained 32x64), fc8 (32x10, pretrained 64x10)',
+    ),
+  ],
+)
+def test_a_run_says_what_becomes_of_the_layers_it_starts_from(
+  finished, capfd, names, overrides, said
+):
+  start_from(finished[0], names, **overrides)
+  assert said in capfd.readouterr().err
+
+
+def test_a_network_to_start_from_must_be_there_and_fit(finished, tmp_path):
   config = tiny_config({'train.init_from': str(tmp_path / 'nowhere')})
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
     loop.train_and_evaluate(config, tmp_path / 'second')
   assert not (tmp_path / 'second').exists()
-  loop.train_and_evaluate(tiny_config({'train.num_steps': 1}), tmp_path / 'first')
   other = {f'model.{layer}.features': 8 for layer in ('conv1', 'conv3', 'fc6')}
-  config = tiny_config({'train.init_from': str(tmp_path / 'first'), **other})
   with pytest.raises(UserError, match='has no layer that fits this network'):
-    loop.train_and_evaluate(config, tmp_path / 'second')
+    start_from(finished[0], **other)
 
 
 def test_a_finished_run_does_nothing_more(finished_copy):
@@ -174,11 +167,10 @@ def test_a_finished_run_does_nothing_more(finished_copy):
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
-  loop.train_and_evaluate(tiny_config({'train.num_epochs': 1}), tmp_path)
-  result = loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), tmp_path)
-  assert result['step'] == 68
-  assert [r['step'] for r in lines(tmp_path) if r['split'] == 'validation'] == [23, 45, 68]
+def test_a_longer_run_goes_on_from_a_shorter_one(finished_copy):
+  path, _ = finished_copy
+  assert loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)['step'] == 68
+  assert [r['step'] for r in lines(path) if r['split'] == 'validation'] == [23, 45, 68]
 
 
 def data_file(path, step):
@@ -198,17 +190,14 @@ def truncate(file):
 
 
 @pytest.mark.parametrize('damage', [flip_a_bit, truncate])
-def test_a_damaged_newest_checkpoint_falls_back_and_says_so(finished_copy, capfd, damage):
-  config, (tmp_path, _) = tiny_config(), finished_copy
-  whole, before = params_at(tmp_path, 45, config), lines(tmp_path)
-  damage(data_file(tmp_path, 45))
-  capfd.readouterr()
-  loop.train_and_evaluate(config, tmp_path)
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(finished, finished_copy, capfd, damage):
+  path, _ = finished_copy
+  damage(data_file(path, 45))
+  loop.train_and_evaluate(tiny_config(), path)
   said = capfd.readouterr().err
   assert 'checkpoint 45 is damaged' in said
   assert 'resuming at step 23' in said
-  jax.tree.map(np.testing.assert_array_equal, whole, params_at(tmp_path, 45, config))
-  assert lines(tmp_path) == before
+  assert_same_run(path, finished[0])
 
 
 def test_evaluation_gives_the_error_of_the_best_checkpoint(finished_copy):
@@ -218,24 +207,13 @@ def test_evaluation_gives_the_error_of_the_best_checkpoint(finished_copy):
   assert said['centre_crop']['top1_error'] == pytest.approx(result['best_error'])
 
 
-def test_of_equal_errors_the_best_has_the_lowest_loss(tmp_path, monkeypatch):
-  losses = iter((0.69, 0.2, 0.3))
-  monkeypatch.setattr(
-    evaluate,
-    'evaluate',
-    lambda *_, **__: {'loss': next(losses), 'top1_error': 0.0, 'top5_error': 0.0},
-  )
-  result = loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), tmp_path)
-  assert (result['best_step'], result['best_error'], result['best_loss']) == (45, 0.0, 0.2)
-  assert read_trained(tmp_path).step == 45
-
-
-def test_the_best_is_of_the_lowest_error_whatever_its_loss():
+def test_the_best_is_of_the_lowest_error_and_of_equal_ones_of_the_lowest_loss():
   progress = resume.Progress()
   assert progress.is_best(0.5, 9.0)
   progress = resume.Progress(best_step=1, best_error=0.5, best_loss=1.0)
   assert progress.is_best(0.4, 2.0)
   assert not progress.is_best(0.6, 0.1)
+  assert progress.is_best(0.5, 0.9)
   assert not progress.is_best(0.5, 1.0)
   unknown = resume.Progress(best_step=1, best_error=0.5)  # of an older checkpoint
   assert unknown.is_best(0.5, 2.0)
@@ -265,52 +243,22 @@ def test_evaluation_without_a_checkpoint_says_so(tmp_path):
     evaluate.evaluate_workdir(tmp_path, tiny_config())
 
 
-def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
-  config = tiny_config({'optimizer.learning_rate': 1e30})
-  with pytest.raises(loop.NotFiniteError):
-    loop.train_and_evaluate(config, tmp_path)
-  assert checkpoint.steps(tmp_path / 'checkpoints') == []
-
-
-@pytest.mark.parametrize(
-  'signum', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
-)
-def test_a_signal_saves_and_the_run_goes_on_exactly(tmp_path, signum):
-  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
-  config = tiny_config({'train.num_epochs': 6})
-  loop.train_and_evaluate(config, whole)
-
-  def interrupt():
-    while not (stopped / 'metrics.jsonl').exists() or len(lines(stopped)) < 4:
-      pass
-    os.kill(os.getpid(), signum)
-
-  thread = threading.Thread(target=interrupt)
-  thread.start()
-  with pytest.raises(Stopped) as stop:
-    loop.train_and_evaluate(config, stopped)
-  thread.join()
-  assert stop.value.signum == signum
-  assert checkpoint.steps(stopped / 'checkpoints')[-1] < 135
-  loop.train_and_evaluate(config, stopped)
-  jax.tree.map(
-    np.testing.assert_array_equal, params_at(whole, 135, config), params_at(stopped, 135, config)
-  )
-  assert lines(stopped) == lines(whole)
-
-
-def test_a_signal_at_any_point_of_the_loop_is_saved(tmp_path, monkeypatch):
+def test_a_signal_saves_and_the_run_goes_on_exactly(finished, tmp_path, monkeypatch):
   end_line = loop.Run.end_line
 
   def end_line_and_be_stopped(run):
     end_line(run)
     if run.step == 10:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal.SIGINT)
 
-  monkeypatch.setattr(loop.Run, 'end_line', end_line_and_be_stopped)
-  with pytest.raises(Stopped):
-    loop.train_and_evaluate(tiny_config(), tmp_path)
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.Run, 'end_line', end_line_and_be_stopped)
+    with pytest.raises(Stopped) as stop:
+      loop.train_and_evaluate(tiny_config(), tmp_path)
+  assert stop.value.signum == signal.SIGINT
   assert checkpoint.steps(tmp_path / 'checkpoints') == [10]
+  loop.train_and_evaluate(tiny_config(), tmp_path)
+  assert_same_run(tmp_path, finished[0])
 
 
 def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(finished, tmp_path, monkeypatch):
@@ -325,8 +273,9 @@ def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(finished, tmp_pa
 
   original = evaluate.evaluate
   monkeypatch.setattr(evaluate, 'evaluate', evaluate_and_be_stopped)
-  with pytest.raises(Stopped):
+  with pytest.raises(Stopped) as stop:
     loop.train_and_evaluate(tiny_config(), stopped)
+  assert stop.value.signum == signal.SIGTERM
   result = loop.train_and_evaluate(tiny_config(), stopped)
   assert lines(stopped) == lines(whole)
   assert loop.train_and_evaluate(tiny_config(), stopped) == result
@@ -344,26 +293,33 @@ def test_where_no_checkpoint_can_be_read_nothing_is_touched(finished_copy):
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_a_mistake_before_the_first_checkpoint_can_be_corrected(tmp_path):
+def test_parameters_that_are_no_numbers_are_not_saved_and_the_mistake_can_be_corrected(tmp_path):
   with pytest.raises(loop.NotFiniteError):
     loop.train_and_evaluate(tiny_config({'optimizer.learning_rate': 1e30}), tmp_path)
+  assert checkpoint.steps(tmp_path / 'checkpoints') == []
   config = tiny_config({'train.num_steps': 5})
   assert loop.train_and_evaluate(config, tmp_path)['step'] == 5
   assert workdir.read_config(tmp_path) == experiment.resolved(config)
 
 
-def test_a_run_goes_on_with_the_statistics_of_its_checkpoint(finished, tmp_path):
-  (whole, _), other = finished, tmp_path
-  loop.train_and_evaluate(tiny_config({'train.num_epochs': 1}), other)
-  (other / 'statistics.npz').unlink()
-  loop.train_and_evaluate(tiny_config(), other)
-  assert lines(other) == lines(whole)
-  assert not (other / 'statistics.npz').exists()
+def test_a_run_goes_on_with_the_statistics_of_its_checkpoint(finished, finished_copy):
+  path, _ = finished_copy
+  (path / 'statistics.npz').unlink()
+  shutil.rmtree(path / 'checkpoints' / '45')
+  loop.train_and_evaluate(tiny_config(), path)
+  assert_same_run(path, finished[0])
+  assert not (path / 'statistics.npz').exists()
 
 
 def one_step(**overrides):
   """A config of a run that ends after a step."""
   return tiny_config({'train.num_steps': 1, **overrides})
+
+
+def statistics_of_digits(path):
+  """As a new run in `path` has them."""
+  with Display() as display, Signals(None) as signals:
+    return resume.compute_statistics(datasets.digits('train'), path, display, signals)
 
 
 @pytest.mark.parametrize('there', ['of another size', 'damaged'])
@@ -375,19 +331,22 @@ def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, 
     other = np.zeros((2, 9, 9, 3), np.uint8)
     split = splits.ArraySplit(other, np.zeros(2, np.int32), ['a'])
     statistics.save(file, pipeline.statistics(split))
-  loop.train_and_evaluate(one_step(), tmp_path)
+  computed = statistics_of_digits(tmp_path)
   [line] = [line for line in capfd.readouterr().err.splitlines() if str(file) in line]
   assert line.endswith('computing it again')
   assert ('of images of 9 x 9 pixels' if there == 'of another size' else 'cannot be read') in line
   expected = pipeline.statistics(datasets.digits('train'))
   for name, found in statistics.load(file, 8).items():
     np.testing.assert_array_equal(found, expected[name])
+    np.testing.assert_array_equal(computed[name], expected[name])
 
 
 def test_statistics_that_fit_are_not_computed_again(tmp_path, monkeypatch):
-  statistics.save(tmp_path / 'statistics.npz', pipeline.statistics(datasets.digits('train')))
+  expected = pipeline.statistics(datasets.digits('train'))
+  statistics.save(tmp_path / 'statistics.npz', expected)
   monkeypatch.delattr(pipeline, 'statistics')
-  assert loop.train_and_evaluate(one_step(), tmp_path)['step'] == 1
+  for name, found in statistics_of_digits(tmp_path).items():
+    np.testing.assert_array_equal(found, expected[name])
 
 
 def fewer(split):
@@ -415,29 +374,28 @@ def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkey
 
 
 @pytest.mark.parametrize('change', [fewer, named_otherwise])
-def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch, change):
-  loop.train_and_evaluate(one_step(), tmp_path)
-  before = (tmp_path / 'metrics.jsonl').read_bytes()
+def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change):
+  path, _ = finished_copy
+  before = (path / 'metrics.jsonl').read_bytes()
   digits = datasets.digits
   monkeypatch.setattr(datasets, 'digits', lambda split: change(digits(split)))
   with pytest.raises(UserError) as refused:
-    loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
+    loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
   message = str(refused.value)
   assert len(message.splitlines()) <= 2
-  assert f'{tmp_path / "checkpoints"} was trained on 1,438 images of 10 classes' in message
+  assert f'{path / "checkpoints"} was trained on 1,438 images of 10 classes' in message
   assert f'now {change(digits("train")).num_examples:,} of 10' in message
   assert '--workdir' in message
-  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
-  monkeypatch.undo()
-  assert loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)['step'] == 2
+  assert (path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_the_first_line_says_how_images_are_shuffled(tmp_path, capfd, monkeypatch):
-  loop.train_and_evaluate(one_step(), tmp_path / 'whole')
+def test_the_first_line_says_how_images_are_shuffled(finished_copy, capfd, monkeypatch):
+  path, _ = finished_copy
+  loop.train_and_evaluate(tiny_config(), path)
   assert '1438 training and 359 validation images' in (first := capfd.readouterr().err)
   assert 'shuffled whole' in first
   monkeypatch.setattr(splits.ArraySplit, 'block_size', 1000)
-  loop.train_and_evaluate(one_step(), tmp_path / 'blocks')
+  loop.train_and_evaluate(tiny_config(), path)
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 
 
@@ -489,12 +447,12 @@ def test_rates_are_cut_at_given_epochs_and_layers_freeze(tmp_path):
 
 
 def test_the_number_of_classes_is_that_of_the_data(tmp_path):
-  config = one_step(**{'model.num_classes': None})
+  config = tiny_config({'train.num_steps': 1, 'model.num_classes': None})
   loop.train_and_evaluate(config, tmp_path)
   assert config.model.num_classes is None
   assert workdir.read_config(tmp_path)['model']['num_classes'] == 10
   # The run goes on, and is evaluated, with the number left open, or not.
-  for again in (config, one_step()):
+  for again in (config, tiny_config({'train.num_steps': 1})):
     assert loop.train_and_evaluate(again, tmp_path)['step'] == 1
     assert evaluate.evaluate_workdir(tmp_path, again)['members'][0]['step'] == 1
 
@@ -656,12 +614,6 @@ def test_too_few_devices_are_named(tmp_path):
     )
 
 
-def test_a_workdir_of_another_experiment_is_refused(tmp_path):
-  loop.train_and_evaluate(tiny_config({'train.num_steps': 1}), tmp_path)
-  with pytest.raises(UserError, match=r"model.activation: 'relu', not 'tanh'"):
-    loop.train_and_evaluate(tiny_config({'model.activation': 'tanh'}), tmp_path)
-
-
 def test_a_workdir_that_cannot_be_used_is_refused_before_data_are_opened(
   finished_copy, monkeypatch
 ):
@@ -672,8 +624,8 @@ def test_a_workdir_that_cannot_be_used_is_refused_before_data_are_opened(
     raise AssertionError('the data are opened')
 
   monkeypatch.setattr(experiment, 'open_data', open_data)
-  with pytest.raises(UserError, match='holds another experiment'):
-    loop.train_and_evaluate(tiny_config({'train.seed': 5}), path)
+  with pytest.raises(UserError, match=r"holds another .*model.activation: 'relu', not 'tanh'"):
+    loop.train_and_evaluate(tiny_config({'model.activation': 'tanh'}), path)
   with pytest.raises(UserError, match='cannot write to the workdir'):
     loop.train_and_evaluate(tiny_config(), path / 'file' / 'run')
   with workdir.lock(path), pytest.raises(UserError, match='another process is at work'):
