@@ -57,15 +57,22 @@ def test_a_field_by_its_old_name_is_read_saying_so():
   assert 'is now --config.optimizer.lr_multipliers.conv1=((1,0.5),)\n' in err
 
 
+DIGITS = '--config=configs/digits.py'
+FEW_LAYERS = [f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4', 'conv5', 'fc7')]
+
+
 @pytest.fixture(scope='module')
-def run_of_one_epoch(tmp_path_factory):
+def first_run(tmp_path_factory):
+  """The workdir of a run of one epoch, which nobody changes, and what `launch` returned of it."""
   path = tmp_path_factory.mktemp('runs') / 'run'
-  small = [f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4', 'conv5', 'fc7')]
-  code, _, err = launch(
-    '--config=configs/digits.py', f'--workdir={path}', '--config.train.num_epochs=1', *small
-  )
-  assert code == 0, err
-  return path
+  result = launch(DIGITS, f'--workdir={path}', '--config.train.num_epochs=1', *FEW_LAYERS)
+  assert result[0] == 0, result
+  return path, result
+
+
+@pytest.fixture(scope='module')
+def run_of_one_epoch(first_run):
+  return first_run[0]
 
 
 def test_a_workdir_alone_is_trained_on_with_changed_fields(run_of_one_epoch, tmp_path):
@@ -247,9 +254,6 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
   assert_message(result, 1, 'cannot write to the workdir', '--workdir')
 
 
-DIGITS = '--config=configs/digits.py'
-
-
 @pytest.mark.parametrize(
   ('args', 'words'),
   [
@@ -307,11 +311,8 @@ def test_what_needs_no_preparation_says_so(tmp_path):
   assert not workdir.exists()
 
 
-def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
-  workdir = tmp_path / 'run'
-  args = ('--config=configs/digits.py', f'--workdir={workdir}', '--config.train.num_steps=30')
-  returncode, out, err = launch(*args)
-  assert returncode == 0
+def test_the_first_run_says_what_happened_and_nothing_else(first_run):
+  workdir, (_, out, err) = first_run
   assert '2 cpu devices with 1 of 2 columns each' in err
   ours = re.compile(r'digits: 1438 training|step \d+  epoch ')
   assert [line for line in err.splitlines() if not ours.match(line)] == []
@@ -320,6 +321,9 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
     assert str(workdir / name) in out
     assert (workdir / name).exists()
 
+
+def test_a_finished_run_is_evaluated_averaged_and_drawn_by_its_workdir(first_run, tmp_path):
+  workdir = shutil.copytree(first_run[0], tmp_path / 'run')
   returncode, out, err = launch(f'--workdir={workdir}', '--mode=evaluate')
   assert returncode == 0
   assert err == ''
@@ -330,7 +334,7 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
     assert (workdir / name).exists()
 
   together = tmp_path / 'together'
-  members = f'--members={workdir},{workdir / "checkpoints" / "30"}'
+  members = f'--members={workdir},{workdir / "checkpoints" / "23"}'
   weights = '--member_weights=1,2.5'
   returncode, out, err = launch(members, weights, f'--workdir={together}', '--mode=evaluate')
   assert returncode == 0
@@ -343,7 +347,7 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   assert err == ''
   assert str(workdir / 'figures' / 'figure3_kernels.png') in out
 
-  other = launch(*args, '--config.model.num_columns=1')
+  other = launch(DIGITS, f'--workdir={workdir}', *FEW_LAYERS, '--config.model.num_columns=1')
   assert_message(other, 1, 'another experiment', 'model.num_columns: 2, not 1', '--workdir')
 
 
@@ -356,9 +360,7 @@ def test_the_first_run_says_what_happened_and_nothing_else(tmp_path):
   ],
 )
 def test_a_signal_saves_and_exits_with_its_code(tmp_path, signum, code):
-  process = start(
-    '--config=configs/digits.py', f'--workdir={tmp_path}', '--config.train.num_epochs=1000'
-  )
+  process = start(DIGITS, f'--workdir={tmp_path}', '--config.train.num_epochs=1000', *FEW_LAYERS)
   deadline = time.monotonic() + 200
   log = tmp_path / 'metrics.jsonl'
   while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:

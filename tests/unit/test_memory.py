@@ -16,6 +16,7 @@ from tests.small import lines, small_config
 FEW_LAYERS = {
   **{f'model.{layer}.features': 0 for layer in ('conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')},
   'augment.lighting.std': (),
+  'model.response_norm.layers': (),
   'model.num_columns': 1,
   'mesh.data_devices': 2,
   'train.batch_size': 640,
@@ -27,12 +28,12 @@ def test_too_little_memory_is_foreseen_and_the_batch_that_is_named_trains(
   tmp_path, monkeypatch, caplog
 ):
   config = small_config(FEW_LAYERS)
-  monkeypatch.setattr(memory, 'free_on_host', lambda: 5_000_000)
+  monkeypatch.setattr(memory, 'free_on_host', lambda: 3_000_000)
   with pytest.raises(UserError) as error:
     loop.train_and_evaluate(config, tmp_path)
   message = str(error.value)
   assert message.startswith('training with train.batch_size=640 needs ')
-  assert ' and 5 MB are free; ' in message
+  assert ' and 3 MB are free; ' in message
   assert '--config.train.gradient_accumulation_steps (now 1)' in message
   assert len(message.splitlines()) == 2
   assert (tmp_path / 'metrics.jsonl').read_text() == ''
