@@ -26,7 +26,7 @@ from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
 from tests import stored, sweeps
 from tests.robustness import faults
-from tests.small import lines, small_config
+from tests.small import lines, small_config, tiny_config
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def test_a_line_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path,
 def whole(tmp_path_factory):
   """A run that nothing happened to."""
   path = tmp_path_factory.mktemp('whole')
-  loop.train_and_evaluate(small_config(), path)
+  loop.train_and_evaluate(tiny_config(), path)
   return path
 
 
@@ -136,7 +136,7 @@ def assert_same_run(path, whole):
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on(
   tmp_path, whole, monkeypatch, limit
 ):
-  config = small_config({'checkpoint.every_steps': 30})
+  config = tiny_config({'checkpoint.every_steps': 30})
   save = checkpoint.Writer.save
 
   def fill_up(self, step, *args):
@@ -176,29 +176,29 @@ def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
   with monkeypatch.context() as patch:
     patch.setattr(step_lib, 'make_train_step', make)
     with pytest.raises(loop.NotFiniteError) as error:
-      loop.train_and_evaluate(small_config(), tmp_path)
+      loop.train_and_evaluate(tiny_config(), tmp_path)
   text = str(error.value)
   assert 'the loss is nan at step 30, learning rate 0.02' in text
   assert str(tmp_path / 'checkpoints' / '23') in text
   assert [r['step'] for r in lines(tmp_path) if r['split'] == 'train'][-1] == 23
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
-  loop.train_and_evaluate(small_config(), tmp_path)
+  loop.train_and_evaluate(tiny_config(), tmp_path)
   assert_same_run(tmp_path, whole)
 
 
 def test_a_second_process_on_one_workdir_says_so_and_changes_nothing(whole):
   before = faults.contents(whole)
   with workdir.lock(whole), pytest.raises(UserError, match='another process is at work in'):
-    loop.train_and_evaluate(small_config({'train.num_epochs': 3}), whole)
+    loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), whole)
   assert faults.contents(whole) == before
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
-  loop.train_and_evaluate(small_config({'train.num_epochs': 1}), tmp_path)
+  loop.train_and_evaluate(tiny_config({'train.num_epochs': 1}), tmp_path)
   now, now_ns = time.time, time.time_ns
   monkeypatch.setattr(time, 'time', lambda: now() - 10**6)
   monkeypatch.setattr(time, 'time_ns', lambda: now_ns() - 10**15)
-  loop.train_and_evaluate(small_config(), tmp_path)
+  loop.train_and_evaluate(tiny_config(), tmp_path)
   assert_same_run(tmp_path, whole)
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
 
@@ -258,7 +258,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
   tmp_path, whole, monkeypatch, damage
 ):
   """What goes on trains from a whole checkpoint: the newest, or, saying so, the one before."""
-  config = small_config()
+  config = tiny_config()
   net = experiment.make_network(config)
   tx = experiment.make_optimizer(config, net)
   mesh = experiment.make_mesh(config)
