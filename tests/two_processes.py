@@ -17,7 +17,7 @@ from alexnet_jax.parallel import mesh as mesh_lib
 
 BATCH_SIZE, STEPS, EXAMPLES, SIZE = 12, 5, 29, 6
 # Columns, devices for the columns, and devices for the data: by the devices of each process.
-MESHES = {1: ((2, 2, 1), (1, 1, 2)), 2: ((2, 2, 2), (1, 1, 4)), 3: ((2, 2, 3),)}
+MESHES = {1: ((2, 2, 1), (1, 1, 2)), 3: ((2, 2, 3),)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The options of XLA: where they are used, and that values and gradients under them are right."""
 
+import itertools
 import os
 import stat
 import subprocess
@@ -167,7 +168,7 @@ import jax, sys, warnings
 from alexnet_jax.parallel import xla
 xla.use_cache()
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-print(jax.jit(lambda x: x * 2)(21))
+print(jax.jit(lambda x: x * 2)(21), jax.jit(lambda x: x * 3)(21))
 warnings.warn('another')
 """
 
@@ -176,9 +177,10 @@ def test_a_compiled_program_that_is_not_whole_is_written_again(tmp_path):
   environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
   folder = tmp_path / 'alexnet_jax'
   whole = {}
-  for damage in (None, lambda content: content[: len(content) // 2], lambda content: b''):
-    for path in folder.glob('*-cache'):
-      path.write_bytes(damage(path.read_bytes()))
+  for _ in ('as they are written', 'damaged'):
+    for path, part in zip(sorted(folder.glob('*-cache')), itertools.cycle((0.5, 0)), strict=False):
+      content = path.read_bytes()
+      path.write_bytes(content[: int(part * len(content))])
     done = subprocess.run(
       [sys.executable, '-c', COMPILED],
       cwd=ROOT,
@@ -186,11 +188,12 @@ def test_a_compiled_program_that_is_not_whole_is_written_again(tmp_path):
       capture_output=True,
       text=True,
     )
-    assert done.stdout == '42\n'
+    assert done.stdout == '42 63\n'
     assert 'another' in done.stderr
     assert 'Error' not in done.stderr
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     whole = whole or sizes
-    assert sizes.keys() == whole.keys() != set()
+    assert sizes.keys() == whole.keys()
+    assert sum(name.endswith('-cache') for name in sizes) >= 2
     # To a few bytes: a program is kept with the seconds that compiling it took.
     assert all(size > 0.9 * whole[name] for name, size in sizes.items())
