@@ -73,18 +73,27 @@ ON_A_MESH = {
   'bottleneck': {'bottleneck.features': 6},
 }
 
+# Of fields that do not meet, two or three at once.
 VARIANTS = {
   **ON_A_MESH,
   **ORDERS,
-  'one_column': {'num_columns': 1},
-  'every_layer_reads_both_columns': {
-    'cross_column': ('conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
+  'one_column_conv1_rounded_down': {
+    'num_columns': 1,
+    'conv1.rounding': 'down',
+    'input_size': 36,
   },
-  'own_column_in_fc6_and_fc7': {'cross_column': ('conv3',)},
-  'tanh': {'activation': 'tanh'},
-  'logistic': {'activation': 'logistic'},
-  'within_norm_only': {'response_norm.layers': (), 'within_norm.layers': ('conv1', 'conv2')},
-  'no_norm': {'response_norm.layers': ()},
+  'every_layer_reads_both_columns_within_norm_only': {
+    'cross_column': ('conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7'),
+    'response_norm.layers': (),
+    'within_norm.layers': ('conv1', 'conv2'),
+  },
+  'own_column_in_fc6_and_fc7_no_norm': {'cross_column': ('conv3',), 'response_norm.layers': ()},
+  'tanh_average_pools': {'activation': 'tanh', 'pool.average': ('conv1', 'conv2', 'conv5')},
+  'logistic_pools_that_do_not_overlap': {
+    'activation': 'logistic',
+    'pool.window': 2,
+    'input_size': 45,
+  },
   'other_norm_constants': {
     'response_norm.size': 3,
     'response_norm.k': 1.0,
@@ -92,13 +101,13 @@ VARIANTS = {
     'response_norm.over': 'all_channels',
     'response_norm.divide_alpha': True,
   },
-  'pools_that_do_not_overlap': {'pool.window': 2, 'input_size': 45},
-  'average_pools': {'pool.average': ('conv1', 'conv2', 'conv5')},
-  'conv6': {'conv6.features': 12},
+  'conv6_inverted_dropout': {'conv6.features': 12, 'dropout.inverted': True},
   'without_conv2': {'conv2.features': 0},
-  'without_conv3_and_fc7': {'conv3.features': 0, 'fc7.features': 0},
+  'without_conv3_and_fc7_dropout_of_maps': {
+    'conv3.features': 0,
+    'fc7.features': 0,
+    'dropout.layers': ('conv5', 'fc6'),
+    'dropout.rate': 0.3,
+  },
   'without_conv5_fc6_and_fc7': {'conv5.features': 0, 'fc6.features': 0, 'fc7.features': 0},
-  'inverted_dropout': {'dropout.inverted': True},
-  'dropout_of_maps': {'dropout.layers': ('conv5', 'fc6'), 'dropout.rate': 0.3},
-  'conv1_rounded_down': {'conv1.rounding': 'down', 'input_size': 36},
 }

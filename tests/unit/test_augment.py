@@ -363,11 +363,18 @@ def test_each_color_may_have_a_scale_of_its_own():
   np.testing.assert_array_equal(ours, evaluated)
 
 
-@pytest.mark.parametrize('degrees', [0.0, 30.0])
-@pytest.mark.parametrize('rescale', [False, True])
-@pytest.mark.parametrize('scale', augment.LIGHTING_SCALES)
-@pytest.mark.parametrize('mean', augment.MEANS)
-def test_training_pixels_are_numpys(mean, scale, rescale, degrees):
+@pytest.mark.parametrize(
+  ('mean', 'degrees', 'scale', 'rescale'),
+  [  # every pair of values of any two
+    ('pixel', 0.0, 'eigenvalues', False),
+    ('pixel', 30.0, 'standard_deviations', True),
+    ('center', 0.0, 'standard_deviations', True),
+    ('center', 30.0, 'eigenvalues', False),
+    ('channel', 0.0, 'eigenvalues', True),
+    ('channel', 30.0, 'standard_deviations', False),
+  ],
+)
+def test_training_pixels_are_numpys(mean, degrees, scale, rescale):
   images, offsets, positions = random_images(12), random_offsets(12), np.arange(100, 112)
   options = augment.Options(
     mean=mean,
