@@ -51,7 +51,7 @@ def pytest_runtest_call():
 def compile_once(tmp_path_factory):
   """Tests compile many equal programs; the second time they come from a cache."""
   jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('jax')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.02)
   return
 
 

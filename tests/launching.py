@@ -20,9 +20,10 @@ _IMPORTED = ('alexnet_jax.cli', 'alexnet_jax.sweeps.report', 'alexnet_jax.traini
 def _environment():
   """A shell's, without the test run's own settings of jax but with its cache, not the user's."""
   environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  seconds = jax.config.jax_persistent_cache_min_compile_time_secs
   return environment | {
     'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': str(seconds),
   }
 
 
