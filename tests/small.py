@@ -1,4 +1,4 @@
-"""Small configs that train in a second or two, and parameters without training."""
+"""Small configs that train in a second or two, parameters without training, and comparisons."""
 
 from collections.abc import Mapping
 from typing import Any

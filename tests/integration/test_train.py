@@ -40,7 +40,7 @@ def params_at(path, step, config):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A run of two epochs on two devices, checkpoints at steps 23 and 45, and its result."""
+  """A run of two epochs on four devices, checkpoints at steps 23 and 45, and its result."""
   path = tmp_path_factory.mktemp('finished')
   return path, loop.train_and_evaluate(tiny_config(), path)
 
@@ -88,10 +88,10 @@ def test_a_run_in_parts_is_the_whole_run(finished, tmp_path):
   assert lines(whole)[-1] == lines(tmp_path)[-1]
 
 
-def test_a_checkpoint_moves_between_one_device_and_two(finished, tmp_path):
-  for devices, num_steps in ((2, 10), (1, 20), (2, 45)):
-    config = tiny_config({'mesh.column_devices': devices, 'train.num_steps': num_steps})
-    loop.train_and_evaluate(config, tmp_path)
+def test_a_checkpoint_moves_between_four_devices_and_one(finished, tmp_path):
+  one_device = {'mesh.column_devices': 1, 'mesh.data_devices': 1}
+  for devices, num_steps in (({}, 10), (one_device, 20), ({}, 45)):
+    loop.train_and_evaluate(tiny_config({**devices, 'train.num_steps': num_steps}), tmp_path)
   stay, moved = (params_at(path, 45, tiny_config()) for path in (finished[0], tmp_path))
   assert_close(stay, moved, 1e-5)
 
@@ -417,9 +417,9 @@ def test_the_rate_is_cut_when_the_validation_error_stalls(tmp_path):
     {
       'optimizer.lr_decay_epochs': (),
       'optimizer.learning_rate': 1e-8,  # nothing is learned
-      'optimizer.patience': 2,
+      'optimizer.patience': 1,
       'optimizer.max_lr_decays': 1,
-      'train.num_epochs': 5,
+      'train.num_epochs': 3,
     }
   )
   loop.train_and_evaluate(config, tmp_path)
