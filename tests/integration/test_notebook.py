@@ -65,7 +65,7 @@ def check(values):
 
 def test_every_cell_runs_on_a_checkpoint(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  loop.train_and_evaluate(small_config(), tmp_path / 'run')
+  loop.train_and_evaluate(small_config({'train.num_steps': 5}), tmp_path / 'run')
   check(run(code(tmp_path / 'run'), {}))
 
 
