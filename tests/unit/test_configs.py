@@ -15,7 +15,7 @@ from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder, imagenet_source
 from tests import stored
-from tests.small import small_config
+from tests.small import tiny_config
 
 CONFIGS = sorted(
   path.stem for path in (Path(__file__).parents[2] / 'configs').glob('*.py') if path.stem[0] != '_'
@@ -69,11 +69,11 @@ def test_every_field_is_read(tmp_path, monkeypatch):
     'train.batch_size': 8,
     'train.num_epochs': 1,
   }
-  config = small_config(overrides)
+  config = tiny_config(overrides)
   with config.unlocked():
     del config.model
   every = set(leaves(config))
-  config = small_config(overrides)
+  config = tiny_config(overrides)
   names = {}
 
   def name_sections(section, prefix):
