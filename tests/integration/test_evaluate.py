@@ -27,7 +27,7 @@ from alexnet_jax.utils.errors import UserError
 from configs import cifar10, imagenet
 from tests import stored
 from tests.launching import launch
-from tests.small import small_config
+from tests.small import small_config, tiny_config
 from tests.stored import noise
 
 SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
@@ -147,7 +147,7 @@ def split():
 
 
 def network_of(split, **changes):
-  config = small_config({'model.input_size': INPUT, 'data.image_size': SIZE, **changes})
+  config = tiny_config({'model.input_size': INPUT, 'data.image_size': SIZE, **changes})
   return random_network(config, split)
 
 
@@ -190,7 +190,7 @@ def test_any_mesh_predicts_as_one_device_does(split, devices):
 
 def test_at_most_two_batches_of_a_validation_are_in_flight(split):
   """On two emulated devices the 32nd launch would wait for what only comes after it."""
-  network = random_network(small_config(), split)
+  network = random_network(tiny_config(), split)
   net, on = experiment.make_network(network.config), mesh.make_mesh(2, 2, 1)
   step = evaluate.make_evaluation_step(net, on, experiment.augment_options(network.config))
   outputs = []
@@ -216,7 +216,7 @@ def test_mirrored_views_are_mirrored_as_in_training(split):
   images = split.images
   statistics = network_of(split).statistics
   for mean in augment.MEANS:
-    options = experiment.augment_options(small_config({'augment.mean': mean}))
+    options = experiment.augment_options(tiny_config({'augment.mean': mean}))
     view = augment.View((1, 2), True)
     cut = images[:, 1 : 1 + INPUT, 2 : 2 + INPUT]
     pixels = augment.view_pixels(images, view, INPUT, statistics, options)
