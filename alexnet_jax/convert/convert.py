@@ -7,11 +7,10 @@ augmentation would need; the eigenvalues are set to zero.
 """
 
 import dataclasses
-import functools
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +21,8 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.convert import caffe, export, pytorch, tensorflow
-from alexnet_jax.convert.layouts import (
-  CAFFE,
-  TENSORFLOW,
-  TORCHVISION,
-  Layout,
-  check_network,
-  decode,
-  encode,
-)
-from alexnet_jax.data import augment
-from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.convert import caffe, export, foreign, pytorch
+from alexnet_jax.convert.layouts import TORCHVISION, check_network, encode
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
@@ -62,7 +51,7 @@ def convert(
     mean: a Caffe mean image (.binaryproto) that replaces the source's mean.
     class_names: a file with one name per line, in the order of the labels, that replaces the
       source's names.
-    log: called with a message where a damaged checkpoint is skipped.
+    log: called with a line for what is not as expected, as `read` says.
 
   Returns:
     The network.
@@ -91,11 +80,9 @@ def read(
   """Reads a network from a file of any known format, or a workdir.
 
   Args:
-    path: what `pretrained.read` takes, or a .caffemodel, a .npy of caffe-tensorflow
-      ({'conv1': [weights, biases], ...}), or a PyTorch state dict with torchvision's names (.pth,
-      .pt or .safetensors).
-    config: the network's config; required for a source without one, not allowed for others.
-    log: as `pretrained.read` takes it.
+    path: what `pretrained.read` takes, or a file of another project, as `foreign.read` takes it.
+    config: the network's config, as `foreign.read` takes it; not allowed for a source with its own.
+    log: called with a line where a damaged checkpoint is skipped, and as `foreign.read` says.
 
   Raises:
     UserError: it is missing, incomplete, or not the network of the config.
@@ -105,11 +92,7 @@ def read(
     raise UserError(f'there is no {source}')
   network = _read_described(source, log)
   if network is None:
-    layout, arrays = _read_arrays(source)
-    if config is None:
-      raise UserError(f'{source} has no config; pass one, such as --config={layout.config}')
-    experiment.check(config)
-    return _network(source, arrays, layout, config, layout.mean_color)
+    return foreign.read(source, config, log)
   if config is not None:
     raise UserError(f'{source} has a config of its own; leave --config out')
   return network
@@ -135,57 +118,9 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
       f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
     ) from error
   arrays = safetensors_file.read_arrays(path)
-  network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
+  names = {name: name for pair in TORCHVISION.names.values() for name in pair}
+  network = foreign.network(path, arrays, names, TORCHVISION, config, (red, green, blue))
   return dataclasses.replace(network, class_names=class_names, step=step)
-
-
-def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
-  """Reads the arrays of another project's file, and returns their layout with them."""
-  match path.suffix:
-    case '.caffemodel':
-      return CAFFE, caffe.read_caffemodel(path)
-    case '.npy':
-      return TENSORFLOW, tensorflow.read_npy(path)
-    case '.pth' | '.pt':
-      return TORCHVISION, pytorch.read_state_dict(path)
-    case '.safetensors':
-      return TORCHVISION, safetensors_file.read_arrays(path)
-  raise UserError(
-    f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
-    ' .caffemodel, .npy or .pth file'
-  )
-
-
-def _network(
-  path: epath.Path,
-  arrays: Mapping[str, np.ndarray],
-  layout: Layout,
-  config: ConfigDict,
-  mean_color: tuple[float, float, float],
-) -> PretrainedNetwork:
-  """Makes a network of arrays in a layout; raises UserError where they are not the config's."""
-  net = experiment.make_network(config)
-  check_network(net)
-  params = parameter_shapes(net)
-  shapes = jax.eval_shape(functools.partial(encode, net=net, layout=layout), params)
-  expected = {name: shapes[name] for pair in layout.names.values() for name in pair}  # conv1 first
-  try:
-    if unexpected := sorted(arrays.keys() - expected.keys()):
-      raise UserError(f'{path} has {first_line(unexpected[0])}')
-    with np.errstate(over='ignore'):
-      arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
-    pretrained.check_arrays(str(path), arrays, expected)
-  except UserError as error:
-    raise UserError(f'{error}, and is not the network of the config') from error
-  size = config.data.image_size
-  statistics = augment.Statistics(
-    mean_image=jnp.broadcast_to(jnp.array(mean_color, jnp.float32), (size, size, 3)),
-    eigenvalues=jnp.zeros(3, jnp.float32),
-    eigenvectors=jnp.eye(3, dtype=jnp.float32),
-  )
-  class_names = [str(label) for label in range(net.num_classes)]
-  params = jax.tree.map(jnp.asarray, decode(arrays, net, layout))
-  return PretrainedNetwork(params, config, statistics, class_names, None, str(path))
 
 
 def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ the folder `fuzz-findings`.
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import faulthandler
@@ -309,15 +310,24 @@ def _read_npy(folder: Path) -> Any:
 
 def _pths(folder: Path) -> st.SearchStrategy[Input]:
   small = {'features.0.bias': np.ones(8, np.float32), 'x': np.ones((2, 3), np.float32)}
+  monkeypatch = pytest.MonkeyPatch()
+  beside = {'epoch': 3, 'args': argparse.Namespace(lr=0.1), 'steps': {0: collections.Counter([1])}}
+  legacy = other_formats.write_legacy_pth(folder / 'legacy.pth', small, monkeypatch).read_bytes()
+  checkpoint = other_formats.write_pth(
+    folder / 'x.pth', small, monkeypatch, wrap=lambda state: {**beside, 'state_dict': state}
+  ).read_bytes()
   valid = [
-    other_formats.write_pth(folder / 'valid.pth', arrays, pytest.MonkeyPatch(), dtype).read_bytes()
-    for arrays, dtype in (
-      (small, np.float16),
-      (small, np.float64),
-      (other_formats.state_dict(), np.float32),
-    )
+    checkpoint,
+    *(
+      other_formats.write_pth(folder / 'valid.pth', arrays, monkeypatch, dtype).read_bytes()
+      for arrays, dtype in (
+        (small, np.float16),
+        (small, np.float64),
+        (other_formats.state_dict(), np.float32),
+      )
+    ),
   ]
-  return _one_file('x.pth', [*map(mutated, valid), *map(mutated_zip, valid)])
+  return _one_file('x.pth', [*map(mutated, [*valid, legacy]), *map(mutated_zip, valid)])
 
 
 @_format('pth', _pths)

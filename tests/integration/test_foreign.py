@@ -1,0 +1,129 @@
+"""Networks in the files that people have are read, or refused with what to do."""
+
+import argparse
+import collections
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+
+from alexnet_jax.convert import convert
+from alexnet_jax.utils.errors import UserError
+from tests.other_formats import (
+  state_dict,
+  torchvision_config,
+  write_legacy_pth,
+  write_pth,
+  write_zip,
+)
+
+
+def assert_read(network):
+  """That a network has the arrays of `state_dict`, the first and the last of them."""
+  kernel = state_dict()['features.0.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(network.params['conv1']['kernel'], kernel)
+  np.testing.assert_array_equal(network.params['fc8']['bias'], state_dict()['classifier.6.bias'])
+
+
+def checkpoint_of(state):
+  """What programs for training keep beside a network."""
+  momentum = {0: {'momentum_buffer': state['features.0.weight'], 'step': 3}}
+  return {
+    'epoch': 3,
+    'best_error': np.float64(0.5),
+    'args': argparse.Namespace(lr=0.1, data=pathlib.PurePosixPath('data')),
+    'state_dict': state,
+    'optimizer': {'state': momentum, 'param_groups': [{'lr': 0.1, 'params': [0, 1]}]},
+    'scheduler': {'milestones': collections.Counter([30, 60]), '_step_count': 4, 'last': None},
+    'numpy_state': np.random.default_rng(0).bytes(3),
+    'classes': collections.defaultdict(list, {'a': [1]}),
+  }
+
+
+@pytest.mark.parametrize('ending', ['.pth.tar', '.ckpt', '.pkl', '.bin', ''])
+def test_a_state_dict_is_found_in_a_checkpoint_whatever_its_ending(tmp_path, monkeypatch, ending):
+  source, lines = tmp_path / f'model_best{ending}', []
+  write_pth(source, state_dict(), monkeypatch, wrap=checkpoint_of)
+  assert_read(convert.read(source, torchvision_config(), lines.append))
+  assert [line.removeprefix(str(source)) for line in lines] == [
+    ": the weights are those of 'state_dict'; not used: epoch, best_error, args, optimizer,"
+    ' scheduler, numpy_state, classes'
+  ]
+
+
+def test_of_two_networks_in_a_checkpoint_the_usual_place_is_taken(tmp_path, monkeypatch):
+  lines = []
+  write_pth(
+    tmp_path / 'x.pth',
+    state_dict(),
+    monkeypatch,
+    wrap=lambda state: {'ema': dict(state), 'model': state},
+  )
+  convert.read(tmp_path / 'x.pth', torchvision_config(), lines.append)
+  assert lines == [f"{tmp_path / 'x.pth'}: the weights are those of 'model'; not used: ema"]
+
+
+def test_a_file_without_tensors_says_what_it_has(tmp_path, monkeypatch):
+  write_pth(tmp_path / 'x.pth', {}, monkeypatch, wrap=lambda _: {'epoch': 3, 'loss': 0.1})
+  with pytest.raises(UserError, match='it holds no tensors, but epoch, loss'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_integers_are_no_weights(tmp_path, monkeypatch):
+  source = write_pth(tmp_path / 'x.pth', state_dict(), monkeypatch, np.int64)
+  with pytest.raises(UserError, match=r'features\.0\.weight is of int64, not of floating-point'):
+    convert.read(source, torchvision_config())
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize(
+  ('module', 'advice'),
+  [
+    ('torchvision.models.alexnet', r'\npython -c "import torch; .*c\.state_dict\(\), .x_weights'),
+    ('__main__', r'In the program that has this class: torch\.save\(model\.state_dict'),
+  ],
+)
+def test_a_whole_pickled_network_is_not_run_and_says_how_to_save_its_weights(
+  tmp_path, protocol, module, advice
+):
+  network = {
+    2: f'\x80\x02c{module}\nAlexNet\n)\x81.',
+    4: f'\x80\x04\x8c{chr(len(module))}{module}\x8c\x07AlexNet\x93)\x81.',
+  }[protocol]
+  write_zip(tmp_path / 'x.pth', {'data.pkl': network.encode('latin1')})
+  words = rf'pickled whole, of {module}\.AlexNet, which may be code; none of it was run.*{advice}'
+  with pytest.raises(UserError, match=f'(?s){words}'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_a_program_of_torchscript_says_how_to_save_its_weights(tmp_path):
+  write_zip(tmp_path / 'x.pt', {'data.pkl': b'', 'constants.pkl': b'', 'code/x.py': b''})
+  with pytest.raises(UserError, match=r'TorchScript, none of which was run.*\n.*torch\.jit\.load'):
+    convert.read(tmp_path / 'x.pt', torchvision_config())
+
+
+def test_a_pth_from_before_pytorch_1_6_is_read(tmp_path, monkeypatch):
+  source = write_legacy_pth(tmp_path / 'x.pth', state_dict(), monkeypatch)
+  assert_read(convert.read(source, torchvision_config()))
+
+
+@pytest.mark.parametrize('cut', [14, 150, 3000, -4])
+def test_a_truncated_pth_from_before_pytorch_1_6_is_incomplete(tmp_path, monkeypatch, cut):
+  whole = write_legacy_pth(tmp_path / 'whole.pth', state_dict(), monkeypatch).read_bytes()
+  (tmp_path / 'x.pth').write_bytes(whole[:cut])
+  with pytest.raises(UserError, match=r'x\.pth is not .*, or is incomplete'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_a_tar_of_pytorch_s_first_months_must_be_saved_again(tmp_path):
+  with tarfile.open(tmp_path / 'x.pth', 'w') as archive:
+    archive.addfile(tarfile.TarInfo('storages'))
+  with pytest.raises(UserError, match=r'is a tar file.*\npython -c "import torch; c = torch\.load'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_files_that_are_called_weights_but_are_not_read_are_told_what_they_are(tmp_path):
+  (tmp_path / 'alexnet_weights.h5').write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(100))
+  with pytest.raises(UserError, match=r'is HDF5, which is not read; save its arrays with numpy'):
+    convert.read(tmp_path / 'alexnet_weights.h5', torchvision_config())
