@@ -113,8 +113,9 @@ _SOURCE = flags.DEFINE_string(
   'source',
   None,
   'For --mode=convert: a workdir, a checkpoint or a file of this project; or, with the --config of its'
-  " network, Caffe's .caffemodel, TensorFlow users' .npy, or PyTorch's state dict (.pth,"
-  ' .safetensors): --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel.',
+  " network, Caffe's .caffemodel, TensorFlow users' .npy or .npz, or a checkpoint of PyTorch's, whatever"
+  ' its ending: --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel. There are as many'
+  ' classes as the file has, unless --config.model.num_classes is given.',
 )
 _TARGET = flags.DEFINE_string(
   'target',
@@ -481,10 +482,17 @@ def _convert() -> None:
     raise UserError(
       'pass --source and --target, such as --source=runs/digits --target=digits.safetensors'
     )
+  config = _CONFIG.value
+  if config is not None:
+    overrides = config_flags.get_override_values(flags.FLAGS['config'])
+    if 'model.num_classes' not in overrides:
+      config.model.num_classes = (
+        None  # as many as the source has, of which the config knows nothing
+      )
   network = convert.convert(
     _SOURCE.value,
     _TARGET.value,
-    _CONFIG.value,
+    config,
     mean=_MEAN.value,
     class_names=_CLASS_NAMES.value,
     log=functools.partial(print, file=sys.stderr),

@@ -25,6 +25,7 @@ from tests import caffe_files
 from tests.launching import assert_message, launch
 from tests.other_formats import (
   CLASSES,
+  NARROW,
   as_npy,
   caffe_blobs,
   caffe_config,
@@ -691,3 +692,18 @@ def test_launch_converts_and_says_what(tmp_path):
 
 def test_launch_says_what_to_give():
   assert_message(launch('--mode=convert', '--source=runs/digits'), 1, '--source', '--target')
+
+
+def test_launch_takes_the_number_of_classes_from_the_file(tmp_path):
+  flowers = {name: a[:3] if 'classifier.6' in name else a for name, a in state_dict().items()}
+  source = write_state_dict(tmp_path / 'flowers.safetensors', flowers)
+  narrow = {field: value for field, value in NARROW.items() if field != 'model.num_classes'}
+  code, out, err = launch(
+    '--mode=convert',
+    '--config=configs/imagenet_torchvision.py',
+    f'--source={source}',
+    f'--target={tmp_path / "x.safetensors"}',
+    *(f'--config.{field}={value}' for field, value in {**narrow, 'model.input_size': 98}.items()),
+  )
+  assert (code, err) == (0, '')
+  assert "3 classes, '0' to '2'" in out

@@ -10,11 +10,15 @@ import pytest
 
 from alexnet_jax.convert import convert
 from alexnet_jax.utils.errors import UserError
+from tests import caffe_files
 from tests.other_formats import (
+  caffe_blobs,
+  caffe_config,
   state_dict,
   torchvision_config,
   write_legacy_pth,
   write_pth,
+  write_state_dict,
   write_zip,
 )
 
@@ -127,3 +131,43 @@ def test_files_that_are_called_weights_but_are_not_read_are_told_what_they_are(t
   (tmp_path / 'alexnet_weights.h5').write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(100))
   with pytest.raises(UserError, match=r'is HDF5, which is not read; save its arrays with numpy'):
     convert.read(tmp_path / 'alexnet_weights.h5', torchvision_config())
+
+
+def fine_tuned(layer, classes):
+  """A state dict whose last layer has another name and number of classes."""
+  arrays = {name: a for name, a in state_dict().items() if not name.startswith('classifier.6')}
+  weights = np.random.default_rng(5).standard_normal((classes, 16)).astype(np.float32)
+  return {**arrays, f'{layer}.weight': weights, f'{layer}.bias': weights[:, 0]}
+
+
+@pytest.mark.parametrize('layer', ['classifier.6', 'fc8_flowers'])
+def test_the_file_says_how_many_classes_there_are_where_the_config_does_not(tmp_path, layer):
+  config = torchvision_config()
+  config.model.num_classes = None
+  source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned(layer, 3))
+  network = convert.read(source, config)
+  assert network.config.model.num_classes == 3
+  assert list(network.class_names) == ['0', '1', '2']
+  assert config.model.num_classes is None
+  np.testing.assert_array_equal(
+    network.params['fc8']['bias'], fine_tuned(layer, 3)[f'{layer}.bias']
+  )
+
+
+def test_another_number_of_classes_than_the_config_s_is_named(tmp_path):
+  source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned('classifier.6', 3))
+  with pytest.raises(
+    UserError, match=r'classifier\.6\.weight in .* is float32\[3, 16\], not .*\[7, 16\]'
+  ):
+    convert.read(source, torchvision_config())
+
+
+def test_a_caffemodel_fine_tuned_on_other_classes_is_read(tmp_path):
+  blobs = caffe_blobs()
+  blobs['fc8_flickr'] = [part[:5] for part in blobs.pop('fc8')]
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.caffemodel(blobs))
+  config, lines = caffe_config(), []
+  config.model.num_classes = None
+  network = convert.read(tmp_path / 'x.caffemodel', config, lines.append)
+  np.testing.assert_array_equal(network.params['fc8']['bias'], blobs['fc8_flickr'][1])
+  assert lines == [f'{tmp_path / "x.caffemodel"}: the last layer is fc8_flickr']
