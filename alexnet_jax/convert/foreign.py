@@ -1,5 +1,6 @@
 """Reads networks from the files of Caffe, TensorFlow and PyTorch, whatever they are called."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from alexnet_jax.convert.layouts import (
   decode,
   encode,
 )
-from alexnet_jax.data import augment
+from alexnet_jax.data import augment, imagenet_classes
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError, first_line
 
@@ -50,6 +51,9 @@ class _Weights(NamedTuple):
 def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNetwork:
   """Reads a network from another project's file, whose kind its content says.
 
+  One of 1,000 classes whose last layer has the published network's name has ImageNet's classes, by
+  their synsets; those of others are numbers.
+
   Args:
     path: a .caffemodel; a .npy or .npz as caffe-tensorflow and MMdnn write it, or of arrays named by
       layer; a checkpoint of PyTorch, whatever its ending; or a .safetensors file of a state dict.
@@ -70,7 +74,11 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   if config.model.num_classes is None and last:
     config = config.copy_and_resolve_references()
     config.model.num_classes = last[0]
-  return network(path, arrays, found.names, layout, config, layout.mean_color)
+  converted = network(path, arrays, found.names, layout, config, layout.mean_color)
+  if found.has_own_last_layer and config.model.num_classes == len(imagenet_classes.words()):
+    synsets = list(imagenet_classes.words())  # whose order all layouts have
+    converted = dataclasses.replace(converted, class_names=synsets)
+  return converted
 
 
 def _read(path: epath.Path, log: Log) -> _Weights:

@@ -26,7 +26,7 @@ from PIL import Image
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.data import images
+from alexnet_jax.data import imagenet_classes, images
 from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import compat
@@ -59,7 +59,7 @@ class Prediction:
   """The most probable classes of an image, the most probable first.
 
   Attributes:
-    class_names: names of the classes.
+    class_names: names of the classes, as the network has them.
     probabilities: their probabilities, 0 to 1.
     image: the image as it was passed; of an open file, its bytes.
   """
@@ -68,8 +68,13 @@ class Prediction:
   probabilities: tuple[float, ...]
   image: Any = dataclasses.field(compare=False)
 
+  @property
+  def display_names(self) -> list[str]:
+    """The classes as people read them: 'tabby, tabby cat' for ImageNet's synset 'n02123045'."""
+    return imagenet_classes.display_names(self.class_names)
+
   def __repr__(self) -> str:
-    pairs = zip(self.class_names, self.probabilities, strict=True)
+    pairs = zip(self.display_names, self.probabilities, strict=True)
     return f'Prediction({", ".join(f"{name}: {share:.1%}" for name, share in pairs)})'
 
   def _repr_html_(self) -> str:
@@ -77,7 +82,7 @@ class Prediction:
       f'<tr><td style="text-align:left">{html.escape(name)}</td><td style="width:12em">'
       f'<div style="width:{share:.1%};height:1em;background:#88a"></div></td>'
       f'<td>{share:.1%}</td></tr>'
-      for name, share in zip(self.class_names, self.probabilities, strict=True)
+      for name, share in zip(self.display_names, self.probabilities, strict=True)
     )
     return (
       '<div style="display:flex;gap:1em;align-items:center;margin:0.5em 0">'
@@ -179,7 +184,7 @@ class Classifier(PretrainedNetwork):
   def __repr__(self) -> str:
     columns, size = self.config.model.num_columns, self.config.model.input_size
     parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    names = list(self.class_names)
+    names = imagenet_classes.display_names(self.class_names)
     some = ', '.join(names if len(names) <= 5 else [*names[:3], '...', names[-1]])
     steps = '' if self.step is None else f', trained for {self.step:,} steps'
     return (

@@ -100,7 +100,7 @@ def classify(
       for start in range(0, len(images), _TOGETHER):
         together = images[start : start + _TOGETHER]
         for prediction in _predict(classifier, together, unreadable):
-          pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+          pairs = zip(prediction.display_names, prediction.probabilities, strict=True)
           cells = (cell for name, share in pairs for cell in (name, f'{share:.6g}'))
           writer.writerow([prediction.image, *cells])
           predicted.append(prediction)

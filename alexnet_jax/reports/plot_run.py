@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import pipeline, splits
+from alexnet_jax.data import imagenet_classes, pipeline, splits
 from alexnet_jax.evaluation import layer_outputs, retrieval
 from alexnet_jax.models.options import LAYERS
 from alexnet_jax.parallel import compat
@@ -97,7 +97,9 @@ def draw(
     title = f'{what}\nvalidation images and the classes held most probable'
     save(
       'figure4_predictions',
-      figures.predictions(images, probabilities, labels, network.class_names, title),
+      figures.predictions(
+        images, probabilities, labels, imagenet_classes.display_names(network.class_names), title
+      ),
     )
     for name in hidden:
       maps, title = np.asarray(outputs[name][0]), f'{what}\nactivations of {name}'
@@ -130,7 +132,7 @@ def _retrieval(
   title: str,
 ) -> figures.Figure:
   """The images of a split that are nearest to the first of others, by features of both."""
-  names, shown = split.class_names, len(queries)
+  names, shown = imagenet_classes.display_names(split.class_names), len(queries)
   near, squares = retrieval.nearest(features, queries.reshape(shown, -1), _NEIGHBOURS)
   found = [read_images(split, np.concatenate(split.order())[row]) for row in near]
   return figures.retrieval(

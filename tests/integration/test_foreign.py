@@ -171,3 +171,17 @@ def test_a_caffemodel_fine_tuned_on_other_classes_is_read(tmp_path):
   network = convert.read(tmp_path / 'x.caffemodel', config, lines.append)
   np.testing.assert_array_equal(network.params['fc8']['bias'], blobs['fc8_flickr'][1])
   assert lines == [f'{tmp_path / "x.caffemodel"}: the last layer is fc8_flickr']
+
+
+@pytest.mark.parametrize(
+  ('layer', 'first', 'last'),
+  [('classifier.6', 'n01440764', 'n15075141'), ('fc8_places', '0', '999')],
+)
+def test_a_thousand_classes_of_the_published_last_layer_are_imagenet_s(
+  tmp_path, layer, first, last
+):
+  source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned(layer, 1000))
+  config = torchvision_config()
+  config.model.num_classes = None
+  names = convert.read(source, config).class_names
+  assert (len(names), names[0], names[-1]) == (1000, first, last)
