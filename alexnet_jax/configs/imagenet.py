@@ -33,6 +33,9 @@ def get_config() -> config_dict.ConfigDict:
   data.train_split = 'train'
   data.validation_split = 'validation'
   data.image_size = 256  # shorter side scaled to this, then the central square (section 2)
+  # How: 'paper', bicubic, rotated as EXIF says; or 'torchvision', the pixels of its Resize and
+  # CenterCrop, with which its weights are evaluated: bilinear, not rotated.
+  data.resize = 'paper'
   # Images of other sizes are shrunk once, into a tfds data set in this folder (None: tfds's own);
   # as 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 images and fewer.
   data.prepared_dir = config_dict.placeholder(str)

@@ -108,9 +108,9 @@ class Classifier(PretrainedNetwork):
   Its attributes are PretrainedNetwork's. Images are paths, the bytes of an image file, files that
   are open in binary mode (read from their start), Pillow images, or uint8 arrays [H, W, 3] (RGB) or
   [H, W] (gray) of any size; either one, or many as an iterable or an array [N, H, W, 3]. As
-  in training's evaluation, the shorter side is scaled to data.image_size, and the network sees the
-  center of the central square, with side model.input_size; only the JPEG compression with which
-  photographs are stored for training is left out. Batch sizes are powers of two, at most 128, so
+  in training's evaluation, the shorter side is scaled to data.image_size as data.resize says, and the
+  network sees the center of the central square, with side model.input_size; only the JPEG compression
+  with which photographs are stored for training is left out. Batch sizes are powers of two, at most 128, so
   that few programs are compiled. It can be pickled, which leaves the compiled programs out; two
   classifiers are equal only where they are the same object.
   """
@@ -233,10 +233,10 @@ class Classifier(PretrainedNetwork):
   def _crops(self, listed: Sequence[Any], first: int = 0) -> np.ndarray:
     """The crops of images; `first` is the index of the first one, for messages."""
     square, size = self.config.data.image_size, self.config.model.input_size
-    border = (square - size) // 2
+    border, resize = (square - size) // 2, self.config.data.resize
 
     def crop(image: Any, position: int) -> np.ndarray:
-      pixels = np.asarray(images.fit_square(_rgb(image, position), square))
+      pixels = np.asarray(images.fit_square(_rgb(image, position, resize), square, resize))
       return pixels[border : border + size, border : border + size]
 
     with ThreadPoolExecutor() as pool:
@@ -278,19 +278,22 @@ def _content(file: Any) -> bytes:
   return content
 
 
-def _rgb(image: Any, position: int) -> Image.Image:
-  """Reads or converts an image to mode 'RGB'; its index in the list is for messages."""
+def _rgb(image: Any, position: int, resize: str = 'paper') -> Image.Image:
+  """Reads or converts an image to mode 'RGB', for a way of making squares (`images.RESIZE_RULES`).
+
+  Its index in the list is for messages.
+  """
   try:
     if isinstance(image, str | os.PathLike):
       where = os.fspath(image)
       path = files.readable(where)
       files.check_kind(path)
-      return images.decode(path.read_bytes())
+      return images.decode(path.read_bytes(), resize)
     where = f'image {position} (counted from 0)'
     if isinstance(image, bytes | bytearray | memoryview):
-      return images.decode(bytes(image))
+      return images.decode(bytes(image), resize)
     if isinstance(image, Image.Image):
-      return images.as_shown(image)
+      return images.as_shown(image, resize)
     return images.as_shown(_from_array(image, where))
   except images.UnreadableError as error:
     raise UserError(f'{where} is not an image, or is incomplete: {error}') from error
