@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
+from alexnet_jax.configs import imagenet_caffe, imagenet_caffenet, imagenet_torchvision
 from alexnet_jax.convert import caffe, names, pytorch, tensorflow, untrusted
 from alexnet_jax.convert.layouts import (
   CAFFE,
@@ -26,10 +28,14 @@ from alexnet_jax.convert.layouts import (
   encode,
 )
 from alexnet_jax.data import augment, imagenet_classes
-from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
+from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
+from alexnet_jax.utils import files, host
 from alexnet_jax.utils.errors import UserError, first_line
 
 Log = Callable[[str], None]
+
+_CONFIGS_OF_CAFFE = (imagenet_caffe.get_config, imagenet_caffenet.get_config)
 
 _PYTORCH_ENDINGS = ('.pth', '.pt', '.bin', '.pkl', '.ckpt', '.tar')
 
@@ -42,10 +48,11 @@ _NOT_READ = {
 
 
 class _Weights(NamedTuple):
-  """The arrays of a file, by name, and their layout."""
+  """The arrays of a file, by name, their layout, and what follows convolutions, where it says so."""
 
   layout: Layout
   arrays: Mapping[str, np.ndarray]
+  orders: Mapping[str, str] = types.MappingProxyType({})
 
 
 def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNetwork:
@@ -57,19 +64,21 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   Args:
     path: a .caffemodel; a .npy or .npz as caffe-tensorflow and MMdnn write it, or of arrays named by
       layer; a checkpoint of PyTorch, whatever its ending; or a .safetensors file of a state dict.
-    config: the network's; model.num_classes may be None, for as many as the file has.
+    config: the network's; model.num_classes may be None, for as many as the file has. None: of a
+      published network, whose shapes and layers the file has.
     log: called with a line for what is not as published, as `names.find` and
       `pytorch.read_checkpoint` say.
 
   Raises:
     UserError: it is damaged, of another kind, or not the network of the config.
   """
-  layout, arrays = _read(path, log)
-  if config is None:
-    raise UserError(f'{path} has no config; pass one, such as --config={layout.config}')
-  experiment.check(config)
+  layout, arrays, orders = _read(path, log)
   shapes = {name: array.shape for name, array in arrays.items()}
   found = names.find(str(path), shapes, layout, log)
+  if config is None:
+    config = published(path, shapes, found.names, layout, orders)
+  experiment.check(config)
+  _check_orders(path, orders, config)
   last = shapes.get(found.names[layout.names['fc8'][1]])
   if config.model.num_classes is None and last:
     config = config.copy_and_resolve_references()
@@ -81,6 +90,66 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   return converted
 
 
+def published(
+  path: epath.Path,
+  shapes: names.Shapes,
+  of_layout: Mapping[str, str],
+  layout: Layout,
+  orders: Mapping[str, str],
+) -> ConfigDict:
+  """The config of the published network that a file has; raises UserError where it is not certain.
+
+  Args:
+    path: the file.
+    shapes: of its arrays.
+    of_layout: the names of its arrays by the layout's.
+    layout: its layout.
+    orders: of what follows its convolutions.
+  """
+  fitting = []
+  published = (imagenet_torchvision.get_config,) if layout is TORCHVISION else _CONFIGS_OF_CAFFE
+  for config in (get_config() for get_config in published):
+    config.model.num_classes = None
+    net = AlexNet.from_config({**config.model.to_dict(), 'num_classes': 1})
+    full = jax.eval_shape(functools.partial(encode, net=net, layout=layout), parameter_shapes(net))
+    alike = all(
+      shapes.get(of_layout[name]) == full[name].shape
+      for layer, pair in layout.names.items()
+      for name in pair
+      if layer != 'fc8'
+    )
+    if alike and not _other_orders(orders, config):
+      fitting.append(config)
+  if len(fitting) != 1:  # Caffe's two differ in their orders alone, which not all files say
+    raise UserError(
+      f'{path} has no config; pass one, such as --config={layout.config}\n'
+      f'{host.program()} --mode=convert --config={layout.config} --source={path} --target=net.safetensors'
+    )
+  return fitting[0]
+
+
+def _other_orders(orders: Mapping[str, str], config: ConfigDict) -> list[str]:
+  """The convolutions after which a file has other steps, or in another order, than a config."""
+  model = config.model
+  layers = {'norm': model.response_norm.layers, 'pool': model.pool.layers, 'activation': LAYERS}
+  own = {
+    layer: '-'.join(step for step in model[layer].order.split('-') if layer in layers[step])
+    for layer in CONVOLUTIONS
+  }
+  return [layer for layer, order in orders.items() if own.get(layer, order) != order]
+
+
+def _check_orders(path: epath.Path, orders: Mapping[str, str], config: ConfigDict) -> None:
+  """Raises UserError where a file has other steps after a convolution than a config."""
+  for layer in _other_orders(orders, config):
+    own = next((of for of in _CONFIGS_OF_CAFFE if not _other_orders(orders, of())), None)
+    advice = f'pass --config=configs/{own.__module__.rsplit(".", 1)[-1]}.py' if own else ''
+    raise UserError(
+      f'{path} has {orders[layer]} after {layer}, but the config has {config.model[layer].order};'
+      f' {advice or f"set --config.model.{layer}.order"}'
+    )
+
+
 def _read(path: epath.Path, log: Log) -> _Weights:
   """Reads the arrays of a file by what its first bytes are, or else its ending."""
   with untrusted.described(path, 'a file of weights'), path.open('rb') as file:
@@ -88,7 +157,7 @@ def _read(path: epath.Path, log: Log) -> _Weights:
   is_zip = head.startswith(b'PK\x03\x04')
   if head.startswith(b'\x93NUMPY'):
     return _Weights(TENSORFLOW, tensorflow.read_npy(path))
-  if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 2**30:
+  if is_safetensors(path):
     arrays = safetensors_file.read_arrays(path)
     return _Weights(TORCHVISION, dict(sorted(arrays.items(), key=_natural_order)))
   if is_zip or head.startswith(b'\x80\x02') or head[257:262] == b'ustar':
@@ -101,17 +170,24 @@ def _read(path: epath.Path, log: Log) -> _Weights:
       )
   match path.suffix:
     case '.caffemodel':
-      return _Weights(CAFFE, caffe.read_caffemodel(path))
+      return _Weights(CAFFE, *caffe.read_caffemodel(path))
     case '.npy':
       return _Weights(TENSORFLOW, tensorflow.read_npy(path))
-    case '.safetensors':
-      return _Weights(TORCHVISION, safetensors_file.read_arrays(path))
     case ending if ending in _PYTORCH_ENDINGS:
       return _Weights(TORCHVISION, pytorch.read_checkpoint(path, log))
   raise UserError(
     f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
     ' .caffemodel, .npy, .npz or .pth file'
   )
+
+
+def is_safetensors(path: epath.Path) -> bool:
+  """Whether a file begins as safetensors do, or is called so."""
+  files.check_kind(path)
+  with path.open('rb') as file:
+    head = file.read(9)  # the length of the header, which is JSON
+  begins_so = head[8:] == b'{' and int.from_bytes(head[:8], 'little') < 2**32
+  return begins_so or path.suffix in ('.safetensors', '.jaxexport')
 
 
 def _natural_order(item: tuple[str, np.ndarray]) -> list[tuple[int, str]]:

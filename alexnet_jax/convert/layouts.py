@@ -23,7 +23,7 @@ class Layout:
       maps flattened in the order C, H, W. False: [H, W, I, O], [inputs, outputs], and H, W, C.
     bgr: whether the channels of images are blue, green, red.
     mean_color: red, green and blue, 0 to 255, that users of the layout subtract from images.
-    config: path of the config for the network that was published in this layout.
+    config: path of the config for a network that was published in this layout.
   """
 
   names: Mapping[str, tuple[str, str]]

@@ -2,16 +2,23 @@
 
 import argparse
 import collections
+import functools
 import pathlib
 import tarfile
 
+import jax
 import numpy as np
 import pytest
+from etils import epath
 
-from alexnet_jax.convert import convert
+from alexnet_jax import experiment
+from alexnet_jax.convert import convert, foreign, layouts
+from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
+from configs import imagenet, imagenet_caffe, imagenet_caffenet, imagenet_torchvision
 from tests import caffe_files
 from tests.other_formats import (
+  NARROW,
   caffe_blobs,
   caffe_config,
   state_dict,
@@ -185,3 +192,86 @@ def test_a_thousand_classes_of_the_published_last_layer_are_imagenet_s(
   config.model.num_classes = None
   names = convert.read(source, config).class_names
   assert (len(names), names[0], names[-1]) == (1000, first, last)
+
+
+BVLC, CAFFENET = ('ReLU', 'LRN', 'Pooling'), ('ReLU', 'Pooling', 'LRN')
+
+
+def caffenet_config():
+  config = imagenet_caffenet.get_config()
+  config.update_from_flattened_dict({**NARROW, 'model.input_size': 95})
+  return config
+
+
+@pytest.mark.parametrize('old', [True, False])
+@pytest.mark.parametrize(
+  ('order', 'own', 'other', 'advice'),
+  [
+    (BVLC, caffe_config, caffenet_config, 'imagenet_caffe.py'),
+    (CAFFENET, caffenet_config, caffe_config, 'imagenet_caffenet.py'),
+  ],
+  ids=['bvlc_alexnet', 'caffenet'],
+)
+def test_a_caffemodel_is_not_taken_for_one_whose_layers_have_another_order(
+  tmp_path, order, own, other, advice, old
+):
+  layers = caffe_files.layers_in_order(caffe_blobs(), order)
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.typed_caffemodel(layers, old))
+  assert convert.read(tmp_path / 'x.caffemodel', own()).config == own()
+  with pytest.raises(UserError, match=rf'after conv1, but the config has .*configs/{advice}'):
+    convert.read(tmp_path / 'x.caffemodel', other())
+
+
+def test_a_caffemodel_without_norms_is_not_taken_for_one_with_them(tmp_path):
+  layers = caffe_files.layers_in_order(caffe_blobs(), ('ReLU', 'Pooling'))
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.typed_caffemodel(layers))
+  words = 'has activation-pool after conv1, but the config has activation-norm-pool; set --config'
+  with pytest.raises(UserError, match=words):
+    convert.read(tmp_path / 'x.caffemodel', caffe_config())
+
+
+def published(config, layout, orders=None, **changed):
+  """The config that is found for the shapes of a config's network, some of them changed."""
+  net = experiment.make_network(config)
+  encoded = jax.eval_shape(
+    functools.partial(layouts.encode, net=net, layout=layout), parameter_shapes(net)
+  )
+  shapes = {name: array.shape for name, array in encoded.items()} | changed
+  own = {name: name for name in shapes}
+  return foreign.published(epath.Path('x'), shapes, own, layout, orders or {})
+
+
+ORDERS = {
+  imagenet_caffe: {'conv1': 'activation-norm-pool', 'conv3': 'activation'},
+  imagenet_caffenet: {'conv1': 'activation-pool-norm', 'conv5': 'activation-pool'},
+}
+
+
+@pytest.mark.parametrize('module', ORDERS)
+def test_a_caffemodel_s_order_tells_which_published_network_it_is(module):
+  config = published(module.get_config(), layouts.CAFFE, ORDERS[module])
+  assert config.model.num_classes is None
+  config.model.num_classes = 1000
+  assert config == module.get_config()
+
+
+def test_torchvision_s_shapes_tell_its_network_of_any_number_of_classes():
+  torchvision = imagenet_torchvision.get_config()
+  changed = {'classifier.6.weight': (5, 4096), 'classifier.6.bias': (5,)}
+  assert published(torchvision, layouts.TORCHVISION, **changed).data.resize == 'torchvision'
+
+
+@pytest.mark.parametrize(
+  ('module', 'layout', 'advice'),
+  [
+    (imagenet, layouts.TORCHVISION, 'imagenet_torchvision'),  # the paper's, in groups
+    (imagenet_caffe, layouts.TENSORFLOW, 'imagenet_caffe'),  # or CaffeNet
+    (imagenet_caffe, layouts.CAFFE, 'imagenet_caffe'),
+  ],
+)
+def test_where_a_network_is_not_certain_the_command_is_said(module, layout, advice):
+  words = (
+    rf'has no config; .*\n.* --mode=convert --config=configs/{advice}\.py --source=x --target='
+  )
+  with pytest.raises(UserError, match=words):
+    published(module.get_config(), layout)

@@ -14,7 +14,7 @@ FLOORS = (
   ('convert',),
   ('evaluation',),
   ('checkpoints',),
-  ('experiment',),
+  ('experiment', 'configs'),
   ('models', 'data', 'parallel', 'optimizer'),
   ('utils',),
 )
