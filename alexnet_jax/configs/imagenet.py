@@ -102,7 +102,8 @@ def get_config() -> config_dict.ConfigDict:
   train.num_epochs = 90
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
   train.seed = 0
-  # A workdir, checkpoint or .safetensors file to start from: layers whose shapes agree are taken.
+  # A workdir, checkpoint or file of weights to start from, as `alexnet_jax.load` takes it: layers
+  # whose shapes agree are taken.
   train.init_from = config_dict.placeholder(str)
   train.log_every_steps = 50
   # Steps, as (first, last), counted from 1, that jax's profiler traces into WORKDIR/profile; () for

@@ -72,6 +72,7 @@ def convert(
   return network
 
 
+@compat.default_settings()
 def read(
   path: str | os.PathLike[str],
   config: ConfigDict | None = None,
@@ -89,7 +90,9 @@ def read(
   """
   source = files.readable(path)
   if not source.exists():
-    raise UserError(f'there is no {source}')
+    raise UserError(
+      f'there is no {source}; pass a workdir, one of its checkpoints, or a file of weights'
+    )
   network = _read_described(source, log)
   if network is None:
     return foreign.read(source, config, log)
@@ -102,7 +105,7 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   """Reads the network of a file or folder that holds its config too; returns None for others."""
   if path.is_dir():
     return pretrained.read(path, log=log)
-  if path.suffix not in ('.safetensors', '.jaxexport'):
+  if not foreign.is_safetensors(path):
     return None
   metadata = safetensors_file.read_metadata(path)
   if pretrained.DESCRIPTION in metadata:

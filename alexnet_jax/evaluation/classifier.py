@@ -13,7 +13,6 @@ import functools
 import html
 import io
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +23,6 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import imagenet_classes, images
 from alexnet_jax.evaluation import layer_outputs
@@ -37,21 +35,6 @@ from alexnet_jax.utils.errors import UserError
 _MAX_BATCH = 128
 _THUMBNAIL = 160  # pixels
 _SHOWN = 20  # predictions of a list that a notebook shows
-
-
-def load(path: str | os.PathLike[str]) -> 'Classifier':
-  """Loads a trained network, whatever devices it was trained on, onto the first device.
-
-  Args:
-    path: a workdir (its best checkpoint is loaded), one of its checkpoints, or a file that
-      `pretrained.write` or `export.export` has written; on disk, or in a bucket that Orbax can read
-      (gs://...).
-
-  Raises:
-    UserError: it is missing, damaged, or of a newer version.
-  """
-  network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=5))
-  return Classifier(**vars(network))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +86,7 @@ class Predictions(list[Prediction]):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Classifier(PretrainedNetwork):
-  """A trained network that classifies images; `load` makes one.
+  """A trained network that classifies images; `alexnet_jax.load` makes one.
 
   Its attributes are PretrainedNetwork's. Images are paths, the bytes of an image file, files that
   are open in binary mode (read from their start), Pillow images, or uint8 arrays [H, W, 3] (RGB) or
