@@ -133,7 +133,8 @@ _IMAGES = flags.DEFINE_list(
 _MEAN = flags.DEFINE_string(
   'mean',
   None,
-  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto) in place of a mean color.",
+  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto, ilsvrc_2012_mean.npy), as large as"
+  ' images or as crops, or three numbers, in place of the mean color of the format.',
 )
 _CLASS_NAMES = flags.DEFINE_string(
   'class_names',

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.convert import caffe, export, foreign, pytorch
+from alexnet_jax.convert import caffe, export, foreign, npy, pytorch
 from alexnet_jax.convert.layouts import TORCHVISION, check_network, encode
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
@@ -48,7 +48,7 @@ def convert(
     source: as `read` takes it.
     target: as `write` takes it.
     config: as `read` takes it.
-    mean: a Caffe mean image (.binaryproto) that replaces the source's mean.
+    mean: a file of Caffe's that replaces the source's mean; see `with_mean`.
     class_names: a file with one name per line, in the order of the labels, that replaces the
       source's names.
     log: called with a line for what is not as expected, as `read` says.
@@ -62,9 +62,7 @@ def convert(
   check_target(target)
   network = read(source, config, log)
   if mean is not None:
-    image = read_mean(mean, network.config.data.image_size)
-    statistics = network.statistics._replace(mean_image=jnp.asarray(image))
-    network = dataclasses.replace(network, statistics=statistics)
+    network = with_mean(network, mean, log)
   if class_names is not None:
     names = read_class_names(class_names, network.config.model.num_classes)
     network = dataclasses.replace(network, class_names=names)
@@ -126,15 +124,49 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   return dataclasses.replace(network, class_names=class_names, step=step)
 
 
-def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
-  """Reads a mean image of Caffe's (.binaryproto), which has blue, green and red planes.
+def with_mean(
+  network: PretrainedNetwork,
+  path: str | os.PathLike[str],
+  log: Callable[[str], None] = lambda text: None,
+) -> PretrainedNetwork:
+  """Replaces a network's mean image by that of a file of Caffe's.
 
   Args:
-    path: the file.
-    size: side in pixels that it must have.
+    network: the network.
+    path: a .binaryproto or .npy of blue, green and red planes, 0 to 255: as large as images
+      (data.image_size), each pixel's mean; as large as the network's input, which is subtracted from
+      every crop (augment.mean='center'), as Caffe does where images are not cropped; or the mean color,
+      three numbers.
+    log: called with a line where augment.mean is changed.
+
+  Raises:
+    UserError: it is missing, incomplete, or has another size.
+  """
+  config = network.config
+  size, crop = config.data.image_size, config.model.input_size
+  mean = read_mean(path, size, crop)
+  if len(mean) == crop != size:
+    log(f'{path} is as large as a crop, and subtracted from every crop: augment.mean is now center')
+    config = config.copy_and_resolve_references()
+    config.augment.mean = 'center'
+    before = (size - crop) // 2
+    margins = (before, size - crop - before)
+    mean = np.pad(mean, (margins, margins, (0, 0)), mode='edge')  # the margin is not used
+  image = jnp.asarray(np.broadcast_to(mean, (size, size, 3)))
+  statistics = network.statistics._replace(mean_image=image)
+  return dataclasses.replace(network, config=config, statistics=statistics)
+
+
+def read_mean(path: str | os.PathLike[str], image_size: int, crop_size: int) -> np.ndarray:
+  """Reads a mean image or color of Caffe's, in which blue comes first.
+
+  Args:
+    path: a .binaryproto or .npy, [3, H, W], [1, 3, H, W], or of three numbers.
+    image_size: side in pixels that it may have.
+    crop_size: the other side that it may have.
 
   Returns:
-    [size, size, 3] float32, red, green and blue, 0 to 255.
+    [side, side, 3] float32, red, green and blue, 0 to 255; [1, 1, 3] of a color.
 
   Raises:
     UserError: it is missing, incomplete, or has another size.
@@ -142,13 +174,20 @@ def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
   file = files.readable(path)
   if not file.exists():
     raise UserError(f'there is no {file} (--mean)')
-  planes = caffe.read_binaryproto(file)
-  if planes.shape != (3, size, size):
+  is_npy = file.suffix == '.npy'
+  planes = npy.read_array(file) if is_npy else caffe.read_binaryproto(file)
+  shape = planes.shape[1:] if planes.ndim == 4 and planes.shape[0] == 1 else planes.shape
+  if shape == (3,):
+    shape = (3, 1, 1)
+  if shape not in [(3, side, side) for side in (image_size, crop_size, 1)]:
     raise UserError(
       f'{file} is {" x ".join(map(str, planes.shape))}, but data.image_size requires'
-      f' 3 x {size} x {size}'
+      f' 3 x {image_size} x {image_size}, or model.input_size 3 x {crop_size} x {crop_size}'
     )
-  return planes[::-1].transpose(1, 2, 0)
+  if planes.dtype.kind not in 'fiu':
+    raise UserError(f'{file} is of {planes.dtype}, not of numbers')
+  with np.errstate(over='ignore', invalid='ignore'):
+    return planes.astype(np.float32).reshape(shape)[::-1].transpose(1, 2, 0)
 
 
 def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str]:

@@ -1,9 +1,11 @@
 """Reads networks from the files of Caffe, TensorFlow and PyTorch, whatever they are called."""
 
+import contextlib
 import dataclasses
 import functools
 import re
 import types
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -157,6 +159,8 @@ def _read(path: epath.Path, log: Log) -> _Weights:
   is_zip = head.startswith(b'PK\x03\x04')
   if head.startswith(b'\x93NUMPY'):
     return _Weights(TENSORFLOW, tensorflow.read_npy(path))
+  if head.startswith(b'PK\x03\x04') and _is_npz(path):
+    return _read_npz(path, log)
   if is_safetensors(path):
     arrays = safetensors_file.read_arrays(path)
     return _Weights(TORCHVISION, dict(sorted(arrays.items(), key=_natural_order)))
@@ -179,6 +183,24 @@ def _read(path: epath.Path, log: Log) -> _Weights:
     f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
     ' .caffemodel, .npy, .npz or .pth file'
   )
+
+
+def _is_npz(path: epath.Path) -> bool:
+  """Whether a zip file holds arrays of numpy's, where it can be read."""
+  with contextlib.suppress(Exception), path.open('rb') as file, zipfile.ZipFile(file) as archive:
+    return any(name.endswith('.npy') for name in archive.namelist())
+  return path.suffix == '.npz'
+
+
+def _read_npz(path: epath.Path, log: Log) -> _Weights:
+  """Reads a .npz, whose layout its names and the axes of its first kernel tell."""
+  arrays = tensorflow.read_npz(path)
+  if any(re.search(r'\.(weight|bias)$', name) for name in arrays):
+    return _Weights(TORCHVISION, arrays)
+  first = next((array.shape for array in arrays.values() if array.ndim == 4), ())
+  layout = CAFFE if first[1:2] == (3,) else TENSORFLOW
+  log(f'{path}: its channels are taken for blue, green and red, as Caffe has them')
+  return _Weights(layout, arrays)
 
 
 def is_safetensors(path: epath.Path) -> bool:

@@ -14,6 +14,9 @@ _WRAPPERS = ('module', '_orig_mod')
 # What follows a layer's name in the names of its arrays: conv1.weight, conv1_W, conv1/biases:0.
 _KIND = re.compile(r'[./_-](?:weights?|kernel|w|bias(?:es)?|b)(?::0)?$|\[[01]\]$', re.IGNORECASE)
 
+# Of batch norms, in PyTorch, TensorFlow and MMdnn.
+_STATISTICS = ('running_mean', 'running_var', 'moving_mean', 'moving_variance', '[mean]', '[var]')
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -165,7 +168,7 @@ def _inputs(weights: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
 def _check_norms(path: str, names: Mapping[str, object] | list[str]) -> None:
   """Raises UserError where a network has batch norms, which change what its other layers mean."""
   for name in names:
-    if name.endswith(('running_mean', 'running_var')):
+    if name.endswith(_STATISTICS):
       raise UserError(f'{path} has batch norms ({first_line(name)}), which AlexNet does not have')
 
 

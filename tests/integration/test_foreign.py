@@ -13,15 +13,20 @@ from etils import epath
 
 from alexnet_jax import experiment
 from alexnet_jax.convert import convert, foreign, layouts
+from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
 from configs import imagenet, imagenet_caffe, imagenet_caffenet, imagenet_torchvision
 from tests import caffe_files
 from tests.other_formats import (
   NARROW,
+  as_npy,
   caffe_blobs,
   caffe_config,
+  pickled,
+  random_network,
   state_dict,
+  tensorflow_layers,
   torchvision_config,
   write_legacy_pth,
   write_pth,
@@ -275,3 +280,116 @@ def test_where_a_network_is_not_certain_the_command_is_said(module, layout, advi
   )
   with pytest.raises(UserError, match=words):
     published(module.get_config(), layout)
+
+
+def mmdnn_layers(bias='bias'):
+  return {
+    layer: {'weights': weights, bias: biases}
+    for layer, (weights, biases) in tensorflow_layers().items()
+  }
+
+
+def as_npz(path, layers):
+  """Arrays of objects, as numpy.savez made them of lists and dictionaries."""
+  arrays = {}
+  for layer, parts in layers.items():
+    arrays[layer] = np.empty(2 if isinstance(parts, list) else (), object)
+    arrays[layer][... if isinstance(parts, dict) else slice(None)] = parts
+  np.savez(path, **arrays)
+
+
+FORMS_OF_NUMPY = {
+  'caffe-tensorflow': lambda path: path.write_bytes(as_npy(pickled(mmdnn_layers('biases')))),
+  'MMdnn': lambda path: path.write_bytes(as_npy(pickled(mmdnn_layers()))),
+  'npz of lists': lambda path: as_npz(path, tensorflow_layers()),
+  'npz of dictionaries': lambda path: as_npz(path, mmdnn_layers()),
+  'npz of arrays': lambda path: np.savez_compressed(
+    path,
+    **{
+      f'{la}_{k}': a
+      for la, ab in tensorflow_layers().items()
+      for k, a in zip('Wb', ab, strict=True)
+    },
+  ),
+  'npz of Caffe': lambda path: np.savez(
+    path,
+    **{f'{la}_{k}': a for la, ab in caffe_blobs().items() for k, a in zip('Wb', ab, strict=True)},
+  ),
+}
+
+
+@pytest.mark.parametrize('form', FORMS_OF_NUMPY)
+def test_numpy_s_files_are_read_in_all_usual_forms(tmp_path, form):
+  source = tmp_path / ('x.npz' if 'npz' in form else 'x.npy')
+  FORMS_OF_NUMPY[form](source)
+  network = convert.read(source, caffe_config())
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.caffemodel(caffe_blobs()))
+  expected = convert.read(tmp_path / 'x.caffemodel', caffe_config())
+  jax.tree.map(np.testing.assert_array_equal, network.params, expected.params)
+
+
+def test_an_npz_under_the_names_of_pytorch_has_its_axes_and_colors(tmp_path):
+  own = [f'{layer}.{kind}' for layer in layouts.CAFFE.names for kind in ('weight', 'bias')]
+  np.savez(tmp_path / 'x.npz', **dict(zip(own, state_dict().values(), strict=True)))
+  assert_read(convert.read(tmp_path / 'x.npz', torchvision_config()))
+
+
+def test_an_npz_that_would_fill_the_memory_is_refused(tmp_path):
+  np.savez_compressed(tmp_path / 'x.npz', conv1_W=np.zeros(10**6))
+  with pytest.raises(UserError, match='it is compressed too much to be weights'):
+    convert.read(tmp_path / 'x.npz', caffe_config())
+
+
+def caffe_network():
+  return random_network(caffe_config())  # images of 98 pixels, crops of 95
+
+
+MEAN = np.random.default_rng(3).uniform(0, 255, (3, 98, 98)).astype(np.float32)  # blue first
+FILES_OF_MEANS = {
+  'npy': lambda path: np.save(path, MEAN.astype(np.float64)),
+  '4-d npy': lambda path: np.save(path, MEAN[None]),
+  '4-d binaryproto': lambda path: path.write_bytes(caffe_files.blob(MEAN[None])),
+}
+
+
+@pytest.mark.parametrize('form', FILES_OF_MEANS)
+def test_a_mean_image_is_read_in_all_usual_forms(tmp_path, form):
+  path = tmp_path / ('mean.npy' if 'npy' in form else 'mean.binaryproto')
+  FILES_OF_MEANS[form](path)
+  network = convert.with_mean(caffe_network(), path)
+  np.testing.assert_array_equal(network.statistics.mean_image, MEAN[::-1].transpose(1, 2, 0))
+  assert network.config.augment.mean == 'pixel'
+
+
+def test_a_mean_as_large_as_a_crop_is_subtracted_from_every_crop(tmp_path):
+  lines = []
+  np.save(tmp_path / 'mean.npy', MEAN[:, :95, :95])
+  network = convert.with_mean(caffe_network(), tmp_path / 'mean.npy', lines.append)
+  assert network.config.augment.mean == 'center'
+  assert lines == [
+    f'{tmp_path / "mean.npy"} is as large as a crop, and subtracted from every crop: augment.mean is'
+    ' now center'
+  ]
+  crops = np.full((2, 95, 95, 3), 255, np.uint8)
+  subtracted = augment.subtract_mean(
+    crops, np.array([[0, 3], [2, 1]]), network.statistics.mean_image, 'center'
+  )
+  expected = 255 - MEAN[::-1, :95, :95].transpose(1, 2, 0)
+  np.testing.assert_allclose(subtracted, np.broadcast_to(expected, crops.shape), rtol=1e-6)
+
+
+def test_three_numbers_are_a_mean_color(tmp_path):
+  np.save(tmp_path / 'mean.npy', [104.0, 117.0, 123.0])
+  mean = convert.with_mean(caffe_network(), tmp_path / 'mean.npy').statistics.mean_image
+  np.testing.assert_array_equal(mean, np.broadcast_to(np.float32([123, 117, 104]), (98, 98, 3)))
+
+
+def test_a_mean_that_is_none_is_named(tmp_path):
+  np.save(tmp_path / 'mean.npy', np.array([['x']]))
+  with pytest.raises(UserError, match=r'is 1 x 1, but data\.image_size requires 3 x 98 x 98, or'):
+    convert.with_mean(caffe_network(), tmp_path / 'mean.npy')
+  np.save(tmp_path / 'mean.npy', np.array({}, object))
+  with pytest.raises(
+    UserError, match=r'is not a \.npy of numbers, or is incomplete: it holds objects'
+  ):
+    convert.with_mean(caffe_network(), tmp_path / 'mean.npy')

@@ -290,12 +290,14 @@ def _binaryprotos(_: Path) -> st.SearchStrategy[Input]:
 
 @_format('binaryproto', _binaryprotos)
 def _read_binaryproto(folder: Path) -> Any:
-  return convert.read_mean(folder / 'x.binaryproto', 4)
+  return convert.read_mean(folder / 'x.binaryproto', 4, 3)
 
 
 def _npys(_: Path) -> st.SearchStrategy[Input]:
   layers = {'conv1': [np.ones((2, 2), np.float32), np.ones(2)], 'fc8': [np.ones(1), np.ones(3)]}
   pickles = [other_formats.pickled(layers, protocol) for protocol in (2, 3, 4, 5)]
+  named = {'conv1': {'weights': np.ones((2, 2), np.float32), 'biases': np.ones(2)}}
+  pickles.append(other_formats.pickled(named))
   pickles.append(other_formats.pickled_by_python_2({k: v[:1] for k, v in layers.items()}))
   whole = [other_formats.as_npy(pickled) for pickled in pickles]
   whole.append(other_formats.as_npy(other_formats.pickled(other_formats.tensorflow_layers())))
@@ -306,6 +308,29 @@ def _npys(_: Path) -> st.SearchStrategy[Input]:
 @_format('npy', _npys)
 def _read_npy(folder: Path) -> Any:
   return convert.read(folder / 'x.npy', other_formats.caffe_config())
+
+
+def _npzs(folder: Path) -> st.SearchStrategy[Input]:
+  layer = np.empty((), object)
+  layer[()] = {'weights': np.ones((2, 2), np.float32), 'biases': np.ones(2)}
+  np.savez(folder / 'valid.npz', conv1=layer, fc8_W=np.ones((3, 2)), fc8_b=np.ones(2, np.float16))
+  valid = (folder / 'valid.npz').read_bytes()
+  return _one_file('x.npz', [mutated(valid), mutated_zip(valid)])
+
+
+@_format('npz', _npzs)
+def _read_npz(folder: Path) -> Any:
+  return convert.read(folder / 'x.npz', other_formats.caffe_config())
+
+
+def _means(folder: Path) -> st.SearchStrategy[Input]:
+  np.save(folder / 'valid.npy', np.ones((3, 4, 4)))
+  return _one_file('x.npy', [mutated((folder / 'valid.npy').read_bytes())])
+
+
+@_format('mean', _means)
+def _read_mean(folder: Path) -> Any:
+  return convert.read_mean(folder / 'x.npy', 4, 3)
 
 
 def _pths(folder: Path) -> st.SearchStrategy[Input]:
