@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import alexnet_jax
 from alexnet_jax.convert import convert
 from alexnet_jax.data import imagenet_classes
-from alexnet_jax.evaluation.classifier import Classifier
 from alexnet_jax.utils.errors import UserError
 from configs import imagenet_torchvision
 
@@ -60,9 +60,8 @@ def photographs():
 
 
 def test_logits_are_torchvision_s_from_the_same_jpeg_files(network, checkpoint):
-  config = imagenet_torchvision.get_config()
-  config.model.num_classes = None
-  classifier = Classifier(**vars(convert.read(checkpoint, config)))
+  with pytest.warns(UserWarning, match="the weights are those of 'state_dict'; not used: epoch"):
+    classifier = alexnet_jax.load(checkpoint)
   transforms = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.transforms()
   files = list(photographs())
   pixels = [transforms(Image.open(io.BytesIO(file)).convert('RGB')) for file in files]
