@@ -128,7 +128,7 @@ _IMAGES = flags.DEFINE_list(
   'images',
   None,
   'For --mode=predict: photographs to classify, files and folders, as --images=a.jpg,photos. --workdir'
-  ' may be a checkpoint or a .safetensors file, too.',
+  ' may be a checkpoint or a file of weights, too.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',
@@ -502,6 +502,7 @@ def _convert() -> None:
 
 
 def _predict() -> None:
+  from alexnet_jax.convert import convert
   from alexnet_jax.evaluation import photographs
   from alexnet_jax.parallel import xla
   from alexnet_jax.reports import printed
@@ -514,7 +515,7 @@ def _predict() -> None:
   if flags.FLAGS['config'].present:
     raise UserError('--mode=predict does not read --config; the network has its config')
   xla.use_cache()
-  printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value))
+  printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value, convert.read))
 
 
 def _evaluate_members(members: Sequence[str]) -> None:
