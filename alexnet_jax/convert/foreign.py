@@ -78,7 +78,7 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   shapes = {name: array.shape for name, array in arrays.items()}
   found = names.find(str(path), shapes, layout, log)
   if config is None:
-    config = published(path, shapes, found.names, layout, orders)
+    config = published(path, shapes, found, layout, orders)
   experiment.check(config)
   _check_orders(path, orders, config)
   last = shapes.get(found.names[layout.names['fc8'][1]])
@@ -95,7 +95,7 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
 def published(
   path: epath.Path,
   shapes: names.Shapes,
-  of_layout: Mapping[str, str],
+  found: names.Found,
   layout: Layout,
   orders: Mapping[str, str],
 ) -> ConfigDict:
@@ -104,7 +104,7 @@ def published(
   Args:
     path: the file.
     shapes: of its arrays.
-    of_layout: the names of its arrays by the layout's.
+    found: which of them are which layers'.
     layout: its layout.
     orders: of what follows its convolutions.
   """
@@ -115,12 +115,12 @@ def published(
     net = AlexNet.from_config({**config.model.to_dict(), 'num_classes': 1})
     full = jax.eval_shape(functools.partial(encode, net=net, layout=layout), parameter_shapes(net))
     alike = all(
-      shapes.get(of_layout[name]) == full[name].shape
+      shapes.get(found.names[name]) == full[name].shape
       for layer, pair in layout.names.items()
       for name in pair
       if layer != 'fc8'
     )
-    if alike and not _other_orders(orders, config):
+    if alike and found.by_name and not _other_orders(orders, config):
       fitting.append(config)
   if len(fitting) != 1:  # Caffe's two differ in their orders alone, which not all files say
     raise UserError(
@@ -159,7 +159,7 @@ def _read(path: epath.Path, log: Log) -> _Weights:
   is_zip = head.startswith(b'PK\x03\x04')
   if head.startswith(b'\x93NUMPY'):
     return _Weights(TENSORFLOW, tensorflow.read_npy(path))
-  if head.startswith(b'PK\x03\x04') and _is_npz(path):
+  if is_zip and _is_npz(path):
     return _read_npz(path, log)
   if is_safetensors(path):
     arrays = safetensors_file.read_arrays(path)
@@ -262,7 +262,7 @@ def network(
 
 
 def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
-  if array.dtype.kind in 'biuc':
+  if array.dtype.kind != 'f' and array.dtype != jnp.bfloat16:
     raise UserError(f'{first_line(name)} is of {array.dtype}, not of floating-point numbers')
   with np.errstate(over='ignore'):
     return array.astype(np.float32, copy=False)

@@ -26,10 +26,12 @@ class Found(NamedTuple):
   Attributes:
     names: by the layout's names, those in the file; a layout's name that the file lacks stands for
       itself.
-    has_own_last_layer: whether the last layer has the layout's name, as the published network has.
+    by_name: whether all layers but the last have the layout's names, as in the published network.
+    has_own_last_layer: whether the last layer has its name.
   """
 
   names: dict[str, str]
+  by_name: bool
   has_own_last_layer: bool
 
 
@@ -109,7 +111,7 @@ def _by_name(
     for own, name in zip(pair, scheme[layer], strict=True)
   }
   if all(prefix + name in bare for name in scheme['fc8']):
-    return Found(names, True)
+    return Found(names, scheme is layout.names, True)
   features = shapes[names[layout.names['fc7'][1]]]
   of_network = {file: shapes[file] for name, file in bare.items() if name.startswith(prefix)}
   others = [layer for layer in _layers(of_network) if layer.weights not in names.values()]
@@ -121,7 +123,7 @@ def _by_name(
   if last:
     log(f'{path}: the last layer is {first_line(last[0].name)}')
     names |= dict(zip(layout.names['fc8'], last[0][1:], strict=True))
-  return Found(names, False)
+  return Found(names, scheme is layout.names, False)
 
 
 def _by_order(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], None]) -> Found:
@@ -132,7 +134,9 @@ def _by_order(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], No
   dense = [layer for layer in layout.names if layer in DENSE]
   convolutions = [layer for layer in layout.names if layer not in DENSE]
   if (len(by_axes[4]), len(by_axes[2])) != (len(convolutions), len(dense)):
-    return Found(names, False)  # the first array that the layout has and the file lacks is told
+    return Found(
+      names, False, False
+    )  # the first array that the layout has and the file lacks is told
   _check_norms(path, shapes)
   for layer in layers:
     if len(shapes[layer.weights]) == 1:
@@ -143,8 +147,11 @@ def _by_order(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], No
   for own, found in zip([*convolutions, *dense], [*by_axes[4], *by_axes[2]], strict=True):
     names |= dict(zip(layout.names[own], found[1:], strict=True))
   in_order = ', '.join(first_line(found.name) for found in [*by_axes[4], *by_axes[2]])
-  log(f'{path}: layers are taken by their order, as {", ".join(layout.names)}: {in_order}')
-  return Found(names, False)
+  log(
+    f'{path}: layers are taken by their order, as {", ".join(layout.names)}: {in_order}; norms and pools'
+    ' between them, of which the file says nothing, are those of the config'
+  )
+  return Found(names, False, False)
 
 
 def _layers(shapes: Shapes) -> Iterator[_Layer]:

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from alexnet_jax import experiment
-from alexnet_jax.convert import convert, foreign, layouts
+from alexnet_jax.convert import convert, foreign, layouts, names
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
@@ -195,8 +195,8 @@ def test_a_thousand_classes_of_the_published_last_layer_are_imagenet_s(
   source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned(layer, 1000))
   config = torchvision_config()
   config.model.num_classes = None
-  names = convert.read(source, config).class_names
-  assert (len(names), names[0], names[-1]) == (1000, first, last)
+  classes = convert.read(source, config).class_names
+  assert (len(classes), classes[0], classes[-1]) == (1000, first, last)
 
 
 BVLC, CAFFENET = ('ReLU', 'LRN', 'Pooling'), ('ReLU', 'Pooling', 'LRN')
@@ -235,14 +235,14 @@ def test_a_caffemodel_without_norms_is_not_taken_for_one_with_them(tmp_path):
     convert.read(tmp_path / 'x.caffemodel', caffe_config())
 
 
-def published(config, layout, orders=None, **changed):
+def published(config, layout, orders=None, by_name=True, **changed):
   """The config that is found for the shapes of a config's network, some of them changed."""
   net = experiment.make_network(config)
   encoded = jax.eval_shape(
     functools.partial(layouts.encode, net=net, layout=layout), parameter_shapes(net)
   )
   shapes = {name: array.shape for name, array in encoded.items()} | changed
-  own = {name: name for name in shapes}
+  own = names.Found({name: name for name in shapes}, by_name, True)
   return foreign.published(epath.Path('x'), shapes, own, layout, orders or {})
 
 
@@ -280,6 +280,11 @@ def test_where_a_network_is_not_certain_the_command_is_said(module, layout, advi
   )
   with pytest.raises(UserError, match=words):
     published(module.get_config(), layout)
+
+
+def test_torchvision_s_shapes_under_other_names_may_be_another_network():
+  with pytest.raises(UserError, match='has no config; pass one'):
+    published(imagenet_torchvision.get_config(), layouts.TORCHVISION, by_name=False)
 
 
 def mmdnn_layers(bias='bias'):

@@ -7,12 +7,8 @@ from alexnet_jax.convert import convert
 from alexnet_jax.evaluation.classifier import Classifier
 from tests.other_formats import as_npy, caffe_config, pickled, tensorflow_layers
 
-tf = pytest.importorskip(
-  'tensorflow', reason='TensorFlow is not installed: pip install -e ".[train]"'
-)
 
-
-def network(layers, pixels):
+def network(tf, layers, pixels):
   """alexnet.py of caffe-tensorflow: NHWC, blue first, groups of two, pools that clip ('VALID')."""
 
   def convolution(x, name, stride=1, padding='SAME', groups=1):
@@ -39,6 +35,8 @@ def network(layers, pixels):
 
 
 def test_logits_are_those_of_caffe_tensorflow_s_layers(tmp_path):
+  # Here, for TensorFlow that is imported before PyTorch ends the process.
+  tf = pytest.importorskip('tensorflow', reason='TensorFlow is not installed')
   layers = tensorflow_layers()
   layers['fc8'] = [5 * array for array in layers['fc8']]
   named = {name: {'weights': pair[0], 'biases': pair[1]} for name, pair in layers.items()}
@@ -48,6 +46,6 @@ def test_logits_are_those_of_caffe_tensorflow_s_layers(tmp_path):
   classifier = Classifier(**vars(convert.read(tmp_path / 'bvlc_alexnet.npy', config)))
   images = np.random.default_rng(0).integers(0, 256, (6, 95, 95, 3), np.uint8)
   color = np.float32([104.00698793, 116.66876762, 122.67891434])
-  expected = network(layers, images[..., ::-1] - color).numpy()
+  expected = network(tf, layers, images[..., ::-1] - color).numpy()
   assert expected.std() > 0.3
   np.testing.assert_allclose(classifier.logits(images), expected, rtol=0, atol=1e-4)

@@ -13,6 +13,7 @@ from alexnet_jax.utils.errors import UserError
 from configs import imagenet_torchvision
 
 REASON = 'PyTorch or torchvision is not installed: pip install -e ".[peers]"'
+# When tests are collected, for PyTorch that is imported after TensorFlow ends the process.
 torch = pytest.importorskip('torch', reason=REASON)
 torchvision = pytest.importorskip('torchvision', reason=REASON)
 

@@ -45,14 +45,14 @@ def find(of_file, layout=TORCHVISION):
 def test_wrappers_are_no_part_of_a_name(wrapped):
   found, lines = find({wrapped(name): shape for name, shape in OWN.items()})
   assert found.names == {name: wrapped(name) for name in OWN}
-  assert found.has_own_last_layer
+  assert (found.by_name, found.has_own_last_layer) == (True, True)
   assert not lines
 
 
 def test_the_layers_own_names_are_known():
   found, lines = find(shapes([f'net.{layer}' for layer in LAYERS]))
   assert found.names['classifier.1.weight'] == 'net.fc6.weight'
-  assert found.has_own_last_layer
+  assert (found.by_name, found.has_own_last_layer) == (False, True)
   assert not lines
 
 
@@ -68,9 +68,11 @@ def test_modules_that_are_shifted_are_found_by_their_order():
   assert found.names['features.10.bias'] == 'features.12.bias'
   assert found.names['classifier.6.weight'] == '5.weight'
   assert not found.has_own_last_layer
-  assert lines == [
-    f'x.pth: layers are taken by their order, as {", ".join(LAYERS)}: {", ".join(modules)}'
-  ]
+  assert not found.by_name
+  [line] = lines
+  assert line.startswith(
+    f'x.pth: layers are taken by their order, as {", ".join(LAYERS)}: {", ".join(modules)}; norms'
+  )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_last_layer_of_another_name_is_found_and_told(layout):
     of_file = {name: shape[::-1] for name, shape in of_file.items()}
   found, lines = find(of_file, layout)
   assert (found.names['fc8[0]'], found.names['fc8[1]']) == ('fc8_flickr[0]', 'fc8_flickr[1]')
-  assert not found.has_own_last_layer
+  assert (found.by_name, found.has_own_last_layer) == (True, False)
   assert lines == ['x.pth: the last layer is fc8_flickr']
 
 
