@@ -12,7 +12,9 @@ from alexnet_jax.utils.errors import UserError, first_line, listed
 _WRAPPERS = ('module', '_orig_mod')
 
 # What follows a layer's name in the names of its arrays: conv1.weight, conv1_W, conv1/biases:0.
-_KIND = re.compile(r'[./_-](?:weights?|kernel|w|bias(?:es)?|b)(?::0)?$|\[[01]\]$', re.IGNORECASE)
+_KIND = re.compile(
+  r'(?:^|[./_-])(?:weights?|kernel|w|bias(?:es)?|b)(?::0)?$|\[[01]\]$', re.IGNORECASE
+)
 
 # Of batch norms, in PyTorch, TensorFlow and MMdnn.
 _STATISTICS = ('running_mean', 'running_var', 'moving_mean', 'moving_variance', '[mean]', '[var]')
@@ -110,12 +112,17 @@ def _by_name(
     for layer, pair in layout.names.items()
     for own, name in zip(pair, scheme[layer], strict=True)
   }
-  if all(prefix + name in bare for name in scheme['fc8']):
-    return Found(names, scheme is layout.names, True)
-  features = shapes[names[layout.names['fc7'][1]]]
   of_network = {file: shapes[file] for name, file in bare.items() if name.startswith(prefix)}
   others = [layer for layer in _layers(of_network) if layer.weights not in names.values()]
   last = [layer for layer in others if len(shapes[layer.weights]) >= 2]
+  if all(prefix + name in bare for name in scheme['fc8']):
+    features = shapes[names[layout.names['fc8'][1]]]
+    if after := [la for la in last if _inputs(shapes[la.weights], layout) == features]:
+      raise UserError(
+        f'{path} has a layer after fc8, {first_line(after[0].name)}; AlexNet has none'
+      )
+    return Found(names, scheme is layout.names, True)
+  features = shapes[names[layout.names['fc7'][1]]]
   if len(last) > 1:
     candidates = listed([first_line(layer.name) for layer in last])
     raise UserError(f'{path} has {len(last)} layers after fc7, {candidates}; AlexNet has one')
@@ -134,9 +141,12 @@ def _by_order(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], No
   dense = [layer for layer in layout.names if layer in DENSE]
   convolutions = [layer for layer in layout.names if layer not in DENSE]
   if (len(by_axes[4]), len(by_axes[2])) != (len(convolutions), len(dense)):
-    return Found(
-      names, False, False
-    )  # the first array that the layout has and the file lacks is told
+    if not any(name in shapes for name in names):
+      raise UserError(
+        f'{path} has {len(by_axes[4])} convolutions and {len(by_axes[2])} fully connected layers with'
+        f' weights and biases; AlexNet has {len(convolutions)} and {len(dense)}'
+      )
+    return Found(names, False, False)  # so that the first array that is missing is named
   _check_norms(path, shapes)
   for layer in layers:
     if len(shapes[layer.weights]) == 1:

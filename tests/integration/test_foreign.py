@@ -389,6 +389,12 @@ def test_three_numbers_are_a_mean_color(tmp_path):
   np.testing.assert_array_equal(mean, np.broadcast_to(np.float32([123, 117, 104]), (98, 98, 3)))
 
 
+def test_a_mean_beyond_float32_is_infinite_without_a_warning(tmp_path):
+  np.save(tmp_path / 'mean.npy', [1e300, 0.0, 0.0])
+  mean = convert.with_mean(caffe_network(), tmp_path / 'mean.npy').statistics.mean_image
+  assert np.isinf(mean[..., 2]).all()
+
+
 def test_a_mean_that_is_none_is_named(tmp_path):
   np.save(tmp_path / 'mean.npy', np.array([['x']]))
   with pytest.raises(UserError, match=r'is 1 x 1, but data\.image_size requires 3 x 98 x 98, or'):

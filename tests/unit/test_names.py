@@ -109,6 +109,14 @@ def without_last(*added):
       ),
       "x.pth has 2 layers after fc7, 'classifier.6.0', 'classifier.6.3'; AlexNet has one",
     ),
+    (
+      {**OWN, 'classifier.8.weight': (3, 7), 'classifier.8.bias': (3,)},
+      'x.pth has a layer after fc8, classifier.8; AlexNet has none',
+    ),
+    (
+      {'body.weight': (8, 3, 3, 3), 'body.bias': (8,), 'head.weight': (7, 8), 'head.bias': (7,)},
+      'has 1 convolutions and 1 fully connected layers with weights and biases; AlexNet has 5 and 3',
+    ),
     ({**OWN, 'features.1.running_mean': (8,)}, 'has batch norms (features.1.running_mean)'),
     (
       {**shapes([f'l{i}' for i in range(8)]), 'norm.weight': (8,), 'norm.bias': (8,)},
@@ -116,7 +124,7 @@ def without_last(*added):
     ),
     ({**OWN, 'module.features.0.weight': (1,)}, 'has both features.0.weight and module.features'),
   ],
-  ids=['two layers', 'batch norm', 'another norm', 'twice'],
+  ids=['two layers', 'one more', 'another network', 'batch norm', 'another norm', 'twice'],
 )
 def test_what_alexnet_does_not_have_is_refused(of_file, words):
   with pytest.raises(UserError, match=re.escape(words)):
