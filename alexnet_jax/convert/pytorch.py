@@ -21,6 +21,8 @@ from alexnet_jax.utils.errors import UserError, first_line
 _PLACES = ('', 'state_dict', 'model_state_dict', 'model', 'net')
 _DEEPEST = 3  # dictionaries within each other
 
+_ON_CPU = "map_location='cpu'"  # of what may have been saved from a GPU
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before PyTorch 1.6
 
 
@@ -66,12 +68,16 @@ def _command(path: epath.Path, weights: str) -> str:
     path: the file, which PyTorch reads as `c`, running code in it.
     weights: a Python expression of the state dict in `c`.
   """
-  name = first_line(path.name)
-  new = f'{name.split(".")[0]}_weights.pth'
-  return (
-    f"python -c \"import torch; c = torch.load({name!r}, map_location='cpu', weights_only=False);"
-    f' torch.save({weights}, {new!r})"'
-  )
+  return _program(path, f'c = torch.load({_quoted(path)}, {_ON_CPU}, weights_only=False)', weights)
+
+
+def _program(path: epath.Path, load: str, weights: str) -> str:
+  new = path.with_name(f'{path.name.split(".")[0]}_weights.pth')
+  return f'python -c "import torch; {load}; torch.save({weights}, {_quoted(new)})"'
+
+
+def _quoted(path: epath.Path) -> str:
+  return repr(first_line(path))
 
 
 def _read_zip(
@@ -80,11 +86,10 @@ def _read_zip(
   names = archive.namelist()
   [folder] = (name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl'))
   if f'{folder}constants.pkl' in names:
-    new = f'{first_line(path.name).split(".")[0]}_weights.pth'
+    load = f'c = torch.jit.load({_quoted(path)}, {_ON_CPU})'
     raise UserError(
       f'{path} is a program of TorchScript, none of which was run; save its weights where PyTorch is,'
-      f' if you trust it:\npython -c "import torch; torch.save(dict(torch.jit.load('
-      f"{first_line(path.name)!r}, map_location='cpu').state_dict()), {new!r})\""
+      f' if you trust it:\n{_program(path, load, "dict(c.state_dict())")}'
     )
   if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
     raise ValueError('it is compressed')  # a small file could fill the memory
