@@ -3,13 +3,14 @@
   classifier = alexnet_jax.load('runs/digits')
   classifier.predict('photograph.jpg')
 
-`load` reads what `launch.py` has trained; `train_and_evaluate(config, workdir)` is what it calls.
+`load` reads what `launch.py` has trained, and weights of PyTorch's and Caffe's AlexNets;
+`train_and_evaluate(config, workdir)` is what `launch.py` calls.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from alexnet_jax.evaluation.classifier import load
+  from alexnet_jax.convert.load import load
   from alexnet_jax.models.alexnet import AlexNet
   from alexnet_jax.training.loop import train_and_evaluate
 
@@ -23,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
     return AlexNet
   if name == 'load':
-    from alexnet_jax.evaluation.classifier import load
+    from alexnet_jax.convert.load import load
 
     return load
   if name == 'train_and_evaluate':

@@ -120,8 +120,9 @@ _SOURCE = flags.DEFINE_string(
   'source',
   None,
   'For --mode=convert: a workdir, a checkpoint or a file of this project; or, with the --config of its'
-  " network, Caffe's .caffemodel, TensorFlow users' .npy, or PyTorch's state dict (.pth,"
-  ' .safetensors): --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel.',
+  " network, Caffe's .caffemodel, TensorFlow users' .npy or .npz, or a checkpoint of PyTorch's, whatever"
+  ' its ending: --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel. There are as many'
+  ' classes as the file has, unless --config.model.num_classes is given.',
 )
 _TARGET = flags.DEFINE_string(
   'target',
@@ -136,12 +137,13 @@ _IMAGES = flags.DEFINE_list(
   'images',
   None,
   'For --mode=predict: photographs to classify, files and folders, as --images=a.jpg,photos. --workdir'
-  ' may be a checkpoint or a .safetensors file, too.',
+  ' may be a checkpoint or a file of weights, too.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',
   None,
-  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto) in place of a mean color.",
+  "For --mode=convert: Caffe's mean image (imagenet_mean.binaryproto, ilsvrc_2012_mean.npy), as large as"
+  ' images or as crops, or three numbers, in place of the mean color of the format.',
 )
 _CLASS_NAMES = flags.DEFINE_string(
   'class_names',
@@ -489,10 +491,17 @@ def _convert() -> None:
     raise UserError(
       'pass --source and --target, such as --source=runs/digits --target=digits.safetensors'
     )
+  config = _CONFIG.value
+  if config is not None:
+    overrides = config_flags.get_override_values(flags.FLAGS['config'])
+    if 'model.num_classes' not in overrides:
+      config.model.num_classes = (
+        None  # as many as the source has, of which the config knows nothing
+      )
   network = convert.convert(
     _SOURCE.value,
     _TARGET.value,
-    _CONFIG.value,
+    config,
     mean=_MEAN.value,
     class_names=_CLASS_NAMES.value,
     log=functools.partial(print, file=sys.stderr),
@@ -504,6 +513,7 @@ def _convert() -> None:
 
 
 def _predict() -> None:
+  from alexnet_jax.convert import convert
   from alexnet_jax.evaluation import photographs
   from alexnet_jax.parallel import xla
   from alexnet_jax.reports import printed
@@ -516,7 +526,7 @@ def _predict() -> None:
   if flags.FLAGS['config'].present:
     raise UserError('--mode=predict does not read --config; the network has its config')
   xla.use_cache()
-  printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value))
+  printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value, convert.read))
 
 
 def _evaluate_members(members: Sequence[str]) -> None:

@@ -140,6 +140,7 @@ def check(config: ConfigDict) -> None:
     'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
     'train.precision': (config.train.precision, xla.PRECISIONS),
     'optimizer.batch_size_rule': (config.optimizer.batch_size_rule, optimizer.BATCH_SIZE_RULES),
+    'data.resize': (config.data.resize, tuple(images.RESIZE_RULES)),
     'data.encoding': (config.data.encoding, ('auto', *images.ENCODINGS)),
   }
   for field, (choice, choices) in one_of.items():

@@ -60,6 +60,40 @@ def old_caffemodel(blobs):
   return counted(1, b'AlexNet') + b''.join(counted(2, layer) for layer in (data, *layers))
 
 
+_TYPES = {'Convolution': 4, 'InnerProduct': 14, 'LRN': 15, 'Pooling': 17, 'ReLU': 18}
+
+
+def layers_in_order(blobs, order=('ReLU', 'LRN', 'Pooling')):
+  """The layers of AlexNet with their types, as (name, type, arrays), and what follows conv1 and conv2.
+
+  Caffe's bvlc_alexnet has the default order, its CaffeNet pools before it normalizes.
+  """
+  after = {'conv1': order, 'conv2': order, 'conv5': ('ReLU', 'Pooling')}
+  for name, arrays in blobs.items():
+    yield name, 'Convolution' if name.startswith('conv') else 'InnerProduct', arrays
+    for step in after.get(name, () if name.startswith('fc8') else ('ReLU',)):
+      yield f'{step.lower()}_{name}', step, ()
+
+
+def typed_caffemodel(layers, old=False):
+  """Layers as (name, type, arrays), as NetParameter.layer or, old, as NetParameter.layers."""
+  if old:
+    parts = [
+      counted(4, name.encode())
+      + integer(5, _TYPES[kind])
+      + b''.join(counted(6, old_blob(a)) for a in arrays)
+      for name, kind, arrays in layers
+    ]
+  else:
+    parts = [
+      counted(1, name.encode())
+      + counted(2, kind.encode())
+      + b''.join(counted(7, blob(a)) for a in arrays)
+      for name, kind, arrays in layers
+    ]
+  return counted(1, b'AlexNet') + b''.join(counted(2 if old else 100, part) for part in parts)
+
+
 def caffemodel(blobs, encode=blob):
   """{layer: [arrays]} as NetParameter.layer."""
   layers = [

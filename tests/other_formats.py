@@ -157,8 +157,14 @@ def write_state_dict(path, arrays=None):
   return path
 
 
-def write_pth(path, arrays, monkeypatch, dtype=np.float32, **changes):
-  """A state dict as torch.save writes it, by Python's pickle under torch's names."""
+def _pickled_by_torch(arrays, monkeypatch, dtype, wrap, **changes):
+  """What torch.save pickles, by Python's pickle under torch's names; the storages' keys are numbers.
+
+  Args:
+    arrays: a state dict, of this dtype.
+    wrap: makes what is saved of the state dict.
+    changes: of each tensor's description.
+  """
 
   class Storage:
     def __init__(self, key):
@@ -181,6 +187,7 @@ def write_pth(path, arrays, monkeypatch, dtype=np.float32, **changes):
     np.float16: 'HalfStorage',
     np.float32: 'FloatStorage',
     np.float64: 'DoubleStorage',
+    np.int64: 'LongStorage',
     jnp.bfloat16: 'BFloat16Storage',
   }
   storage_class = type(names[dtype], (), {'__module__': 'torch'})
@@ -190,9 +197,10 @@ def write_pth(path, arrays, monkeypatch, dtype=np.float32, **changes):
 
   class Pickler(pickle.Pickler):
     def persistent_id(self, obj):
-      return ('storage', storage_class, obj.key, 'cpu', 0) if isinstance(obj, Storage) else None
+      return (
+        ('storage', storage_class, obj.key, 'cpu', 0, None) if isinstance(obj, Storage) else None
+      )
 
-  arrays = {name: array.astype(dtype) for name, array in arrays.items()}
   tensors = {name: Tensor(str(i), array) for i, (name, array) in enumerate(arrays.items())}
   file = io.BytesIO()
   with monkeypatch.context() as patch:
@@ -200,9 +208,28 @@ def write_pth(path, arrays, monkeypatch, dtype=np.float32, **changes):
     patch.setitem(sys.modules, 'torch._utils', utils)
     state_dict = collections.OrderedDict(tensors)
     state_dict._metadata = collections.OrderedDict({'': {'version': 1}})  # PyTorch's, for modules
-    Pickler(file, protocol=2).dump(state_dict)
+    Pickler(file, protocol=2).dump(wrap(state_dict))
+  return file.getvalue()
+
+
+def write_pth(path, arrays, monkeypatch, dtype=np.float32, wrap=lambda state: state, **changes):
+  """A state dict as torch.save writes it, or what `wrap` makes of one."""
+  arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+  pickled = _pickled_by_torch(arrays, monkeypatch, dtype, wrap, **changes)
   parts = {f'data/{i}': array.tobytes() for i, array in enumerate(arrays.values())}
-  return write_zip(path, {'data.pkl': file.getvalue(), 'byteorder': b'little', **parts})
+  return write_zip(path, {'data.pkl': pickled, 'byteorder': b'little', **parts})
+
+
+def write_legacy_pth(path, arrays, monkeypatch):
+  """A state dict as torch.save wrote it before PyTorch 1.6."""
+  system = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {'int': 4}}
+  parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system)]
+  parts.append(_pickled_by_torch(arrays, monkeypatch, np.float32, lambda state: state))
+  parts.append(pickle.dumps([str(i) for i in range(len(arrays))], 2))
+  for array in arrays.values():
+    parts += [struct.pack('<q', array.size), array.tobytes()]
+  path.write_bytes(b''.join(parts))
+  return path
 
 
 def write_zip(path, parts, compression=zipfile.ZIP_STORED):

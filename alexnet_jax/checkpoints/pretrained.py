@@ -28,7 +28,7 @@ from alexnet_jax.models.options import DENSE
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.utils import files
+from alexnet_jax.utils import files, host
 from alexnet_jax.utils.errors import UserError, first_line
 
 FORMAT = 1
@@ -324,9 +324,13 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
 
 
 def _read_file(path: epath.Path, mesh: Mesh | None) -> PretrainedNetwork:
-  metadata = safetensors_file.read_metadata(path)
+  advice = f'{host.program()} --mode=convert --source={path} --target=net.safetensors'
+  try:
+    metadata = safetensors_file.read_metadata(path)
+  except UserError as error:
+    raise UserError(f'{error}\nWeights of another program are converted first: {advice}') from error
   if DESCRIPTION not in metadata:
-    raise UserError(f'{path} was not written by alexnet_jax; convert it first (--mode=convert)')
+    raise UserError(f'{path} was not written by alexnet_jax; convert it first:\n{advice}')
   config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
   shapes = abstract(
     experiment.make_network(config), config.data.image_size, mesh or _first_device()

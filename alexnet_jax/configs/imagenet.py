@@ -33,6 +33,9 @@ def get_config() -> config_dict.ConfigDict:
   data.train_split = 'train'  # or a part of it, as tfds writes it: 'train[:90%]'
   data.validation_split = 'validation'  # of which the errors are
   data.image_size = 256  # shorter side scaled to this, then the central square (section 2)
+  # How: 'paper', bicubic, rotated as EXIF says; or 'torchvision', the pixels of its Resize and
+  # CenterCrop, with which its weights are evaluated: bilinear, not rotated.
+  data.resize = 'paper'
   # Images of other sizes are shrunk once, into a tfds data set in this folder; None: tfds's own.
   data.prepared_dir = config_dict.placeholder(str)
   # Of shrunk images: 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 and fewer.
@@ -98,7 +101,8 @@ def get_config() -> config_dict.ConfigDict:
   train.num_epochs = 90  # section 5
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
   train.seed = 0  # of initial weights, order, crops, mirror images, lighting and dropout
-  # A workdir, checkpoint or .safetensors file to start from: layers whose shapes agree are taken.
+  # A workdir, checkpoint or file of weights to start from, as `alexnet_jax.load` takes it: layers
+  # whose shapes agree are taken.
   train.init_from = config_dict.placeholder(str)
   train.log_every_steps = 50  # a line with the mean since the last one
   # Steps, as (first, last), counted from 1, that jax's profiler traces into WORKDIR/profile; () for

@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -25,23 +25,48 @@ _MESSAGES = {
     'shape': (7, 'optional BlobShape'),
     'double_data': (8, 'repeated double'),
   },
-  'V1LayerParameter': {'name': (4, 'optional bytes'), 'blobs': (6, 'repeated BlobProto')},
-  'LayerParameter': {'name': (1, 'optional bytes'), 'blobs': (7, 'repeated BlobProto')},
+  'V1LayerParameter': {
+    'name': (4, 'optional bytes'),
+    'type': (5, 'optional int32'),  # an enumeration
+    'blobs': (6, 'repeated BlobProto'),
+  },
+  'LayerParameter': {
+    'name': (1, 'optional bytes'),
+    'type': (2, 'optional bytes'),
+    'blobs': (7, 'repeated BlobProto'),
+  },
   'NetParameter': {
     'layers': (2, 'repeated V1LayerParameter'),
     'layer': (100, 'repeated LayerParameter'),
   },
 }
 
+# What may follow a convolution, by its type in new and old files, as `order` of `models/options.py`.
+_STEPS: Mapping[bytes | int, str] = {
+  **{b'ReLU': 'activation', b'LRN': 'norm', b'Pooling': 'pool'},
+  **{18: 'activation', 15: 'norm', 17: 'pool'},
+}
+_CONVOLUTIONS = (b'Convolution', 4)
+
 _MAX_AXES = 8
 
 
-def read_caffemodel(path: epath.Path) -> dict[str, np.ndarray]:
-  """Reads the weights of a .caffemodel, in its old or new form.
+class Caffemodel(NamedTuple):
+  """What a .caffemodel says of its network.
 
-  Returns:
-    {'conv1[0]': weights, 'conv1[1]': biases, ...} by the layers' names, float32. Arrays in old
-    files have four axes; leading axes of size 1 are removed.
+  Attributes:
+    arrays: {'conv1[0]': weights, 'conv1[1]': biases, ...} by the layers' names, float32. Arrays in
+      old files have four axes; leading axes of size 1 are removed.
+    orders: of what follows each convolution, as {'conv1': 'activation-norm-pool'}; without those of
+      which the file has no types of layers.
+  """
+
+  arrays: dict[str, np.ndarray]
+  orders: dict[str, str]
+
+
+def read_caffemodel(path: epath.Path) -> Caffemodel:
+  """Reads a .caffemodel, in its old or new form.
 
   Raises:
     UserError: it is not a .caffemodel, or is incomplete.
@@ -55,7 +80,19 @@ def read_caffemodel(path: epath.Path) -> dict[str, np.ndarray]:
     }
     if not arrays:
       raise ValueError('it has no layers with weights')
-  return arrays
+    return Caffemodel(arrays, _orders(net.layer or net.layers))
+
+
+def _orders(layers: Iterable[Any]) -> dict[str, str]:
+  steps: dict[str, list[str]] = {}
+  convolution = None
+  for layer in layers:  # in the order in which Caffe runs them
+    if layer.type in _STEPS and convolution is not None:
+      steps.setdefault(convolution, []).append(_STEPS[layer.type])
+    elif layer.blobs:
+      is_convolution = layer.type in _CONVOLUTIONS
+      convolution = first_line(layer.name.decode()) if is_convolution else None
+  return {name: '-'.join(parts) for name, parts in steps.items()}
 
 
 def read_binaryproto(path: epath.Path) -> np.ndarray:

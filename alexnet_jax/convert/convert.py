@@ -8,11 +8,10 @@ of that, as far as `write` says.
 """
 
 import dataclasses
-import functools
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -24,10 +23,8 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.convert import caffe, export, onnx_file, pytorch, pytorch_module, tensorflow
-from alexnet_jax.convert.layouts import CAFFE, TENSORFLOW, TORCHVISION, Layout, decode, encode
-from alexnet_jax.data import augment
-from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.convert import caffe, export, foreign, npy, onnx_file, pytorch, pytorch_module
+from alexnet_jax.convert.layouts import TORCHVISION, encode
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
@@ -54,11 +51,11 @@ def convert(
     source: as `read` takes it.
     target: as `write` takes it.
     config: as `read` takes it.
-    mean: a Caffe mean image (.binaryproto) that replaces the source's mean.
+    mean: a file of Caffe's that replaces the source's mean; see `with_mean`.
     class_names: a file with one name per line, in the order of the labels, that replaces the
       source's names.
-    log: called with a message where a damaged checkpoint is skipped, and where the target does not
-      hold all of the network.
+    log: called with a line for what is not as expected, as `read` says, and where the target does
+      not hold all of the network.
 
   Returns:
     The network.
@@ -69,9 +66,7 @@ def convert(
   check_target(target)
   network = read(source, config, log)
   if mean is not None:
-    image = read_mean(mean, network.config.data.image_size)
-    statistics = network.statistics._replace(mean_image=jnp.asarray(image))
-    network = dataclasses.replace(network, statistics=statistics)
+    network = with_mean(network, mean, log)
   if class_names is not None:
     names = read_class_names(class_names, network.config.model.num_classes)
     network = dataclasses.replace(network, class_names=names)
@@ -84,6 +79,7 @@ def convert(
   return network
 
 
+@compat.default_settings()
 def read(
   path: str | os.PathLike[str],
   config: ConfigDict | None = None,
@@ -92,25 +88,21 @@ def read(
   """Reads a network from a file of any known format, or a workdir.
 
   Args:
-    path: what `pretrained.read` takes, or a .caffemodel, a .npy of caffe-tensorflow
-      ({'conv1': [weights, biases], ...}), or a PyTorch state dict with torchvision's names (.pth,
-      .pt or .safetensors).
-    config: the network's config; required for a source without one, not allowed for others.
-    log: as `pretrained.read` takes it.
+    path: what `pretrained.read` takes, or a file of another project, as `foreign.read` takes it.
+    config: the network's config, as `foreign.read` takes it; not allowed for a source with its own.
+    log: called with a line where a damaged checkpoint is skipped, and as `foreign.read` says.
 
   Raises:
     UserError: it is missing, incomplete, or not the network of the config.
   """
   source = files.readable(path)
   if not source.exists():
-    raise UserError(f'there is no {source}')
+    raise UserError(
+      f'there is no {source}; pass a workdir, one of its checkpoints, or a file of weights'
+    )
   network = _read_described(source, log)
   if network is None:
-    layout, arrays = _read_arrays(source)
-    if config is None:
-      raise UserError(f'{source} has no config; pass one, such as --config={layout.config}')
-    experiment.check(config)
-    return _network(source, arrays, layout, config, layout.mean_color)
+    return foreign.read(source, config, log)
   if config is not None:
     raise UserError(f'{source} has a config of its own; leave --config out')
   return network
@@ -120,7 +112,7 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   """Reads the network of a file or folder that holds its config too; returns None for others."""
   if path.is_dir():
     return pretrained.read(path, log=log)
-  if path.suffix not in ('.safetensors', '.jaxexport'):
+  if not foreign.is_safetensors(path):
     return None
   metadata = safetensors_file.read_metadata(path)
   if pretrained.DESCRIPTION in metadata:
@@ -136,7 +128,8 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
       f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
     ) from error
   arrays = safetensors_file.read_arrays(path)
-  network = _network(path, arrays, TORCHVISION, config, (red, green, blue))
+  names = {name: name for pair in TORCHVISION.names.values() for name in pair}
+  network = foreign.network(path, arrays, names, TORCHVISION, config, (red, green, blue))
   statistics = network.statistics
   if _LIGHTING in metadata:
     statistics = statistics._replace(**_read_lighting(path, metadata[_LIGHTING]))
@@ -159,68 +152,49 @@ def _read_lighting(path: epath.Path, text: str) -> dict[str, jax.Array]:
   return arrays
 
 
-def _read_arrays(path: epath.Path) -> tuple[Layout, Mapping[str, np.ndarray]]:
-  """Reads the arrays of another project's file, and returns their layout with them."""
-  match path.suffix:
-    case '.caffemodel':
-      return CAFFE, caffe.read_caffemodel(path)
-    case '.npy':
-      return TENSORFLOW, tensorflow.read_npy(path)
-    case '.pth' | '.pt':
-      return TORCHVISION, pytorch.read_state_dict(path)
-    case '.safetensors':
-      return TORCHVISION, safetensors_file.read_arrays(path)
-  raise UserError(
-    f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
-    ' .caffemodel, .npy or .pth file'
-  )
-
-
-def _network(
-  path: epath.Path,
-  arrays: Mapping[str, np.ndarray],
-  layout: Layout,
-  config: ConfigDict,
-  mean_color: tuple[float, float, float],
+def with_mean(
+  network: PretrainedNetwork,
+  path: str | os.PathLike[str],
+  log: Callable[[str], None] = lambda text: None,
 ) -> PretrainedNetwork:
-  """Makes a network of arrays in a layout; raises UserError where they are not the config's."""
-  net, size = experiment.make_network(config), config.data.image_size
-  params = parameter_shapes(net)
-  shapes = jax.eval_shape(functools.partial(encode, net=net, layout=layout), params)
-  in_order = (name for pair in layout.names.values() for name in pair)  # conv1 first
-  expected = {name: shapes[name] for name in in_order if name in shapes}
-  if pytorch_module.MEAN_IMAGE in arrays and layout is TORCHVISION:
-    shape = jax.ShapeDtypeStruct((3, size, size), jnp.float32)
-    expected[pytorch_module.MEAN_IMAGE] = shape
-  try:
-    if unexpected := sorted(arrays.keys() - expected.keys()):
-      raise UserError(f'{path} has {first_line(unexpected[0])}')
-    with np.errstate(over='ignore'):
-      arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
-    pretrained.check_arrays(str(path), arrays, expected)
-  except UserError as error:
-    raise UserError(f'{error}, and is not the network of the config') from error
-  color = np.array(mean_color, np.float32).reshape(3, 1, 1)
-  mean_image = arrays.get(pytorch_module.MEAN_IMAGE, np.broadcast_to(color, (3, size, size)))
-  statistics = augment.Statistics(
-    mean_image=jnp.asarray(mean_image.transpose(1, 2, 0)),
-    eigenvalues=jnp.zeros(3, jnp.float32),
-    eigenvectors=jnp.eye(3, dtype=jnp.float32),
-  )
-  class_names = [str(label) for label in range(net.num_classes)]
-  params = jax.tree.map(jnp.asarray, decode(arrays, net, layout))
-  return PretrainedNetwork(params, config, statistics, class_names, None, str(path))
-
-
-def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
-  """Reads a mean image of Caffe's (.binaryproto), which has blue, green and red planes.
+  """Replaces a network's mean image by that of a file of Caffe's.
 
   Args:
-    path: the file.
-    size: side in pixels that it must have.
+    network: the network.
+    path: a .binaryproto or .npy of blue, green and red planes, 0 to 255: as large as images
+      (data.image_size), each pixel's mean; as large as the network's input, which is subtracted from
+      every crop (augment.mean='center'), as Caffe does where images are not cropped; or the mean color,
+      three numbers.
+    log: called with a line where augment.mean is changed.
+
+  Raises:
+    UserError: it is missing, incomplete, or has another size.
+  """
+  config = network.config
+  size, crop = config.data.image_size, config.model.input_size
+  mean = read_mean(path, size, crop)
+  if len(mean) == crop != size:
+    log(f'{path} is as large as a crop, and subtracted from every crop: augment.mean is now center')
+    config = config.copy_and_resolve_references()
+    config.augment.mean = 'center'
+    before = (size - crop) // 2
+    margins = (before, size - crop - before)
+    mean = np.pad(mean, (margins, margins, (0, 0)), mode='edge')  # the margin is not used
+  image = jnp.asarray(np.broadcast_to(mean, (size, size, 3)))
+  statistics = network.statistics._replace(mean_image=image)
+  return dataclasses.replace(network, config=config, statistics=statistics)
+
+
+def read_mean(path: str | os.PathLike[str], image_size: int, crop_size: int) -> np.ndarray:
+  """Reads a mean image or color of Caffe's, in which blue comes first.
+
+  Args:
+    path: a .binaryproto or .npy, [3, H, W], [1, 3, H, W], or of three numbers.
+    image_size: side in pixels that it may have.
+    crop_size: the other side that it may have.
 
   Returns:
-    [size, size, 3] float32, red, green and blue, 0 to 255.
+    [side, side, 3] float32, red, green and blue, 0 to 255; [1, 1, 3] of a color.
 
   Raises:
     UserError: it is missing, incomplete, or has another size.
@@ -228,13 +202,20 @@ def read_mean(path: str | os.PathLike[str], size: int) -> np.ndarray:
   file = files.readable(path)
   if not file.exists():
     raise UserError(f'there is no {file} (--mean)')
-  planes = caffe.read_binaryproto(file)
-  if planes.shape != (3, size, size):
+  is_npy = file.suffix == '.npy'
+  planes = npy.read_array(file) if is_npy else caffe.read_binaryproto(file)
+  shape = planes.shape[1:] if planes.ndim == 4 and planes.shape[0] == 1 else planes.shape
+  if shape == (3,):
+    shape = (3, 1, 1)
+  if shape not in [(3, side, side) for side in (image_size, crop_size, 1)]:
     raise UserError(
       f'{file} is {" x ".join(map(str, planes.shape))}, but data.image_size requires'
-      f' 3 x {size} x {size}'
+      f' 3 x {image_size} x {image_size}, or model.input_size 3 x {crop_size} x {crop_size}'
     )
-  return planes[::-1].transpose(1, 2, 0)
+  if planes.dtype.kind not in 'fiu':
+    raise UserError(f'{file} is of {planes.dtype}, not of numbers')
+  with np.errstate(over='ignore', invalid='ignore'):
+    return planes.astype(np.float32).reshape(shape)[::-1].transpose(1, 2, 0)
 
 
 def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str]:

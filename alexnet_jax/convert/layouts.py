@@ -6,7 +6,7 @@ as theirs are.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ class Layout:
       H, W, C.
     bgr: whether the channels of images are blue, green, red.
     mean_color: red, green and blue, 0 to 255, that users of the layout subtract from images.
-    config: path of the config for the network that was published in this layout.
+    config: path of the config for a network that was published in this layout.
   """
 
   names: Mapping[str, tuple[str, str]]
@@ -37,6 +37,13 @@ class Layout:
   mean_color: tuple[float, float, float]
   config: str
 
+  def of_layers(self, layers: Sequence[str]) -> 'Layout':
+    """The same layout of a network that has these layers."""
+    return dataclasses.replace(self, names={layer: self.names[layer] for layer in layers})
+
+
+PUBLISHED = tuple(layer for layer in LAYERS if layer not in ('conv6', 'bottleneck'))
+"""The layers of the published networks."""
 
 CAFFE = Layout(
   names={layer: (f'{layer}[0]', f'{layer}[1]') for layer in LAYERS},

@@ -1,18 +1,20 @@
-"""Reads the .npy files of caffe-tensorflow, which hold a pickled dictionary of arrays."""
+"""Reads the .npy and .npz files of TensorFlow's users: dictionaries of layers, or named arrays."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from etils import epath
 
-from alexnet_jax.convert import untrusted
+from alexnet_jax.convert import npy, untrusted
 from alexnet_jax.utils.errors import first_line
 
 
 def read_npy(path: epath.Path) -> dict[str, np.ndarray]:
-  """Reads a .npy that holds a dictionary such as {'conv1': [weights, biases], ...}.
+  """Reads a .npy that holds a dictionary of layers, as caffe-tensorflow and MMdnn write it.
+
+  A layer is a list, {'conv1': [weights, biases], ...}, or a dictionary,
+  {'conv1': {'weights': ..., 'biases': ...}, ...}, in which MMdnn has 'bias'.
 
   Returns:
     {'conv1[0]': weights, 'conv1[1]': biases, ...}, float16, float32 or float64.
@@ -20,32 +22,59 @@ def read_npy(path: epath.Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: it is not such a file, is incomplete, or asks for anything but arrays.
   """
-  with (
-    untrusted.described(path, 'a .npy of a dictionary of lists of arrays'),
-    path.open('rb') as file,
-  ):
-    with warnings.catch_warnings(
-      action='ignore'
-    ):  # the header is a Python expression, which may warn
-      version = np.lib.format.read_magic(file)
-      read_header = getattr(np.lib.format, f'read_array_header_{version[0]}_{version[1]}')
-      shape, _, dtype = read_header(file)
-    if shape != () or not dtype.hasobject:
-      raise ValueError(f'it is an array, {dtype}{list(shape)}')
-    content = file.read()
-    [layers] = _Unpickler(path, content).load().objects
-    pickled = {
-      f'{first_line(layer)}[{i}]': array
-      for layer, pair in layers.items()
-      for i, array in enumerate(pair)
-    }
-    for name, array in pickled.items():
-      if not isinstance(array, _PickledArray):
-        raise ValueError(f'{name!r} is not an array')
-    # Many names may share the same bytes.
-    if sum(len(array.content) for array in pickled.values()) > len(content):
-      raise ValueError('its arrays are larger than it is')
-    return {name: array.numpy() for name, array in pickled.items()}
+  with untrusted.described(path, 'a .npy of a dictionary of layers'):
+    array, pickled = npy.split(path.read_bytes())
+    if array is not None:
+      raise ValueError(f'it is an array, {array.dtype}{list(array.shape)}')
+    [layers] = _objects(path, pickled)
+    return _arrays(layers, len(pickled))
+
+
+def read_npz(path: epath.Path) -> dict[str, np.ndarray]:
+  """Reads a .npz of arrays, as conv1_W, or of layers as `read_npy` reads them.
+
+  Returns:
+    Arrays by name, in the order of the file; those of layers as from `read_npy`.
+
+  Raises:
+    UserError: as `read_npy`.
+  """
+  arrays: dict[str, np.ndarray] = {}
+  with untrusted.described(path, 'a .npz of arrays'):
+    for name, content in npy.members(path).items():
+      array, pickled = npy.split(content)
+      if array is not None:
+        arrays[first_line(name)] = array
+        continue
+      objects = _objects(path, pickled)
+      is_layer = len(objects) == 1 and isinstance(objects[0], dict)
+      arrays |= _arrays({name: objects[0] if is_layer else objects}, len(pickled))
+  return arrays
+
+
+def _objects(path: epath.Path, pickled: bytes) -> Sequence[Any]:
+  """The elements of a pickled array of objects."""
+  objects: Sequence[Any] = _Unpickler(path, pickled).load().objects
+  return objects
+
+
+def _arrays(layers: Mapping[str, Any], most: int) -> dict[str, np.ndarray]:
+  """The arrays of layers, of so many bytes at most."""
+  pickled: dict[str, Any] = {}
+  for layer, parts in layers.items():
+    if isinstance(parts, dict):
+      places = {'weights': '0', 'biases': '1', 'bias': '1'}
+      named = [(places.get(kind, kind), array) for kind, array in parts.items()]
+    else:
+      named = [(str(i), array) for i, array in enumerate(parts)]
+    pickled |= {f'{first_line(layer)}[{first_line(kind)}]': array for kind, array in named}
+  for name, array in pickled.items():
+    if not isinstance(array, _PickledArray):
+      raise ValueError(f'{name!r} is not an array')
+  # Many names may share the same bytes.
+  if sum(len(array.content) for array in pickled.values()) > most:
+    raise ValueError('its arrays are larger than it is')
+  return {name: array.numpy() for name, array in pickled.items()}
 
 
 class _PickledDtype:

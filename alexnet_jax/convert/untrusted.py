@@ -14,21 +14,50 @@ from alexnet_jax.utils.errors import UserError, first_line
 
 _STRINGS = {'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8'}
 
-# All that pickles of arrays consist of.
-_OPCODES = _STRINGS | {
-  'PROTO', 'FRAME', 'STOP', 'MARK', 'NONE', 'NEWTRUE', 'NEWFALSE', 'BININT', 'BININT1', 'BININT2',
-  'LONG1', 'SHORT_BINBYTES', 'BINBYTES', 'BINBYTES8', 'BINFLOAT', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1',
-  'TUPLE2', 'TUPLE3', 'EMPTY_LIST', 'APPEND', 'APPENDS', 'EMPTY_DICT', 'SETITEM', 'SETITEMS',
-  'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'BUILD', 'BINPERSID', 'BINPUT', 'LONG_BINPUT', 'BINGET',
-  'LONG_BINGET', 'MEMOIZE',
+_INTEGERS = {'BININT', 'BININT1', 'BININT2', 'LONG1'}
+
+# All that pickles of arrays, and of numbers and texts beside them, consist of.
+_OPCODES = _STRINGS | _INTEGERS | {
+  'PROTO', 'FRAME', 'STOP', 'MARK', 'NONE', 'NEWTRUE', 'NEWFALSE', 'NEWOBJ', 'SHORT_BINBYTES',
+  'BINBYTES', 'BINBYTES8', 'BINFLOAT', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3',
+  'EMPTY_LIST', 'APPEND', 'APPENDS', 'EMPTY_DICT', 'SETITEM', 'SETITEMS', 'GLOBAL', 'STACK_GLOBAL',
+  'REDUCE', 'BUILD', 'BINPERSID', 'BINPUT', 'LONG_BINPUT', 'BINGET', 'LONG_BINGET', 'MEMOIZE',
 }  # fmt: skip
 
 # Those that leave their first operand on the stack, changed.
 _MUTATIONS = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD'}
 
+_KEYS = _STRINGS | _INTEGERS  # whose hashes take no time
+
+
+class NotAllowedError(UserError):
+  """A pickle asks for something that is not allowed, which may be code."""
+
+
+class Ignored:
+  """Stands for an object that is not needed: it takes what a pickle gives it, and keeps nothing."""
+
+  def __new__(cls, *_: object) -> 'Ignored':
+    """Makes one, whatever the arguments."""
+    return super().__new__(cls)
+
+  def __init__(self, *_: object): ...
+
+  def __setstate__(self, _: object) -> None: ...
+
+  def __setitem__(self, _: object, __: object) -> None: ...
+
+  def append(self, _: object) -> None:
+    """Takes an element."""
+
+  def extend(self, _: object) -> None:
+    """Takes elements."""
+
 
 class Unpickler(pickle.Unpickler):
   """Loads a pickle of arrays, and refuses one that asks for anything that is not `allowed`.
+
+  Numbers, texts, lists and dictionaries may be beside the arrays.
 
   Attributes:
     allowed: by (module, name), the object to use in place of the one with that name.
@@ -54,7 +83,7 @@ class Unpickler(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Any:
     """The object allowed under this name; raises UserError where there is none."""
     if (module, name) not in self.allowed:
-      raise UserError(
+      raise NotAllowedError(
         f'{self._path} asks for {first_line(f"{module}.{name}")}, which may be code; none of it was'
         ' run. Only files of plain arrays are read'
       )
@@ -94,12 +123,27 @@ class Unpickler(pickle.Unpickler):
           first = marks.pop() - operands.index(pickletools.markobject)
         else:
           first = len(stack) - len(operands)
-        if name in ('SETITEM', 'SETITEMS') and not _STRINGS.issuperset(stack[first + 1 :: 2]):
-          raise ValueError('a dictionary has keys that are not strings')
-        if name == 'BUILD' and stack[first] != 'REDUCE':
+        if name in ('SETITEM', 'SETITEMS') and not _KEYS.issuperset(stack[first + 1 :: 2]):
+          raise ValueError('a dictionary has keys that are neither strings nor integers')
+        if name == 'BUILD' and stack[first] not in ('REDUCE', 'NEWOBJ'):
           raise ValueError('it changes an object that it did not make')
         result = stack[first] if name in _MUTATIONS else name
         stack[first:] = [result] * len(opcode.stack_after)
+
+
+def first_class(content: bytes) -> str | None:
+  """The class of the object that a pickle begins with, as 'torch.nn.Linear'; None for other values."""
+  texts: list[str] = []
+  for opcode, argument, _ in pickletools.genops(content):
+    if opcode.name == 'GLOBAL':
+      return str(argument).replace(' ', '.')
+    if opcode.name == 'STACK_GLOBAL':
+      return '.'.join(texts[-2:])
+    if opcode.name in _STRINGS:
+      texts.append(str(argument))
+    elif opcode.name not in ('PROTO', 'FRAME', 'MARK', 'MEMOIZE', 'BINPUT'):
+      break
+  return None
 
 
 @contextlib.contextmanager

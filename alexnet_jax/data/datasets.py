@@ -115,7 +115,11 @@ class Digits:
 
 
 def open_split(
-  builder: 'DatasetBuilder', split: str, image_size: int, memory_megabytes: int
+  builder: 'DatasetBuilder',
+  split: str,
+  image_size: int,
+  memory_megabytes: int,
+  resize: str = 'paper',
 ) -> splits.Split:
   """Opens a split of a tfds data set; a small one is decoded into memory.
 
@@ -125,11 +129,12 @@ def open_split(
     image_size: side of the squares that images are made into.
     memory_megabytes: a split whose images take no more, decoded, is held in memory and shuffled
       whole; one that takes more is shuffled in blocks of so many megabytes of encoded images.
+    resize: how squares are made, one of `images.RESIZE_RULES`.
 
   Raises:
     UserError: the split does not exist, or has no images with labels.
   """
-  stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6)
+  stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6, resize)
   n = stored.num_examples
   if n * image_size**2 * 3 > memory_megabytes * 1e6:
     return stored
@@ -156,6 +161,7 @@ class TfdsDataSet:
     builder: 'DatasetBuilder',
     image_size: int,
     memory_megabytes: int,
+    resize: str,
     fingerprint: str | None = None,
     held_out: bool = False,
   ):
@@ -165,6 +171,7 @@ class TfdsDataSet:
       builder: see the attributes.
       image_size: side in pixels of the squares that images are made into.
       memory_megabytes: see `open_split`.
+      resize: see `open_split`.
       fingerprint: see DataSet.
       held_out: see DataSet.
 
@@ -175,10 +182,11 @@ class TfdsDataSet:
     self.directory = Path(builder.data_path)
     self.class_names = tfds_reader.class_names(builder)
     self._image_size, self._memory_megabytes = image_size, memory_megabytes
+    self._resize = resize
 
   def load_split(self, split: str) -> splits.Split:
     """See DataSet; splits may be written as tfds writes them: 'train[:90%]+test'."""
-    return open_split(self.builder, split, self._image_size, self._memory_megabytes)
+    return open_split(self.builder, split, self._image_size, self._memory_megabytes, self._resize)
 
   def stored_statistics(self, split: str) -> dict[str, np.ndarray] | None:
     """See DataSet; preparation stores those of the training split."""
@@ -196,7 +204,7 @@ class Storage(NamedTuple):
       files; None for tfds's own.
     prepared_dir: where to write prepared data sets; None for tfds's own folder.
     image_size: side in pixels of the squares that images are made into.
-    memory_megabytes: see `open_split`.
+    resize, memory_megabytes: see `open_split`.
     encoding: see `prepare.prepare`.
     class_depth: see `image_folder.open_folder`.
     unreadable_limit: see `prepare.prepare`.
@@ -205,6 +213,7 @@ class Storage(NamedTuple):
   data_dir: str | None
   prepared_dir: str | None
   image_size: int
+  resize: str
   memory_megabytes: int
   encoding: str
   class_depth: int | None
@@ -353,6 +362,7 @@ def _open_stored(
       originals,
       files.local(storage.prepared_dir or tfds_reader.default_data_dir(), 'data.prepared_dir'),
       image_size=storage.image_size,
+      resize=storage.resize,
       encoding=storage.encoding,
       statistics_of=statistics_of,
       unreadable_limit=storage.unreadable_limit,
@@ -361,7 +371,9 @@ def _open_stored(
     )
     _check_counts(directory, originals.splits)
     builder = _open_prepared(directory, storage.encoding)
-  return TfdsDataSet(builder, storage.image_size, storage.memory_megabytes, fingerprint, held_out)
+  return TfdsDataSet(
+    builder, storage.image_size, storage.memory_megabytes, storage.resize, fingerprint, held_out
+  )
 
 
 def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) -> np.ndarray:
@@ -388,7 +400,7 @@ def _find_tfds(
     if is_imagenet and (tars := imagenet_tars.find(folder)):
       return None, imagenet_tars.open_tars(tars)
     prepared = Path(storage.prepared_dir or tfds_reader.default_data_dir())
-    if directory := prepare.find(prepared, plain_name, storage.image_size):
+    if directory := prepare.find(prepared, plain_name, storage.image_size, storage.resize):
       return _open_prepared(directory, storage.encoding), None  # the originals are no longer needed
     if is_imagenet:
       raise UserError(imagenet_tars.instructions(folder))

@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from alexnet_jax.data import imagenet_classes
 from alexnet_jax.data.sources import Example, shuffled
 from alexnet_jax.utils import host
 from alexnet_jax.utils.errors import UserError
@@ -224,21 +225,17 @@ def _synset_mistake(names: Sequence[str]) -> str | None:
 
 
 def class_synsets() -> tuple[str, ...]:
-  """The 1,000 classes of ImageNet 2012, sorted: 'n01440764', ...; UserError without tfds."""
-  return _tfds_lines('labels.txt')
+  """The 1,000 classes of ImageNet 2012, sorted: 'n01440764', ..."""
+  return tuple(imagenet_classes.words())
 
 
 def validation_synsets() -> tuple[str, ...]:
   """The class of each of the 50,000 validation images; UserError without tfds."""
-  return _tfds_lines('validation_labels.txt')
-
-
-def _tfds_lines(file_name: str) -> tuple[str, ...]:
-  """Reads the lines of a file of tfds's imagenet2012; tfds is not imported, which takes seconds."""
+  # tfds is not imported, which takes seconds.
   package = importlib.util.find_spec('tensorflow_datasets')
   if package is None or package.origin is None:
     raise UserError(
       'ImageNet\'s labels come with tensorflow_datasets; install it with: pip install -e ".[train]"'
     )
   folder = Path(package.origin).parent / 'datasets' / 'imagenet2012'
-  return tuple((folder / file_name).read_text('utf-8').split())
+  return tuple((folder / 'validation_labels.txt').read_text('utf-8').split())

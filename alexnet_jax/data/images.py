@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -64,8 +65,14 @@ _ALWAYS_READ, _MOST_PER_BYTE = 2**24, 10_000
 ENCODINGS = tuple(_SAVE_OPTIONS)
 """How `encode` can store an image."""
 
-RESIZE_RULE = 'shorter side to image_size pixels, central square; Pillow bicubic with antialiasing'
-"""What `fit_square` does, in words."""
+RESIZE_RULES = {
+  'paper': 'shorter side to image_size pixels, central square; Pillow bicubic with antialiasing',
+  'torchvision': (
+    'shorter side to image_size pixels, the other rounded down, Pillow bilinear with antialiasing;'
+    ' then the central square, at whole pixels; not rotated as EXIF says'
+  ),
+}
+"""How squares are made of image files, by the value of data.resize, in words."""
 
 
 class UnreadableError(Exception):
@@ -99,7 +106,7 @@ def not_read(kind: str) -> str:
   return f'{kind}: Pillow does not read it; convert to JPEG'
 
 
-def decode(encoded: bytes) -> Image.Image:
+def decode(encoded: bytes, resize: str = 'paper') -> Image.Image:
   """Decodes an image file of any usual kind; threads may do so at once.
 
   It is rotated as its EXIF says, transparent parts are white, 16 bits become the upper 8, and of an
@@ -107,6 +114,7 @@ def decode(encoded: bytes) -> Image.Image:
 
   Args:
     encoded: the file's content: JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or JPEG 2000.
+    resize: one of RESIZE_RULES; of 'torchvision' it is not rotated.
 
   Returns:
     The image, in mode 'RGB', its pixels loaded.
@@ -121,21 +129,21 @@ def decode(encoded: bytes) -> Image.Image:
   if kind and kind not in FORMATS:
     raise UnreadableError(not_read(kind))
   try:
-    return _decode(encoded)
+    return _decode(encoded, resize)
   except UnreadableError:
     bare = _without_text(encoded) if kind == 'PNG' else encoded
     if bare == encoded:
       raise
-    return _decode(bare)
+    return _decode(bare, resize)
 
 
-def _decode(encoded: bytes) -> Image.Image:
+def _decode(encoded: bytes, resize: str) -> Image.Image:
   with _reasons():
     image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     pixels = image.width * image.height
     if pixels > _ALWAYS_READ and pixels > _MOST_PER_BYTE * len(encoded):
       raise ValueError(f'{image.width} x {image.height} pixels in {len(encoded):,} bytes')
-  return as_shown(image)
+  return as_shown(image, resize)
 
 
 def _without_text(png: bytes) -> bytes:
@@ -154,11 +162,12 @@ def _without_text(png: bytes) -> bytes:
   return b''.join(parts)
 
 
-def as_shown(image: Image.Image) -> Image.Image:
+def as_shown(image: Image.Image, resize: str = 'paper') -> Image.Image:
   """Converts a Pillow image to what a viewer shows, as `decode` does with its file.
 
   Args:
     image: of any mode, opened or created; it is not changed.
+    resize: see `decode`.
 
   Returns:
     The image, in mode 'RGB', its pixels loaded; `image` itself where nothing has to be changed.
@@ -169,7 +178,7 @@ def as_shown(image: Image.Image) -> Image.Image:
   with _reasons():
     image.load()
     with contextlib.suppress(Exception):  # where EXIF is damaged the pixels are still good
-      if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+      if resize != 'torchvision' and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     return _to_rgb(image)
 
@@ -205,12 +214,17 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
   return Image.fromarray(gray.astype(np.uint8))
 
 
-def fit_square(image: Image.Image, size: int) -> Image.Image:
+def fit_square(image: Image.Image, size: int, resize: str = 'paper') -> Image.Image:
   """Scales the shorter side to `size` and cuts out the center (paper, section 2).
+
+  The paper says no more; 'torchvision' gives the pixels of torchvision's Resize(size) and
+  CenterCrop(size) of a Pillow image (torchvision/transforms/functional.py), with which its weights
+  were trained and measured.
 
   Args:
     image: of any size.
     size: pixels.
+    resize: one of RESIZE_RULES.
 
   Returns:
     `size` by `size` pixels; the image itself where it has that size.
@@ -219,10 +233,15 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return image
   width, height = image.size
   short = min(width, height)
+  scaled = size * width // short, size * height // short
+  if resize == 'torchvision' and math.prod(scaled) <= _ALWAYS_READ:  # a thread's memory is bounded
+    column, row = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
+    # Whole, for with a box Pillow's rounding differs by one in some of the pixels.
+    whole = image.resize(scaled, Image.Resampling.BILINEAR)
+    return whole.crop((column, row, column + size, row + size))
   left, top = (width - short) / 2, (height - short) / 2
-  return image.resize(
-    (size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
-  )
+  kind = Image.Resampling.BILINEAR if resize == 'torchvision' else Image.Resampling.BICUBIC
+  return image.resize((size, size), kind, box=(left, top, left + short, top + short))
 
 
 def encode(image: Image.Image, encoding: str) -> bytes:

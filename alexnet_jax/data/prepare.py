@@ -88,13 +88,18 @@ class _Done:
     return cls(**described, sums=sums)
 
 
-def find(prepared_dir: Path, name: str, image_size: int) -> Path | None:
+def _set_name(name: str, image_size: int, resize: str) -> str:
+  """The name of a prepared data set, which each way of making squares has for itself."""
+  return f'{name}_{image_size}' + ('' if resize == 'paper' else f'_{resize}')
+
+
+def find(prepared_dir: Path, name: str, image_size: int, resize: str = 'paper') -> Path | None:
   """Finds the folder of the newest version of a prepared data set; None where there is none."""
   complete: list[Path] = []
   with contextlib.suppress(PermissionError):  # `prepare` will say so
     complete += [
       path.parent
-      for path in (prepared_dir / f'{name}_{image_size}').glob('*/dataset_info.json')
+      for path in (prepared_dir / _set_name(name, image_size, resize)).glob('*/dataset_info.json')
       if path.parent.name.replace('.', '').isdigit()
     ]
   return max(complete, key=lambda path: tuple(map(int, path.name.split('.'))), default=None)
@@ -126,6 +131,7 @@ def prepare(
   statistics_of: str,
   unreadable_limit: float,
   display: Display,
+  resize: str = 'paper',
   left_out: Sequence[LeftOut] = (),
   images_per_shard: int | None = None,
 ) -> Path:
@@ -141,6 +147,7 @@ def prepare(
     statistics_of: the split of which mean image and color axes are computed.
     unreadable_limit: the share of files that may be unreadable; ten files always may.
     display: for lines and bars.
+    resize: how squares are made, one of `images.RESIZE_RULES`.
     left_out: files that are no examples of the source, to be listed with those that cannot be read.
     images_per_shard: images a file; by default a sixteenth of a split, 1,024 at most (the size
       of the 2012 code's files).
@@ -155,7 +162,7 @@ def prepare(
   total = sum(source.splits.values())
   if encoding == 'auto':
     encoding = 'png' if total <= LOSSLESS_UP_TO else 'jpeg'
-  name = f'{source.name}_{image_size}'
+  name = _set_name(source.name, image_size, resize)
   place = prepared_dir / name / source.version
   incomplete = place.with_name(f'{place.name}.incomplete')
   rule = {
@@ -169,7 +176,7 @@ def prepare(
       for split, n in source.splits.items()
     },
     'image_size': image_size,
-    'resize': images.RESIZE_RULE,
+    'resize': images.RESIZE_RULES[resize],
     'encoding': encoding,
     'pillow': PIL.__version__,
     'statistics_of': statistics_of,
@@ -180,11 +187,13 @@ def prepare(
       return place
     with _alone(incomplete, display):
       if not place.is_dir():
-        older = list(_older(prepared_dir, rule, (place, incomplete)))
+        older = list(_older(prepared_dir, rule, resize, (place, incomplete)))
         alike = [path for path, earlier in older if _is_alike(earlier, rule)]
         plain_rule = json.loads(json.dumps(rule))
         earlier = Earlier(alike)
-        _prepare(source, incomplete, plain_rule, unreadable_limit, left_out, earlier, display)
+        _prepare(
+          source, incomplete, plain_rule, resize, unreadable_limit, left_out, earlier, display
+        )
         for path, _ in older:
           display.line(_removable(path))
         incomplete.rename(place)
@@ -205,12 +214,12 @@ def prepare(
 
 
 def _older(
-  prepared_dir: Path, rule: dict[str, Any], but_for: Sequence[Path]
+  prepared_dir: Path, rule: dict[str, Any], resize: str, but_for: Sequence[Path]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-  """Finds what was prepared from the same folder, at the same size, and by which rules."""
+  """Finds what was prepared from the same folder, as squares of the same kind, and by which rules."""
   if rule['source'].get('kind') != 'folder':
     return
-  for path in sorted(prepared_dir.glob(f'*_{rule["image_size"]}/*/')):
+  for path in sorted(prepared_dir.glob(f'{_set_name("*", rule["image_size"], resize)}/*/')):
     earlier: Any = None
     with contextlib.suppress(Exception):  # another program's, or damaged
       if (path / _METADATA).exists():
@@ -256,6 +265,7 @@ def _prepare(
   source: Source,
   folder: Path,
   rule: dict[str, Any],
+  resize: str,
   unreadable_limit: float,
   left_out: Sequence[LeftOut],
   earlier: Earlier,
@@ -287,7 +297,7 @@ def _prepare(
     log = _ProgressLog(display, f'preparing {split}', num_examples, first * size)
 
     def convert(example: Example, counted: bool = split == rule['statistics_of']) -> _Square:
-      return _convert(example, rule['image_size'], rule['encoding'], counted, earlier.find)
+      return _convert(example, rule['image_size'], resize, rule['encoding'], counted, earlier.find)
 
     with (
       contextlib.closing(source.examples(split, first * size)) as examples,
@@ -304,7 +314,7 @@ def _prepare(
           for square in squares:
             _note_unreadable(square, split, done)
             log(1)
-          _read_on(source, split, done, display)
+          _read_on(source, split, done, resize, display)
           _report(folder, done.unreadable, left_out)
           raise _too_many(folder, done, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
@@ -313,14 +323,14 @@ def _prepare(
   _finish(folder, done, left_out)
 
 
-def _read_on(source: Source, split: str, done: _Done, display: Display) -> None:
+def _read_on(source: Source, split: str, done: _Done, resize: str, display: Display) -> None:
   """Notes which files of the splits after `split` cannot be read."""
   rule, splits = done.rule, list(source.splits)
   for later in splits[splits.index(split) + 1 :]:
     log = _ProgressLog(display, f'reading {later}', source.splits[later], 0)
 
     def convert(example: Example) -> _Square:
-      return _convert(example, rule['image_size'], rule['encoding'], False)
+      return _convert(example, rule['image_size'], resize, rule['encoding'], False)
 
     with (
       contextlib.closing(source.examples(later, 0)) as examples,
@@ -413,6 +423,7 @@ def _check_room(folder: Path, rule: dict[str, Any]) -> None:
 def _convert(
   example: Example,
   size: int,
+  resize: str,
   encoding: str,
   counted: bool,
   find: Callable[[bytes], bytes | None] = lambda fingerprint: None,
@@ -422,6 +433,7 @@ def _convert(
   Args:
     example: the original.
     size: side in pixels.
+    resize: one of `images.RESIZE_RULES`.
     encoding: 'jpeg' or 'png'.
     counted: whether to compute what the statistics need.
     find: finds the encoded image by the original's fingerprint where it was made before.
@@ -433,7 +445,7 @@ def _convert(
   encoded = find(original)
   if encoded is None:
     try:
-      square = images.fit_square(images.decode(example.encoded), size)
+      square = images.fit_square(images.decode(example.encoded, resize), size, resize)
     except images.UnreadableError as error:
       return _Square(example, None, None, None, str(error))
     encoded = images.encode(square, encoding)

@@ -243,7 +243,14 @@ class RecordSplit:
   verified.
   """
 
-  def __init__(self, builder: 'DatasetBuilder', split: str, image_size: int, block_bytes: int):
+  def __init__(
+    self,
+    builder: 'DatasetBuilder',
+    split: str,
+    image_size: int,
+    block_bytes: int,
+    resize: str = 'paper',
+  ):
     """Opens it; see `splits.Split` for its attributes.
 
     Args:
@@ -251,6 +258,7 @@ class RecordSplit:
       split: as tfds writes it.
       image_size: side of the squares that images are made into.
       block_bytes: how many bytes of encoded images to shuffle among each other.
+      resize: how squares are made, one of `images.RESIZE_RULES`.
 
     Raises:
       UserError: the split does not exist, or has no images with labels.
@@ -282,7 +290,7 @@ class RecordSplit:
     if any(part.to <= part.from_ for part in parts):
       raise UserError(f'the split {split!r} of {info.full_name} is empty')
     self.class_names: Sequence[str] = info.features[self._label_key].names
-    self.image_size = image_size
+    self.image_size, self._resize = image_size, resize
     feature = info.features[self._image_key]
     # Only of these can a crop be cut while decoding.
     self._square_jpegs = (
@@ -462,7 +470,7 @@ class RecordSplit:
       ):
         image = tensor.numpy()
         if not self._square_jpegs and image.shape[:2] != square:
-          image = np.asarray(fit_square(Image.fromarray(image), self.image_size))
+          image = np.asarray(fit_square(Image.fromarray(image), self.image_size, self._resize))
         crop[...] = image[top : top + size, left : left + size]
       return batch if rows.stop == len(examples) else None
 

@@ -13,7 +13,6 @@ import functools
 import html
 import io
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,9 +23,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
-from alexnet_jax.data import images
+from alexnet_jax.data import imagenet_classes, images
 from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import compat
@@ -39,27 +37,12 @@ _THUMBNAIL = 160  # pixels
 _SHOWN = 20  # predictions of a list that a notebook shows
 
 
-def load(path: str | os.PathLike[str]) -> 'Classifier':
-  """Loads a trained network, whatever devices it was trained on, onto the first device.
-
-  Args:
-    path: a workdir (its best checkpoint is loaded), one of its checkpoints, or a file that
-      `pretrained.write` or `export.export` has written; on disk, or in a bucket that Orbax can read
-      (gs://...).
-
-  Raises:
-    UserError: it is missing, damaged, or of a newer version.
-  """
-  network = pretrained.read(path, log=lambda text: warnings.warn(text, stacklevel=5))
-  return Classifier(**vars(network))
-
-
 @dataclasses.dataclass(frozen=True)
 class Prediction:
   """The most probable classes of an image, the most probable first.
 
   Attributes:
-    class_names: names of the classes.
+    class_names: names of the classes, as the network has them.
     probabilities: their probabilities, 0 to 1.
     image: the image as it was passed; of an open file, its bytes.
   """
@@ -68,8 +51,13 @@ class Prediction:
   probabilities: tuple[float, ...]
   image: Any = dataclasses.field(compare=False)
 
+  @property
+  def display_names(self) -> list[str]:
+    """The classes as people read them: 'tabby, tabby cat' for ImageNet's synset 'n02123045'."""
+    return imagenet_classes.display_names(self.class_names)
+
   def __repr__(self) -> str:
-    pairs = zip(self.class_names, self.probabilities, strict=True)
+    pairs = zip(self.display_names, self.probabilities, strict=True)
     return f'Prediction({", ".join(f"{name}: {share:.1%}" for name, share in pairs)})'
 
   def _repr_html_(self) -> str:
@@ -77,7 +65,7 @@ class Prediction:
       f'<tr><td style="text-align:left">{html.escape(name)}</td><td style="width:12em">'
       f'<div style="width:{share:.1%};height:1em;background:#88a"></div></td>'
       f'<td>{share:.1%}</td></tr>'
-      for name, share in zip(self.class_names, self.probabilities, strict=True)
+      for name, share in zip(self.display_names, self.probabilities, strict=True)
     )
     return (
       '<div style="display:flex;gap:1em;align-items:center;margin:0.5em 0">'
@@ -98,14 +86,14 @@ class Predictions(list[Prediction]):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Classifier(PretrainedNetwork):
-  """A trained network that classifies images; `load` makes one.
+  """A trained network that classifies images; `alexnet_jax.load` makes one.
 
   Its attributes are PretrainedNetwork's. Images are paths, the bytes of an image file, files that
   are open in binary mode (read from their start), Pillow images, or uint8 arrays [H, W, 3] (RGB) or
   [H, W] (gray) of any size; either one, or many as an iterable or an array [N, H, W, 3]. As
-  in training's evaluation, the shorter side is scaled to data.image_size, and the network sees the
-  center of the central square, with side model.input_size; only the JPEG compression with which
-  photographs are stored for training is left out. Batch sizes are powers of two, at most 128, so
+  in training's evaluation, the shorter side is scaled to data.image_size as data.resize says, and the
+  network sees the center of the central square, with side model.input_size; only the JPEG compression
+  with which photographs are stored for training is left out. Batch sizes are powers of two, at most 128, so
   that few programs are compiled. It can be pickled, which leaves the compiled programs out; two
   classifiers are equal only where they are the same object.
   """
@@ -179,7 +167,7 @@ class Classifier(PretrainedNetwork):
   def __repr__(self) -> str:
     columns, size = self.config.model.num_columns, self.config.model.input_size
     parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    names = list(self.class_names)
+    names = imagenet_classes.display_names(self.class_names)
     some = ', '.join(names if len(names) <= 5 else [*names[:3], '...', names[-1]])
     steps = '' if self.step is None else f', trained for {self.step:,} steps'
     return (
@@ -233,10 +221,10 @@ class Classifier(PretrainedNetwork):
   def _crops(self, listed: Sequence[Any], first: int = 0) -> np.ndarray:
     """The crops of images; `first` is the index of the first one, for messages."""
     square, size = self.config.data.image_size, self.config.model.input_size
-    border = (square - size) // 2
+    border, resize = (square - size) // 2, self.config.data.resize
 
     def crop(image: Any, position: int) -> np.ndarray:
-      pixels = np.asarray(images.fit_square(_rgb(image, position), square))
+      pixels = np.asarray(images.fit_square(_rgb(image, position, resize), square, resize))
       return pixels[border : border + size, border : border + size]
 
     with ThreadPoolExecutor() as pool:
@@ -278,19 +266,22 @@ def _content(file: Any) -> bytes:
   return content
 
 
-def _rgb(image: Any, position: int) -> Image.Image:
-  """Reads or converts an image to mode 'RGB'; its index in the list is for messages."""
+def _rgb(image: Any, position: int, resize: str = 'paper') -> Image.Image:
+  """Reads or converts an image to mode 'RGB', for a way of making squares (`images.RESIZE_RULES`).
+
+  Its index in the list is for messages.
+  """
   try:
     if isinstance(image, str | os.PathLike):
       where = os.fspath(image)
       path = files.readable(where)
       files.check_kind(path)
-      return images.decode(path.read_bytes())
+      return images.decode(path.read_bytes(), resize)
     where = f'image {position} (counted from 0)'
     if isinstance(image, bytes | bytearray | memoryview):
-      return images.decode(bytes(image))
+      return images.decode(bytes(image), resize)
     if isinstance(image, Image.Image):
-      return images.as_shown(image)
+      return images.as_shown(image, resize)
     return images.as_shown(_from_array(image, where))
   except images.UnreadableError as error:
     raise UserError(f'{where} is not an image, or is incomplete: {error}') from error

@@ -4,10 +4,11 @@ import csv
 import dataclasses
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alexnet_jax.checkpoints import pretrained
+from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import folder_tree
 from alexnet_jax.evaluation.classifier import Classifier, Prediction, Predictions
 from alexnet_jax.utils import files
@@ -64,14 +65,18 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def classify(
-  path: str | os.PathLike[str], paths: Sequence[str], target: str | os.PathLike[str] | None
+  path: str | os.PathLike[str],
+  paths: Sequence[str],
+  target: str | os.PathLike[str] | None,
+  read: Callable[..., PretrainedNetwork] = pretrained.read,
 ) -> Classified:
   """Classifies images and writes a table: of each its file and its five most probable classes.
 
   Args:
-    path: of the network, as `pretrained.read` takes it.
+    path: of the network, as `read` takes it.
     paths: files and folders; see `find`.
     target: the table, a .csv file; None: predictions.csv in `path`, which must be a workdir.
+    read: reads the network; called with `path`, and as `log` with a function for lines to the user.
 
   Raises:
     UserError: there is no network, there are no images, none can be read, or the table has no place.
@@ -87,7 +92,7 @@ def classify(
   unreadable: list[tuple[str, str]] = []
   predicted: list[Prediction] = []
   with Display() as display:
-    classifier = Classifier(**vars(pretrained.read(path, log=display.line)))
+    classifier = Classifier(**vars(read(path, log=display.line)))
     count = min(5, len(classifier.class_names))
     update_progress = display.task('images', len(images))
     with (
@@ -100,7 +105,7 @@ def classify(
       for start in range(0, len(images), _TOGETHER):
         together = images[start : start + _TOGETHER]
         for prediction in _predict(classifier, together, unreadable):
-          pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+          pairs = zip(prediction.display_names, prediction.probabilities, strict=True)
           cells = (cell for name, share in pairs for cell in (name, f'{share:.6g}'))
           writer.writerow([prediction.image, *cells])
           predicted.append(prediction)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import image_folder, pipeline, splits
+from alexnet_jax.data import image_folder, imagenet_classes, pipeline, splits
 from alexnet_jax.evaluation import given_images, layer_outputs, retrieval
 from alexnet_jax.models import drawing
 from alexnet_jax.models.options import LAYERS
@@ -122,7 +122,9 @@ def draw(
     title = f'{what}\n{shown} and the classes held most probable'
     save(
       'figure4_predictions',
-      figures.predictions(images, probabilities, labels, network.class_names, title),
+      figures.predictions(
+        images, probabilities, labels, imagenet_classes.display_names(network.class_names), title
+      ),
     )
     for name in hidden:
       maps, title = np.asarray(outputs[name][0]), f'{what}\nactivations of {name}'
@@ -165,7 +167,7 @@ def _retrieval(
     [pixels for pixels, _ in found],
     [of_found for _, of_found in found],
     list(np.sqrt(squares)),
-    split.class_names,
+    imagenet_classes.display_names(split.class_names),
     title,
   )
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import datasets, prepare
+from alexnet_jax.data import datasets, imagenet_classes, prepare
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -90,7 +90,9 @@ def classified(result: 'photographs.Classified') -> None:
   print_table(
     f'{len(result.predictions):,} images',
     ('file', 'class', 'probability', 'next', 'probability'),
-    [(_printable(each.image), *_cells(each.class_names, each.probabilities, 2)) for each in shown],
+    [
+      (_printable(each.image), *_cells(each.display_names, each.probabilities, 2)) for each in shown
+    ],
   )
   if rest := len(result.predictions) - len(shown):
     print(f'and {rest:,} more')
@@ -200,7 +202,7 @@ def conversion(network: pretrained.PretrainedNetwork, written: Sequence[str]) ->
     written: the files that it wrote.
   """
   parameters = sum(leaf.size for leaf in jax.tree.leaves(network.params))
-  names = network.class_names
+  names = imagenet_classes.display_names(network.class_names)
   color = ', '.join(f'{value:.2f}' for value in network.statistics.mean_image.mean(axis=(0, 1)))
   print(f'read          {network.path}: {parameters:,} parameters')
   print(f'              {len(names):,} classes, {names[0]!r} to {names[-1]!r}; mean color {color}')

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment, optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
+from alexnet_jax.convert import convert
 from alexnet_jax.data import augment, datasets, pipeline, splits
 from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
@@ -70,7 +71,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
     usable = functools.partial(workdir.check_usable, path, experiment.resolved(config), started)
     multihost.first_alone(usable, 'workdir')
     if config.train.init_from and not started:
-      source = pretrained.read(config.train.init_from, log=display.line)
+      source = convert.read(config.train.init_from, log=display.line)
     config, data_set = multihost.first_then_others(
       functools.partial(experiment.open_data, config, display), 'data'
     )

@@ -30,6 +30,7 @@ ADDED_FIELDS: dict[str, Any] = {
   'optimizer.base_batch_size': 128,
   'train.profile_steps': (),
   'data.class_depth': None,
+  'data.resize': 'paper',
 }
 
 # Fields and sections by their old names, which older workdirs, checkpoints and commands have.

@@ -106,7 +106,7 @@ import jax
 from absl import flags
 assert not flags.FLAGS.is_parsed()
 heavy = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'tensorboardX'}
-print(jax.device_count(), (heavy | {'configs', 'alexnet_jax.configs'}) & sys.modules.keys())
+print(jax.device_count(), (heavy | {'configs'}) & sys.modules.keys())
 """
 
 

@@ -1,6 +1,7 @@
 """--mode=predict: photographs without labels, from the command line into a table."""
 
 import csv
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from PIL import Image
 
 import alexnet_jax
+from alexnet_jax.data import imagenet_classes
 from alexnet_jax.evaluation import photographs
 from alexnet_jax.utils.errors import UserError
 from tests.launching import ROOT, assert_message, launch
+from tests.other_formats import random_network
+from tests.small import small_config
 
 
 @pytest.fixture
@@ -48,6 +52,21 @@ def test_each_image_has_the_classes_that_the_classifier_gives_it(run, tmp_path):
     assert [row[f'best_{k}'] for k in range(1, 6)] == list(expected.class_names)
     found = [float(row[f'probability_{k}']) for k in range(1, 6)]
     np.testing.assert_allclose(found, expected.probabilities, rtol=1e-4)
+
+
+def test_imagenet_s_classes_are_in_words_whoever_reads_the_network(tmp_path):
+  words = dict(list(imagenet_classes.words().items())[:10])
+  network = dataclasses.replace(random_network(small_config()), class_names=list(words))
+  (tmp_path / 'net.pth').touch()
+  write_photographs(tmp_path, 'a.png')
+  photographs.classify(
+    tmp_path / 'net.pth',
+    [str(tmp_path / 'a.png')],
+    tmp_path / 'table.csv',
+    lambda path, log: network,
+  )
+  [row] = read_rows(tmp_path / 'table.csv')
+  assert {row[f'best_{k}'] for k in range(1, 6)} < set(words.values())
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_classified(run, tmp_path, monkeypatch):

@@ -284,7 +284,7 @@ def test_it_says_where_it_came_from(png, source, originals):
   assert metadata == prepare.read_metadata(png)
   assert metadata['source'] == dict(source.description)
   assert metadata['source']['path'] == str(originals)
-  assert (metadata['resize'], metadata['image_size']) == (images.RESIZE_RULE, SIZE)
+  assert (metadata['resize'], metadata['image_size']) == (images.RESIZE_RULES['paper'], SIZE)
   assert (metadata['encoding'], metadata['statistics_of']) == ('png', 'train')
   assert metadata['class_names'] == list(CLASSES)
   assert metadata['images_per_class'] == {'train': [14] * 3, 'validation': [6] * 3}
@@ -324,6 +324,16 @@ def test_statistics_are_of_the_stored_training_pixels(request, encoding):
   metadata = prepare.read_metadata(directory)
   np.testing.assert_allclose(metadata['mean_color'], pixels.mean(axis=(0, 1, 2)), atol=1e-9)
   np.testing.assert_array_equal(metadata['eigenvalues'], found['eigenvalues'])
+
+
+def test_squares_of_another_kind_are_another_data_set(source, png, tmp_path):
+  other = run(source, tmp_path, resize='torchvision')
+  assert other.parent.name == f'{png.parent.name}_torchvision'
+  assert prepare.find(tmp_path, source.name, SIZE, 'torchvision') == other
+  assert prepare.find(tmp_path, source.name, SIZE) is None
+  metadata, of_paper = prepare.read_metadata(other), prepare.read_metadata(png)
+  assert metadata['resize'] == images.RESIZE_RULES['torchvision']
+  assert metadata['mean_color'] != of_paper['mean_color']
 
 
 def test_another_size_is_another_data_set(source, png, converted):

@@ -12,6 +12,7 @@ the folder `fuzz-findings`.
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import faulthandler
@@ -289,12 +290,14 @@ def _binaryprotos(_: Path) -> st.SearchStrategy[Input]:
 
 @_format('binaryproto', _binaryprotos)
 def _read_binaryproto(folder: Path) -> Any:
-  return convert.read_mean(folder / 'x.binaryproto', 4)
+  return convert.read_mean(folder / 'x.binaryproto', 4, 3)
 
 
 def _npys(_: Path) -> st.SearchStrategy[Input]:
   layers = {'conv1': [np.ones((2, 2), np.float32), np.ones(2)], 'fc8': [np.ones(1), np.ones(3)]}
   pickles = [other_formats.pickled(layers, protocol) for protocol in (2, 3, 4, 5)]
+  named = {'conv1': {'weights': np.ones((2, 2), np.float32), 'biases': np.ones(2)}}
+  pickles.append(other_formats.pickled(named))
   pickles.append(other_formats.pickled_by_python_2({k: v[:1] for k, v in layers.items()}))
   whole = [other_formats.as_npy(pickled) for pickled in pickles]
   whole.append(other_formats.as_npy(other_formats.pickled(other_formats.tensorflow_layers())))
@@ -307,17 +310,49 @@ def _read_npy(folder: Path) -> Any:
   return convert.read(folder / 'x.npy', other_formats.caffe_config())
 
 
+def _npzs(folder: Path) -> st.SearchStrategy[Input]:
+  layer = np.empty((), object)
+  layer[()] = {'weights': np.ones((2, 2), np.float32), 'biases': np.ones(2)}
+  np.savez(folder / 'valid.npz', conv1=layer, fc8_W=np.ones((3, 2)), fc8_b=np.ones(2, np.float16))
+  valid = (folder / 'valid.npz').read_bytes()
+  return _one_file('x.npz', [mutated(valid), mutated_zip(valid)])
+
+
+@_format('npz', _npzs)
+def _read_npz(folder: Path) -> Any:
+  return convert.read(folder / 'x.npz', other_formats.caffe_config())
+
+
+def _means(folder: Path) -> st.SearchStrategy[Input]:
+  np.save(folder / 'valid.npy', np.ones((3, 4, 4)))
+  return _one_file('x.npy', [mutated((folder / 'valid.npy').read_bytes())])
+
+
+@_format('mean', _means)
+def _read_mean(folder: Path) -> Any:
+  return convert.read_mean(folder / 'x.npy', 4, 3)
+
+
 def _pths(folder: Path) -> st.SearchStrategy[Input]:
   small = {'features.0.bias': np.ones(8, np.float32), 'x': np.ones((2, 3), np.float32)}
+  monkeypatch = pytest.MonkeyPatch()
+  beside = {'epoch': 3, 'args': argparse.Namespace(lr=0.1), 'steps': {0: collections.Counter([1])}}
+  legacy = other_formats.write_legacy_pth(folder / 'legacy.pth', small, monkeypatch).read_bytes()
+  checkpoint = other_formats.write_pth(
+    folder / 'x.pth', small, monkeypatch, wrap=lambda state: {**beside, 'state_dict': state}
+  ).read_bytes()
   valid = [
-    other_formats.write_pth(folder / 'valid.pth', arrays, pytest.MonkeyPatch(), dtype).read_bytes()
-    for arrays, dtype in (
-      (small, np.float16),
-      (small, np.float64),
-      (other_formats.state_dict(), np.float32),
-    )
+    checkpoint,
+    *(
+      other_formats.write_pth(folder / 'valid.pth', arrays, monkeypatch, dtype).read_bytes()
+      for arrays, dtype in (
+        (small, np.float16),
+        (small, np.float64),
+        (other_formats.state_dict(), np.float32),
+      )
+    ),
   ]
-  return _one_file('x.pth', [*map(mutated, valid), *map(mutated_zip, valid)])
+  return _one_file('x.pth', [*map(mutated, [*valid, legacy]), *map(mutated_zip, valid)])
 
 
 @_format('pth', _pths)

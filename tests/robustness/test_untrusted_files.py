@@ -183,7 +183,7 @@ def test_a_folder_may_be_a_link_and_have_links_within_itself(folders, tmp_path):
     ('x.npy', lambda path: convert.read(path, caffe_config())),
     ('x.pth', lambda path: convert.read(path, torchvision_config())),
     ('x.safetensors', pretrained.read),
-    ('x.binaryproto', lambda path: convert.read_mean(path, 4)),
+    ('x.binaryproto', lambda path: convert.read_mean(path, 4, 3)),
     ('x.txt', lambda path: convert.read_class_names(path, 4)),
     ('statistics.npz', lambda path: statistics.load(path, 4)),
     ('metadata.json', lambda path: prepare.read_metadata(path.parent)),

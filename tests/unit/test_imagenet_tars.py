@@ -208,7 +208,7 @@ assert not {'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules)
 
 def test_labels_without_tfds(monkeypatch):
   monkeypatch.setattr(imagenet_tars.importlib.util, 'find_spec', lambda name: None)
-  assert 'pip install -e ".[train]"' in refusal(imagenet_tars.class_synsets)
+  assert 'pip install -e ".[train]"' in refusal(imagenet_tars.validation_synsets)
 
 
 def test_instructions_say_what_to_put_where(tmp_path):

@@ -480,9 +480,10 @@ def test_the_shorter_side_is_scaled_and_the_centre_cut_out():
   np.testing.assert_allclose(fitted[inner, 0, 1], 4 * middle[inner], atol=1)
 
 
+@pytest.mark.parametrize('resize', images.RESIZE_RULES)
 @pytest.mark.parametrize('size', [(1, 1), (1, 5000), (5000, 1), (3, 2), (60_000, 2)])
-def test_tiny_and_narrow_images_fit(size):
-  fitted = images.fit_square(Image.new('RGB', size, (10, 200, 30)), 64)
+def test_tiny_and_narrow_images_fit(size, resize):
+  fitted = images.fit_square(Image.new('RGB', size, (10, 200, 30)), 64, resize)
   assert fitted.size == (64, 64)
   assert np.all(np.asarray(fitted) == (10, 200, 30))
 
@@ -491,6 +492,25 @@ def test_the_rule_is_that_of_pillow_resize():
   image = Image.fromarray(colors())  # 30 wide, 24 high
   expected = image.resize((16, 16), Image.Resampling.BICUBIC, box=(3, 0, 27, 24))
   np.testing.assert_array_equal(images.fit_square(image, 16), expected)
+
+
+@pytest.mark.parametrize('size', [(30, 24), (24, 31), (29, 24), (37, 24), (24, 40), (24, 24)])
+def test_the_center_of_torchvision_s_square_is_that_of_its_resize_and_center_crop(size):
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+  image = image.crop((0, 0, *size))
+  width, height = (side * 32 // 24 for side in size)
+  scaled = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+  top, left = round((height - 24) / 2), round((width - 24) / 2)
+  fitted = np.asarray(images.fit_square(image, 32, 'torchvision'))
+  np.testing.assert_array_equal(fitted[4:28, 4:28], scaled[top : top + 24, left : left + 24])
+
+
+def test_torchvision_does_not_rotate():
+  exif = Image.Exif()
+  exif[ORIENTATION] = 6
+  encoded = stored(colors(), 'PNG', exif=exif)
+  np.testing.assert_array_equal(images.decode(encoded, 'torchvision'), colors())
+  assert images.decode(encoded).size == (HEIGHT, WIDTH)
 
 
 def test_a_png_loses_nothing():

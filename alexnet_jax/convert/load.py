@@ -1,0 +1,28 @@
+"""Loads a trained network from any file or folder, as a classifier of images."""
+
+import os
+import warnings
+
+from alexnet_jax.convert import convert
+from alexnet_jax.evaluation.classifier import Classifier
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+  """Loads a trained network, whatever devices it was trained on, onto the first device.
+
+  Args:
+    path: a workdir (its best checkpoint is loaded), one of its checkpoints, or a file of this
+      project; on disk, or in a bucket that Orbax can read (gs://...). Or a file of Caffe's or
+      PyTorch's, where its network is certain: torchvision's AlexNet, Caffe's bvlc_alexnet or CaffeNet,
+      with any number of classes.
+
+  Raises:
+    UserError: it is missing, damaged, or of a newer version; or its network is not certain, for which
+      the message has the command that converts it.
+  """
+  lines: list[str] = []
+  try:
+    return Classifier(**vars(convert.read(path, log=lines.append)))
+  finally:
+    for line in lines:
+      warnings.warn(line, stacklevel=2)

@@ -1,0 +1,406 @@
+"""Networks in the files that people have are read, or refused with what to do."""
+
+import argparse
+import collections
+import functools
+import pathlib
+import tarfile
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from alexnet_jax import experiment
+from alexnet_jax.convert import convert, foreign, layouts, names
+from alexnet_jax.data import augment
+from alexnet_jax.models.alexnet import parameter_shapes
+from alexnet_jax.utils.errors import UserError
+from configs import imagenet, imagenet_caffe, imagenet_caffenet, imagenet_torchvision
+from tests import caffe_files
+from tests.other_formats import (
+  NARROW,
+  as_npy,
+  caffe_blobs,
+  caffe_config,
+  pickled,
+  random_network,
+  state_dict,
+  tensorflow_layers,
+  torchvision_config,
+  write_legacy_pth,
+  write_pth,
+  write_state_dict,
+  write_zip,
+)
+
+
+def assert_read(network):
+  """That a network has the arrays of `state_dict`, the first and the last of them."""
+  kernel = state_dict()['features.0.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(network.params['conv1']['kernel'], kernel)
+  np.testing.assert_array_equal(network.params['fc8']['bias'], state_dict()['classifier.6.bias'])
+
+
+def checkpoint_of(state):
+  """What programs for training keep beside a network."""
+  momentum = {0: {'momentum_buffer': state['features.0.weight'], 'step': 3}}
+  return {
+    'epoch': 3,
+    'best_error': np.float64(0.5),
+    'args': argparse.Namespace(lr=0.1, data=pathlib.PurePosixPath('data')),
+    'state_dict': state,
+    'optimizer': {'state': momentum, 'param_groups': [{'lr': 0.1, 'params': [0, 1]}]},
+    'scheduler': {'milestones': collections.Counter([30, 60]), '_step_count': 4, 'last': None},
+    'numpy_state': np.random.default_rng(0).bytes(3),
+    'classes': collections.defaultdict(list, {'a': [1]}),
+  }
+
+
+@pytest.mark.parametrize('ending', ['.pth.tar', '.ckpt', '.pkl', '.bin', ''])
+def test_a_state_dict_is_found_in_a_checkpoint_whatever_its_ending(tmp_path, monkeypatch, ending):
+  source, lines = tmp_path / f'model_best{ending}', []
+  write_pth(source, state_dict(), monkeypatch, wrap=checkpoint_of)
+  assert_read(convert.read(source, torchvision_config(), lines.append))
+  assert [line.removeprefix(str(source)) for line in lines] == [
+    ": the weights are those of 'state_dict'; not used: epoch, best_error, args, optimizer,"
+    ' scheduler, numpy_state, classes'
+  ]
+
+
+def test_of_two_networks_in_a_checkpoint_the_usual_place_is_taken(tmp_path, monkeypatch):
+  lines = []
+  write_pth(
+    tmp_path / 'x.pth',
+    state_dict(),
+    monkeypatch,
+    wrap=lambda state: {'ema': dict(state), 'model': state},
+  )
+  convert.read(tmp_path / 'x.pth', torchvision_config(), lines.append)
+  assert lines == [f"{tmp_path / 'x.pth'}: the weights are those of 'model'; not used: ema"]
+
+
+def test_a_file_without_tensors_says_what_it_has(tmp_path, monkeypatch):
+  write_pth(tmp_path / 'x.pth', {}, monkeypatch, wrap=lambda _: {'epoch': 3, 'loss': 0.1})
+  with pytest.raises(UserError, match='it holds no tensors, but epoch, loss'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_integers_are_no_weights(tmp_path, monkeypatch):
+  source = write_pth(tmp_path / 'x.pth', state_dict(), monkeypatch, np.int64)
+  with pytest.raises(UserError, match=r'features\.0\.weight is of int64, not of floating-point'):
+    convert.read(source, torchvision_config())
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize(
+  ('module', 'advice'),
+  [
+    ('torchvision.models.alexnet', r'\npython -c "import torch; .*c\.state_dict\(\), .*x_weights'),
+    ('__main__', r'In the program that has this class: torch\.save\(model\.state_dict'),
+  ],
+)
+def test_a_whole_pickled_network_is_not_run_and_says_how_to_save_its_weights(
+  tmp_path, protocol, module, advice
+):
+  network = {
+    2: f'\x80\x02c{module}\nAlexNet\n)\x81.',
+    4: f'\x80\x04\x8c{chr(len(module))}{module}\x8c\x07AlexNet\x93)\x81.',
+  }[protocol]
+  write_zip(tmp_path / 'x.pth', {'data.pkl': network.encode('latin1')})
+  words = rf'pickled whole, of {module}\.AlexNet, which may be code; none of it was run.*{advice}'
+  with pytest.raises(UserError, match=f'(?s){words}'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_a_program_of_torchscript_says_how_to_save_its_weights(tmp_path):
+  write_zip(tmp_path / 'x.pt', {'data.pkl': b'', 'constants.pkl': b'', 'code/x.py': b''})
+  with pytest.raises(UserError, match=r'TorchScript, none of which was run.*\n.*torch\.jit\.load'):
+    convert.read(tmp_path / 'x.pt', torchvision_config())
+
+
+def test_a_pth_from_before_pytorch_1_6_is_read(tmp_path, monkeypatch):
+  source = write_legacy_pth(tmp_path / 'x.pth', state_dict(), monkeypatch)
+  assert_read(convert.read(source, torchvision_config()))
+
+
+@pytest.mark.parametrize('cut', [14, 150, 3000, -4])
+def test_a_truncated_pth_from_before_pytorch_1_6_is_incomplete(tmp_path, monkeypatch, cut):
+  whole = write_legacy_pth(tmp_path / 'whole.pth', state_dict(), monkeypatch).read_bytes()
+  (tmp_path / 'x.pth').write_bytes(whole[:cut])
+  with pytest.raises(UserError, match=r'x\.pth is not .*, or is incomplete'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_a_tar_of_pytorch_s_first_months_must_be_saved_again(tmp_path):
+  with tarfile.open(tmp_path / 'x.pth', 'w') as archive:
+    archive.addfile(tarfile.TarInfo('storages'))
+  with pytest.raises(UserError, match=r'is a tar file.*\npython -c "import torch; c = torch\.load'):
+    convert.read(tmp_path / 'x.pth', torchvision_config())
+
+
+def test_files_that_are_called_weights_but_are_not_read_are_told_what_they_are(tmp_path):
+  (tmp_path / 'alexnet_weights.h5').write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(100))
+  with pytest.raises(UserError, match=r'is HDF5, which is not read; save its arrays with numpy'):
+    convert.read(tmp_path / 'alexnet_weights.h5', torchvision_config())
+
+
+def fine_tuned(layer, classes):
+  """A state dict whose last layer has another name and number of classes."""
+  arrays = {name: a for name, a in state_dict().items() if not name.startswith('classifier.6')}
+  weights = np.random.default_rng(5).standard_normal((classes, 16)).astype(np.float32)
+  return {**arrays, f'{layer}.weight': weights, f'{layer}.bias': weights[:, 0]}
+
+
+@pytest.mark.parametrize('layer', ['classifier.6', 'fc8_flowers'])
+def test_the_file_says_how_many_classes_there_are_where_the_config_does_not(tmp_path, layer):
+  config = torchvision_config()
+  config.model.num_classes = None
+  source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned(layer, 3))
+  network = convert.read(source, config)
+  assert network.config.model.num_classes == 3
+  assert list(network.class_names) == ['0', '1', '2']
+  assert config.model.num_classes is None
+  np.testing.assert_array_equal(
+    network.params['fc8']['bias'], fine_tuned(layer, 3)[f'{layer}.bias']
+  )
+
+
+def test_another_number_of_classes_than_the_config_s_is_named(tmp_path):
+  source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned('classifier.6', 3))
+  with pytest.raises(
+    UserError, match=r'classifier\.6\.weight in .* is float32\[3, 16\], not .*\[7, 16\]'
+  ):
+    convert.read(source, torchvision_config())
+
+
+def test_a_caffemodel_fine_tuned_on_other_classes_is_read(tmp_path):
+  blobs = caffe_blobs()
+  blobs['fc8_flickr'] = [part[:5] for part in blobs.pop('fc8')]
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.caffemodel(blobs))
+  config, lines = caffe_config(), []
+  config.model.num_classes = None
+  network = convert.read(tmp_path / 'x.caffemodel', config, lines.append)
+  np.testing.assert_array_equal(network.params['fc8']['bias'], blobs['fc8_flickr'][1])
+  assert lines == [f'{tmp_path / "x.caffemodel"}: the last layer is fc8_flickr']
+
+
+@pytest.mark.parametrize(
+  ('layer', 'first', 'last'),
+  [('classifier.6', 'n01440764', 'n15075141'), ('fc8_places', '0', '999')],
+)
+def test_a_thousand_classes_of_the_published_last_layer_are_imagenet_s(
+  tmp_path, layer, first, last
+):
+  source = write_state_dict(tmp_path / 'x.safetensors', fine_tuned(layer, 1000))
+  config = torchvision_config()
+  config.model.num_classes = None
+  classes = convert.read(source, config).class_names
+  assert (len(classes), classes[0], classes[-1]) == (1000, first, last)
+
+
+BVLC, CAFFENET = ('ReLU', 'LRN', 'Pooling'), ('ReLU', 'Pooling', 'LRN')
+
+
+def caffenet_config():
+  config = imagenet_caffenet.get_config()
+  config.update_from_flattened_dict({**NARROW, 'model.input_size': 95})
+  return config
+
+
+@pytest.mark.parametrize('old', [True, False])
+@pytest.mark.parametrize(
+  ('order', 'own', 'other', 'advice'),
+  [
+    (BVLC, caffe_config, caffenet_config, 'imagenet_caffe.py'),
+    (CAFFENET, caffenet_config, caffe_config, 'imagenet_caffenet.py'),
+  ],
+  ids=['bvlc_alexnet', 'caffenet'],
+)
+def test_a_caffemodel_is_not_taken_for_one_whose_layers_have_another_order(
+  tmp_path, order, own, other, advice, old
+):
+  layers = caffe_files.layers_in_order(caffe_blobs(), order)
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.typed_caffemodel(layers, old))
+  assert convert.read(tmp_path / 'x.caffemodel', own()).config == own()
+  with pytest.raises(UserError, match=rf'after conv1, but the config has .*configs/{advice}'):
+    convert.read(tmp_path / 'x.caffemodel', other())
+
+
+def test_a_caffemodel_without_norms_is_not_taken_for_one_with_them(tmp_path):
+  layers = caffe_files.layers_in_order(caffe_blobs(), ('ReLU', 'Pooling'))
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.typed_caffemodel(layers))
+  words = 'has activation-pool after conv1, but the config has activation-norm-pool; set --config'
+  with pytest.raises(UserError, match=words):
+    convert.read(tmp_path / 'x.caffemodel', caffe_config())
+
+
+def published(config, layout, orders=None, by_name=True, **changed):
+  """The config that is found for the shapes of a config's network, some of them changed."""
+  net = experiment.make_network(config)
+  encoded = jax.eval_shape(
+    functools.partial(layouts.encode, net=net, layout=layout), parameter_shapes(net)
+  )
+  shapes = {name: array.shape for name, array in encoded.items()} | changed
+  own = names.Found({name: name for name in shapes}, by_name, True)
+  return foreign.published(epath.Path('x'), shapes, own, layout, orders or {})
+
+
+ORDERS = {
+  imagenet_caffe: {'conv1': 'activation-norm-pool', 'conv3': 'activation'},
+  imagenet_caffenet: {'conv1': 'activation-pool-norm', 'conv5': 'activation-pool'},
+}
+
+
+@pytest.mark.parametrize('module', ORDERS)
+def test_a_caffemodel_s_order_tells_which_published_network_it_is(module):
+  config = published(module.get_config(), layouts.CAFFE, ORDERS[module])
+  assert config.model.num_classes is None
+  config.model.num_classes = 1000
+  assert config == module.get_config()
+
+
+def test_torchvision_s_shapes_tell_its_network_of_any_number_of_classes():
+  torchvision = imagenet_torchvision.get_config()
+  changed = {'classifier.6.weight': (5, 4096), 'classifier.6.bias': (5,)}
+  assert published(torchvision, layouts.TORCHVISION, **changed).data.resize == 'torchvision'
+
+
+@pytest.mark.parametrize(
+  ('module', 'layout', 'advice'),
+  [
+    (imagenet, layouts.TORCHVISION, 'imagenet_torchvision'),  # the paper's, in groups
+    (imagenet_caffe, layouts.TENSORFLOW, 'imagenet_caffe'),  # or CaffeNet
+    (imagenet_caffe, layouts.CAFFE, 'imagenet_caffe'),
+  ],
+)
+def test_where_a_network_is_not_certain_the_command_is_said(module, layout, advice):
+  words = (
+    rf'has no config; .*\n.* --mode=convert --config=configs/{advice}\.py --source=x --target='
+  )
+  with pytest.raises(UserError, match=words):
+    published(module.get_config(), layout)
+
+
+def test_torchvision_s_shapes_under_other_names_may_be_another_network():
+  with pytest.raises(UserError, match='has no config; pass one'):
+    published(imagenet_torchvision.get_config(), layouts.TORCHVISION, by_name=False)
+
+
+def mmdnn_layers(bias='bias'):
+  return {
+    layer: {'weights': weights, bias: biases}
+    for layer, (weights, biases) in tensorflow_layers().items()
+  }
+
+
+def as_npz(path, layers):
+  """Arrays of objects, as numpy.savez made them of lists and dictionaries."""
+  arrays = {}
+  for layer, parts in layers.items():
+    arrays[layer] = np.empty(2 if isinstance(parts, list) else (), object)
+    arrays[layer][... if isinstance(parts, dict) else slice(None)] = parts
+  np.savez(path, **arrays)
+
+
+FORMS_OF_NUMPY = {
+  'caffe-tensorflow': lambda path: path.write_bytes(as_npy(pickled(mmdnn_layers('biases')))),
+  'MMdnn': lambda path: path.write_bytes(as_npy(pickled(mmdnn_layers()))),
+  'npz of lists': lambda path: as_npz(path, tensorflow_layers()),
+  'npz of dictionaries': lambda path: as_npz(path, mmdnn_layers()),
+  'npz of arrays': lambda path: np.savez_compressed(
+    path,
+    **{
+      f'{la}_{k}': a
+      for la, ab in tensorflow_layers().items()
+      for k, a in zip('Wb', ab, strict=True)
+    },
+  ),
+  'npz of Caffe': lambda path: np.savez(
+    path,
+    **{f'{la}_{k}': a for la, ab in caffe_blobs().items() for k, a in zip('Wb', ab, strict=True)},
+  ),
+}
+
+
+@pytest.mark.parametrize('form', FORMS_OF_NUMPY)
+def test_numpy_s_files_are_read_in_all_usual_forms(tmp_path, form):
+  source = tmp_path / ('x.npz' if 'npz' in form else 'x.npy')
+  FORMS_OF_NUMPY[form](source)
+  network = convert.read(source, caffe_config())
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.caffemodel(caffe_blobs()))
+  expected = convert.read(tmp_path / 'x.caffemodel', caffe_config())
+  jax.tree.map(np.testing.assert_array_equal, network.params, expected.params)
+
+
+def test_an_npz_under_the_names_of_pytorch_has_its_axes_and_colors(tmp_path):
+  own = [f'{layer}.{kind}' for layer in layouts.PUBLISHED for kind in ('weight', 'bias')]
+  np.savez(tmp_path / 'x.npz', **dict(zip(own, state_dict().values(), strict=True)))
+  assert_read(convert.read(tmp_path / 'x.npz', torchvision_config()))
+
+
+def test_an_npz_that_would_fill_the_memory_is_refused(tmp_path):
+  np.savez_compressed(tmp_path / 'x.npz', conv1_W=np.zeros(10**6))
+  with pytest.raises(UserError, match='it is compressed too much to be weights'):
+    convert.read(tmp_path / 'x.npz', caffe_config())
+
+
+def caffe_network():
+  return random_network(caffe_config())  # images of 98 pixels, crops of 95
+
+
+MEAN = np.random.default_rng(3).uniform(0, 255, (3, 98, 98)).astype(np.float32)  # blue first
+FILES_OF_MEANS = {
+  'npy': lambda path: np.save(path, MEAN.astype(np.float64)),
+  '4-d npy': lambda path: np.save(path, MEAN[None]),
+  '4-d binaryproto': lambda path: path.write_bytes(caffe_files.blob(MEAN[None])),
+}
+
+
+@pytest.mark.parametrize('form', FILES_OF_MEANS)
+def test_a_mean_image_is_read_in_all_usual_forms(tmp_path, form):
+  path = tmp_path / ('mean.npy' if 'npy' in form else 'mean.binaryproto')
+  FILES_OF_MEANS[form](path)
+  network = convert.with_mean(caffe_network(), path)
+  np.testing.assert_array_equal(network.statistics.mean_image, MEAN[::-1].transpose(1, 2, 0))
+  assert network.config.augment.mean == 'pixel'
+
+
+def test_a_mean_as_large_as_a_crop_is_subtracted_from_every_crop(tmp_path):
+  lines = []
+  np.save(tmp_path / 'mean.npy', MEAN[:, :95, :95])
+  network = convert.with_mean(caffe_network(), tmp_path / 'mean.npy', lines.append)
+  assert network.config.augment.mean == 'center'
+  assert lines == [
+    f'{tmp_path / "mean.npy"} is as large as a crop, and subtracted from every crop: augment.mean is'
+    ' now center'
+  ]
+  crops = np.full((2, 95, 95, 3), 255, np.uint8)
+  subtracted = augment.subtract_mean(
+    crops, np.array([[0, 3], [2, 1]]), network.statistics.mean_image, 'center'
+  )
+  expected = 255 - MEAN[::-1, :95, :95].transpose(1, 2, 0)
+  np.testing.assert_allclose(subtracted, np.broadcast_to(expected, crops.shape), rtol=1e-6)
+
+
+def test_three_numbers_are_a_mean_color(tmp_path):
+  np.save(tmp_path / 'mean.npy', [104.0, 117.0, 123.0])
+  mean = convert.with_mean(caffe_network(), tmp_path / 'mean.npy').statistics.mean_image
+  np.testing.assert_array_equal(mean, np.broadcast_to(np.float32([123, 117, 104]), (98, 98, 3)))
+
+
+def test_a_mean_beyond_float32_is_infinite_without_a_warning(tmp_path):
+  np.save(tmp_path / 'mean.npy', [1e300, 0.0, 0.0])
+  mean = convert.with_mean(caffe_network(), tmp_path / 'mean.npy').statistics.mean_image
+  assert np.isinf(mean[..., 2]).all()
+
+
+def test_a_mean_that_is_none_is_named(tmp_path):
+  np.save(tmp_path / 'mean.npy', np.array([['x']]))
+  with pytest.raises(UserError, match=r'is 1 x 1, but data\.image_size requires 3 x 98 x 98, or'):
+    convert.with_mean(caffe_network(), tmp_path / 'mean.npy')
+  np.save(tmp_path / 'mean.npy', np.array({}, object))
+  with pytest.raises(
+    UserError, match=r'is not a \.npy of numbers, or is incomplete: it holds objects'
+  ):
+    convert.with_mean(caffe_network(), tmp_path / 'mean.npy')
