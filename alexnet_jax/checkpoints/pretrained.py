@@ -169,7 +169,10 @@ def check_classes(network: PretrainedNetwork, data_name: str, class_names: Seque
   """Raises UserError where a data set's classes differ from a network's, or are in another order."""
   if list(class_names) == list(network.class_names):
     return
-  if sources.is_numbered(network.class_names) and len(class_names) == len(network.class_names):
+  unnamed = sources.is_numbered(network.class_names) and not set(class_names) & set(
+    network.class_names
+  )
+  if unnamed and len(class_names) == len(network.class_names):
     raise UserError(
       f'the classes of {network.path} are called 0 to {len(class_names) - 1}, those of {data_name}'
       f' {class_names[0]!r} and so on: {sources.GIVE_NAMES}'

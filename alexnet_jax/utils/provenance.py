@@ -63,7 +63,7 @@ def _commit() -> str | None:
 def _processor() -> str:
   """The processor's name; '' where the system does not tell it."""
   try:
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
+    lines = Path('/proc/cpuinfo').read_text('utf-8', 'replace').splitlines()
   except OSError:
     return platform.processor()
   names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
