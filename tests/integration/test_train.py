@@ -18,7 +18,7 @@ from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate
-from alexnet_jax.training import loop, resume
+from alexnet_jax.training import logger, loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
@@ -389,22 +389,28 @@ def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change
   assert (path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_the_first_line_says_how_images_are_shuffled(finished_copy, capfd, monkeypatch):
+def test_the_first_lines_say_how_images_are_shuffled(finished_copy, capfd, monkeypatch):
   path, _ = finished_copy
   loop.train_and_evaluate(tiny_config(), path)
-  assert '1438 training and 359 validation images' in (first := capfd.readouterr().err)
+  assert '1,438 training and 359 validation images' in (first := capfd.readouterr().err)
   assert 'shuffled whole' in first
   monkeypatch.setattr(splits.ArraySplit, 'block_size', 1000)
   loop.train_and_evaluate(tiny_config(), path)
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 
 
-def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd):
+def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd, monkeypatch):
+  monkeypatch.setattr(logger, '_SECONDS_BETWEEN_LINES', 0)
   rule = {'optimizer.batch_size_rule': 'sqrt', 'optimizer.base_batch_size': 16}
   cut = {'optimizer.lr_decay_epochs': (1,), 'train.num_steps': 30}
   loop.train_and_evaluate(tiny_config({**rule, **cut}), tmp_path)
-  said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16); workdir'
-  assert said in capfd.readouterr().err
+  said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16)'
+  err = capfd.readouterr().err
+  assert said in err
+  printed = [re.sub('%.*', '', line) for line in err.splitlines() if line.startswith('step')]
+  assert printed[3] == 'step 24/30  learning rate 0.004'
+  for line, step in zip(printed[:3] + printed[4:], (10, 20, 23, 30), strict=True):
+    assert re.fullmatch(rf'step {step}/30  train [\d. ]+', line)
   rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
   assert rates[10] == pytest.approx(0.04)
   assert rates[30] == pytest.approx(0.004)
