@@ -124,6 +124,9 @@ class Display:
     ) -> None:
       if done:
         self._bars.remove_task(task)
+        # Else rich's own thread could draw fewer bars between a line's placing and its printing,
+        # and the line above would be erased.
+        self._bars.refresh()
       else:
         self._bars.update(task, advance=advance, description=description)
         if status is not None:
