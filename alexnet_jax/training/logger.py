@@ -3,16 +3,18 @@
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from alexnet_jax.checkpoints import workdir
+from alexnet_jax.checkpoints import tensorboard, workdir
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.parallel import multihost
+from alexnet_jax.reports import tiles
 from alexnet_jax.training import progress_text
 from alexnet_jax.utils.display import Display
 
@@ -39,6 +41,8 @@ class Logger:
     keep_lines: int,
     first_step: int,
     length: progress_text.Length,
+    config: Mapping[str, Any],
+    num_classes: int,
   ):
     """Opens metrics.jsonl.
 
@@ -48,9 +52,14 @@ class Logger:
       keep_lines: lines of metrics.jsonl to keep; what a later checkpoint wrote is dropped.
       first_step: the step that TensorBoard's events start with.
       length: of the run.
+      config: the run's, as values for JSON.
+      num_classes: of the data.
     """
     self._path, self._display, self._first_step = path, display, first_step
-    self._length = length
+    self._length, self._config = length, config
+    self._scalars = ['loss', 'top1_error', 'images_per_second', 'learning_rate']
+    if metrics.has_top5(num_classes):
+      self._scalars.append('top5_error')
     self._metrics = workdir.MetricsLog(path, keep_lines, multihost.is_first())
     self._clock: tuple[float, int] | None = None  # when it was last read, and at which step
     self._sums: dict[str, jax.Array] | None = None  # for the next status
@@ -65,9 +74,11 @@ class Logger:
     return self._metrics.lines
 
   @functools.cached_property
-  def _tensorboard(self) -> workdir.Events:
-    """TensorBoard's events, opened for the first of them."""
-    return workdir.Events(self._path, self._first_step)
+  def _tensorboard(self) -> tensorboard.Events:
+    """TensorBoard's events, opened for the first of them, by the first of several processes."""
+    events = tensorboard.Events(self._path, self._first_step)
+    events.config(self._config)
+    return events
 
   @property
   def status_text(self) -> str:
@@ -135,6 +146,26 @@ class Logger:
       self._sums = jax.tree.map(jnp.copy, dict(sums))
     return self._status
 
+  def best(self, step: int, error: float, kernels: Sequence[np.ndarray]) -> None:
+    """Shows in TensorBoard the lowest validation error so far, and the first layer's kernels.
+
+    Args:
+      step: the last one.
+      error: the lowest top-1 error.
+      kernels: of the step, [height, width, 3, F] for each column.
+    """
+    if not multihost.is_first():
+      return
+    self._tensorboard.scalars('', step, {'best_top1_error': error})
+    for i, part in enumerate(kernels):
+      picture = np.round(255 * tiles.kernels(part)).astype(np.uint8)
+      self._tensorboard.picture(step, f'conv1/column_{i + 1}', picture)
+
+  def finish(self, step: int) -> None:
+    """Marks the run as finished in TensorBoard, if anything was recorded since the start."""
+    if '_tensorboard' in self.__dict__:
+      self._tensorboard.finished(step)
+
   def close(self) -> None:
     """Closes the files."""
     with contextlib.ExitStack() as closing:
@@ -182,5 +213,6 @@ class Logger:
     record = {'step': step, 'epoch': epoch, 'split': split, **values}
     self._metrics.write(record)
     if multihost.is_first():
-      self._tensorboard.write(step, {f'{split}/{name}': value for name, value in values.items()})
+      shown = {name: values[name] for name in self._scalars if name in values}
+      self._tensorboard.scalars(split, step, shown)
     return record

@@ -206,6 +206,8 @@ class Run:
       keep_lines=self.progress.metrics_lines,
       first_step=self.step + 1,
       length=self.length,
+      config=experiment.resolved(config),
+      num_classes=len(train_split.class_names),
     )
     self.saver = Saver(
       directory,
@@ -305,6 +307,7 @@ class Run:
         if signum:
           raise Stopped(signum)
         if finished:
+          self.logger.finish(self.step)
           return
         self.profiler.before_step(self.step + 1, self.state.params)
         with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1):
@@ -445,6 +448,11 @@ class Run:
       self.rates_epoch = None  # the plateau rule may have cut them
     progress.last_validation = self.logger.validation(self.step, values, is_best)
     progress.metrics_lines = self.logger.lines
+    assert progress.best_error is not None
+    kernels = multihost.whole(self.state.params['conv1']['kernel'])
+    shared = kernels.ndim == 4  # not by places of their own, each with kernels of its own
+    columns = np.split(kernels, self.net.num_columns, axis=-1) if shared else []
+    self.logger.best(self.step, progress.best_error, columns)
 
   def save(self) -> None:
     """Starts to write a checkpoint of the current step, unless there is the same one."""
