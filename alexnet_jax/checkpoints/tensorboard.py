@@ -30,8 +30,14 @@ class Events:
   forever once its queue is full.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str], first_step: int):
-    """Opens no file yet; TensorBoard hides events of `first_step` and later in earlier files."""
+  def __init__(self, workdir: str | os.PathLike[str], first_step: int | None):
+    """Opens no file yet.
+
+    Args:
+      workdir: the run's folder.
+      first_step: with which a run begins or resumes: TensorBoard hides events of it and later steps
+        in earlier files; None for events that are added to a run.
+    """
     self._path, self._first_step = files.inside(workdir, FOLDER), first_step
     self._writers: dict[str, Any] = {}
 
@@ -41,13 +47,14 @@ class Events:
 
     self._write(run, step, *(summary.scalar(name, value) for name, value in values.items()))
 
-  def config(self, config: Mapping[str, Any]) -> None:
+  def config(self, step: int, config: Mapping[str, Any]) -> None:
     """Writes a config as text, and what defines the experiment in it as hyperparameters.
 
     Without tensorboardX's summary of an experiment, for TensorBoard would take that of one run for
     all; as it is, it gathers fields and results of all runs.
 
     Args:
+      step: the one before the first.
       config: as values for JSON.
     """
     from tensorboardX import summary
@@ -65,7 +72,7 @@ class Events:
       else:
         info.hparams[name].string_value = value if isinstance(value, str) else json.dumps(value)
     start = _hparams('session_start_info', info)
-    self._write('', self._first_step - 1, summary.text('config', f'    {code}'), start)
+    self._write('', step, summary.text('config', f'    {code}'), start)
 
   def finished(self, step: int) -> None:
     """Writes that the run has come to its end."""
@@ -113,8 +120,9 @@ class Events:
         folder.mkdir(parents=True, exist_ok=True)
         # With the process's number, since two files may start in the same second.
         self._writers[run] = EventsWriter(os.fspath(folder / 'events'), f'.{os.getpid()}')
-        started = SessionLog(status=SessionLog.START)
-        self._writers[run].write_event(Event(step=self._first_step, session_log=started))
+        if self._first_step is not None:
+          started = SessionLog(status=SessionLog.START)
+          self._writers[run].write_event(Event(step=self._first_step, session_log=started))
       for each in summaries:
         event = Event(wall_time=time.time(), step=step, summary=each)
         self._writers[run].write_event(event)

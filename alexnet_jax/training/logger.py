@@ -77,7 +77,7 @@ class Logger:
   def _tensorboard(self) -> tensorboard.Events:
     """TensorBoard's events, opened for the first of them, by the first of several processes."""
     events = tensorboard.Events(self._path, self._first_step)
-    events.config(self._config)
+    events.config(self._first_step - 1, self._config)
     return events
 
   @property

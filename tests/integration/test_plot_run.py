@@ -98,6 +98,7 @@ def shown(monkeypatch):
     return [path.with_suffix('.png')]
 
   monkeypatch.setattr(figures, 'save', keep)
+  monkeypatch.setattr(plot_run, 'show_in_tensorboard', lambda *_: None)  # there is no file
   return shown
 
 
@@ -114,6 +115,8 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   out = capsys.readouterr().out
   assert re.search(r'column 2 +8 ', out)
 
+  [events] = (run / 'tensorboard').iterdir()
+  assert b'predictions' in events.read_bytes()
   names = {f'activations_{name}' for name in HIDDEN} | NAMES
   there = {path.name for path in (run / 'figures').iterdir()}
   assert there == {f'{name}.{kind}' for name in names for kind in ('png', 'svg')}
