@@ -31,6 +31,7 @@ import runpy
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -477,9 +478,10 @@ def _run(config: ConfigDict, path: Path) -> None:
     from alexnet_jax.parallel import multihost
     from alexnet_jax.training import loop
 
+    started = time.monotonic()
     result = loop.train_and_evaluate(config, path)
     if multihost.is_first():
-      printed.training(config, path, result)
+      printed.training(config, path, result, time.monotonic() - started)
 
 
 def _convert() -> None:

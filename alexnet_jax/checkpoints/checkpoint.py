@@ -23,7 +23,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from alexnet_jax.parallel import multihost
@@ -56,9 +55,7 @@ def digest(tree: Any) -> str:
   """The SHA-256, in hexadecimal, of a tree's arrays, with their names, shapes and dtypes."""
   sha = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-      leaf = multihost_utils.process_allgather(leaf, tiled=True)  # other processes hold parts of it
-    array = np.ascontiguousarray(leaf)
+    array = np.ascontiguousarray(multihost.whole(leaf))
     sha.update(f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode())
     sha.update(array.reshape(-1).view(np.uint8).data)
   return sha.hexdigest()

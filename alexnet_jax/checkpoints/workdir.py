@@ -1,4 +1,4 @@
-"""A run's folder: its lock, config.json, starts.jsonl, metrics.jsonl and TensorBoard events."""
+"""A run's folder: its lock, config.json, starts.jsonl and metrics.jsonl."""
 
 import contextlib
 import errno
@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ STARTS = 'starts.jsonl'
 
 _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
+_EVENTS = ('tensorboard/train', 'tensorboard/validation')
 _MAX_LINE = 2**16  # bytes; a line of metrics has about 200
 
 
@@ -166,7 +166,7 @@ def prepare(
   path = Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    for folder in ('figures', 'profile/plugins/profile'):  # where the run will write
+    for folder in ('figures', 'profile/plugins/profile', *_EVENTS):  # where the run will write
       files.inside(path, folder)
     if started:
       check(path, config)
@@ -237,41 +237,6 @@ class MetricsLog:
     """Closes the file."""
     with contextlib.suppress(OSError):  # `write` has raised it
       self._file.close()
-
-
-class Events:
-  """Writes events for TensorBoard.
-
-  tensorboardX's own SummaryWriter writes them in a thread, whose errors are not raised, and waits
-  forever once its queue is full.
-  """
-
-  def __init__(self, workdir: str | os.PathLike[str], first_step: int):
-    """Starts a file; TensorBoard hides events of `first_step` and later in earlier files."""
-    from tensorboardX import summary  # here, for it imports PyTorch
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    self._path, self._event, self._scalar = Path(workdir), Event, summary.scalar
-    with files.naming(self._path):
-      # With the process's number, since two files may start in the same second.
-      self._writer = EventsWriter(os.fspath(self._path / 'events'), f'.{os.getpid()}')
-      started = SessionLog(status=SessionLog.START)
-      self._writer.write_event(Event(step=first_step, session_log=started))
-
-  def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes scalars of a step, by name."""
-    with files.naming(self._path / 'events.out.tfevents'):
-      for name, value in scalars.items():
-        self._writer.write_event(
-          self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
-        )
-      self._writer.flush()
-
-  def close(self) -> None:
-    """Closes the file."""
-    with contextlib.suppress(OSError):  # `write` has raised it
-      self._writer.close()
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -19,6 +19,11 @@ def empty() -> dict[str, Array]:
   }
 
 
+def has_top5(num_classes: int) -> bool:
+  """Whether a top-5 error says something: of five classes each is among the five best."""
+  return num_classes > 5
+
+
 def errors(scores: Array, labels: Array, k: int) -> Array:
   """Top-k error of each image: whether its true class is not among the k best.
 
@@ -67,7 +72,7 @@ def merge(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, Array]:
   return {name: a[name] + b[name] for name in a}
 
 
-def compute(sums: Mapping[str, Array]) -> dict[str, float]:
+def compute(sums: Mapping[str, Array] | Mapping[str, float]) -> dict[str, float]:
   """The mean 'loss', and 'top1_error' and 'top5_error' as fractions, of sums."""
   count = int(sums['count'])
   return {

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
+from alexnet_jax.utils.display import short_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Row:
     output: shape of its output for one image, over all columns, before any pooling.
     pooled: the same after pooling; None where there is none.
     kernels: a description such as '256 of 5x5x48'.
-    reads: 'image', 'own column', 'both columns' or 'all'.
+    reads: the 'image', maps of its 'own' column or of 'both', or 'all' where there is one.
     parameters: weights and biases.
     neurons: size of `output`.
     multiply_adds: multiplications of weights with inputs for one image.
@@ -68,7 +69,7 @@ def rows(net: AlexNet) -> list[Row]:
       multiply_adds = kernel.size * (output[0] * output[1] if shared else 1)
     else:
       kernels, multiply_adds = f'{kernel.shape[-1]} of {kernel.shape[0]}', kernel.size
-    reads = 'both columns' if name in net.cross_column or name == 'fc8' else 'own column'
+    reads = 'both' if name in net.cross_column or name == 'fc8' else 'own'
     if net.num_columns == 1:
       reads = 'all'
     pooled = outputs.get(f'{name}_pool')
@@ -88,9 +89,9 @@ def rows(net: AlexNet) -> list[Row]:
 
 
 HEADINGS = (
-  'layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'multiply-adds',
+  'layer', 'output', 'pooled', 'kernels', 'reads', 'parameters', 'neurons', 'MACs',
 )  # fmt: skip
-"""Of the cells that `cells` and `total` give."""
+"""Of the cells that `cells` and `total` give; MACs are multiply-adds."""
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -113,5 +114,5 @@ def _counts(rows: Sequence[Row]) -> tuple[str, str, str]:
   return (
     f'{sum(row.parameters for row in rows):,}',
     f'{sum(row.neurons for row in rows):,}',
-    f'{sum(row.multiply_adds for row in rows):,}',
+    short_number(sum(row.multiply_adds for row in rows)),
   )

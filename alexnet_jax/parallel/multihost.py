@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import host
@@ -229,3 +231,10 @@ def _end_after_loss(reason: str) -> None:
     ' checkpoint.',
     EXIT_AGAIN,
   )
+
+
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
+  """All of an array, of which other processes may hold parts; all must ask for it."""
+  if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+  return np.asarray(array)

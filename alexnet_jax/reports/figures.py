@@ -21,7 +21,7 @@ from matplotlib import colormaps, figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from alexnet_jax.reports import fonts
+from alexnet_jax.reports import fonts, tiles
 from alexnet_jax.utils import files
 
 _RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
@@ -230,11 +230,9 @@ def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
   parts = np.split(np.asarray(kernels, np.float64), columns, axis=-1)
   drawn, names = [], []
   for i, part in enumerate(parts):
-    low, high = part.min(), part.max()
-    scaled = np.moveaxis((part - low) / (high - low or 1), -1, 0)  # [F / columns, h, w, 3]
-    drawn.append(_tiled(scaled, 16, 0.0))
+    drawn.append(tiles.kernels(part))
     names.append(
-      f'column {i + 1}: {len(scaled)} kernels, color selectivity'
+      f'column {i + 1}: {part.shape[-1]} kernels, color selectivity'
       f' {color_selectivity(part).mean():.2f}'
     )
   return _panels(drawn, names, title)
@@ -262,24 +260,10 @@ def activations(
   for i, part in enumerate(np.split((maps - low) / (high - low or 1), columns, axis=-1)):
     count = part.shape[-1]
     per_row = 2 ** math.ceil(math.log2(3 * count) / 2)  # three to twelve times as wide as high
-    drawn.append(_tiled(np.moveaxis(part, -1, 0)[..., None], per_row, 1.0))
+    drawn.append(tiles.tiled(np.moveaxis(part, -1, 0)[..., None], per_row, 1.0))
     unit = 'units' if maps.shape[:2] == (1, 1) else f'maps of {maps.shape[0]}x{maps.shape[1]}'
     names.append(f'column {i + 1}: {count} {unit}, from {low:.3g} to {high:.3g}')
   return _panels(drawn, names, title, image)
-
-
-def _tiled(tiles: np.ndarray, per_row: int, between: float) -> np.ndarray:
-  """Tiles [N, H, W, C] in rows as one picture; a pixel between them, none where they are pixels."""
-  count, height, width, channels = tiles.shape
-  per_row = min(per_row, count)
-  gap = int(height > 1 or width > 1)
-  rows = -(-count // per_row)
-  size = (rows * (height + gap) - gap, per_row * (width + gap) - gap, channels)
-  picture = np.full(size, between)
-  for i, tile in enumerate(tiles):
-    top, left = i // per_row * (height + gap), i % per_row * (width + gap)
-    picture[top : top + height, left : left + width] = tile
-  return picture
 
 
 def _panels(

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import pretrained, workdir
+from alexnet_jax.checkpoints import pretrained, tensorboard, workdir
 from alexnet_jax.data import image_folder, imagenet_classes, pipeline, splits
 from alexnet_jax.evaluation import given_images, layer_outputs, retrieval
 from alexnet_jax.models import drawing
@@ -126,6 +127,10 @@ def draw(
         images, probabilities, labels, imagenet_classes.display_names(network.class_names), title
       ),
     )
+    if given.trained_on is not None:
+      show_in_tensorboard(
+        path, network.step or 0, 'predictions', folder / 'figure4_predictions.png'
+      )
     for name in hidden:
       maps, title = np.asarray(outputs[name][0]), f'{what}\nactivations of {name}'
       picture = figures.activations(maps, net.num_columns, title, images[0])
@@ -147,6 +152,21 @@ def draw(
       save('figure4_retrieval', _retrieval(images, labels, queries, features, trained_on, title))
   columns = np.split(kernels, net.num_columns, axis=-1)
   return written, [figures.color_selectivity(column) for column in columns]
+
+
+def show_in_tensorboard(path: Path, step: int, name: str, file: Path) -> None:
+  """Adds a picture to what TensorBoard shows of a run.
+
+  Args:
+    path: the workdir.
+    step: of the checkpoint that it was drawn of.
+    name: under which TensorBoard shows it.
+    file: the picture, PNG.
+  """
+  with Image.open(file) as picture:
+    pixels = np.asarray(picture.convert('RGB'))
+  with contextlib.closing(tensorboard.Events(path, None)) as events:
+    events.picture(step, name, pixels)
 
 
 def _retrieval(

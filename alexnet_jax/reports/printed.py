@@ -1,6 +1,7 @@
 """What a mode of the program prints, and draws, when it is done."""
 
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ from ml_collections import ConfigDict
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import datasets, imagenet_classes, prepare
+from alexnet_jax.evaluation import metrics
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
-from alexnet_jax.utils.display import Display, print_table
+from alexnet_jax.utils import host
+from alexnet_jax.utils.display import Display, duration, print_table
 
 if TYPE_CHECKING:
   from alexnet_jax.evaluation import photographs
@@ -25,32 +28,65 @@ if TYPE_CHECKING:
 _SHOWN = 20  # images of a prediction that are printed
 
 
-def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
-  """Draws the learning curves, and prints the errors and where everything lies.
+def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds: float) -> None:
+  """Draws the learning curves, and prints the errors, where everything lies, and what may follow.
 
   Args:
     config: the run's.
     path: the run's folder.
     result: what `loop.train_and_evaluate` returned.
+    seconds: since the run was started, or resumed.
   """
   from alexnet_jax.reports import figures, fonts, run_page  # which nothing else here needs
 
   page = run_page.write(path)  # before the picture, which is the last file that a run writes
   if missing := fonts.missing([str(path)]):
     print(missing, file=sys.stderr)
-  curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
+  records = workdir.read_metrics(path)
+  curves = figures.learning_curves({str(path): records}, str(path))
   picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
-  best_loss = '' if result['best_loss'] is None else f'{result["best_loss"]:.4f}'
+  stored = workdir.read_config(path)
+  assert stored is not None  # the run has written it
+  num_classes = stored['model']['num_classes']
+  headings = _headings(num_classes)
+  validations = {record['step']: record for record in records if record['split'] == 'validation'}
+  best = validations.get(result['best_step'])  # None where metrics.jsonl was removed
+  best_cells = (
+    _errors(best, num_classes)
+    if best
+    else (f'{result["best_error"]:.2%}', *[''] * (len(headings) - 1))
+  )
   print_table(
     f'{config.data.name}, {config.data.validation_split} images',
-    ('', 'step', 'top-1 error', 'top-5 error', 'loss'),
+    ('', 'step', *headings),
     [
-      ('last', f'{result["step"]}', *_errors(result)),
-      ('best', f'{result["best_step"]}', f'{result["best_error"]:.2%}', '', best_loss),
+      ('last', f'{result["step"]}', *_errors(result, num_classes)),
+      ('best', f'{result["best_step"]}', *best_cells),
     ],
   )
-  print(f'checkpoints   {path / "checkpoints"}\nmetrics       {path / "metrics.jsonl"}')
-  print(f'picture       {picture}\npage          {page}')
+  starts = workdir.read_starts(path)
+  since = starts[-1].get('step') if starts else None
+  _print_list(
+    {
+      'time': duration(seconds) + (f' since step {since}' if since else ''),
+      'checkpoints': path / 'checkpoints',
+      'metrics': path / 'metrics.jsonl',
+      'picture': picture,
+      'page': page,
+    }
+  )
+  modes = ['--mode=evaluate', '--mode=figures']
+  if config.data.name != 'digits':
+    modes.append('--mode=predict --images=PHOTOGRAPHS')
+  print('next:')
+  for mode in modes:
+    print(f'  {host.program()} --workdir={shlex.quote(str(path))} {mode}')
+
+
+def _print_list(values: Mapping[str, object]) -> None:
+  """Prints values, one a line, behind their aligned names."""
+  for name, value in values.items():
+    print(f'{name:14}{value}')
 
 
 def evaluation(path: Path, result: Mapping[str, Any]) -> None:
@@ -61,23 +97,25 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     result: what evaluation.json holds.
   """
   members = result['members']
+  num_classes = result['classes']
   classes = f'{result["classes_with_images"]:,} classes'
-  if result['classes_with_images'] != result['classes']:
-    classes = f'{result["classes_with_images"]:,} of {result["classes"]:,} classes'
-  rows = [row for member in members for row in _views(member['path'], member)]
+  if result['classes_with_images'] != num_classes:
+    classes = f'{result["classes_with_images"]:,} of {num_classes:,} classes'
+  rows = [row for member in members for row in _views(member['path'], member, num_classes)]
   if len(members) > 1:
     weighted = len({member['weight'] for member in members}) > 1
-    rows += _views(f'{"weighted " * weighted}average of {len(members)}', result)
+    rows += _views(f'{"weighted " * weighted}average of {len(members)}', result, num_classes)
   print_table(
     f'{path}, {result["data"]}, {result["images"]:,} images ({result["split"]}) of {classes}',
-    ('network', 'step', 'views', 'top-1 error', 'top-5 error', 'loss'),
+    ('network', 'step', 'views', *_headings(num_classes)),
     rows,
   )
-  print(f'figures       {path / "evaluation.json"}\ntables        {path / "evaluation"}')
+  files = {'figures': path / 'evaluation.json', 'tables': path / 'evaluation'}
   if (path / 'config.json').exists():  # not the folder of --members
     from alexnet_jax.reports import run_page  # which nothing else here needs
 
-    print(f'page          {run_page.write(path)}')
+    files['page'] = run_page.write(path)
+  _print_list(files)
 
 
 def classified(result: 'photographs.Classified') -> None:
@@ -119,11 +157,11 @@ def _cells(names: Sequence[str], probabilities: Sequence[float], count: int) -> 
   return cells + [''] * (2 * count - len(cells))
 
 
-def _views(name: str, of: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _views(name: str, of: Mapping[str, Any], num_classes: int) -> list[tuple[str, ...]]:
   step = '' if of.get('step') is None else f'{of["step"]}'
   return [
-    (name, step, 'center crop', *_errors(of['centre_crop'])),
-    ('', '', 'ten views', *_errors(of['ten_views'])),
+    (name, step, 'center crop', *_errors(of['centre_crop'], num_classes)),
+    ('', '', 'ten views', *_errors(of['ten_views'], num_classes)),
   ]
 
 
@@ -236,7 +274,11 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
     summary.total(rows),
   )
   platform = mesh_lib.devices()[0].platform
-  print(f'XLA options: {xla.describe(platform, config.train.library_fusions)}')
+  options = f'XLA options: {xla.describe(platform, config.train.library_fusions)}'
+  for line in textwrap.wrap(
+    options.replace(',', ', '), 79, subsequent_indent='  ', break_long_words=False
+  ):
+    print(line)
   if rate := experiment.describe_learning_rate(config):
     print(rate)
   if target is None:
@@ -249,5 +291,12 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
   print('pictures      {}, {}'.format(*figures.save(drawing.draw(net), stem)))
 
 
-def _errors(values: Mapping[str, float]) -> tuple[str, str, str]:
-  return f'{values["top1_error"]:.2%}', f'{values["top5_error"]:.2%}', f'{values["loss"]:.4f}'
+def _headings(num_classes: int) -> tuple[str, ...]:
+  """Of `_errors`."""
+  top5 = ('top-5 error',) if metrics.has_top5(num_classes) else ()
+  return 'top-1 error', *top5, 'loss'
+
+
+def _errors(values: Mapping[str, float], num_classes: int) -> tuple[str, ...]:
+  top5 = (f'{values["top5_error"]:.2%}',) if metrics.has_top5(num_classes) else ()
+  return f'{values["top1_error"]:.2%}', *top5, f'{values["loss"]:.4f}'

@@ -223,12 +223,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def _errors(evaluation: Mapping[str, Any] | None) -> list[tuple[str, float, float]]:
-  """'center crop' and 'ten views' with their top-1 and top-5 errors."""
+def _errors(evaluation: Mapping[str, Any] | None) -> list[tuple[str, float]]:
+  """'center crop' and 'ten views' with their top-1 errors."""
   if evaluation is None:
     return []
   return [
-    (name, evaluation[views]['top1_error'], evaluation[views]['top5_error'])
+    (name, evaluation[views]['top1_error'])
     for views, name in (('centre_crop', 'center crop'), ('ten_views', 'ten views'))
   ]
 

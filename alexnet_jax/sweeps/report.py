@@ -6,12 +6,14 @@ import importlib.resources
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import figures, fonts, run_page
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps import spec
@@ -179,17 +181,17 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   """The report: one page without scripts, which asks nothing of any network."""
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'report.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+  counts = [run.config['model'].get('num_classes') for run in results.runs if run.config]
+  top5 = any(count is None or metrics.has_top5(count) for count in counts)
   return environment.from_string(template.read_text('utf-8')).render(
     title=results.title,
     headings=[_UNITS.get(heading, heading) for heading in sweep_results.HEADINGS[:-1]],
     rows=[_row_cells(row) for row in results.rows],
     notes=sweep_results.notes(results),
     pictures=pictures,
-    run_headings=(
-      'variant', 'seed', 'epochs', 'top-1 error, %', 'top-5 error, %', 'loss', 'seconds'
-    ),
-    runs=[(run, _run_cells(run), _page(results.path, run)) for run in results.runs],
-  )  # fmt: skip
+    run_headings=_run_headings(top5),
+    runs=[(run, _run_cells(run, top5), _page(results.path, run)) for run in results.runs],
+  )
 
 
 _UNITS = {by: f'{by}, points' for by in ('difference', '95 % interval', 'paper', 'source')}
@@ -207,7 +209,12 @@ def _page(path: Path, run: RunResult) -> str | None:
   return page.as_posix() if (path / page).exists() else None
 
 
-def _run_cells(run: RunResult) -> list[str]:
+def _run_headings(top5: bool) -> tuple[str, ...]:
+  errors = ('top-1 error, %', 'top-5 error, %') if top5 else ('top-1 error, %',)
+  return 'variant', 'seed', 'epochs', *errors, 'loss', 'seconds'
+
+
+def _run_cells(run: RunResult, top5: bool) -> list[str]:
   """A run's numbers; none where it is not finished."""
   if run.final is None:
     return []
@@ -215,7 +222,7 @@ def _run_cells(run: RunResult) -> list[str]:
   return [
     f'{final["epoch"]:.4g}',
     f'{100 * final["top1_error"]:.2f}',
-    f'{100 * final["top5_error"]:.2f}',
+    *([f'{100 * final["top5_error"]:.2f}'] if top5 else []),
     f'{final["loss"]:.4f}',
     f'{run.seconds:,.0f}',
   ]
@@ -229,14 +236,29 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
     written: the files.
   """
   print_table(
-    f'{results.path}: {results.title}',
-    sweep_results.HEADINGS[:-1],  # without the description
-    [sweep_results.cells(row)[:-1] for row in results.rows],
+    f'{results.path}: {results.title}', _SHOWN_HEADINGS, [_shown_cells(row) for row in results.rows]
   )
-  for note in sweep_results.notes(results):
-    print(note)
+  for note in (
+    f'*: significant (p < {sweep_results.SIGNIFICANCE_LEVEL}).',
+    *sweep_results.notes(results),
+  ):
+    print(textwrap.fill(note, 79, break_long_words=False, break_on_hyphens=False))
   if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
     print(missing, file=sys.stderr)
   for file in written:
     if file.suffix != '.svg':
-      print(f'{file.suffix[1:]:14}{file}')
+      print(f'{_KINDS[file.suffix]:14}{file}')
+
+
+_KINDS = {'.png': 'picture', '.md': 'table', '.csv': 'table', '.html': 'page'}
+
+# Fewer and shorter than in the files, for a terminal.
+_SHOWN_HEADINGS = (
+  'variant', 'runs', 'error, %', 'difference', '95 % interval', 'paper', 'source'
+)  # fmt: skip
+
+
+def _shown_cells(row: Row) -> tuple[str, ...]:
+  name, runs, error, difference, interval, paper, source, *_ = sweep_results.cells(row)
+  mark = '*' if row.is_significant else ' '
+  return name, runs, error, difference and f'{difference} {mark}', interval, paper, source

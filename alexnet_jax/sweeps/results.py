@@ -211,6 +211,7 @@ def _check_config(config: Mapping[str, Any], folder: Path) -> None:
   for field, kind in (
     ('train.batch_size', int),
     ('model.activation', str),
+    ('model.num_classes', int | None),
     ('optimizer.learning_rate', int | float),
     ('data.name', str),
     ('data.validation_split', str),

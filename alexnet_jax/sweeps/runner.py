@@ -17,7 +17,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.sweeps import spec
 from alexnet_jax.utils import files, host
-from alexnet_jax.utils.display import Display, UpdateProgress
+from alexnet_jax.utils.display import Display, UpdateProgress, duration
 from alexnet_jax.utils.errors import UserError
 from alexnet_jax.utils.signals import Signals
 
@@ -136,10 +136,16 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
   free = shares(jobs, cores, os.environ)
   waiting, running = list(runs), list[_Job]()
+  width = max((len(run.name) for run in runs), default=0)
   failures: dict[str, str] = {}
   reported: set[str] = set()
   with Display() as display, Signals('stopping, when each run has saved') as signals:
-    update_progress = display.task('runs', len(runs))
+    update_progress = display.task(f'runs 0/{len(runs)}', len(runs))
+
+    def count_run() -> None:
+      ended = len(runs) - len(waiting) - len(running)
+      update_progress(1, description=f'runs {ended}/{len(runs)}')
+
     try:
       while waiting or running:
         taken = [run for run in waiting if free and workdir.is_locked(run.path)]
@@ -149,7 +155,7 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
         for run in [run for run in waiting if run not in taken][: len(free)]:
           waiting.remove(run)
           if spec.is_finished(run):  # by another process, meanwhile
-            update_progress(1)
+            count_run()
           else:
             running.append(_start(run, free.pop(0), program, display))
         time.sleep(0.2)
@@ -161,12 +167,12 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
             continue
           running.remove(job)
           free.append(job.share)
-          text, failure = _ended(job)
+          text, failure = _ended(job, width)
           if failure:
             failures[job.run.name] = failure
           display.line(text)
           job.update_progress(done=True)
-          update_progress(1)
+          count_run()
     finally:
       for job in running:
         job.process.terminate()  # it saves first
@@ -199,17 +205,17 @@ def _start(run: spec.Run, share: Share, program: str, display: Display) -> _Job:
   )
 
 
-def _ended(job: _Job) -> tuple[str, str]:
-  """A line for the user, and why the run failed, if it did."""
+def _ended(job: _Job, width: int) -> tuple[str, str]:
+  """A line for the user, the run's name as wide as the widest, and why it failed, if it did."""
   run, code, seconds = job.run, job.process.returncode, time.perf_counter() - job.started
   length = run.config.train.num_epochs, run.config.train.num_steps
   final = spec.final_record(workdir.read_metrics(run.path), *length)
   if code == 0 and final is not None:
-    return f'{run.name}  top-1 error {final["top1_error"]:.2%}  {seconds:.0f} s', ''
+    return f'{run.name:{width}}  top-1 error {final["top1_error"]:6.2%}  {duration(seconds)}', ''
   failure = _reason(run.path / _LOG, code)
   with files.atomic_write(run.path / FAILURE) as temporary:
     temporary.write_text(failure + '\n', 'utf-8')
-  return f'{run.name}  failed: {failure}', failure
+  return f'{run.name:{width}}  failed: {failure}', failure
 
 
 def _reason(log: Path, code: int) -> str:

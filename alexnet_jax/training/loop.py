@@ -25,7 +25,7 @@ from alexnet_jax.evaluation import evaluate, metrics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.training import resume
+from alexnet_jax.training import progress_text, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.training.logger import Logger
 from alexnet_jax.training.memory_check import check_memory
@@ -150,9 +150,13 @@ class Run:
     self.train_split, self.validation_split = train_split, validation_split
     self.signals, self.display = signals, display
     self.batch_size = config.train.batch_size
+    num_epochs: int | None = config.train.num_epochs
     self.total_steps = -(-config.train.num_epochs * train_split.num_examples // self.batch_size)
-    if config.train.num_steps is not None:
-      self.total_steps = min(self.total_steps, config.train.num_steps)
+    if config.train.num_steps is not None and config.train.num_steps < self.total_steps:
+      self.total_steps, num_epochs = config.train.num_steps, None
+    self.length = progress_text.Length(
+      self.total_steps, num_epochs, self.batch_size, train_split.num_examples
+    )
     self.profiler = Profiler(path, config.train.profile_steps, self.total_steps, display)
     self.schedule = experiment.make_schedule(config)
     options = experiment.augment_options(config)
@@ -202,8 +206,9 @@ class Run:
       display,
       keep_lines=self.progress.metrics_lines,
       first_step=self.step + 1,
-      batch_size=self.batch_size,
-      train_examples=train_split.num_examples,
+      length=self.length,
+      config=experiment.resolved(config),
+      num_classes=len(train_split.class_names),
     )
     self.saver = Saver(
       directory,
@@ -216,23 +221,36 @@ class Run:
       },
       (self.step, self.progress) if restored else None,
     )
-    display.line(self._first_line(resumed=restored is not None))
+    self.rate = self.learning_rate(min(self.step + 1, self.total_steps))
+    display.line('\n'.join(self._first_lines(resumed=restored is not None)))
 
-  def _first_line(self, resumed: bool) -> str:
+  def _first_lines(self, resumed: bool) -> list[str]:
+    """What is trained on, with what, and from where to where, in lines for a narrow terminal."""
     split, columns = self.train_split, self.net.num_columns
     devices = self.mesh.devices.size
     per_device = columns // self.mesh.shape[mesh_lib.COLUMN]
-    rate = experiment.describe_learning_rate(self.config)
     whole = split.block_size >= split.num_examples
-    return (
-      f'{self.config.data.name}: {split.num_examples} training and'
-      f' {self.validation_split.num_examples} validation images; {devices}'
-      f' {self.mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with {per_device} of'
-      f' {columns} column{"s" * (columns > 1)} each;'
-      f' {"resuming at" if resumed else "from"} step {self.step} to {self.total_steps}; shuffled'
-      f' {"whole" if whole else f"in blocks of {split.block_size:,} images"};'
-      f'{rate and f" {rate};"} workdir {self.path}'
+    rate = experiment.describe_learning_rate(self.config)
+    if not rate or self.rate != self.schedule.learning_rate:
+      rate = f'learning rate {self.rate:.3g}'
+    clauses = (
+      f'{self.config.data.name}: {split.num_examples:,} training and'
+      f' {self.validation_split.num_examples:,} validation images',
+      f'shuffled {"whole" if whole else f"in blocks of {split.block_size:,} images"}',
+      f'{devices} {self.mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with'
+      f' {per_device} of {columns} column{"s" * (columns > 1)} each',
+      rate,
+      f'{"resuming at" if resumed else "from"} step {self.step} to {self.total_steps}',
+      f'workdir {self.path}',
     )
+    lines = [clauses[0]]
+    for clause in clauses[1:]:
+      longer = f'{lines[-1]}; {clause}'
+      if len(longer) <= 79:
+        lines[-1] = longer
+      else:
+        lines.append(clause)
+    return lines
 
   def close(self) -> None:
     """Waits for what is being written."""
@@ -270,7 +288,7 @@ class Run:
         batch_size=self.batch_size,
         accumulation_steps=self.accumulation_steps,
       )
-    update_progress = self.display.task('training', self.total_steps, self.step)
+    update_progress = self.display.task(self.length.current(self.step), self.total_steps, self.step)
     with contextlib.closing(self.batches()) as batches:
       while True:
         finished = self.step >= self.total_steps
@@ -279,6 +297,7 @@ class Run:
           self.end_line()
         if validation_due:
           self.write_line()
+          update_progress(status=self.logger.status_text)
           self.validate()
         # Asked once: what stops the run saves it.
         signum = multihost.agreed_stop(self.step, self.signals.signum)
@@ -289,12 +308,14 @@ class Run:
         if signum:
           raise Stopped(signum)
         if finished:
+          self.logger.finish(self.step)
           return
         self.profiler.before_step(self.step + 1, self.state.params)
         with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1):
           self.advance(next(batches))
         self.profiler.after_step(self.step, self.state.params)
-        update_progress(1, status=self.logger.status(self.step, self.state.sums))
+        status = self.logger.status(self.step, self.state.sums)
+        update_progress(1, status=status, description=self.length.current(self.step))
         yield self.step
 
   def batches(self) -> Generator[dict[str, Array]]:
@@ -311,24 +332,23 @@ class Run:
     )
     return pipeline.prefetch(pipeline.put_batches(batches, self.mesh))
 
-  def epochs_done(self, step: int) -> int:
-    """Whole epochs behind a number of steps."""
-    return step * self.batch_size // self.train_split.num_examples
-
   def validation_due(self, finished: bool) -> bool:
     """Whether an epoch has ended, or the run, since the last validation."""
     last = self.progress.last_validation
-    return self.epochs_done(self.step) > self.progress.validated_epochs or (
+    return self.length.epochs_done(self.step) > self.progress.validated_epochs or (
       finished and (last is None or last['step'] != self.step)
     )
 
   def advance(self, batch: dict[str, Array]) -> None:
     """One step of training, on a batch that is on the devices."""
-    epoch = self.epochs_done(self.step)
+    epoch = self.length.epochs_done(self.step)
     if self.rates_epoch != epoch:
       rates = self.schedule.parameter_rates(self.state.params, epoch, self.progress.plateau)
       opt_state = self.state.opt_state._replace(learning_rates=mesh_lib.replicate(self.mesh, rates))
       self.state, self.rates_epoch = self.state._replace(opt_state=opt_state), epoch
+      if (rate := self.learning_rate(self.step + 1)) != self.rate:
+        self.display.line(f'{self.length.current(self.step + 1)}  learning rate {rate:.3g}')
+        self.rate = rate
     std = optimizer.piecewise_constant(self.config.augment.lighting.std, epoch, 0.0)
     self.state, loss = self.train_step(
       self.state, batch, self.statistics, jnp.asarray(std, jnp.float32)
@@ -368,7 +388,7 @@ class Run:
 
   def learning_rate(self, step: int) -> float:
     """The rate of weights by which a step was made (from 1), before any layer's multiplier."""
-    return self.schedule.rate(self.epochs_done(step - 1), self.progress.plateau)
+    return self.schedule.rate(self.length.epochs_done(step - 1), self.progress.plateau)
 
   def end_line(self) -> None:
     """Ends a line of what was trained since the last one; the next step begins another."""
@@ -420,15 +440,20 @@ class Run:
     progress, error = self.progress, values['top1_error']
     if not np.isfinite(values['loss']):
       raise self.not_finite(f'the validation loss is {values["loss"]}', self.step)
-    if progress.is_best(error, values['loss']):
+    if is_best := progress.is_best(error, values['loss']):
       progress.best_error, progress.best_loss = error, values['loss']
       progress.best_step = self.step
-    if (epochs := self.epochs_done(self.step)) > progress.validated_epochs:
+    if (epochs := self.length.epochs_done(self.step)) > progress.validated_epochs:
       progress.validated_epochs = epochs
       progress.plateau = self.schedule.after_validation(progress.plateau, error)
       self.rates_epoch = None  # the plateau rule may have cut them
-    progress.last_validation = self.logger.validation(self.step, values)
+    progress.last_validation = self.logger.validation(self.step, values, is_best)
     progress.metrics_lines = self.logger.lines
+    assert progress.best_error is not None
+    kernels = multihost.whole(self.state.params['conv1']['kernel'])
+    shared = kernels.ndim == 4  # not by places of their own, each with kernels of its own
+    columns = np.split(kernels, self.net.num_columns, axis=-1) if shared else []
+    self.logger.best(self.step, progress.best_error, columns)
 
   def save(self) -> None:
     """Starts to write a checkpoint of the current step, unless there is the same one."""

@@ -119,6 +119,11 @@ def with_current_names(config: Mapping[str, Any], prefix: str = '') -> dict[str,
   return renamed
 
 
+def is_among(field: str, names: Sequence[str]) -> bool:
+  """Whether a field, or a section that it is in, is among some."""
+  return any(field == name or field.startswith(name + '.') for name in names)
+
+
 def differences(
   config: Mapping[str, Any],
   other: Mapping[str, Any],
@@ -137,6 +142,5 @@ def differences(
   return [
     first_line(f'{field}: {other_fields.get(field)!r}, not {fields.get(field)!r}')
     for field in sorted(fields.keys() | other_fields.keys())
-    if not any(field == name or field.startswith(name + '.') for name in but_for)
-    and fields.get(field) != other_fields.get(field)
+    if not is_among(field, but_for) and fields.get(field) != other_fields.get(field)
   ]

@@ -7,19 +7,62 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from rich import progress
+from rich import box, progress
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 _SECONDS_BETWEEN_UPDATES = 0.5
 _NOTEBOOK_LINES = 200  # in a box that scrolls
+_NOTEBOOK_WIDTH = 100
+_BETWEEN_COLUMNS = 2  # spaces in a table
+_NARROWEST_NAME = 14  # to which a terminal's width may fold the first column of a table
 
 
 class UpdateProgress(Protocol):
   """A function that updates a progress bar."""
 
-  def __call__(self, advance: int = 0, status: str | None = None, done: bool = False) -> None:
-    """Advances the bar by so many steps, changes the text behind it, or removes it."""
+  def __call__(
+    self,
+    advance: int = 0,
+    status: str | None = None,
+    description: str | None = None,
+    done: bool = False,
+  ) -> None:
+    """Advances the bar by so many steps, changes the text behind or before it, or removes it."""
+
+
+def duration(seconds: float) -> str:
+  """A time in at most seven characters: '0:08', '12:40', '5h 03m', '2d 11h'."""
+  whole = max(0, round(seconds))
+  if whole < 3600:
+    return f'{whole // 60}:{whole % 60:02}'
+  if whole < 24 * 3600:
+    return f'{whole // 3600}h {whole // 60 % 60:02}m'
+  return f'{whole // 86400}d {whole // 3600 % 24:02}h'
+
+
+def short_number(value: float) -> str:
+  """A number of at least 0 to three or four digits: '38.4', '2.5k', '105.4M'."""
+  if value < 999.5:
+    return f'{value:.3g}'
+  for unit in 'kM':
+    value /= 1000
+    if value < 999.95:
+      return f'{value:.1f}{unit}'
+  return f'{value / 1000:.1f}G'
+
+
+class _Times(progress.ProgressColumn):
+  """How long a task has taken, and how long it still will: '0:12, 1:30 left'."""
+
+  def render(self, task: progress.Task) -> Text:
+    """The text behind a bar."""
+    text = duration(task.finished_time if task.finished_time is not None else task.elapsed or 0)
+    if not task.finished and task.time_remaining is not None:
+      text += f', {duration(task.time_remaining)} left'
+    return Text(text, style='progress.elapsed')
 
 
 class Display:
@@ -39,11 +82,12 @@ class Display:
     self.live = is_terminal or self._output is not None
     self._bars = progress.Progress(
       progress.TextColumn('{task.description}'),
-      progress.BarColumn(bar_width=10),  # 80 characters in all
-      progress.MofNCompleteColumn(),
-      progress.TimeRemainingColumn(),
+      progress.BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what the others leave
+      progress.TaskProgressColumn(),
+      _Times(),
       progress.TextColumn('{task.fields[status]}'),
       console=self._console,
+      expand=True,
       disable=not is_terminal,
       speed_estimate_period=120,
     )
@@ -72,11 +116,19 @@ class Display:
     """
     task = self._bars.add_task(description, total=total, completed=completed, status='')
 
-    def update_progress(advance: int = 0, status: str | None = None, done: bool = False) -> None:
+    def update_progress(
+      advance: int = 0,
+      status: str | None = None,
+      description: str | None = None,
+      done: bool = False,
+    ) -> None:
       if done:
         self._bars.remove_task(task)
+        # Else rich's own thread could draw fewer bars between a line's placing and its printing,
+        # and the line above would be erased.
+        self._bars.refresh()
       else:
-        self._bars.update(task, advance=advance)
+        self._bars.update(task, advance=advance, description=description)
         if status is not None:
           self._bars.update(task, status=status)
       if self._output is not None:
@@ -119,7 +171,9 @@ class _NotebookOutput:
     from IPython.display import display
 
     self._shown = time.monotonic()
-    console = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+    console = Console(
+      file=io.StringIO(), width=_NOTEBOOK_WIDTH, force_jupyter=False, force_terminal=False
+    )
     if bars.tasks:
       console.print(bars.get_renderable())
     bars_text = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
@@ -144,19 +198,48 @@ def print_table(
 ) -> None:
   """Prints a table to stdout; all columns but the first are right-aligned.
 
+  No cell is cut: where a terminal is too narrow, the first column is folded, and if that does not
+  suffice, each row is a list of its own, a cell a line.
+
   Args:
     title: the table's title.
     columns: the columns' headings.
     rows: the cells.
     total: a last row, below a line.
   """
-  table = Table(show_footer=bool(total))
+  lines = [columns, *rows, total] if total else [columns, *rows]
+  widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+  needed = sum(widths) + _BETWEEN_COLUMNS * (len(columns) - 1)
+  # Without a terminal there is no edge.
+  console = Console() if Console().is_terminal else Console(width=needed)
+  console.print(title, markup=False, highlight=False, soft_wrap=True)
+  if needed - widths[0] + min(widths[0], _NARROWEST_NAME) > console.width:
+    for row in lines[1:]:
+      _print_list(console, columns, row)
+    return
+  table = Table(
+    box=box.SIMPLE,
+    show_edge=False,
+    show_footer=bool(total),
+    padding=(0, _BETWEEN_COLUMNS - 1, 0, 0),  # the box has the other space
+    pad_edge=False,
+  )
   for i, column in enumerate(columns):
     footer = total[i] if total else ''
-    table.add_column(column, footer=footer, justify='right' if i else 'left', no_wrap=True)
+    if i:
+      table.add_column(column, footer=footer, justify='right', no_wrap=True, min_width=widths[i])
+    else:
+      table.add_column(column, footer=footer, overflow='fold')
   for row in rows:
-    table.add_row(*row)
-  # Without a terminal rich assumes 80 columns and would truncate cells.
-  console = Console() if Console().is_terminal else Console(width=160)
-  console.print(title, markup=False, highlight=False, soft_wrap=True)
+    table.add_row(*map(Text, row))
   console.print(table)
+
+
+def _print_list(console: Console, columns: Sequence[str], row: Sequence[str]) -> None:
+  """Prints a row of a table as a list: its name, and below it each other cell that is not empty."""
+  console.print(row[0], markup=False, highlight=False, soft_wrap=True)
+  width = max(map(cell_len, columns))
+  for column, cell in zip(columns[1:], row[1:], strict=True):
+    if cell:
+      text = f'  {column:{width}}  {cell}'
+      console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -850,7 +850,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
     f'left out      4 files (3 unreadable), listed in {directory / prepare.LEFT_OUT}',
   ):
     assert words in out
-  table = [line.replace('│', ' ').split() for line in out.splitlines()]
+  table = [line.split() for line in out.splitlines()]
   assert ['train', '7', '1'] in [row[:3] for row in table]
   assert ['validation', '3', '1'] in [row[:3] for row in table]
   lines = err.splitlines()

@@ -73,7 +73,7 @@ def test_runs_go_in_the_plans_order(program, tmp_path, capsys):
   assert runner.run_all(planned.runs, 1, program) == {}
   assert (tmp_path / 'sweep' / 'order').read_text().split() == names(planned.runs)
   said = capsys.readouterr().err
-  assert 'tanh/seed1  top-1 error 50.00%' in said
+  assert 'tanh/seed1        top-1 error 50.00%' in said
 
 
 def test_a_run_has_the_arguments_of_its_command_alone(program, tmp_path):

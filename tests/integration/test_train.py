@@ -1,6 +1,7 @@
 """The training loop: what it leaves, resuming, what stops it."""
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -12,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate
-from alexnet_jax.training import loop, resume
+from alexnet_jax.training import logger, loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
@@ -64,8 +66,61 @@ def test_a_run_leaves_config_metrics_statistics_and_checkpoints(finished):
   assert [r['step'] for r in records if r['split'] == 'train'] == [10, 20, 23, 30, 40, 45]
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23, 45]
   assert (tmp_path / 'statistics.npz').exists()
-  assert list(tmp_path.glob('events.out.tfevents*'))
   assert result['best_error'] == min(r['top1_error'] for r in records if r['split'] == 'validation')
+
+
+def tensorboard_events(folder):
+  """The events of the one file of a folder that TensorBoard reads."""
+  from tensorboardX.proto.event_pb2 import Event
+
+  [file] = folder.glob('events.out.tfevents*')
+  data, events = file.read_bytes(), []
+  while data:  # a record: its length, four bytes of checksum, the event, four more
+    end = 12 + int.from_bytes(data[:8], 'little')
+    events.append(Event.FromString(data[12:end]))
+    data = data[end + 4 :]
+  return events
+
+
+def tensorboard_values(folder):
+  """What TensorBoard shows of a folder: step, name and value of each summary."""
+  return [
+    (event.step, value.tag, value)
+    for event in tensorboard_events(folder)
+    for value in event.summary.value
+  ]
+
+
+def test_tensorboard_has_training_and_validation_by_the_same_names(finished):
+  path, _ = finished
+  for split in ('train', 'validation'):
+    shown = tensorboard_values(path / 'tensorboard' / split)
+    errors = [(step, value.simple_value) for step, tag, value in shown if tag == 'top1_error']
+    records = [r for r in workdir.read_metrics(path) if r['split'] == split]
+    assert errors == [(r['step'], pytest.approx(r['top1_error'])) for r in records]
+    assert {'loss', 'top1_error', 'top5_error'} <= {tag for _, tag, _ in shown}
+
+
+def test_tensorboard_has_the_config_the_best_error_and_the_kernels(finished):
+  from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+  path, result = finished
+  shown = tensorboard_values(path / 'tensorboard')
+  by_name = {tag: value for _, tag, value in shown}
+  assert by_name['best_top1_error'].simple_value == pytest.approx(result['best_error'])
+  [text] = by_name['config/text_summary'].tensor.string_val
+  config = json.loads((path / 'config.json').read_text())
+  assert json.loads(text) == config
+  start = by_name['_hparams_/session_start_info'].metadata.plugin_data.content
+  fields = HParamsPluginData.FromString(start).session_start_info.hparams
+  assert fields['optimizer.learning_rate'].number_value == config['optimizer']['learning_rate']
+  assert 'train.num_epochs' not in fields  # it does not define the experiment
+  for name in ('conv1/column_1', 'conv1/column_2'):
+    pictures = [(step, value.image) for step, tag, value in shown if tag == name]
+    assert [step for step, _ in pictures] == [23, 45]
+    with Image.open(io.BytesIO(pictures[0][1].encoded_image_string)) as picture:
+      assert np.ptp(np.asarray(picture)) == 255
+  assert shown[-1][1] == '_hparams_/session_end_info'
 
 
 def assert_same_run(path, whole):
@@ -389,22 +444,28 @@ def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change
   assert (path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_the_first_line_says_how_images_are_shuffled(finished_copy, capfd, monkeypatch):
+def test_the_first_lines_say_how_images_are_shuffled(finished_copy, capfd, monkeypatch):
   path, _ = finished_copy
   loop.train_and_evaluate(tiny_config(), path)
-  assert '1438 training and 359 validation images' in (first := capfd.readouterr().err)
+  assert '1,438 training and 359 validation images' in (first := capfd.readouterr().err)
   assert 'shuffled whole' in first
   monkeypatch.setattr(splits.ArraySplit, 'block_size', 1000)
   loop.train_and_evaluate(tiny_config(), path)
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 
 
-def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd):
+def test_the_rate_follows_the_batch_size_where_a_rule_says_so(tmp_path, capfd, monkeypatch):
+  monkeypatch.setattr(logger, '_SECONDS_BETWEEN_LINES', 0)
   rule = {'optimizer.batch_size_rule': 'sqrt', 'optimizer.base_batch_size': 16}
   cut = {'optimizer.lr_decay_epochs': (1,), 'train.num_steps': 30}
   loop.train_and_evaluate(tiny_config({**rule, **cut}), tmp_path)
-  said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16); workdir'
-  assert said in capfd.readouterr().err
+  said = 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16)'
+  err = capfd.readouterr().err
+  assert said in err
+  printed = [re.sub('%.*', '', line) for line in err.splitlines() if line.startswith('step')]
+  assert printed[3] == 'step 24/30  learning rate 0.004'
+  for line, step in zip(printed[:3] + printed[4:], (10, 20, 23, 30), strict=True):
+    assert re.fullmatch(rf'step {step}/30  train [\d. ]+', line)
   rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
   assert rates[10] == pytest.approx(0.04)
   assert rates[30] == pytest.approx(0.004)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, safetensors_file, workdir
+from alexnet_jax.checkpoints import checkpoint, safetensors_file, tensorboard, workdir
 from alexnet_jax.data import datasets, statistics, tfds_reader
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import figures
@@ -98,14 +98,19 @@ def test_a_line_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path,
     records = [
       {'step': step, 'epoch': 0.5, 'split': 'validation', **errors} for step in range(1, 1000)
     ]
+    write = log.write
   else:
-    log, name = workdir.Events(tmp_path, 1), 'events.out.tfevents'
-    records = [(step, {'train/loss': 0.5}) for step in range(1, 1000)]
+    log, name = tensorboard.Events(tmp_path, 1), 'tensorboard/train/events.out.tfevents'
+    records = range(1, 1000)
+
+    def write(step):
+      log.scalars('train', step, {'loss': 0.5})
+
   written = []
 
   def fill():
     for record in records:
-      log.write(*(record if isinstance(record, tuple) else (record,)))
+      write(record)
       written.append(record)
 
   with full_disk(1500), pytest.raises(OSError, match='File too large') as error:

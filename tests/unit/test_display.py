@@ -1,6 +1,7 @@
-"""Progress in a notebook is one output that changes."""
+"""Progress in a notebook is one output that changes; tables on narrow terminals lose nothing."""
 
 import builtins
+import re
 import sys
 import types
 
@@ -51,7 +52,7 @@ def test_a_notebook_has_one_output_with_lines_and_bars(cell, monkeypatch, capsys
       update(5, status=f'loss {step} < 100')
       shown.line(f'step {step}')
     assert 'training' in cell.text
-    assert '150/200' in cell.text
+    assert ' 75% ' in cell.text
     assert cell.text.splitlines()[:2] == ['(20 earlier lines)', 'step 20']
     assert 'loss 29 &lt; 100' in cell.outputs[0][-1]['text/html']
     update(done=True)
@@ -67,7 +68,7 @@ def test_a_notebook_s_output_changes_no_more_often_than_can_be_seen(cell, monkey
     for _ in range(200):
       update(1)
   assert len(cell.outputs[0]) == 2  # the first and the last
-  assert '200/200' in cell.text
+  assert '100%' in cell.text
 
 
 def test_a_notebook_has_no_output_where_there_is_nothing_to_show(cell):
@@ -89,3 +90,69 @@ def test_elsewhere_lines_are_printed_and_bars_are_not(capsys):
     shown.task('training', 2)(1)
     shown.line('a [line]')
   assert capsys.readouterr() == ('', 'a [line]\n')
+
+
+COLUMNS = ('name', 'parameters', 'error')
+ROWS = (('a network', '60,965,224', '18.21%'), ('another network', '7', ''))
+
+
+def table(capsys, monkeypatch, columns, width):
+  """What `print_table` prints on a terminal so wide, or for None into a file, without colors."""
+  if width:
+    monkeypatch.setenv('FORCE_COLOR', '1')
+    monkeypatch.setenv('COLUMNS', str(width))
+  display.print_table('title', columns, ROWS, ('total', '60,965,231', ''))
+  text = re.sub(r'\x1b\[[\d;]*m', '', capsys.readouterr().out)
+  return [line.rstrip() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize('width', [None, 35, 120])
+def test_a_table_is_as_wide_as_its_cells(capsys, monkeypatch, width):
+  assert table(capsys, monkeypatch, COLUMNS, width) == [
+    'title',
+    'name             parameters   error',
+    '───────────────────────────────────',
+    'a network        60,965,224  18.21%',
+    'another network           7',
+    '───────────────────────────────────',
+    'total            60,965,231',
+  ]
+
+
+def test_a_narrow_terminal_folds_names_and_no_numbers(capsys, monkeypatch):
+  lines = table(capsys, monkeypatch, COLUMNS, 34)
+  assert max(map(len, lines)) == 34
+  assert lines[3:6] == [
+    'a network       60,965,224  18.21%',
+    'another                  7',
+    'network',
+  ]
+
+
+def test_a_terminal_too_narrow_for_a_table_has_a_list_for_each_row(capsys, monkeypatch):
+  assert table(capsys, monkeypatch, COLUMNS, 30) == [
+    'title',
+    'a network',
+    '  parameters  60,965,224',
+    '  error       18.21%',
+    'another network',
+    '  parameters  7',
+    'total',
+    '  parameters  60,965,231',
+  ]
+
+
+@pytest.mark.parametrize(
+  ('value', 'text'),
+  [(0, '0'), (38.42, '38.4'), (999.4, '999'), (999.6, '1.0k'), (999_960, '1.0M'), (2e9, '2.0G')],
+)
+def test_numbers_are_short(value, text):
+  assert display.short_number(value) == text
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'text'),
+  [(7.6, '0:08'), (760, '12:40'), (18_180, '5h 03m'), (212_400, '2d 11h')],
+)
+def test_durations_are_short(seconds, text):
+  assert display.duration(seconds) == text

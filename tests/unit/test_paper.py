@@ -132,8 +132,8 @@ def test_multiply_adds_by_layer():
 def test_what_each_layer_reads():
   both = ('conv3', 'fc6', 'fc7', 'fc8')
   own = ('conv2', 'conv4', 'conv5')
-  expected = {'conv1': 'image', **dict.fromkeys(both, 'both columns')}
-  assert column('reads') == {**expected, **dict.fromkeys(own, 'own column')}
+  expected = {'conv1': 'image', **dict.fromkeys(both, 'both')}
+  assert column('reads') == {**expected, **dict.fromkeys(own, 'own')}
 
 
 def test_kernels_have_the_paper_s_shapes():
