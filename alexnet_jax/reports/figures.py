@@ -26,6 +26,12 @@ from alexnet_jax.utils import files
 
 _RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
 _MARKERS = 'osD^vP'
+# The kinds of files, with what keeps the date out of each.
+_KINDS: Mapping[str, dict[str, None]] = {
+  'png': {},
+  'pdf': {'CreationDate': None},
+  'svg': {'Date': None},
+}
 
 
 class Figure(figure.Figure):
@@ -38,17 +44,20 @@ class Figure(figure.Figure):
 
 
 def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
-  """Writes a figure as PNG and as SVG, each in one move; the folder is made if need be.
+  """Writes a figure as PNG, PDF and SVG, each in one move; the folder is made if need be.
+
+  The same figure gives the same bytes: no file has a date. A PDF has the outlines of its letters as
+  TrueType fonts (Type 42), which journals ask for, and which programs that draw can edit.
 
   Characters that matplotlib's font lacks are drawn with another one that is installed;
   `fonts.missing` says which ones none has.
 
   Args:
     picture: the figure.
-    path: without '.png' or '.svg'.
+    path: without an ending.
 
   Returns:
-    The two files' paths.
+    The files' paths, the SVG's last.
 
   Raises:
     OSError: nothing can be written there.
@@ -56,12 +65,14 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   path = Path(path)
   written = []
   fonts.use(picture)
-  for kind, metadata in (('png', {}), ('svg', {'Date': None})):
-    target = path.with_name(f'{path.name}.{kind}')
-    same = matplotlib.rc_context({'svg.hashsalt': path.name})  # the same picture, the same file
-    with files.atomic_write(target) as temporary, same, fonts.substitutes_allowed():
-      picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-    written.append(target)
+  # Else matplotlib names an SVG's parts at random, and draws a PDF's letters as Type 3.
+  settings = {'svg.hashsalt': path.name, 'pdf.fonttype': 42}
+  with matplotlib.rc_context(settings), fonts.substitutes_allowed():
+    for kind, metadata in _KINDS.items():
+      target = path.with_name(f'{path.name}.{kind}')
+      with files.atomic_write(target) as temporary:
+        picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+      written.append(target)
   return written
 
 

@@ -34,7 +34,7 @@ def draw(
   layer: str | None = None,
   compare: Sequence[str] = (),
 ) -> tuple[list[Path], list[np.ndarray]]:
-  """Draws what a workdir's best checkpoint has learned, as PNG and SVG, into its folder `figures`.
+  """Draws what a workdir's best checkpoint has learned, as PNG, PDF and SVG, into its folder `figures`.
 
   learning_curves, figure2_network, figure3_kernels, figure4_predictions and activations_conv1 to
   that of the last hidden layer, of some validation images; then figure4_retrieval, for which the

@@ -39,7 +39,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any]) -> None:
   if missing := fonts.missing([str(path)]):
     print(missing, file=sys.stderr)
   curves = figures.learning_curves({str(path): workdir.read_metrics(path)}, str(path))
-  picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
+  picture, *_ = figures.save(curves, path / workdir.LEARNING_CURVES)
   best_loss = '' if result['best_loss'] is None else f'{result["best_loss"]:.4f}'
   print_table(
     f'{config.data.name}, {config.data.validation_split} images',
@@ -151,7 +151,7 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
   from alexnet_jax.reports import run_page  # which nothing else here needs
 
   print(f'page          {run_page.write(path)}')
-  print('each as .svg too')
+  print('each as .pdf and .svg too')
 
 
 def preparation(config: ConfigDict) -> None:
@@ -222,7 +222,7 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
 
   Args:
     config: the config.
-    target: a file into which to draw the network, as PNG and as SVG; None for no picture.
+    target: a file into which to draw the network, as PNG, PDF and SVG; None for no picture.
   """
   net = experiment.make_network(config)
   rows = summary.rows(net)
@@ -243,8 +243,9 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
   from alexnet_jax.models import drawing  # matplotlib, which nothing else here needs
   from alexnet_jax.reports import figures
 
-  stem = target.with_suffix('') if target.suffix in ('.png', '.svg') else target
-  print('pictures      {}, {}'.format(*figures.save(drawing.draw(net), stem)))
+  stem = target.with_suffix('') if target.suffix in ('.png', '.pdf', '.svg') else target
+  written = figures.save(drawing.draw(net), stem)
+  print(f'pictures      {", ".join(map(str, written))}')
 
 
 def _errors(values: Mapping[str, float]) -> tuple[str, str, str]:

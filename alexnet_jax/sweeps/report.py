@@ -29,7 +29,7 @@ class Picture:
 
   Attributes:
     title, caption: what stands above and below it.
-    paths: its files, PNG and SVG.
+    paths: its files, PNG, PDF and SVG.
   """
 
   title: str
@@ -238,5 +238,5 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
   if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
     print(missing, file=sys.stderr)
   for file in written:
-    if file.suffix != '.svg':
+    if file.suffix not in ('.pdf', '.svg'):
       print(f'{file.suffix[1:]:14}{file}')

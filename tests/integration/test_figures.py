@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -228,7 +229,7 @@ def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch, 
   picture = figures.predictions(
     np.zeros((1, 8, 8, 3), np.uint8), np.array([[0.25, 0.75]]), [0], (CIRCLED, 'dog'), CIRCLED
   )
-  [file, _] = figures.save(picture, tmp_path / 'a')  # matplotlib's warnings of boxes are errors
+  [file, *_] = figures.save(picture, tmp_path / 'a')  # matplotlib's warnings of boxes are errors
   assert file.exists()
   assert not caplog.records  # that it has no bold letters
   families = {
@@ -281,20 +282,25 @@ def curves():
   return figures.learning_curves({'run': RECORDS[:2]}, r'$\nothing')  # no formula
 
 
-def test_figures_are_saved_as_png_and_svg_the_same_every_time(tmp_path):
-  png, svg = figures.save(curves(), tmp_path / 'new' / 'epoch.1')
-  assert [path.name for path in sorted(png.parent.iterdir())] == ['epoch.1.png', 'epoch.1.svg']
+def test_figures_are_saved_as_png_pdf_and_svg_the_same_every_time(tmp_path):
+  written = figures.save(curves(), tmp_path / 'new' / 'epoch.1')
+  png, pdf, svg = written
+  assert {path.name for path in png.parent.iterdir()} == {
+    'epoch.1.png', 'epoch.1.pdf', 'epoch.1.svg'
+  }  # fmt: skip
   assert png.read_bytes().startswith(b'\x89PNG')
+  assert b'/FontFile2' in pdf.read_bytes()  # a TrueType font within
+  assert not re.search(b'/Type3|/CreationDate', pdf.read_bytes())
   assert ElementTree.parse(svg).getroot().tag.endswith('svg')
-  before = png.read_bytes(), svg.read_bytes()
+  before = [path.read_bytes() for path in written]
   figures.save(curves(), tmp_path / 'new' / 'epoch.1')
-  assert (png.read_bytes(), svg.read_bytes()) == before
+  assert [path.read_bytes() for path in written] == before
 
 
 def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
   figure = curves()
-  png, svg = figures.save(figure, tmp_path / 'curves')
-  before = png.read_bytes(), svg.read_bytes()
+  written = figures.save(figure, tmp_path / 'curves')
+  before = [path.read_bytes() for path in written]
 
   def fail(path, **_):
     path.write_bytes(b'half')
@@ -303,7 +309,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch)
   monkeypatch.setattr(figure, 'savefig', fail)
   with pytest.raises(OSError, match='disk full'):
     figures.save(figure, tmp_path / 'curves')
-  assert (png.read_bytes(), svg.read_bytes()) == before
+  assert [path.read_bytes() for path in written] == before
 
 
 def test_a_figure_shows_itself_in_a_notebook():

@@ -115,7 +115,7 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
 
   names = {f'activations_{name}' for name in HIDDEN} | NAMES
   there = {path.name for path in (run / 'figures').iterdir()}
-  assert there == {f'{name}.{kind}' for name in names for kind in ('png', 'svg')}
+  assert there == {f'{name}.{kind}' for name in names for kind in ('png', 'pdf', 'svg')}
   for name in names:
     png = (run / 'figures' / f'{name}.png').read_bytes()
     assert png.startswith(b'\x89PNG')

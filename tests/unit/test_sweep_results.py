@@ -190,9 +190,11 @@ def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   _, written = report.write(tmp_path)
   assert [file.relative_to(tmp_path).as_posix() for file in written] == [
-    'figures/figure1.png', 'figures/figure1.svg',
-    'figures/differences.png', 'figures/differences.svg',
-    'figures/learning_curves.png', 'figures/learning_curves.svg',
+    *(
+      f'figures/{name}.{kind}'
+      for name in ('figure1', 'differences', 'learning_curves')
+      for kind in ('png', 'pdf', 'svg')
+    ),
     'results.md', 'results.csv', 'runs.csv', 'report.html',
   ]  # fmt: skip
   contents = [file.read_bytes() for file in written]
