@@ -418,53 +418,59 @@ def retrieval(
   return picture
 
 
-def training_errors(records: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-  """The training error over the epochs, from lines of like numbers of images.
+def training_errors(
+  records: Sequence[Mapping[str, Any]], window: int
+) -> tuple[list[float], list[float]]:
+  """The training error over the epochs, each the mean of as many steps.
 
-  An epoch's end cuts a line short; one of less than half the longest's steps is merged into the
-  next, or at the very end left out: it would be noise.
+  A window ends where a line's step is a multiple of its length, and takes in the lines before it: an
+  epoch's end, which cuts a line in two, changes nothing. Steps of no whole window are left out.
 
   Args:
     records: lines of metrics.jsonl; a training line is the mean since the one before.
+    window: steps of each; the run's `train.log_every_steps`, or a multiple.
 
   Returns:
-    Epochs, and the error (a fraction) of what was trained up to there.
+    Epochs, and the error (a fraction) of the `window` steps up to there.
   """
-  lines = [record for record in records if record['split'] == 'train']
-  steps = np.diff([line['step'] for line in lines], prepend=0).tolist()
   epochs, errors = [], []
-  count, wrong = 0, 0.0
-  for line, of_line in zip(lines, steps, strict=True):
-    count += of_line
-    wrong += of_line * line['top1_error']
-    if 2 * count >= max(steps):
-      epochs.append(float(line['epoch']))
-      errors.append(wrong / count)
-      count, wrong = 0, 0.0
+  before = start = 0  # steps of the line before, and of the last window
+  wrong = 0.0
+  for record in records:
+    if record['split'] == 'train':
+      wrong += (record['step'] - before) * record['top1_error']
+      before = record['step']
+      if before % window == 0:
+        if before - start == window:
+          epochs.append(float(record['epoch']))
+          errors.append(wrong / window)
+        start, wrong = before, 0.0
   return epochs, errors
 
 
-def epochs_to(records: Sequence[Mapping[str, Any]], error: float) -> float | None:
+def epochs_to(records: Sequence[Mapping[str, Any]], error: float, window: int) -> float | None:
   """After how many epochs the training error first was at most so much; None where it never was.
 
   Args:
     records: lines of metrics.jsonl, taken as `training_errors` does.
     error: a fraction.
+    window: steps over which the error is taken.
   """
-  for epoch, reached in zip(*training_errors(records), strict=True):
+  for epoch, reached in zip(*training_errors(records, window), strict=True):
     if reached <= error:
       return epoch
   return None
 
 
 def figure1(
-  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], title: str
+  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], window: int, title: str
 ) -> tuple[Figure, str]:
   """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
 
   Args:
     relu: lines of metrics.jsonl.
     tanh: the same.
+    window: steps over which the error is taken, as in `training_errors`.
     title: what stands above.
 
   Returns:
@@ -478,12 +484,13 @@ def figure1(
   for name, records, line, color in (
     ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
   ):  # fmt: skip
-    axes.plot(*training_errors(records), line, color=color, label=name)
-    reached[name] = at = epochs_to(records, threshold)
+    axes.plot(*training_errors(records, window), line, color=color, label=name)
+    reached[name] = at = epochs_to(records, threshold, window)
     if at is not None:
       axes.plot([at], [threshold], 'o', color=color, markersize=5)
   axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
-  axes.text(0.995, threshold, '25 %', transform=axes.get_yaxis_transform(), ha='right', va='top')
+  beside = axes.get_yaxis_transform()  # the curves cross the line within the axes
+  axes.text(1.01, threshold, '25 %', transform=beside, ha='left', va='center')
   axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
   axes.grid(color='0.92')
   axes.spines[['top', 'right']].set_visible(False)
@@ -495,7 +502,7 @@ def figure1(
       return f'{name} does not in {records[-1]["epoch"]:.1f} epochs'
     return f'{name} after {at:.1f} epochs'
 
-  caption = f'25 % training error: {said("ReLU", relu)}, {said("tanh", tanh)}'
+  caption = f'25 % training error over {window} steps: {said("ReLU", relu)}, {said("tanh", tanh)}'
   if reached['ReLU'] is not None:
     if reached['tanh'] is not None:
       caption += f', {reached["tanh"] / reached["ReLU"]:.1f} times as many'

@@ -90,9 +90,9 @@ def _pictures(results: Results) -> list[Picture]:
   else:
     best = []
   if any(
-    figures.epochs_to(run.records, 0.25) is not None for run in best
+    figures.epochs_to(run.records, 0.25, run.window) is not None for run in best
   ):  # else there is no figure
-    picture, caption = figures.figure1(best[0].records, best[1].records, title)
+    picture, caption = figures.figure1(best[0].records, best[1].records, best[0].window, title)
     for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
       caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
       caption += ', '.join(
@@ -163,16 +163,21 @@ def _soonest(run: RunResult) -> tuple[float, float, float]:
 
   The error is of the last epoch's training, the loss of the last validation.
   """
-  reached = figures.epochs_to(run.records, 0.25)
+  reached = figures.epochs_to(run.records, 0.25, run.window)
   loss = math.inf if run.final is None else float(run.final['loss'])
   return (math.inf if reached is None else reached, _training_error(run), loss)
 
 
 def _training_error(run: RunResult) -> float:
-  """Of the last epoch."""
-  epochs, errors = figures.training_errors(run.records)
-  last = [error for epoch, error in zip(epochs, errors, strict=True) if epoch > epochs[-1] - 1]
-  return sum(last) / len(last) if last else math.nan
+  """Of the last epoch: of the steps since the last validation but one; NaN without any."""
+  validations = [record['step'] for record in run.records if record['split'] == 'validation']
+  start = before = validations[-2] if len(validations) > 1 else 0
+  wrong = 0.0
+  for record in run.records:
+    if record['split'] == 'train' and record['step'] > start:
+      wrong += (record['step'] - before) * record['top1_error']
+      before = record['step']
+  return wrong / (before - start) if before > start else math.nan
 
 
 def html(results: Results, pictures: Sequence[Picture]) -> str:

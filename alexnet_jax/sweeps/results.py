@@ -51,6 +51,11 @@ class RunResult:
   state: str
 
   @property
+  def window(self) -> int:
+    """Steps between training lines, but for those that an epoch's end adds."""
+    return int(self.config['train']['log_every_steps'])
+
+  @property
   def seconds(self) -> float:
     """Time in training steps, by the images/s of its lines; validation and start-up come on top."""
     batch_size = self.config['train']['batch_size'] if self.config else 0
@@ -210,6 +215,7 @@ def _check_config(config: Mapping[str, Any], folder: Path) -> None:
   fields = dict(config_fields.flatten(config))
   for field, kind in (
     ('train.batch_size', int),
+    ('train.log_every_steps', int),
     ('model.activation', str),
     ('optimizer.learning_rate', int | float),
     ('data.name', str),

@@ -342,34 +342,35 @@ def trained(errors, every=0.5):
 def test_epochs_are_counted_to_the_first_line_at_most_so_wrong():
   records = trained([0.9, 0.5, 0.25, 0.3, 0.1])
   validation = {'split': 'validation', 'epoch': 0.1, 'top1_error': 0.0, 'loss': 0}
-  assert figures.epochs_to([validation, *records], 0.25) == 1.5
-  assert figures.epochs_to(records, 0.05) is None
-  assert figures.epochs_to([], 0.25) is None
+  assert figures.epochs_to([validation, *records], 0.25, 10) == 1.5
+  assert figures.epochs_to(records, 0.05, 10) is None
+  assert figures.epochs_to([], 0.25, 10) is None
 
 
-def test_lines_that_an_epochs_end_cuts_short_are_merged_into_the_next():
+def test_every_window_of_a_training_error_has_as_many_steps():
   records = [
     {'split': split, 'step': step, 'epoch': step / 100, 'top1_error': error}
     for split, step, error in (
       ('train', 40, 0.9),
-      ('train', 80, 0.8),
-      ('train', 100, 0.7),  # half of the longest: as it is
-      ('validation', 100, 0.0),
-      ('train', 110, 0.0),
-      ('train', 140, 0.4),
-      ('train', 150, 0.0),  # nothing follows
+      ('train', 65, 0.8),  # an epoch's end
+      ('validation', 65, 0.0),
+      ('train', 80, 0.4),
+      ('train', 120, 0.3),
+      ('train', 130, 0.0),  # nothing follows
     )
   ]
-  epochs, errors = figures.training_errors(records)
-  assert epochs == [0.4, 0.8, 1.0, 1.4]
-  assert errors == pytest.approx([0.9, 0.8, 0.7, 0.3])
-  assert figures.epochs_to(records, 0.3001) == 1.4
-  assert figures.training_errors([]) == ([], [])
+  epochs, errors = figures.training_errors(records, 40)
+  assert epochs == [0.4, 0.8, 1.2]
+  assert errors == pytest.approx([0.9, (25 * 0.8 + 15 * 0.4) / 40, 0.3])
+  assert figures.epochs_to(records, 0.3001, 40) == 1.2
+  # Windows of 20 steps: of those that no line ends nothing is known.
+  assert figures.training_errors(records, 20) == ([], [])
+  assert figures.training_errors([], 40) == ([], [])
 
 
 def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent():
   relu, tanh = trained([0.6, 0.25, 0.2]), trained([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
-  picture, caption = figures.figure1(relu, tanh, 'CIFAR-10')
+  picture, caption = figures.figure1(relu, tanh, 10, 'CIFAR-10')
   (axes,) = picture.axes
   lines = {line.get_label(): line for line in axes.lines if line.get_label()[0] != '_'}
   assert lines['ReLU'].get_linestyle() == '-'
@@ -377,7 +378,7 @@ def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent()
   assert list(lines['tanh'].get_ydata()) == pytest.approx([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
   assert any(list(line.get_ydata()) == [0.25, 0.25] for line in axes.lines)
   assert caption == (
-    '25 % training error: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
+    '25 % training error over 10 steps: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
     ' paper: six times.'
   )
 
@@ -386,10 +387,10 @@ def test_figure_1_does_not_claim_what_was_not_reached():
   relu, tanh = trained([0.6, 0.2]), trained([0.9, 0.8, 0.7, 0.6])
   assert (
     'tanh does not in 2.0 epochs, more than 2.0 times as many'
-    in (figures.figure1(relu, tanh, '')[1])
+    in (figures.figure1(relu, tanh, 10, '')[1])
   )
-  assert figures.figure1(tanh, tanh, '')[1] == (
-    '25 % training error: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
+  assert figures.figure1(tanh, tanh, 10, '')[1] == (
+    '25 % training error over 10 steps: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
     ' six times.'
   )
 
