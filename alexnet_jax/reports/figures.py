@@ -18,13 +18,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import colormaps, figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from alexnet_jax.reports import fonts
 from alexnet_jax.utils import files
 
-_RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
+_RIGHT, _WRONG = '#d9534f', '#a9a9c9'  # bars
 _MARKERS = 'osD^vP'
 # The kinds of files, with what keeps the date out of each.
 _KINDS: Mapping[str, dict[str, None]] = {
@@ -66,8 +68,8 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   written = []
   fonts.use(picture)
   # Else matplotlib names an SVG's parts at random, and draws a PDF's letters as Type 3.
-  settings = {'svg.hashsalt': path.name, 'pdf.fonttype': 42}
-  with matplotlib.rc_context(settings), fonts.substitutes_allowed():
+  settings = matplotlib.rc_context({'svg.hashsalt': path.name, 'pdf.fonttype': 42})
+  with settings, fonts.substitutes_allowed():
     for kind, metadata in _KINDS.items():
       target = path.with_name(f'{path.name}.{kind}')
       with files.atomic_write(target) as temporary:
@@ -159,7 +161,7 @@ def _cut_before(text: str, start: int, length: int) -> str:
 
 
 def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
-  """Loss and top-1 error of runs over their epochs, as the paper's figure 1.
+  """Loss and top-1 error of runs over their epochs, on logarithmic scales.
 
   Args:
     runs: lines of metrics.jsonl, by the name of the run. Of one run the name is not drawn.
@@ -189,7 +191,8 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
           [factor * record[field] for record in of_split],
           **{**look, **style},
         )
-    panel.set(xlabel='epochs', ylabel=label, ylim=(0, None))
+    panel.set(xlabel='epochs', ylabel=label)
+    _use_log_scale(panel)
     panel.grid(color='0.9')
     panel.spines[['top', 'right']].set_visible(False)
   if many:
@@ -202,6 +205,36 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
   else:
     panels[0].legend(frameon=False)
   return picture
+
+
+def _use_log_scale(*panels: Any) -> None:
+  """Makes panels' y axes logarithmic, the same for all, so that 1 % and 50 % can both be read.
+
+  What is 0 lies below the lower edge. Where nothing is above 0, the scale stays linear.
+  """
+  lines = [line for axes in panels for line in axes.lines]
+  values = np.array(list(itertools.chain.from_iterable(line.get_ydata() for line in lines)), float)
+  values = values[np.isfinite(values) & (values > 0)]
+  if not len(values):
+    return
+  low, high = values.min() / 1.2, values.max() * 1.2
+  for axes in panels:
+    axes.set_yscale('log')
+    axes.set_ylim(low, high)
+    axes.set_yticks(_log_ticks(low, high))
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+  """Round numbers between two others, at like distances on a logarithmic scale."""
+  decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+    ticks = [digit * 10.0**decade for decade in decades for digit in digits]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) >= 5:
+      return ticks
+  return [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
 
 
 def color_selectivity(kernels: np.ndarray) -> np.ndarray:
@@ -223,7 +256,7 @@ def color_selectivity(kernels: np.ndarray) -> np.ndarray:
   return np.square(colored).sum(axis=(0, 1, 2)) / np.where(energy > 0, energy, 1)
 
 
-def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
+def kernels(kernels: np.ndarray, columns: int, title: str, gray: bool = False) -> Figure:
   """The first layer's kernels, a column above the other: the paper's figure 3.
 
   16 in a row, a black pixel between them, and each column's weights scaled from their minimum to
@@ -234,6 +267,8 @@ def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
     kernels: [height, width, 3, F], the columns' side by side in the last axis.
     columns: how many.
     title: what stands above.
+    gray: whether all images that the network saw were gray: of a kernel's three weights at a place
+      only the sum then matters, and it is drawn in their place.
 
   Returns:
     A figure with a panel for each column.
@@ -241,24 +276,28 @@ def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
   parts = np.split(np.asarray(kernels, np.float64), columns, axis=-1)
   drawn, names = [], []
   for i, part in enumerate(parts):
-    low, high = part.min(), part.max()
-    scaled = np.moveaxis((part - low) / (high - low or 1), -1, 0)  # [F / columns, h, w, 3]
+    weights = part.sum(axis=2, keepdims=True) if gray else part
+    low, high = weights.min(), weights.max()
+    scaled = np.moveaxis((weights - low) / (high - low or 1), -1, 0)  # [F / columns, h, w, 3 or 1]
     drawn.append(_tiled(scaled, 16, 0.0))
-    names.append(
-      f'column {i + 1}: {len(scaled)} kernels, color selectivity'
-      f' {color_selectivity(part).mean():.2f}'
-    )
+    said = f'color selectivity {color_selectivity(part).mean():.2f}'
+    if gray:
+      said = 'sums of red, green and blue, for its images are gray'
+    names.append(f'column {i + 1}: {len(scaled)} kernels, {said}')
   return _panels(drawn, names, title)
 
 
 def activations(
   maps: np.ndarray, columns: int, title: str, image: np.ndarray | None = None
 ) -> Figure:
-  """What a layer makes of an image, a column above the other: black is the least, white the most.
+  """What a layer makes of an image, a column above the other.
+
+  Each map has a scale of its own, black at 0 or its minimum, whichever is less, and white at its
+  maximum: a weak map shows its pattern too. Above each column stands how far the maxima go. The
+  units of a fully connected layer share one scale, which stands there too.
 
   Args:
-    maps: [H, W, C], or [D] of a fully connected layer; the columns' side by side in the last
-      axis. All are drawn to one scale, stated above each column.
+    maps: [H, W, C], or [D] of a fully connected layer; the columns' side by side in the last axis.
     columns: how many.
     title: what stands above.
     image: [S, S, 3] uint8, drawn beside them; None for none.
@@ -268,14 +307,25 @@ def activations(
   """
   maps = np.asarray(maps, np.float64)
   maps = maps[None, None] if maps.ndim == 1 else maps
-  low, high = min(maps.min(), 0.0), maps.max()
+  are_units = maps.shape[:2] == (1, 1)
+  axis = None if are_units else (0, 1)
+  low, high = np.minimum(maps.min(axis=axis), 0.0), maps.max(axis=axis)
+  scaled = (maps - low) / np.where(high > low, high - low, 1)
   drawn, names = [], []
-  for i, part in enumerate(np.split((maps - low) / (high - low or 1), columns, axis=-1)):
+  parts = zip(*(np.split(array, columns, axis=-1) for array in (maps, scaled)), strict=True)
+  for i, (part, shown) in enumerate(parts):
     count = part.shape[-1]
     per_row = 2 ** math.ceil(math.log2(3 * count) / 2)  # three to twelve times as wide as high
-    drawn.append(_tiled(np.moveaxis(part, -1, 0)[..., None], per_row, 1.0))
-    unit = 'units' if maps.shape[:2] == (1, 1) else f'maps of {maps.shape[0]}x{maps.shape[1]}'
-    names.append(f'column {i + 1}: {count} {unit}, from {low:.3g} to {high:.3g}')
+    drawn.append(_tiled(np.moveaxis(shown, -1, 0)[..., None], per_row, 1.0))
+    if are_units:
+      said = f'{count} units, black {low:.3g}, white {high:.3g}'
+    else:
+      most = part.max(axis=(0, 1))
+      said = f'{count} maps of {part.shape[0]}x{part.shape[1]}'
+      said += f", white: each map's maximum, {most.min():.3g} to {most.max():.3g}"
+      if silent := int((part == 0).all(axis=(0, 1)).sum()):
+        said += f', {silent} all 0'
+    names.append(f'column {i + 1}: {said}')
   return _panels(drawn, names, title, image)
 
 
@@ -329,11 +379,13 @@ def predictions(
   labels: Sequence[int] | np.ndarray,
   class_names: Sequence[str],
   title: str,
+  headings: Sequence[str] = (),
   per_row: int = 4,
 ) -> Figure:
   """Images with the five classes held most probable: the paper's figure 4, left.
 
   The true class stands below its image; its bar, if it is among the five, is red and outlined.
+  Above each bar stand its class and, at the right, the probability in percent.
 
   Args:
     images: [N, S, S, 3] uint8.
@@ -341,37 +393,43 @@ def predictions(
     labels: [N] int.
     class_names: of all classes.
     title: what stands above.
+    headings: what stands above each image; () for nothing.
     per_row: images in a row.
 
   Returns:
     A figure with two axes for each image, its own and the bars' from 0 to 1.
   """
   rows = -(-len(images) // per_row)
-  picture = Figure(figsize=(2.4 * per_row, 3.4 * rows + 0.5), layout='constrained')
+  apart = ConstrainedLayoutEngine(w_pad=0.1)  # inches: a percentage is no part of the next name
+  picture = Figure(figsize=(2.6 * per_row, 4.1 * rows + 0.5), layout=apart)
   picture.suptitle(_plain(title))
-  grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2] * rows)
-  below, beside = short_names(class_names, 24), short_names(class_names, 32)
+  grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2.4] * rows)
+  names = short_names(class_names, 24)
   for i, (image, each, label) in enumerate(zip(images, probabilities, labels, strict=True)):
     row, place = divmod(i, per_row)
     above = picture.add_subplot(grid[2 * row, place])
     _show(above, image)
-    above.set_xlabel(below[label], weight='bold')
+    above.set_xlabel(names[label], weight='bold')
+    if headings:
+      above.set_title(headings[i], fontsize='medium')
     best = np.argsort(-np.asarray(each), kind='stable')[:5]
     right = best == label
     bars = picture.add_subplot(grid[2 * row + 1, place])
     bars.barh(
       range(len(best)),
       each[best],
+      height=0.35,
       color=np.where(right, _RIGHT, _WRONG),
       edgecolor=np.where(right, 'black', 'none'),
-      linewidth=1.5,
+      linewidth=1.2,
       clip_on=False,
     )
     for j, number in enumerate(best):
-      bars.text(0.02, j, beside[number], va='center', fontsize='small')
-    bars.set(xlim=(0, 1), ylim=(4.5, -0.5), yticks=[], xticks=[0, 0.5, 1])
-    bars.set_xticklabels(['0', '0.5', '1'], fontsize='small')
-    bars.spines[['top', 'right']].set_visible(False)
+      bars.text(0, j - 0.22, names[number], va='bottom', fontsize='small')
+      percent = f'{100 * each[number]:.1f} %'
+      bars.text(1, j - 0.22, percent, va='bottom', ha='right', fontsize='small')
+    bars.set(xlim=(0, 1), ylim=(4.3, -0.8), xticks=[], yticks=[])
+    bars.spines[['top', 'right', 'bottom']].set_visible(False)
   return picture
 
 
@@ -392,7 +450,7 @@ def retrieval(
     neighbors: for each of them [K, S, S, 3] uint8, the nearest first.
     neighbor_labels: for each of them [K] int, the neighbors' classes; one of another class than the
       test image's is red and slanted.
-    distances: for each of them [K], the neighbors' distances.
+    distances: for each of them [K], the neighbors' distances, drawn below their classes.
     class_names: of all classes.
     title: what stands above.
 
@@ -400,8 +458,10 @@ def retrieval(
     A figure with an axes for each image, row by row.
   """
   count = len(neighbors[0])
-  picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.6), layout='constrained')
+  picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.9), layout='constrained')
   picture.suptitle(_plain(title))
+  explained = "below a neighbor: its class, red where it is another, and its features' distance"
+  picture.supxlabel(explained, fontsize='small')
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
   shown = sorted({*labels, *itertools.chain.from_iterable(neighbor_labels)})
   names = short_names([class_names[label] for label in shown], 16, shown)
@@ -621,6 +681,7 @@ def curves_beside_base(
     panel.set_title(_plain(name), fontsize='small')
     panel.grid(color='0.92')
     panel.spines[['top', 'right']].set_visible(False)
+  _use_log_scale(*panels.flat)
   for panel in panels.flat[len(variants) :]:
     panel.set_axis_off()
   for panel in panels[:, 0]:

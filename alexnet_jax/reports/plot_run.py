@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import image_folder, pipeline, splits
-from alexnet_jax.evaluation import given_images, layer_outputs, retrieval
+from alexnet_jax.data import augment, image_folder, pipeline, splits
+from alexnet_jax.evaluation import given_images, layer_outputs, predictions, retrieval
 from alexnet_jax.models import drawing
 from alexnet_jax.models.options import LAYERS
 from alexnet_jax.parallel import compat
@@ -37,8 +37,9 @@ def draw(
   """Draws what a workdir's best checkpoint has learned, as PNG, PDF and SVG, into its folder `figures`.
 
   learning_curves, figure2_network, figure3_kernels, figure4_predictions and activations_conv1 to
-  that of the last hidden layer, of some validation images; then figure4_retrieval, for which the
-  network looks at every training image. All is computed on one device.
+  that of the last hidden layer, of the validation images that `predictions.instructive` chooses; then
+  figure4_retrieval, for which the network looks at every training image. All is computed on one
+  device.
 
   Where `config` has another folder of images than was trained on, predictions and activations are
   of its images, and figure4_retrieval is left out.
@@ -51,7 +52,8 @@ def draw(
     compare: workdirs of other runs, whose learning curves are drawn with this one's.
 
   Returns:
-    The files, and for each column the `figures.color_selectivity` of its first layer's kernels.
+    The files, and for each column the `figures.color_selectivity` of its first layer's kernels; []
+    where all images are gray.
 
   Raises:
     UserError: there is no whole checkpoint, it is of another experiment or other classes, the
@@ -95,6 +97,7 @@ def draw(
         f' images ({given.split_name}), and retrieval, which looks for training images, is left out'
       )
     net = experiment.make_network(config)
+    logits_step = layer_outputs.make_outputs_step(config, ['fc8'])
     what = _description(config, network, records)
     if missing := fonts.missing([*network.class_names, *runs, what, shown]):
       display.line(missing)
@@ -110,19 +113,30 @@ def draw(
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
     save('figure2_network', drawing.draw(net))
+    chosen = _instructive(
+      logits_step,
+      network,
+      given.split,
+      batch_size=config.train.batch_size,
+      crop_size=net.input_size,
+      progress=display.task('predictions', given.split.num_examples),
+    )
     kernels = first_kernels(network.params)
+    gray = is_gray(network.statistics)
     title = f'{what}\nkernels of conv1'
-    save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
+    save('figure3_kernels', figures.kernels(kernels, net.num_columns, title, gray))
 
-    images, labels = read_images(given.split, first_of_each_class(given.split, _IMAGES))
+    seen = np.concatenate([one for _, one in chosen])
+    images, labels = read_images(given.split, np.concatenate(given.split.order())[seen])
     outputs = layer_outputs.make_outputs_step(config, [*hidden, near_by, 'fc8'])(
       network.params, network.statistics, _center_crops(images, net.input_size)
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
     title = f'{what}\n{shown} and the classes held most probable'
+    headings = [name for name, one in chosen for _ in one]
     save(
       'figure4_predictions',
-      figures.predictions(images, probabilities, labels, network.class_names, title),
+      figures.predictions(images, probabilities, labels, network.class_names, title, headings),
     )
     for name in hidden:
       maps, title = np.asarray(outputs[name][0]), f'{what}\nactivations of {name}'
@@ -143,8 +157,42 @@ def draw(
       title = f'{what}\n{shown} and the training images nearest by {near_by}'
       queries = np.asarray(outputs[near_by][:_QUERIES])
       save('figure4_retrieval', _retrieval(images, labels, queries, features, trained_on, title))
-  columns = np.split(kernels, net.num_columns, axis=-1)
+  columns = [] if gray else np.split(kernels, net.num_columns, axis=-1)
   return written, [figures.color_selectivity(column) for column in columns]
+
+
+def _instructive(
+  step: layer_outputs.OutputsStep,
+  network: pretrained.PretrainedNetwork,
+  split: splits.Split,
+  *,
+  batch_size: int,
+  crop_size: int,
+  progress: Callable[[int], None],
+) -> list[tuple[str, np.ndarray]]:
+  """`predictions.instructive` of a split's images, by their places in its order.
+
+  Args:
+    step: from crops to 'fc8'.
+    network: the trained network.
+    split: the images.
+    batch_size: images per batch.
+    crop_size: the network's input size in pixels.
+    progress: called with the number of images of each batch.
+  """
+  best, predicted, labels = [], [], []
+  read = pipeline.evaluation_batches(split, batch_size, crop_size)
+  with contextlib.closing(pipeline.prefetch(read)) as batches:
+    for batch in batches:
+      logits = step(network.params, network.statistics, batch['image'])['fc8']
+      probabilities = np.asarray(jax.nn.softmax(logits))[batch['mask']]
+      best.append(probabilities.max(axis=1))
+      predicted.append(probabilities.argmax(axis=1))
+      labels.append(batch['label'][batch['mask']])
+      progress(len(probabilities))
+  return predictions.instructive(
+    np.concatenate(best), np.concatenate(predicted), np.concatenate(labels), _IMAGES
+  )
 
 
 def _retrieval(
@@ -178,33 +226,9 @@ def first_kernels(params: Any) -> np.ndarray:
   return kernels
 
 
-def first_of_each_class(split: splits.Split, count: int) -> np.ndarray:
-  """The same examples of a split every time, of as many classes as can be.
-
-  Args:
-    split: the split.
-    count: how many; all where there are fewer.
-
-  Returns:
-    [count] int: of the first classes met the first example each, by class; then, where there are
-    too few classes, the second of each, and so on.
-  """
-  classes = min(count, len(split.class_names))
-  each = -(-count // classes)
-  found: dict[int, list[int]] = {}
-  position = 0
-  with contextlib.closing(pipeline.whole_images(split)) as batches:
-    for batch in batches:
-      for label in batch['label'].tolist():
-        if label in found or len(found) < classes:
-          found.setdefault(label, []).append(position)
-        position += 1
-      if len(found) == classes and min(map(len, found.values())) >= each:
-        break
-  turns = sorted((turn, label) for label in found for turn in range(len(found[label])))
-  positions = [found[label][turn] for turn, label in turns[:count]]
-  examples: np.ndarray = np.concatenate(split.order())[positions]
-  return examples
+def is_gray(statistics: augment.Statistics) -> bool:
+  """Whether training images were gray: red, green and blue are equal in their mean image."""
+  return bool(np.ptp(np.asarray(statistics.mean_image), axis=-1).max() == 0)
 
 
 def read_images(split: splits.Split, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

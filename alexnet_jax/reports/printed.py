@@ -131,20 +131,22 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
   Args:
     path: the run's folder.
     written: the files.
-    color_selectivity: for each column, that of each kernel; see `figures.color_selectivity`.
+    color_selectivity: for each column, that of each kernel; see `figures.color_selectivity`. [] of a
+      network for gray images, of which nothing is printed.
   """
-  print_table(
-    f'{path}, color selectivity of conv1: 0 gray, 2/3 at random, 1 color only',
-    ('', 'kernels', 'mean', 'least', 'most'),
-    [
-      (
-        f'column {i + 1}',
-        f'{len(one)}',
-        *(f'{value:.2f}' for value in (one.mean(), one.min(), one.max())),
-      )
-      for i, one in enumerate(color_selectivity)
-    ],
-  )
+  if color_selectivity:
+    print_table(
+      f'{path}, color selectivity of conv1: 0 gray, 2/3 at random, 1 color only',
+      ('', 'kernels', 'mean', 'least', 'most'),
+      [
+        (
+          f'column {i + 1}',
+          f'{len(one)}',
+          *(f'{value:.2f}' for value in (one.mean(), one.min(), one.max())),
+        )
+        for i, one in enumerate(color_selectivity)
+      ],
+    )
   for file in written:
     if file.suffix == '.png':
       print(f'picture       {file}')

@@ -32,13 +32,34 @@ def test_both_splits_are_drawn_over_epochs(panel, name, train, validation):
   axes = figures.learning_curves({'run': RECORDS}, 'a run').axes[panel]
   assert axes.get_xlabel() == 'epochs'
   assert axes.get_ylabel() == name
-  assert axes.get_ylim()[0] == 0
+  assert axes.get_yscale() == 'log'
   lines = {line.get_label(): line for line in axes.get_lines()}
   assert lines.keys() == {'training', 'validation'}
   assert list(lines['training'].get_xdata()) == [0.5, 1.0, 2.0]
   assert list(lines['training'].get_ydata()) == pytest.approx(train)
   assert list(lines['validation'].get_xdata()) == [1.0, 2.0]
   assert list(lines['validation'].get_ydata()) == pytest.approx(validation)
+
+
+@pytest.mark.parametrize(
+  ('errors', 'ticks'),
+  [
+    ([0.5, 0.01], [1, 2, 5, 10, 20, 50]),
+    ([0.9, 0.0001, 0.0], [0.01, 0.1, 1, 10, 100]),
+    ([0.41, 0.32], [30, 35, 40, 45]),
+  ],
+)
+def test_errors_of_1_and_50_percent_can_both_be_read(errors, ticks):
+  records = [{**RECORDS[2], 'epoch': i, 'top1_error': error} for i, error in enumerate(errors)]
+  axes = figures.learning_curves({'run': records}, '').axes[1]
+  assert axes.get_yticks() == pytest.approx(ticks)
+  beside = figures.curves_beside_base([records], {'a': [records], 'b': [records]}, '')
+  assert beside.axes[1].get_yticks() == pytest.approx(ticks)
+
+
+def test_errors_that_are_all_0_are_drawn_on_a_linear_scale():
+  records = [{**RECORDS[2], 'loss': 0.0, 'top1_error': 0.0}]
+  assert figures.learning_curves({'run': records}, '').axes[1].get_yscale() == 'linear'
 
 
 def test_the_splits_are_told_apart_without_color():
@@ -113,23 +134,41 @@ def test_kernels_of_any_number_and_size_are_drawn(count, size, columns, shape):
   assert [axes.get_images()[0].get_array().shape for axes in figure.axes] == [shape] * columns
 
 
-def test_activations_share_a_scale_and_stand_beside_the_image():
+def test_kernels_of_a_network_for_gray_images_are_drawn_as_their_sums():
+  kernels = np.random.default_rng(1).normal(size=(3, 3, 3, 4))
+  (axes,) = figures.kernels(kernels, 1, '', gray=True).axes
+  sums = kernels.sum(axis=2)
+  scaled = (sums - sums.min()) / (sums.max() - sums.min())
+  picture = np.squeeze(axes.get_images()[0].get_array())
+  assert picture.shape == (3, 15)
+  np.testing.assert_allclose(picture[:, 4:7], scaled[..., 1])
+  assert 'sums of red, green and blue' in axes.get_title(loc='left')
+
+
+def test_each_map_has_a_scale_of_its_own_and_stands_beside_the_image():
   maps = np.zeros((4, 6, 32))
-  maps[1, 2, 0], maps[3, 5, 17] = 2.0, 8.0
+  maps[1, 2, 0], maps[1, 3, 0], maps[3, 5, 17] = 2.0, 0.5, 8.0
   image = np.full((7, 7, 3), 9, np.uint8)
   beside, first, second = figures.activations(maps, 2, 'title', image).axes
   assert (beside.get_images()[0].get_array() == image).all()
-  assert first.get_title(loc='left') == 'column 1: 16 maps of 4x6, from 0 to 8'
-  assert first.get_images()[0].get_array()[1, 2] == 0.25
+  assert first.get_title(loc='left') == (
+    "column 1: 16 maps of 4x6, white: each map's maximum, 0 to 2, 15 all 0"
+  )
+  assert np.squeeze(first.get_images()[0].get_array())[1, 2:4].tolist() == [1, 0.25]
   assert second.get_images()[0].get_array()[3, 7 + 5] == 1
 
 
 @pytest.mark.parametrize(
   ('maps', 'columns', 'title', 'shape'),
   [
-    (np.arange(4096.0), 2, 'column 1: 2048 units, from 0 to 4.1e+03', (16, 128)),
-    (np.zeros(6), 1, 'column 1: 6 units, from 0 to 0', (1, 6)),
-    (-np.ones((2, 2, 5)), 1, 'column 1: 5 maps of 2x2, from -1 to -1', (5, 11)),
+    (np.arange(4096.0), 2, 'column 1: 2048 units, black 0, white 4.1e+03', (16, 128)),
+    (np.zeros(6), 1, 'column 1: 6 units, black 0, white 0', (1, 6)),
+    (
+      -np.ones((2, 2, 5)),
+      1,
+      "column 1: 5 maps of 2x2, white: each map's maximum, -1 to -1",
+      (5, 11),
+    ),
   ],
 )
 def test_activations_of_any_layer_are_drawn(maps, columns, title, shape):
@@ -149,7 +188,8 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
   probabilities = np.array(
     [[0.5, 0.2, 0.1, 0.1, 0.06, 0.04], [0, 0, 0, 0, 0.1, 0.9], [0.3, 0.3, 0.2, 0.1, 0.1, 0]]
   )
-  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, 'title', per_row=2)
+  headings = ('unsure', 'sure', '')
+  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, '', headings, per_row=2)
   assert len(figure.axes) == 6
   shown, charts = figure.axes[::2], figure.axes[1::2]
   for axes, image in zip(shown, images, strict=True):
@@ -170,8 +210,10 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
   assert outlined == red
   assert charts[0].get_xlim() == (0, 1)
   assert charts[0].get_ylim()[0] > charts[0].get_ylim()[1]  # the most probable on top
-  names = [text.get_text() for text in charts[0].texts]
-  assert names == ['tench', r'a \$ b \$', 'c' * 31 + '…', 'd', 'e']
+  assert [axes.get_title() for axes in shown] == list(headings)
+  texts = [text.get_text() for text in charts[0].texts]
+  assert texts[::2] == ['tench', r'a \$ b \$', 'c' * 23 + '…', 'd', 'e']
+  assert texts[1::2] == ['50.0 %', '20.0 %', '10.0 %', '10.0 %', '6.0 %']
 
 
 def test_classes_whose_names_begin_alike_are_told_apart():
@@ -274,6 +316,7 @@ def test_retrieval_has_the_test_image_first_and_names_what_differs():
   assert values == [0, 10, 11, 12, 1, 20, 21, 22]
   labels = [axes.xaxis.label for axes in figure.axes]
   assert [label.get_text() for label in labels[:3]] == ['cat', 'cat\n0.333', 'dog\n0.333']
+  assert "its features' distance" in figure.get_supxlabel()
   slanted = [label.get_style() == 'italic' for label in labels]
   assert slanted == [False, False, True, False, False, False, False, False]
 
