@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -576,8 +577,9 @@ class Bar:
   """A bar of `differences`: numbers in percentage points, NaN where there is none.
 
   Attributes:
-    name: its label.
+    name: its label, in words.
     difference: its length.
+    of_seeds: each seed's difference, drawn as a dot.
     low, high: ends of the difference's confidence interval, drawn as a line.
     paper, source: reported differences, drawn as marks.
     significant: whether the difference is; other bars are drawn pale.
@@ -585,6 +587,7 @@ class Bar:
 
   name: str
   difference: float
+  of_seeds: Sequence[float]
   low: float
   high: float
   paper: float
@@ -593,7 +596,9 @@ class Bar:
 
 
 def differences(bars: Sequence[Bar], title: str) -> Figure:
-  """How much worse each variant is than the base, with the paper's and the source's differences.
+  """How much worse each variant is than the base, beside the paper's and the source's differences.
+
+  A bar is the mean over the seeds, each of which is a dot, and a line its 95 % confidence interval.
 
   Args:
     bars: from top to bottom.
@@ -602,7 +607,9 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   Returns:
     A figure of one panel.
   """
-  picture = Figure(figsize=(8, 1.6 + 0.32 * len(bars)), layout='constrained')
+  names = [textwrap.fill(bar.name, 36) for bar in bars]
+  height = 2.0 + sum(max(0.36, 0.2 * len(name.split('\n'))) for name in names)
+  picture = Figure(figsize=(8.5, height), layout='constrained')
   picture.suptitle(_plain(title))
   axes = picture.add_subplot()
   places = np.arange(len(bars))
@@ -611,15 +618,20 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   colors = ['0.45' if bar.significant else '0.85' for bar in bars]
   axes.barh(places, values, color=colors, edgecolor='0.45', height=0.7)
   # A symmetric logarithm where one variant fails altogether: the others stay readable.
-  largest = np.nanmax(np.abs(values), initial=0.0)
+  seeds = [(of_seed, place) for place, bar in enumerate(bars) for of_seed in bar.of_seeds]
+  largest = np.nanmax(np.abs([*values, *(of_seed for of_seed, _ in seeds)]), initial=0.0)
   if largest > 20:
     axes.set_xscale('symlog', linthresh=5.0, linscale=2.0)
     axes.xaxis.set_major_formatter('{x:g}')
     axes.set_xticks([x for x in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(x) <= largest])
   axes.errorbar(values, places, xerr=intervals, fmt='none', ecolor='black', capsize=2, lw=1)
+  dots: dict[str, Any] = {'marker': 'o', 'linestyle': 'none', 'color': 'black', 'markersize': 4}
+  axes.plot(*np.reshape(seeds, (-1, 2)).T, **dots, markerfacecolor='white', zorder=4)
   handles: list[Any] = [
-    Patch(facecolor='0.45', edgecolor='0.45', label='significant (p < 0.05)'),
-    Patch(facecolor='0.85', edgecolor='0.45', label='not significant, or too few seeds'),
+    Patch(facecolor='0.45', edgecolor='0.45', label='mean, significant (p < 0.05)'),
+    Patch(facecolor='0.85', edgecolor='0.45', label='mean, not significant or too few seeds'),
+    Line2D([], [], color='black', linewidth=1, label='95 % interval of the mean'),
+    Line2D([], [], **dots, markerfacecolor='white', label='a seed'),
   ]
   # One above the other, for they often agree.
   for by, marker, color, above in (
@@ -637,7 +649,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
       axes.plot(marks, places - above, **look, zorder=3)
       handles.append(Line2D([], [], **look, label=f'the {by}'))
   axes.axvline(0, color='black', linewidth=0.8)
-  axes.set_yticks(places, [_plain(bar.name) for bar in bars])
+  axes.set_yticks(places, [_plain(name) for name in names])
   axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error less that of the base, points')
   axes.grid(axis='x', color='0.9')
   axes.set_axisbelow(True)
@@ -678,7 +690,7 @@ def curves_beside_base(
           [100 * record['top1_error'] for record in of_split],
           **look,
         )
-    panel.set_title(_plain(name), fontsize='small')
+    panel.set_title(_plain(textwrap.fill(name, 34)), fontsize='small')
     panel.grid(color='0.92')
     panel.spines[['top', 'right']].set_visible(False)
   _use_log_scale(*panels.flat)

@@ -1,4 +1,4 @@
-"""A sweep's results as files: Markdown, CSV, pictures, and one page that needs nothing else."""
+"""A sweep's results as files: Markdown, LaTeX, CSV, pictures, and one page that needs nothing else."""
 
 import base64
 import dataclasses
@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 
 from alexnet_jax.reports import figures, fonts, run_page
+from alexnet_jax.sweeps import latex, spec
 from alexnet_jax.sweeps import results as sweep_results
-from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import print_table
@@ -46,7 +46,7 @@ class Picture:
 def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
   """Writes what a sweep's runs have given so far into its folder.
 
-  results.md, results.csv, runs.csv, report.html, and in `figures` the differences, the curves and,
+  results.md, results.tex, results.csv, runs.csv, report.html, and in `figures` the differences, the curves and,
   where runs differ in nothing but activation and rate, figure 1.
 
   Args:
@@ -64,6 +64,7 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
   written = [file for picture in pictures for file in picture.paths]
   for name, text in (
     ('results.md', _markdown(results, pictures)),
+    ('results.tex', latex.table(results)),
     ('results.csv', sweep_results.table_csv(results)),
     ('runs.csv', sweep_results.runs_csv(results)),
     ('report.html', html(results, pictures)),
@@ -101,12 +102,14 @@ def _pictures(results: Results) -> list[Picture]:
       )
       caption += '.'
     pictures.append(Picture('Figure 1', caption, figures.save(picture, folder / 'figure1')))
+  words = _words(results.rows)
   rows = [row for row in results.rows[1:] if not math.isnan(row.difference)]
   if rows:
     bars = [
       figures.Bar(
-        row.name,
+        words[row.name],
         row.difference,
+        row.differences,
         *row.interval,
         row.paper.top1 if row.paper else math.nan,
         row.source.top1 if row.source else math.nan,
@@ -117,15 +120,18 @@ def _pictures(results: Results) -> list[Picture]:
     pictures.append(
       Picture(
         'Differences to the base',
-        'Positive: more errors than the base. Lines are 95 % confidence intervals over seeds.',
+        'Top-1 error less that of the base, percentage points; positive: more errors than the base.'
+        ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
         figures.save(figures.differences(bars, title), folder / 'differences'),
       )
     )
   curves = {
-    row.name: [run.records for run in results.runs if run.variant == row.name and run.records]
+    words[row.name]: [
+      run.records for run in results.runs if run.variant == row.name and run.records
+    ]
     for row in results.rows
   }
-  base = curves.pop(spec.BASE)
+  base = curves.pop(words[spec.BASE])
   if curves := {name: runs for name, runs in curves.items() if runs}:
     pictures.append(
       Picture(
@@ -135,6 +141,15 @@ def _pictures(results: Results) -> list[Picture]:
       )
     )
   return pictures
+
+
+def _words(rows: Sequence[Row]) -> dict[str, str]:
+  """What a picture calls each variant: its description, or its name where another has the same."""
+  descriptions = [row.description for row in rows]
+  return {
+    row.name: row.name if descriptions.count(row.description) > 1 else row.description or row.name
+    for row in rows
+  }
 
 
 def _by_rate(results: Results, activation: str) -> dict[float, RunResult]:

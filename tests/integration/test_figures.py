@@ -283,7 +283,7 @@ def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch, 
 
 def test_names_of_ticks_are_drawn_with_another_font_too(tmp_path, monkeypatch):
   only_fonts(monkeypatch, 'DejaVu Sans', 'STIXGeneral')
-  picture = figures.differences([figures.Bar(CIRCLED, 1, 0, 2, 1, 1, True)], '')
+  picture = figures.differences([figures.Bar(CIRCLED, 1, [1, 1], 0, 2, 1, 1, True)], '')
   figures.save(picture, tmp_path / 'a')
   [label] = picture.axes[0].get_yticklabels()
   assert 'STIXGeneral' in label.get_fontfamily()
@@ -441,19 +441,31 @@ def test_figure_1_does_not_claim_what_was_not_reached():
 def bars(*differences):
   return [
     figures.Bar(
-      f'variant {i}', value, value - 0.5, value + 0.5, 1.4 if i else math.nan, math.nan, bool(i)
+      f'what variant {i} is, in a few more words',
+      value,
+      [value - 0.25, value + 0.25],
+      value - 0.5,
+      value + 0.5,
+      1.4 if i else math.nan,
+      math.nan,
+      bool(i),
     )
     for i, value in enumerate(differences)
   ]
 
 
-def test_a_bar_for_each_variant_with_what_the_paper_reports():
+def test_a_bar_for_each_variant_with_its_seeds_and_what_the_paper_reports():
   picture = figures.differences(bars(-0.5, 2.0), 'ablations')
   (axes,) = picture.axes
   assert [patch.get_width() for patch in axes.patches] == [-0.5, 2.0]
-  assert [label.get_text() for label in axes.get_yticklabels()] == ['variant 0', 'variant 1']
+  assert [label.get_text() for label in axes.get_yticklabels()] == [
+    f'what variant {i} is, in a few more\nwords' for i in range(2)
+  ]
   pale, dark = (patch.get_facecolor()[0] for patch in axes.patches)
   assert pale > dark  # not significant, significant
+  seeds = next(line for line in axes.lines if line.get_marker() == 'o')
+  assert list(seeds.get_xdata()) == [-0.75, -0.25, 1.75, 2.25]
+  assert list(seeds.get_ydata()) == [0, 0, 1, 1]
   marks = next(line for line in axes.lines if line.get_marker() == 'D')
   np.testing.assert_array_equal(marks.get_xdata(), [math.nan, 1.4])
   assert not any(line.get_marker() == 'X' for line in axes.lines)  # nobody reports from the source
