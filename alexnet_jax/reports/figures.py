@@ -121,6 +121,15 @@ def short_names(
   return [_plain(short[i]) for i in range(len(class_names))]
 
 
+def _short_names_of(
+  labels: Sequence[int] | np.ndarray, class_names: Sequence[str], length: int
+) -> dict[int, str]:
+  """`short_names` of those classes that are shown, by label."""
+  shown = sorted(set(labels))
+  names = short_names([class_names[label] for label in shown], length, shown)
+  return dict(zip(shown, names, strict=True))
+
+
 def _common_beginnings(names: Sequence[str]) -> dict[str, int]:
   """How many letters each name has in common with the one that begins most like it."""
   ordered = sorted(set(names))
@@ -277,15 +286,137 @@ def kernels(kernels: np.ndarray, columns: int, title: str, gray: bool = False) -
   parts = np.split(np.asarray(kernels, np.float64), columns, axis=-1)
   drawn, names = [], []
   for i, part in enumerate(parts):
-    weights = part.sum(axis=2, keepdims=True) if gray else part
-    low, high = weights.min(), weights.max()
-    scaled = np.moveaxis((weights - low) / (high - low or 1), -1, 0)  # [F / columns, h, w, 3 or 1]
-    drawn.append(_tiled(scaled, 16, 0.0))
+    drawn.append(_kernels_of_a_column(part, 16, gray))
     said = f'color selectivity {color_selectivity(part).mean():.2f}'
     if gray:
       said = 'sums of red, green and blue, for its images are gray'
-    names.append(f'column {i + 1}: {len(scaled)} kernels, {said}')
+    names.append(f'column {i + 1}: {part.shape[-1]} kernels, {said}')
   return _panels(drawn, names, title)
+
+
+def _kernels_of_a_column(kernels: np.ndarray, per_row: int, gray: bool) -> np.ndarray:
+  """A column's kernels [h, w, 3, F] in rows as one picture, from 0, its minimum, to 1."""
+  weights = kernels.sum(axis=2, keepdims=True) if gray else kernels
+  low, high = weights.min(), weights.max()
+  return _tiled(np.moveaxis((weights - low) / (high - low or 1), -1, 0), per_row, 0.0)
+
+
+def kernels_before_and_after(
+  before: np.ndarray, after: np.ndarray, columns: int, title: str, gray: bool = False
+) -> Figure:
+  """The first layer's kernels as training began, to the left, and as they are now.
+
+  Args:
+    before: [height, width, 3, F], the columns' side by side in the last axis.
+    after: the same, now.
+    columns: how many.
+    title: what stands above.
+    gray: as in `kernels`.
+
+  Returns:
+    A figure with two panels for each column, each scaled from its minimum to its maximum.
+  """
+  picture = Figure(figsize=(10, 1), layout='constrained')
+  picture.suptitle(_plain(title))
+  panels = picture.subplots(columns, 2, squeeze=False)
+  height = 0.7
+  before_parts, after_parts = (
+    np.split(np.asarray(one), columns, axis=-1) for one in (before, after)
+  )
+  for i, of_column in enumerate(panels):
+    pair = (before_parts[i], after_parts[i])
+    for panel, part, when in zip(of_column, pair, ('at the start', 'now'), strict=True):
+      shown = _kernels_of_a_column(part, 8, gray)
+      panel.imshow(shown, cmap='gray', vmin=0, vmax=1, interpolation='none')
+      said = f'column {i + 1} {when}: weights from {part.min():.2g} to {part.max():.2g}'
+      panel.set_title(said, fontsize='medium')
+      panel.set_axis_off()
+    height += 0.4 + 4.8 * shown.shape[0] / shown.shape[1]
+  picture.set_figheight(height)
+  return picture
+
+
+def evidence(
+  images: np.ndarray,
+  drops: np.ndarray,
+  gradients: np.ndarray,
+  probabilities: Sequence[float] | np.ndarray,
+  labels: Sequence[int] | np.ndarray,
+  class_names: Sequence[str],
+  title: str,
+) -> Figure:
+  """Images, and below each where its class's evidence lies: by covering, and by gradient.
+
+  Of what covering does, mid-gray is nothing; white and black are the largest loss or gain there is,
+  or one point of probability where all are smaller. A gradient is black at 0 and white at its maximum.
+
+  Args:
+    images: [N, S, S, 3] uint8, as the network sees them.
+    drops: [N, S, S], from `evidence.occlusion`.
+    gradients: [N, S, S], from `evidence.saliency`.
+    probabilities: [N], of each image's class.
+    labels: [N] int, the classes.
+    class_names: of all classes.
+    title: what stands above.
+
+  Returns:
+    A figure with three rows of N axes.
+  """
+  picture = Figure(figsize=(1.5 * len(images) + 0.6, 6.2), layout='constrained')
+  picture.suptitle(_plain(title))
+  picture.supxlabel(
+    "covered: mid-gray where a square's cover changes nothing, white where the class loses, black"
+    ' where it gains;\ngradient: the whiter, the more the score changes with the pixel',
+    fontsize='small',
+  )
+  panels = picture.subplots(3, len(images), squeeze=False)
+  names = _short_names_of(labels, class_names, 14)
+  for i, label in enumerate(labels):
+    image, covered, gradient = panels[:, i]
+    _show(image, images[i])
+    image.set_xlabel(f'{names[label]}: {100 * probabilities[i]:.1f} %', fontsize='small')
+    largest = max(np.abs(drops[i]).max(), 0.01)
+    _show(covered, drops[i], -largest, largest)
+    gain, loss = (100 * max(0.0, value) for value in (-drops[i].min(), drops[i].max()))
+    said = f'loses up to {loss:.1f},\ngains up to {gain:.1f} points'
+    covered.set_xlabel(said, fontsize='small')
+    _show(gradient, gradients[i], 0.0, gradients[i].max() or 1.0)
+    gradient.set_xlabel(f'up to {gradients[i].max():.2g}', fontsize='small')
+  for panel, what in zip(panels[:, 0], ('image', 'covered', 'gradient'), strict=True):
+    panel.set_ylabel(what)
+  return picture
+
+
+def best_patches(
+  patches: Mapping[str, Sequence[np.ndarray]],
+  units: Mapping[str, Sequence[int] | np.ndarray],
+  title: str,
+) -> Figure:
+  """For some maps of each layer, the patches of images that they answer to most.
+
+  Args:
+    patches: by layer, for each map [K, h, w, 3] uint8, the strongest first.
+    units: by layer, the maps' numbers.
+    title: what stands above.
+
+  Returns:
+    A figure with a row for each layer and an axes for each map, nine patches in a square.
+  """
+  most = max(len(of_layer) for of_layer in patches.values())
+  picture = Figure(figsize=(1.3 * most + 0.6, 1.6 * len(patches) + 0.7), layout='constrained')
+  picture.suptitle(_plain(title))
+  panels = picture.subplots(len(patches), most, squeeze=False)
+  for row, (layer, of_layer) in zip(panels, patches.items(), strict=True):
+    for panel, nine, unit in zip(row, of_layer, units[layer], strict=False):
+      per_row = math.ceil(math.sqrt(len(nine)))
+      panel.imshow(_tiled(nine / 255, per_row, 1.0), interpolation='none')
+      panel.set_title(f'map {unit}', fontsize='small')
+    for panel in row:
+      panel.set(xticks=[], yticks=[])
+      panel.spines[:].set_visible(False)
+    height, width = of_layer[0].shape[1:3]
+    row[0].set_ylabel(f'{layer}\n{height}x{width} pixels', fontsize='small')
+  return picture
 
 
 def activations(
@@ -369,8 +500,10 @@ def _panels(
   return whole
 
 
-def _show(axes: Any, image: np.ndarray) -> None:
-  axes.imshow(image, cmap='gray')
+def _show(
+  axes: Any, image: np.ndarray, low: float | None = None, high: float | None = None
+) -> None:
+  axes.imshow(image, cmap='gray', vmin=low, vmax=high)
   axes.set(xticks=[], yticks=[])
 
 
@@ -464,9 +597,8 @@ def retrieval(
   explained = "below a neighbor: its class, red where it is another, and its features' distance"
   picture.supxlabel(explained, fontsize='small')
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
-  shown = sorted({*labels, *itertools.chain.from_iterable(neighbor_labels)})
-  names = short_names([class_names[label] for label in shown], 16, shown)
-  short = dict(zip(shown, names, strict=True))
+  shown = [*labels, *itertools.chain.from_iterable(neighbor_labels)]
+  short = _short_names_of(shown, class_names, 16)
   for row, (image, label) in enumerate(zip(images, labels, strict=True)):
     axes = picture.add_subplot(grid[row, 0])
     _show(axes, image)

@@ -1,9 +1,9 @@
-"""A run's figures: the paper's figures 2, 3 and 4, activations, and learning curves."""
+"""A run's figures: the paper's 2, 3 and 4, learning curves, activations, evidence, best patches."""
 
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import augment, image_folder, pipeline, splits
-from alexnet_jax.evaluation import given_images, layer_outputs, predictions, retrieval
-from alexnet_jax.models import drawing
-from alexnet_jax.models.options import LAYERS
+from alexnet_jax.data import augment, image_folder, splits
+from alexnet_jax.evaluation import evidence, given_images, layer_outputs, predictions, retrieval
+from alexnet_jax.models import drawing, receptive
+from alexnet_jax.models.alexnet import AlexNet, initial_parameters
+from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import compat
 from alexnet_jax.reports import figures, fonts
 from alexnet_jax.utils import files
@@ -25,6 +26,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 _IMAGES, _QUERIES, _NEIGHBOURS = 8, 5, 6  # as in the paper's figure 4
+_UNITS, _PATCHES = 8, 9  # maps of a layer, and patches of a map
 
 
 @compat.default_settings()
@@ -36,13 +38,14 @@ def draw(
 ) -> tuple[list[Path], list[np.ndarray]]:
   """Draws what a workdir's best checkpoint has learned, as PNG, PDF and SVG, into its folder `figures`.
 
-  learning_curves, figure2_network, figure3_kernels, figure4_predictions and activations_conv1 to
-  that of the last hidden layer, of the validation images that `predictions.instructive` chooses; then
-  figure4_retrieval, for which the network looks at every training image. All is computed on one
-  device.
+  learning_curves, figure2_network, figure3_kernels and kernels_start_and_now; figure4_predictions,
+  evidence and activations_conv1 to that of the last hidden layer, of the validation images that
+  `predictions.instructive` chooses; then figure4_retrieval and best_patches, for which the network
+  looks once at every training image. All is computed on one device.
 
-  Where `config` has another folder of images than was trained on, predictions and activations are
-  of its images, and figure4_retrieval is left out.
+  Where `config` has another folder of images than was trained on, predictions, evidence and
+  activations are of its images, and figure4_retrieval and best_patches are left out. The start of a
+  run that began with another network's parameters is not drawn.
 
   Args:
     path: the run's folder.
@@ -78,7 +81,8 @@ def draw(
     names = layer_outputs.output_names(config)
     hidden = [name for name in LAYERS if f'{name}_activation' in names]
     near_by = layer or retrieval.last_hidden(names)
-    features_step = layer_outputs.make_outputs_step(config, [near_by])  # raises for others
+    deep = [name for name in CONVOLUTIONS[1:] if name in hidden]
+    search_step = layer_outputs.make_outputs_step(config, [near_by, *deep])  # raises for others
     training = given_images.read_training(network)
     given = given_images.open_images(
       network, config, None, training, display, functools.cache(image_folder.open_folder)
@@ -93,15 +97,16 @@ def draw(
         )
       shown = f'images of {Path(given.data).name} ({given.split_name})'
       display.line(
-        f'{given.data} is not what {path} was trained on: predictions and activations are of its'
-        f' images ({given.split_name}), and retrieval, which looks for training images, is left out'
+        f'{given.data} is not what {path} was trained on: predictions, evidence and activations are'
+        f' of its images ({given.split_name}), and retrieval and best patches, which look for training'
+        ' images, are left out'
       )
     net = experiment.make_network(config)
     logits_step = layer_outputs.make_outputs_step(config, ['fc8'])
     what = _description(config, network, records)
     if missing := fonts.missing([*network.class_names, *runs, what, shown]):
       display.line(missing)
-    move = display.task('figures', 4 + (given.trained_on is not None) + len(hidden))
+    move = display.task('figures', 6 + 2 * (given.trained_on is not None) + len(hidden))
 
     def save(name: str, picture: Figure) -> None:
       written.extend(figures.save(picture, folder / name))
@@ -113,23 +118,33 @@ def draw(
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
     save('figure2_network', drawing.draw(net))
-    chosen = _instructive(
-      logits_step,
-      network,
-      given.split,
+    look = functools.partial(
+      layer_outputs.split_outputs,
+      params=network.params,
+      statistics=network.statistics,
       batch_size=config.train.batch_size,
       crop_size=net.input_size,
-      progress=display.task('predictions', given.split.num_examples),
     )
+    move_predictions = display.task('predictions', given.split.num_examples)
+    chosen = _instructive(look(logits_step, split=given.split, progress=move_predictions))
     kernels = first_kernels(network.params)
     gray = is_gray(network.statistics)
     title = f'{what}\nkernels of conv1'
     save('figure3_kernels', figures.kernels(kernels, net.num_columns, title, gray))
 
+    if config.train.init_from:
+      display.line(f'conv1 began with the kernels of {config.train.init_from}, which are not drawn')
+    else:
+      title = f'{what}\nkernels of conv1 at the start and now'
+      start = initial_kernels(net, config.train.seed)
+      picture = figures.kernels_before_and_after(start, kernels, net.num_columns, title, gray)
+      save('kernels_start_and_now', picture)
+
     seen = np.concatenate([one for _, one in chosen])
     images, labels = read_images(given.split, np.concatenate(given.split.order())[seen])
+    crops = _center_crops(images, net.input_size)
     outputs = layer_outputs.make_outputs_step(config, [*hidden, near_by, 'fc8'])(
-      network.params, network.statistics, _center_crops(images, net.input_size)
+      network.params, network.statistics, crops
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
     title = f'{what}\n{shown} and the classes held most probable'
@@ -143,56 +158,144 @@ def draw(
       picture = figures.activations(maps, net.num_columns, title, images[0])
       save(f'activations_{name}', picture)
 
+    title = f'{what}\n{shown}: where the evidence for their own class lies'
+    save('evidence', _evidence(config, network, logits_step, crops, labels, title))
+
     if given.trained_on is not None:
       trained_on = given.trained_on.load_split(config.data.train_split)
-      features = retrieval.split_features(
-        features_step,
-        network.params,
-        network.statistics,
-        trained_on,
-        batch_size=config.train.batch_size,
-        crop_size=net.input_size,
-        progress=display.task('retrieval', trained_on.num_examples),
-      )
+      units = {name: _lively_units(np.asarray(outputs[name])) for name in deep}
+      best: dict[str, evidence.BestPatches] = {}
+      move_training = display.task('training images', trained_on.num_examples)
+      of_training = look(search_step, split=trained_on, progress=move_training)
       title = f'{what}\n{shown} and the training images nearest by {near_by}'
       queries = np.asarray(outputs[near_by][:_QUERIES])
+      features = _remember_best(of_training, near_by, units, best)
       save('figure4_retrieval', _retrieval(images, labels, queries, features, trained_on, title))
+      if best:
+        title = f'{what}\nthe parts of training images to which maps answer most'
+        patches = _patches(best, trained_on, net)
+        save('best_patches', figures.best_patches(patches, units, title))
   columns = [] if gray else np.split(kernels, net.num_columns, axis=-1)
   return written, [figures.color_selectivity(column) for column in columns]
 
 
 def _instructive(
-  step: layer_outputs.OutputsStep,
-  network: pretrained.PretrainedNetwork,
-  split: splits.Split,
-  *,
-  batch_size: int,
-  crop_size: int,
-  progress: Callable[[int], None],
+  outputs: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]],
 ) -> list[tuple[str, np.ndarray]]:
-  """`predictions.instructive` of a split's images, by their places in its order.
-
-  Args:
-    step: from crops to 'fc8'.
-    network: the trained network.
-    split: the images.
-    batch_size: images per batch.
-    crop_size: the network's input size in pixels.
-    progress: called with the number of images of each batch.
-  """
+  """`predictions.instructive` of the images whose labels and outputs 'fc8' come in batches."""
   best, predicted, labels = [], [], []
-  read = pipeline.evaluation_batches(split, batch_size, crop_size)
-  with contextlib.closing(pipeline.prefetch(read)) as batches:
-    for batch in batches:
-      logits = step(network.params, network.statistics, batch['image'])['fc8']
-      probabilities = np.asarray(jax.nn.softmax(logits))[batch['mask']]
-      best.append(probabilities.max(axis=1))
-      predicted.append(probabilities.argmax(axis=1))
-      labels.append(batch['label'][batch['mask']])
-      progress(len(probabilities))
+  for of_batch, logits in outputs:
+    probabilities = np.asarray(jax.nn.softmax(logits['fc8']))
+    best.append(probabilities.max(axis=1))
+    predicted.append(probabilities.argmax(axis=1))
+    labels.append(of_batch)
   return predictions.instructive(
     np.concatenate(best), np.concatenate(predicted), np.concatenate(labels), _IMAGES
   )
+
+
+def _lively_units(maps: np.ndarray) -> np.ndarray:
+  """Numbers [U] of at most `_UNITS` maps of [N, H, W, C], spread over those not all 0, if any."""
+  lively = np.flatnonzero(maps.any(axis=(0, 1, 2)))
+  lively = lively if len(lively) else np.arange(maps.shape[-1])
+  return lively[np.linspace(0, len(lively) - 1, min(_UNITS, len(lively))).round().astype(int)]
+
+
+def _remember_best(
+  outputs: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]],
+  near_by: str,
+  units: Mapping[str, np.ndarray],
+  best: dict[str, evidence.BestPatches],
+) -> Iterator[np.ndarray]:
+  """Passes on a layer's features of every batch, and keeps the best patches of other layers' maps.
+
+  So one pass over the training images serves both.
+
+  Args:
+    outputs: labels and outputs of each batch, `near_by` and the layers of `units` among these.
+    near_by: the layer whose features are passed on.
+    units: by layer, which maps.
+    best: by layer, filled while batches pass.
+
+  Yields:
+    [n, D] for each batch.
+  """
+  first = 0
+  for labels, of_batch in outputs:
+    for layer, numbers in units.items():
+      maps = np.asarray(of_batch[layer][..., numbers])
+      best[layer] = evidence.best_patches(maps, _PATCHES, first, best.get(layer))
+    first += len(labels)
+    yield np.asarray(of_batch[near_by]).reshape(len(labels), -1)
+
+
+def _patches(
+  best: Mapping[str, evidence.BestPatches], split: splits.Split, net: AlexNet
+) -> dict[str, list[np.ndarray]]:
+  """The pixels of the best patches: by layer, for each map [K, h, w, 3] uint8."""
+  fields, order = receptive.fields(net), np.concatenate(split.order())
+  found: dict[str, list[np.ndarray]] = {}
+  for layer, of_layer in best.items():
+    found[layer] = []
+    for images, places in zip(of_layer.images, of_layer.places, strict=True):
+      crops = _center_crops(read_images(split, order[images])[0], net.input_size)
+      windows = [[fields[layer].window(at, net.input_size) for at in place] for place in places]
+      found[layer].append(
+        np.stack(
+          [crop[rows, columns] for crop, (rows, columns) in zip(crops, windows, strict=True)]
+        )
+      )
+  return found
+
+
+def _evidence(
+  config: ConfigDict,
+  network: pretrained.PretrainedNetwork,
+  step: layer_outputs.OutputsStep,
+  images: np.ndarray,
+  labels: np.ndarray,
+  title: str,
+) -> figures.Figure:
+  """`figures.evidence` of a few crops, whose classes are theirs."""
+  color = np.asarray(network.statistics.mean_image).mean(axis=(0, 1)).round().astype(np.uint8)
+  size = max(1, round(images.shape[1] / 8))
+  predict = functools.partial(_probabilities, network, step, config.train.batch_size)
+  drops = [
+    evidence.occlusion(predict, image, label, size=size, stride=-(-size // 2), color=color)
+    for image, label in zip(images, labels, strict=True)
+  ]
+
+  def scores(pixels: jax.Array) -> jax.Array:
+    outputs = layer_outputs.intermediates(config, network.params, network.statistics, pixels)
+    return outputs['fc8']
+
+  gradients = evidence.saliency(scores, images, labels)
+  probabilities = predict(images)[np.arange(len(labels)), labels]
+  return figures.evidence(
+    images, np.stack(drops), gradients, probabilities, labels, network.class_names, title
+  )
+
+
+def _probabilities(
+  network: pretrained.PretrainedNetwork,
+  step: layer_outputs.OutputsStep,
+  batch_size: int,
+  crops: np.ndarray,
+) -> np.ndarray:
+  """Probabilities [M, classes] of crops, in batches of one size: one compiled program."""
+  found = []
+  for first in range(0, len(crops), batch_size):
+    part = crops[first : first + batch_size]
+    filled = np.concatenate([part, np.zeros((batch_size - len(part), *part.shape[1:]), part.dtype)])
+    logits = step(network.params, network.statistics, filled)['fc8']
+    found.append(np.asarray(jax.nn.softmax(logits))[: len(part)])
+  return np.concatenate(found)
+
+
+def initial_kernels(net: AlexNet, seed: int) -> np.ndarray:
+  """conv1's kernels as training from scratch with a seed begins; shapes as `first_kernels`."""
+  draw = jax.jit(lambda key: {'conv1': initial_parameters(net, key)['conv1']})
+  return first_kernels(draw(jax.random.key(seed)))
 
 
 def _retrieval(

@@ -145,6 +145,48 @@ def test_kernels_of_a_network_for_gray_images_are_drawn_as_their_sums():
   assert 'sums of red, green and blue' in axes.get_title(loc='left')
 
 
+def test_kernels_at_the_start_stand_beside_those_of_now():
+  before, after = np.random.default_rng(1).normal(size=(2, 3, 3, 3, 20))
+  axes = figures.kernels_before_and_after(before, after, 2, 'title').axes
+  assert len(axes) == 4
+  for kernels, one in zip((before, after), axes[2:], strict=True):
+    ours = kernels[..., 10:]
+    picture = np.asarray(one.get_images()[0].get_array())
+    assert picture.shape == (7, 31, 3)  # two rows of eight
+    np.testing.assert_allclose(
+      picture[4:7, :3], (ours[..., 8] - ours.min()) / (ours.max() - ours.min())
+    )
+  assert axes[2].get_title().startswith('column 2 at the start: weights from')
+  assert axes[3].get_title().startswith('column 2 now: weights from')
+
+
+def test_evidence_has_mid_gray_where_nothing_changes():
+  images = np.arange(2 * 12, dtype=np.uint8).reshape(2, 2, 2, 3)
+  drops = np.array([[[0.5, -0.1], [0, 0]], [[0, 0], [0, 0.001]]])
+  gradients = np.array([[[0, 1], [2, 3]], [[0, 0], [0, 0]]], np.float32)
+  picture = figures.evidence(images, drops, gradients, [0.75, 1.0], [1, 1], ('a', 'b'), 'title')
+  shown, covered, gradient = np.reshape(picture.axes, (3, 2))
+  assert (shown[0].get_images()[0].get_array() == images[0]).all()
+  assert [axes.get_xlabel() for axes in shown] == ['b: 75.0 %', 'b: 100.0 %']
+  assert covered[0].get_xlabel() == 'loses up to 50.0,\ngains up to 10.0 points'
+  assert [axes.get_images()[0].get_clim() for axes in covered] == [(-0.5, 0.5), (-0.01, 0.01)]
+  assert [axes.get_images()[0].get_clim() for axes in gradient] == [(0, 3), (0, 1)]
+
+
+def test_best_patches_stand_nine_in_a_square_a_layer_in_a_row():
+  patches = {
+    'conv2': [np.full((9, 2, 2, 3), 51 * i, np.uint8) for i in range(3)],
+    'conv3': [np.full((4, 5, 5, 3), 255, np.uint8)],
+  }
+  axes = figures.best_patches(patches, {'conv2': [0, 7, 9], 'conv3': [5]}, '').axes
+  assert [one.get_title() for one in axes] == ['map 0', 'map 7', 'map 9', 'map 5', '', '']
+  assert [axes[i].get_ylabel() for i in (0, 3)] == ['conv2\n2x2 pixels', 'conv3\n5x5 pixels']
+  picture = np.asarray(axes[1].get_images()[0].get_array())
+  assert picture.shape == (8, 8, 3)
+  np.testing.assert_allclose(picture[0, 0], 0.2)
+  assert not axes[5].get_images()
+
+
 def test_each_map_has_a_scale_of_its_own_and_stands_beside_the_image():
   maps = np.zeros((4, 6, 32))
   maps[1, 2, 0], maps[1, 3, 0], maps[3, 5, 17] = 2.0, 0.5, 8.0

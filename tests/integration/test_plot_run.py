@@ -11,13 +11,15 @@ from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.data import augment, datasets, splits
 from alexnet_jax.evaluation import given_images
 from alexnet_jax.reports import figures, plot_run, printed
+from alexnet_jax.training import step
 from alexnet_jax.utils.errors import UserError
-from tests.small import random_params, small_config
+from tests.small import random_params, small_config, tiny_config
 
 NAMES = {
   'learning_curves', 'figure2_network', 'figure3_kernels', 'figure4_predictions',
-  'figure4_retrieval',
+  'figure4_retrieval', 'evidence', 'best_patches', 'kernels_start_and_now',
 }  # fmt: skip
+ONLY_OF_TRAINING = {'figure4_retrieval', 'best_patches'}
 HIDDEN = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
 
 
@@ -127,6 +129,10 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   found = np.flatnonzero((training.images == image).all(axis=(1, 2, 3)))
   assert axes[1].get_xlabel().split()[0] in {str(training.labels[i]) for i in found}
   assert len(shown['activations_conv5'].axes) == 3
+  assert len(shown['evidence'].axes) == 3 * 8
+  axes = shown['best_patches'].axes
+  assert len(axes) == 4 * 8
+  assert axes[0].get_ylabel() == 'conv2\n7x7 pixels'
 
 
 def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
@@ -174,6 +180,15 @@ def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
   assert names == [str(run), str(other), 'training', 'validation']
 
 
+def test_kernels_at_the_start_are_those_with_which_training_starts():
+  config = tiny_config()
+  net, mesh = experiment.make_network(config), experiment.make_mesh(config)
+  state = step.init_state(net, experiment.make_optimizer(config, net), mesh, 3)
+  np.testing.assert_array_equal(
+    plot_run.initial_kernels(net, 3), plot_run.first_kernels(state.params)
+  )
+
+
 def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
   with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc8"):
     plot_run.draw(run, small_config(), 'fc9')
@@ -196,19 +211,29 @@ def test_of_other_images_predictions_and_activations_are_drawn_alone(
   assert not shown
   plot_run.draw(run, small_config())
   said = capsys.readouterr().err
-  assert f'folder /x/other is not what {run} was trained on: predictions and activations' in said
-  assert 'retrieval, which looks for training images, is left out' in said
-  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - {'figure4_retrieval'}
+  assert (
+    f'folder /x/other is not what {run} was trained on: predictions, evidence and activations'
+    in said
+  )
+  assert 'retrieval and best patches, which look for training images, are left out' in said
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - ONLY_OF_TRAINING
   title = shown['figure4_predictions'].get_suptitle()
   assert title.startswith('digits, 2 columns, step 7\nimages of other (all) and the classes')
 
 
-def test_without_metrics_all_but_the_curves_is_drawn(run, shown, tmp_path, capsys):
+def test_without_metrics_there_are_no_curves_and_of_another_networks_kernels_no_start(
+  run, shown, tmp_path, capsys
+):
   copy = tmp_path / 'copy'
   shutil.copytree(run, copy)
   (copy / 'metrics.jsonl').unlink()
-  plot_run.draw(copy, small_config())
-  assert 'has no metrics.jsonl; its learning curves are left out' in capsys.readouterr().err
-  assert 'learning_curves' not in shown
-  assert 'figure4_retrieval' in shown
+  (copy / 'config.json').unlink()
+  config = small_config({'train.init_from': 'runs/other'})
+  workdir.prepare(copy, experiment.resolved(config))
+  plot_run.draw(copy, config)
+  said = capsys.readouterr().err
+  assert 'has no metrics.jsonl; its learning curves are left out' in said
+  assert 'conv1 began with the kernels of runs/other' in said
+  left_out = {'learning_curves', 'kernels_start_and_now'}
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - left_out
   assert 'error' not in shown['figure3_kernels'].get_suptitle()
