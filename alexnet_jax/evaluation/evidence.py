@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alexnet_jax.models import receptive
 from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -126,3 +127,23 @@ def best_patches(
     found = BestPatches(*map(lambda a, b: np.concatenate([a, b], axis=1), before, found))
   order = np.argsort(-found.values, axis=1, kind='stable')[:, :count]
   return BestPatches(*(array[np.arange(units)[:, None], order] for array in found))
+
+
+def cut(crops: np.ndarray, places: np.ndarray, field: receptive.Field) -> np.ndarray:
+  """Cuts out what places of a layer's maps depend on.
+
+  Args:
+    crops: [K, S, S, 3], as the network sees them.
+    places: [K, 2] int, a row and a column of the maps for each.
+    field: the layer's, from `receptive.fields`.
+
+  Returns:
+    [K, h, h, 3]; see `receptive.Field.window` for the edges.
+  """
+  side = crops.shape[1]
+  return np.stack(
+    [
+      crop[field.window(row, side), field.window(column, side)]
+      for crop, (row, column) in zip(crops, places.tolist(), strict=True)
+    ]
+  )

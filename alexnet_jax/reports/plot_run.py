@@ -234,18 +234,15 @@ def _patches(
 ) -> dict[str, list[np.ndarray]]:
   """The pixels of the best patches: by layer, for each map [K, h, w, 3] uint8."""
   fields, order = receptive.fields(net), np.concatenate(split.order())
-  found: dict[str, list[np.ndarray]] = {}
-  for layer, of_layer in best.items():
-    found[layer] = []
-    for images, places in zip(of_layer.images, of_layer.places, strict=True):
-      crops = _center_crops(read_images(split, order[images])[0], net.input_size)
-      windows = [[fields[layer].window(at, net.input_size) for at in place] for place in places]
-      found[layer].append(
-        np.stack(
-          [crop[rows, columns] for crop, (rows, columns) in zip(crops, windows, strict=True)]
-        )
+  return {
+    layer: [
+      evidence.cut(
+        _center_crops(read_images(split, order[images])[0], net.input_size), places, fields[layer]
       )
-  return found
+      for images, places in zip(of_layer.images, of_layer.places, strict=True)
+    ]
+    for layer, of_layer in best.items()
+  }
 
 
 def _evidence(

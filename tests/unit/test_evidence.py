@@ -74,6 +74,14 @@ def test_the_best_patches_of_parts_are_those_of_a_plain_loop():
   assert evidence.best_patches(maps[:2], 9).values.shape == (2, 2)
 
 
+def test_patches_are_cut_where_their_places_look():
+  crops = np.arange(2 * 36 * 3).reshape(2, 6, 6, 3)
+  field = receptive.Field(size=3, stride=2, start=-1)
+  patches = evidence.cut(crops, np.array([[0, 1], [2, 2]]), field)
+  np.testing.assert_array_equal(patches[0], crops[0, 0:3, 1:4])  # moved into the image
+  np.testing.assert_array_equal(patches[1], crops[1, 3:6, 3:6])
+
+
 def test_receptive_fields_are_those_known_of_the_paper():
   fields = receptive.fields(AlexNet())
   assert [(field.size, field.stride) for field in fields.values()] == [
