@@ -128,7 +128,7 @@ _SOURCE = flags.DEFINE_string(
 _TARGET = flags.DEFINE_string(
   'target',
   None,
-  'For --mode=summary: where to draw the network, as PNG and SVG: --target=network.svg. For'
+  'For --mode=summary: where to draw the network, as PNG, PDF and SVG: --target=network.svg. For'
   ' --mode=predict: the .csv file (default: predictions.csv in the workdir). For --mode=convert:'
   ' net.safetensors, a file of this project; net.jaxexport, which CPUs, GPUs and'
   ' TPUs run without this program; net.torch.safetensors or net.pth, a PyTorch state dict, and beside it'

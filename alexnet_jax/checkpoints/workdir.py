@@ -15,7 +15,7 @@ from alexnet_jax.utils import config_fields, files, locks
 from alexnet_jax.utils.errors import UserError, first_line
 
 LEARNING_CURVES = 'figures/learning_curves'
-"""The figure of a run, .png and .svg; it is the last file that a run writes."""
+"""The figure of a run, .png, .pdf and .svg; it is the last file that a run writes."""
 
 STARTS = 'starts.jsonl'
 """Date, command, commit, versions and devices of each start of a run."""

@@ -1,6 +1,7 @@
 """The outputs of a network's layers, by the names that users give."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
-from alexnet_jax.data import augment
+from alexnet_jax.data import augment, pipeline, splits
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -94,3 +95,36 @@ def make_outputs_step(config: ConfigDict, layers: Sequence[str]) -> OutputsStep:
   platform = mesh_lib.devices()[0].platform
   options = xla.options(platform, config.train.library_fusions)
   return jax.jit(step, compiler_options=options)
+
+
+def split_outputs(
+  step: OutputsStep,
+  params: Params,
+  statistics: augment.Statistics,
+  split: splits.Split,
+  *,
+  batch_size: int,
+  crop_size: int,
+  progress: Callable[[int], None] = lambda images: None,
+) -> Generator[tuple[np.ndarray, dict[str, Array]]]:
+  """Computes layers' outputs for the center crop of every image of a split, in order.
+
+  Args:
+    step: from `make_outputs_step`.
+    params: the network's, on the first device.
+    statistics: of the training images.
+    split: the images.
+    batch_size: images per batch.
+    crop_size: the network's input size in pixels.
+    progress: called with the number of images of each batch.
+
+  Yields:
+    For each batch its labels [n] int32, and arrays [n, ...] float32 by layer.
+  """
+  read = pipeline.evaluation_batches(split, batch_size, crop_size)
+  with contextlib.closing(pipeline.prefetch(read)) as batches:
+    for batch in batches:
+      count = int(batch['mask'].sum())  # what fills up the last batch comes after its images
+      outputs = step(params, statistics, batch['image'])
+      progress(count)
+      yield batch['label'][:count], {layer: output[:count] for layer, output in outputs.items()}

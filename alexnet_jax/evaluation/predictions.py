@@ -90,6 +90,36 @@ def image_errors(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.nd
   return np.asarray(metrics.errors(jnp.asarray(probabilities), jnp.asarray(labels), k), np.float64)
 
 
+def instructive(
+  probabilities: np.ndarray, predicted: np.ndarray, labels: np.ndarray, count: int
+) -> list[tuple[str, np.ndarray]]:
+  """Chooses images that show both what a network can do and where it fails.
+
+  A quarter are right and sure, of as many classes as can be; of the rest one half is wrong and sure,
+  of the other the most probable class is least probable. Where fewer are wrong, more are right.
+
+  Args:
+    probabilities: [N] of each image's most probable class.
+    predicted: [N] int, those classes.
+    labels: [N] int, the true ones.
+    count: how many to choose at most.
+
+  Returns:
+    'right and sure', 'unsure' and 'wrong and sure', each with the images' indices [n] int: the surest
+    first, of the unsure the least sure.
+  """
+  rest = count - count // 4
+  surest = np.argsort(-np.asarray(probabilities), kind='stable')
+  is_right = (np.asarray(predicted) == labels)[surest]
+  wrong = surest[~is_right][: rest // 2]
+  unsure = surest[::-1][~np.isin(surest[::-1], wrong)][: rest - rest // 2]
+  right = surest[is_right & ~np.isin(surest, unsure)]
+  _, firsts = np.unique(np.asarray(labels)[right], return_index=True)  # of each class the surest
+  right = np.concatenate([right[np.sort(firsts)], np.delete(right, firsts)])
+  right = right[: count - len(wrong) - len(unsure)]
+  return [('right and sure', right), ('unsure', unsure), ('wrong and sure', wrong)]
+
+
 def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> None:
   """Writes predictions atomically as .npz.
 

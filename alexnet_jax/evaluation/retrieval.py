@@ -1,13 +1,9 @@
 """Finds the images nearest to others by the features of a layer (paper, section 6.1)."""
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from alexnet_jax.data import augment, pipeline, splits
-from alexnet_jax.evaluation import layer_outputs
-from alexnet_jax.models.params import Params
 from alexnet_jax.utils.errors import UserError
 
 _ROWS = 256  # features compared at a time: 8 MB in float64, with 4,096 elements each
@@ -70,36 +66,3 @@ def last_hidden(names: Sequence[str]) -> str:
   """
   hidden = [name for name in names if name != 'fc8' and not name.endswith('_dropout')]
   return hidden[-1].removesuffix('_activation')
-
-
-def split_features(
-  step: layer_outputs.OutputsStep,
-  params: Params,
-  statistics: augment.Statistics,
-  split: splits.Split,
-  *,
-  batch_size: int,
-  crop_size: int,
-  progress: Callable[[int], None] = lambda images: None,
-) -> Generator[np.ndarray]:
-  """Computes a layer's output for the center crop of every image of a split, in order.
-
-  Args:
-    step: from `layer_outputs.make_outputs_step`, for one layer.
-    params: the network's, on the first device.
-    statistics: of the training images.
-    split: the images.
-    batch_size: images per batch.
-    crop_size: the network's input size in pixels.
-    progress: called with the number of images of each batch.
-
-  Yields:
-    [n, D] float32 for each batch.
-  """
-  read = pipeline.evaluation_batches(split, batch_size, crop_size)
-  with contextlib.closing(pipeline.prefetch(read)) as batches:
-    for batch in batches:
-      (output,) = step(params, statistics, batch['image']).values()
-      features = np.asarray(output)[batch['mask']]
-      progress(len(features))
-      yield features.reshape(len(features), -1)

@@ -295,3 +295,8 @@ def parameter_shapes(net: AlexNet) -> Any:
   image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
   # The key within: made outside, it would start a backend, before processes have joined.
   return jax.eval_shape(lambda image: net.init(jax.random.key(0), image), image)['params']
+
+
+def initial_parameters(net: AlexNet, key: Array) -> Any:
+  """The parameters with which training starts, {layer: {'kernel', 'bias'}}, drawn from a key."""
+  return net.init(key, jnp.zeros((1, net.input_size, net.input_size, 3)))['params']

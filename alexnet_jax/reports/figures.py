@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,22 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import colormaps, figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from alexnet_jax.reports import fonts, tiles
 from alexnet_jax.utils import files
 
-_RIGHT, _WRONG = '#ff8a8a', '#c9c9e6'  # bars light enough for names to stand on them
+_RIGHT, _WRONG = '#d9534f', '#a9a9c9'  # bars
 _MARKERS = 'osD^vP'
+# The kinds of files, with what keeps the date out of each.
+_KINDS: Mapping[str, dict[str, None]] = {
+  'png': {},
+  'pdf': {'CreationDate': None},
+  'svg': {'Date': None},
+}
 
 
 class Figure(figure.Figure):
@@ -38,17 +47,20 @@ class Figure(figure.Figure):
 
 
 def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
-  """Writes a figure as PNG and as SVG, each in one move; the folder is made if need be.
+  """Writes a figure as PNG, PDF and SVG, each in one move; the folder is made if need be.
+
+  The same figure gives the same bytes: no file has a date. A PDF has the outlines of its letters as
+  TrueType fonts (Type 42), which journals ask for, and which programs that draw can edit.
 
   Characters that matplotlib's font lacks are drawn with another one that is installed;
   `fonts.missing` says which ones none has.
 
   Args:
     picture: the figure.
-    path: without '.png' or '.svg'.
+    path: without an ending.
 
   Returns:
-    The two files' paths.
+    The files' paths, the SVG's last.
 
   Raises:
     OSError: nothing can be written there.
@@ -56,12 +68,14 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   path = Path(path)
   written = []
   fonts.use(picture)
-  for kind, metadata in (('png', {}), ('svg', {'Date': None})):
-    target = path.with_name(f'{path.name}.{kind}')
-    same = matplotlib.rc_context({'svg.hashsalt': path.name})  # the same picture, the same file
-    with files.atomic_write(target) as temporary, same, fonts.substitutes_allowed():
-      picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-    written.append(target)
+  # Else matplotlib names an SVG's parts at random, and draws a PDF's letters as Type 3.
+  settings = matplotlib.rc_context({'svg.hashsalt': path.name, 'pdf.fonttype': 42})
+  with settings, fonts.substitutes_allowed():
+    for kind, metadata in _KINDS.items():
+      target = path.with_name(f'{path.name}.{kind}')
+      with files.atomic_write(target) as temporary:
+        picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+      written.append(target)
   return written
 
 
@@ -107,6 +121,15 @@ def short_names(
   return [_plain(short[i]) for i in range(len(class_names))]
 
 
+def _short_names_of(
+  labels: Sequence[int] | np.ndarray, class_names: Sequence[str], length: int
+) -> dict[int, str]:
+  """`short_names` of those classes that are shown, by label."""
+  shown = sorted(set(labels))
+  names = short_names([class_names[label] for label in shown], length, shown)
+  return dict(zip(shown, names, strict=True))
+
+
 def _common_beginnings(names: Sequence[str]) -> dict[str, int]:
   """How many letters each name has in common with the one that begins most like it."""
   ordered = sorted(set(names))
@@ -148,7 +171,7 @@ def _cut_before(text: str, start: int, length: int) -> str:
 
 
 def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
-  """Loss and top-1 error of runs over their epochs, as the paper's figure 1.
+  """Loss and top-1 error of runs over their epochs, on logarithmic scales.
 
   Args:
     runs: lines of metrics.jsonl, by the name of the run. Of one run the name is not drawn.
@@ -178,7 +201,8 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
           [factor * record[field] for record in of_split],
           **{**look, **style},
         )
-    panel.set(xlabel='epochs', ylabel=label, ylim=(0, None))
+    panel.set(xlabel='epochs', ylabel=label)
+    _use_log_scale(panel)
     panel.grid(color='0.9')
     panel.spines[['top', 'right']].set_visible(False)
   if many:
@@ -191,6 +215,36 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
   else:
     panels[0].legend(frameon=False)
   return picture
+
+
+def _use_log_scale(*panels: Any) -> None:
+  """Makes panels' y axes logarithmic, the same for all, so that 1 % and 50 % can both be read.
+
+  What is 0 lies below the lower edge. Where nothing is above 0, the scale stays linear.
+  """
+  lines = [line for axes in panels for line in axes.lines]
+  values = np.array(list(itertools.chain.from_iterable(line.get_ydata() for line in lines)), float)
+  values = values[np.isfinite(values) & (values > 0)]
+  if not len(values):
+    return
+  low, high = values.min() / 1.2, values.max() * 1.2
+  for axes in panels:
+    axes.set_yscale('log')
+    axes.set_ylim(low, high)
+    axes.set_yticks(_log_ticks(low, high))
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+  """Round numbers between two others, at like distances on a logarithmic scale."""
+  decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+    ticks = [digit * 10.0**decade for decade in decades for digit in digits]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) >= 5:
+      return ticks
+  return [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
 
 
 def color_selectivity(kernels: np.ndarray) -> np.ndarray:
@@ -212,7 +266,7 @@ def color_selectivity(kernels: np.ndarray) -> np.ndarray:
   return np.square(colored).sum(axis=(0, 1, 2)) / np.where(energy > 0, energy, 1)
 
 
-def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
+def kernels(kernels: np.ndarray, columns: int, title: str, gray: bool = False) -> Figure:
   """The first layer's kernels, a column above the other: the paper's figure 3.
 
   16 in a row, a black pixel between them, and each column's weights scaled from their minimum to
@@ -223,6 +277,8 @@ def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
     kernels: [height, width, 3, F], the columns' side by side in the last axis.
     columns: how many.
     title: what stands above.
+    gray: whether all images that the network saw were gray: of a kernel's three weights at a place
+      only the sum then matters, and it is drawn in their place.
 
   Returns:
     A figure with a panel for each column.
@@ -230,22 +286,143 @@ def kernels(kernels: np.ndarray, columns: int, title: str) -> Figure:
   parts = np.split(np.asarray(kernels, np.float64), columns, axis=-1)
   drawn, names = [], []
   for i, part in enumerate(parts):
-    drawn.append(tiles.kernels(part))
-    names.append(
-      f'column {i + 1}: {part.shape[-1]} kernels, color selectivity'
-      f' {color_selectivity(part).mean():.2f}'
-    )
+    drawn.append(tiles.kernels(part, 16, gray))
+    said = f'color selectivity {color_selectivity(part).mean():.2f}'
+    if gray:
+      said = 'sums of red, green and blue, for its images are gray'
+    names.append(f'column {i + 1}: {part.shape[-1]} kernels, {said}')
   return _panels(drawn, names, title)
+
+
+def kernels_before_and_after(
+  before: np.ndarray, after: np.ndarray, columns: int, title: str, gray: bool = False
+) -> Figure:
+  """The first layer's kernels as training began, to the left, and as they are now.
+
+  Args:
+    before: [height, width, 3, F], the columns' side by side in the last axis.
+    after: the same, now.
+    columns: how many.
+    title: what stands above.
+    gray: as in `kernels`.
+
+  Returns:
+    A figure with two panels for each column, each scaled from its minimum to its maximum.
+  """
+  picture = Figure(figsize=(10, 1), layout='constrained')
+  picture.suptitle(_plain(title))
+  panels = picture.subplots(columns, 2, squeeze=False)
+  height = 0.7
+  before_parts, after_parts = (
+    np.split(np.asarray(one), columns, axis=-1) for one in (before, after)
+  )
+  for i, of_column in enumerate(panels):
+    pair = (before_parts[i], after_parts[i])
+    for panel, part, when in zip(of_column, pair, ('at the start', 'now'), strict=True):
+      shown = tiles.kernels(part, 8, gray)
+      panel.imshow(shown, cmap='gray', vmin=0, vmax=1, interpolation='none')
+      said = f'column {i + 1} {when}: weights from {part.min():.2g} to {part.max():.2g}'
+      panel.set_title(said, fontsize='medium')
+      panel.set_axis_off()
+    height += 0.4 + 4.8 * shown.shape[0] / shown.shape[1]
+  picture.set_figheight(height)
+  return picture
+
+
+def evidence(
+  images: np.ndarray,
+  drops: np.ndarray,
+  gradients: np.ndarray,
+  probabilities: Sequence[float] | np.ndarray,
+  labels: Sequence[int] | np.ndarray,
+  class_names: Sequence[str],
+  title: str,
+) -> Figure:
+  """Images, and below each where its class's evidence lies: by covering, and by gradient.
+
+  Of what covering does, mid-gray is nothing; white and black are the largest loss or gain there is,
+  or one point of probability where all are smaller. A gradient is black at 0 and white at its maximum.
+
+  Args:
+    images: [N, S, S, 3] uint8, as the network sees them.
+    drops: [N, S, S], from `evidence.occlusion`.
+    gradients: [N, S, S], from `evidence.saliency`.
+    probabilities: [N], of each image's class.
+    labels: [N] int, the classes.
+    class_names: of all classes.
+    title: what stands above.
+
+  Returns:
+    A figure with three rows of N axes.
+  """
+  picture = Figure(figsize=(1.5 * len(images) + 0.6, 6.2), layout='constrained')
+  picture.suptitle(_plain(title))
+  picture.supxlabel(
+    "covered: mid-gray where a square's cover changes nothing, white where the class loses, black"
+    ' where it gains;\ngradient: the whiter, the more the score changes with the pixel',
+    fontsize='small',
+  )
+  panels = picture.subplots(3, len(images), squeeze=False)
+  names = _short_names_of(labels, class_names, 14)
+  for i, label in enumerate(labels):
+    image, covered, gradient = panels[:, i]
+    _show(image, images[i])
+    image.set_xlabel(f'{names[label]}: {100 * probabilities[i]:.1f} %', fontsize='small')
+    largest = max(np.abs(drops[i]).max(), 0.01)
+    _show(covered, drops[i], -largest, largest)
+    gain, loss = (100 * max(0.0, value) for value in (-drops[i].min(), drops[i].max()))
+    said = f'loses up to {loss:.1f},\ngains up to {gain:.1f} points'
+    covered.set_xlabel(said, fontsize='small')
+    _show(gradient, gradients[i], 0.0, gradients[i].max() or 1.0)
+    gradient.set_xlabel(f'up to {gradients[i].max():.2g}', fontsize='small')
+  for panel, what in zip(panels[:, 0], ('image', 'covered', 'gradient'), strict=True):
+    panel.set_ylabel(what)
+  return picture
+
+
+def best_patches(
+  patches: Mapping[str, Sequence[np.ndarray]],
+  units: Mapping[str, Sequence[int] | np.ndarray],
+  title: str,
+) -> Figure:
+  """For some maps of each layer, the patches of images that they answer to most.
+
+  Args:
+    patches: by layer, for each map [K, h, w, 3] uint8, the strongest first.
+    units: by layer, the maps' numbers.
+    title: what stands above.
+
+  Returns:
+    A figure with a row for each layer and an axes for each map, nine patches in a square.
+  """
+  most = max(len(of_layer) for of_layer in patches.values())
+  picture = Figure(figsize=(1.3 * most + 0.6, 1.6 * len(patches) + 0.7), layout='constrained')
+  picture.suptitle(_plain(title))
+  panels = picture.subplots(len(patches), most, squeeze=False)
+  for row, (layer, of_layer) in zip(panels, patches.items(), strict=True):
+    for panel, nine, unit in zip(row, of_layer, units[layer], strict=False):
+      per_row = math.ceil(math.sqrt(len(nine)))
+      panel.imshow(tiles.tiled(nine / 255, per_row, 1.0), interpolation='none')
+      panel.set_title(f'map {unit}', fontsize='small')
+    for panel in row:
+      panel.set(xticks=[], yticks=[])
+      panel.spines[:].set_visible(False)
+    height, width = of_layer[0].shape[1:3]
+    row[0].set_ylabel(f'{layer}\n{height}x{width} pixels', fontsize='small')
+  return picture
 
 
 def activations(
   maps: np.ndarray, columns: int, title: str, image: np.ndarray | None = None
 ) -> Figure:
-  """What a layer makes of an image, a column above the other: black is the least, white the most.
+  """What a layer makes of an image, a column above the other.
+
+  Each map has a scale of its own, black at 0 or its minimum, whichever is less, and white at its
+  maximum: a weak map shows its pattern too. Above each column stands how far the maxima go. The
+  units of a fully connected layer share one scale, which stands there too.
 
   Args:
-    maps: [H, W, C], or [D] of a fully connected layer; the columns' side by side in the last
-      axis. All are drawn to one scale, stated above each column.
+    maps: [H, W, C], or [D] of a fully connected layer; the columns' side by side in the last axis.
     columns: how many.
     title: what stands above.
     image: [S, S, 3] uint8, drawn beside them; None for none.
@@ -255,14 +432,25 @@ def activations(
   """
   maps = np.asarray(maps, np.float64)
   maps = maps[None, None] if maps.ndim == 1 else maps
-  low, high = min(maps.min(), 0.0), maps.max()
+  are_units = maps.shape[:2] == (1, 1)
+  axis = None if are_units else (0, 1)
+  low, high = np.minimum(maps.min(axis=axis), 0.0), maps.max(axis=axis)
+  scaled = (maps - low) / np.where(high > low, high - low, 1)
   drawn, names = [], []
-  for i, part in enumerate(np.split((maps - low) / (high - low or 1), columns, axis=-1)):
+  parts = zip(*(np.split(array, columns, axis=-1) for array in (maps, scaled)), strict=True)
+  for i, (part, shown) in enumerate(parts):
     count = part.shape[-1]
     per_row = 2 ** math.ceil(math.log2(3 * count) / 2)  # three to twelve times as wide as high
-    drawn.append(tiles.tiled(np.moveaxis(part, -1, 0)[..., None], per_row, 1.0))
-    unit = 'units' if maps.shape[:2] == (1, 1) else f'maps of {maps.shape[0]}x{maps.shape[1]}'
-    names.append(f'column {i + 1}: {count} {unit}, from {low:.3g} to {high:.3g}')
+    drawn.append(tiles.tiled(np.moveaxis(shown, -1, 0)[..., None], per_row, 1.0))
+    if are_units:
+      said = f'{count} units, black {low:.3g}, white {high:.3g}'
+    else:
+      most = part.max(axis=(0, 1))
+      said = f'{count} maps of {part.shape[0]}x{part.shape[1]}'
+      said += f", white: each map's maximum, {most.min():.3g} to {most.max():.3g}"
+      if silent := int((part == 0).all(axis=(0, 1)).sum()):
+        said += f', {silent} all 0'
+    names.append(f'column {i + 1}: {said}')
   return _panels(drawn, names, title, image)
 
 
@@ -291,8 +479,10 @@ def _panels(
   return whole
 
 
-def _show(axes: Any, image: np.ndarray) -> None:
-  axes.imshow(image, cmap='gray')
+def _show(
+  axes: Any, image: np.ndarray, low: float | None = None, high: float | None = None
+) -> None:
+  axes.imshow(image, cmap='gray', vmin=low, vmax=high)
   axes.set(xticks=[], yticks=[])
 
 
@@ -302,11 +492,13 @@ def predictions(
   labels: Sequence[int] | np.ndarray,
   class_names: Sequence[str],
   title: str,
+  headings: Sequence[str] = (),
   per_row: int = 4,
 ) -> Figure:
   """Images with the five classes held most probable: the paper's figure 4, left.
 
   The true class stands below its image; its bar, if it is among the five, is red and outlined.
+  Above each bar stand its class and, at the right, the probability in percent.
 
   Args:
     images: [N, S, S, 3] uint8.
@@ -314,37 +506,43 @@ def predictions(
     labels: [N] int.
     class_names: of all classes.
     title: what stands above.
+    headings: what stands above each image; () for nothing.
     per_row: images in a row.
 
   Returns:
     A figure with two axes for each image, its own and the bars' from 0 to 1.
   """
   rows = -(-len(images) // per_row)
-  picture = Figure(figsize=(2.4 * per_row, 3.4 * rows + 0.5), layout='constrained')
+  apart = ConstrainedLayoutEngine(w_pad=0.1)  # inches: a percentage is no part of the next name
+  picture = Figure(figsize=(2.6 * per_row, 4.1 * rows + 0.5), layout=apart)
   picture.suptitle(_plain(title))
-  grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2] * rows)
-  below, beside = short_names(class_names, 24), short_names(class_names, 32)
+  grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2.4] * rows)
+  names = short_names(class_names, 24)
   for i, (image, each, label) in enumerate(zip(images, probabilities, labels, strict=True)):
     row, place = divmod(i, per_row)
     above = picture.add_subplot(grid[2 * row, place])
     _show(above, image)
-    above.set_xlabel(below[label], weight='bold')
+    above.set_xlabel(names[label], weight='bold')
+    if headings:
+      above.set_title(headings[i], fontsize='medium')
     best = np.argsort(-np.asarray(each), kind='stable')[:5]
     right = best == label
     bars = picture.add_subplot(grid[2 * row + 1, place])
     bars.barh(
       range(len(best)),
       each[best],
+      height=0.35,
       color=np.where(right, _RIGHT, _WRONG),
       edgecolor=np.where(right, 'black', 'none'),
-      linewidth=1.5,
+      linewidth=1.2,
       clip_on=False,
     )
     for j, number in enumerate(best):
-      bars.text(0.02, j, beside[number], va='center', fontsize='small')
-    bars.set(xlim=(0, 1), ylim=(4.5, -0.5), yticks=[], xticks=[0, 0.5, 1])
-    bars.set_xticklabels(['0', '0.5', '1'], fontsize='small')
-    bars.spines[['top', 'right']].set_visible(False)
+      bars.text(0, j - 0.22, names[number], va='bottom', fontsize='small')
+      percent = f'{100 * each[number]:.1f} %'
+      bars.text(1, j - 0.22, percent, va='bottom', ha='right', fontsize='small')
+    bars.set(xlim=(0, 1), ylim=(4.3, -0.8), xticks=[], yticks=[])
+    bars.spines[['top', 'right', 'bottom']].set_visible(False)
   return picture
 
 
@@ -365,7 +563,7 @@ def retrieval(
     neighbors: for each of them [K, S, S, 3] uint8, the nearest first.
     neighbor_labels: for each of them [K] int, the neighbors' classes; one of another class than the
       test image's is red and slanted.
-    distances: for each of them [K], the neighbors' distances.
+    distances: for each of them [K], the neighbors' distances, drawn below their classes.
     class_names: of all classes.
     title: what stands above.
 
@@ -373,12 +571,13 @@ def retrieval(
     A figure with an axes for each image, row by row.
   """
   count = len(neighbors[0])
-  picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.6), layout='constrained')
+  picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.9), layout='constrained')
   picture.suptitle(_plain(title))
+  explained = "below a neighbor: its class, red where it is another, and its features' distance"
+  picture.supxlabel(explained, fontsize='small')
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)
-  shown = sorted({*labels, *itertools.chain.from_iterable(neighbor_labels)})
-  names = short_names([class_names[label] for label in shown], 16, shown)
-  short = dict(zip(shown, names, strict=True))
+  shown = [*labels, *itertools.chain.from_iterable(neighbor_labels)]
+  short = _short_names_of(shown, class_names, 16)
   for row, (image, label) in enumerate(zip(images, labels, strict=True)):
     axes = picture.add_subplot(grid[row, 0])
     _show(axes, image)
@@ -391,53 +590,59 @@ def retrieval(
   return picture
 
 
-def training_errors(records: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-  """The training error over the epochs, from lines of like numbers of images.
+def training_errors(
+  records: Sequence[Mapping[str, Any]], window: int
+) -> tuple[list[float], list[float]]:
+  """The training error over the epochs, each the mean of as many steps.
 
-  An epoch's end cuts a line short; one of less than half the longest's steps is merged into the
-  next, or at the very end left out: it would be noise.
+  A window ends where a line's step is a multiple of its length, and takes in the lines before it: an
+  epoch's end, which cuts a line in two, changes nothing. Steps of no whole window are left out.
 
   Args:
     records: lines of metrics.jsonl; a training line is the mean since the one before.
+    window: steps of each; the run's `train.log_every_steps`, or a multiple.
 
   Returns:
-    Epochs, and the error (a fraction) of what was trained up to there.
+    Epochs, and the error (a fraction) of the `window` steps up to there.
   """
-  lines = [record for record in records if record['split'] == 'train']
-  steps = np.diff([line['step'] for line in lines], prepend=0).tolist()
   epochs, errors = [], []
-  count, wrong = 0, 0.0
-  for line, of_line in zip(lines, steps, strict=True):
-    count += of_line
-    wrong += of_line * line['top1_error']
-    if 2 * count >= max(steps):
-      epochs.append(float(line['epoch']))
-      errors.append(wrong / count)
-      count, wrong = 0, 0.0
+  before = start = 0  # steps of the line before, and of the last window
+  wrong = 0.0
+  for record in records:
+    if record['split'] == 'train':
+      wrong += (record['step'] - before) * record['top1_error']
+      before = record['step']
+      if before % window == 0:
+        if before - start == window:
+          epochs.append(float(record['epoch']))
+          errors.append(wrong / window)
+        start, wrong = before, 0.0
   return epochs, errors
 
 
-def epochs_to(records: Sequence[Mapping[str, Any]], error: float) -> float | None:
+def epochs_to(records: Sequence[Mapping[str, Any]], error: float, window: int) -> float | None:
   """After how many epochs the training error first was at most so much; None where it never was.
 
   Args:
     records: lines of metrics.jsonl, taken as `training_errors` does.
     error: a fraction.
+    window: steps over which the error is taken.
   """
-  for epoch, reached in zip(*training_errors(records), strict=True):
+  for epoch, reached in zip(*training_errors(records, window), strict=True):
     if reached <= error:
       return epoch
   return None
 
 
 def figure1(
-  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], title: str
+  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], window: int, title: str
 ) -> tuple[Figure, str]:
   """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
 
   Args:
     relu: lines of metrics.jsonl.
     tanh: the same.
+    window: steps over which the error is taken, as in `training_errors`.
     title: what stands above.
 
   Returns:
@@ -451,12 +656,13 @@ def figure1(
   for name, records, line, color in (
     ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
   ):  # fmt: skip
-    axes.plot(*training_errors(records), line, color=color, label=name)
-    reached[name] = at = epochs_to(records, threshold)
+    axes.plot(*training_errors(records, window), line, color=color, label=name)
+    reached[name] = at = epochs_to(records, threshold, window)
     if at is not None:
       axes.plot([at], [threshold], 'o', color=color, markersize=5)
   axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
-  axes.text(0.995, threshold, '25 %', transform=axes.get_yaxis_transform(), ha='right', va='top')
+  beside = axes.get_yaxis_transform()  # the curves cross the line within the axes
+  axes.text(1.01, threshold, '25 %', transform=beside, ha='left', va='center')
   axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
   axes.grid(color='0.92')
   axes.spines[['top', 'right']].set_visible(False)
@@ -468,7 +674,7 @@ def figure1(
       return f'{name} does not in {records[-1]["epoch"]:.1f} epochs'
     return f'{name} after {at:.1f} epochs'
 
-  caption = f'25 % training error: {said("ReLU", relu)}, {said("tanh", tanh)}'
+  caption = f'25 % training error over {window} steps: {said("ReLU", relu)}, {said("tanh", tanh)}'
   if reached['ReLU'] is not None:
     if reached['tanh'] is not None:
       caption += f', {reached["tanh"] / reached["ReLU"]:.1f} times as many'
@@ -482,8 +688,9 @@ class Bar:
   """A bar of `differences`: numbers in percentage points, NaN where there is none.
 
   Attributes:
-    name: its label.
+    name: its label, in words.
     difference: its length.
+    of_seeds: each seed's difference, drawn as a dot.
     low, high: ends of the difference's confidence interval, drawn as a line.
     paper, source: reported differences, drawn as marks.
     significant: whether the difference is; other bars are drawn pale.
@@ -491,6 +698,7 @@ class Bar:
 
   name: str
   difference: float
+  of_seeds: Sequence[float]
   low: float
   high: float
   paper: float
@@ -499,7 +707,9 @@ class Bar:
 
 
 def differences(bars: Sequence[Bar], title: str) -> Figure:
-  """How much worse each variant is than the base, with the paper's and the source's differences.
+  """How much worse each variant is than the base, beside the paper's and the source's differences.
+
+  A bar is the mean over the seeds, each of which is a dot, and a line its 95 % confidence interval.
 
   Args:
     bars: from top to bottom.
@@ -508,7 +718,9 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   Returns:
     A figure of one panel.
   """
-  picture = Figure(figsize=(8, 1.6 + 0.32 * len(bars)), layout='constrained')
+  names = [textwrap.fill(bar.name, 36) for bar in bars]
+  height = 2.0 + sum(max(0.36, 0.2 * len(name.split('\n'))) for name in names)
+  picture = Figure(figsize=(8.5, height), layout='constrained')
   picture.suptitle(_plain(title))
   axes = picture.add_subplot()
   places = np.arange(len(bars))
@@ -517,15 +729,20 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   colors = ['0.45' if bar.significant else '0.85' for bar in bars]
   axes.barh(places, values, color=colors, edgecolor='0.45', height=0.7)
   # A symmetric logarithm where one variant fails altogether: the others stay readable.
-  largest = np.nanmax(np.abs(values), initial=0.0)
+  seeds = [(of_seed, place) for place, bar in enumerate(bars) for of_seed in bar.of_seeds]
+  largest = np.nanmax(np.abs([*values, *(of_seed for of_seed, _ in seeds)]), initial=0.0)
   if largest > 20:
     axes.set_xscale('symlog', linthresh=5.0, linscale=2.0)
     axes.xaxis.set_major_formatter('{x:g}')
     axes.set_xticks([x for x in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(x) <= largest])
   axes.errorbar(values, places, xerr=intervals, fmt='none', ecolor='black', capsize=2, lw=1)
+  dots: dict[str, Any] = {'marker': 'o', 'linestyle': 'none', 'color': 'black', 'markersize': 4}
+  axes.plot(*np.reshape(seeds, (-1, 2)).T, **dots, markerfacecolor='white', zorder=4)
   handles: list[Any] = [
-    Patch(facecolor='0.45', edgecolor='0.45', label='significant (p < 0.05)'),
-    Patch(facecolor='0.85', edgecolor='0.45', label='not significant, or too few seeds'),
+    Patch(facecolor='0.45', edgecolor='0.45', label='mean, significant (p < 0.05)'),
+    Patch(facecolor='0.85', edgecolor='0.45', label='mean, not significant or too few seeds'),
+    Line2D([], [], color='black', linewidth=1, label='95 % interval of the mean'),
+    Line2D([], [], **dots, markerfacecolor='white', label='a seed'),
   ]
   # One above the other, for they often agree.
   for by, marker, color, above in (
@@ -543,7 +760,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
       axes.plot(marks, places - above, **look, zorder=3)
       handles.append(Line2D([], [], **look, label=f'the {by}'))
   axes.axvline(0, color='black', linewidth=0.8)
-  axes.set_yticks(places, [_plain(bar.name) for bar in bars])
+  axes.set_yticks(places, [_plain(name) for name in names])
   axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error less that of the base, points')
   axes.grid(axis='x', color='0.9')
   axes.set_axisbelow(True)
@@ -584,9 +801,10 @@ def curves_beside_base(
           [100 * record['top1_error'] for record in of_split],
           **look,
         )
-    panel.set_title(_plain(name), fontsize='small')
+    panel.set_title(_plain(textwrap.fill(name, 34)), fontsize='small')
     panel.grid(color='0.92')
     panel.spines[['top', 'right']].set_visible(False)
+  _use_log_scale(*panels.flat)
   for panel in panels.flat[len(variants) :]:
     panel.set_axis_off()
   for panel in panels[:, 0]:

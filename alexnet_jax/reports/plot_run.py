@@ -1,9 +1,9 @@
-"""A run's figures: the paper's figures 2, 3 and 4, activations, and learning curves."""
+"""A run's figures: the paper's 2, 3 and 4, learning curves, activations, evidence, best patches."""
 
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, tensorboard, workdir
-from alexnet_jax.data import image_folder, imagenet_classes, pipeline, splits
-from alexnet_jax.evaluation import given_images, layer_outputs, retrieval
-from alexnet_jax.models import drawing
-from alexnet_jax.models.options import LAYERS
+from alexnet_jax.data import augment, image_folder, imagenet_classes, splits
+from alexnet_jax.evaluation import evidence, given_images, layer_outputs, predictions, retrieval
+from alexnet_jax.models import drawing, receptive
+from alexnet_jax.models.alexnet import AlexNet, initial_parameters
+from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import compat
 from alexnet_jax.reports import figures, fonts
 from alexnet_jax.utils import files
@@ -26,6 +27,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 _IMAGES, _QUERIES, _NEIGHBOURS = 8, 5, 6  # as in the paper's figure 4
+_UNITS, _PATCHES = 8, 9  # maps of a layer, and patches of a map
 
 
 @compat.default_settings()
@@ -35,14 +37,16 @@ def draw(
   layer: str | None = None,
   compare: Sequence[str] = (),
 ) -> tuple[list[Path], list[np.ndarray]]:
-  """Draws what a workdir's best checkpoint has learned, as PNG and SVG, into its folder `figures`.
+  """Draws what a workdir's best checkpoint has learned, as PNG, PDF and SVG, into its folder `figures`.
 
-  learning_curves, figure2_network, figure3_kernels, figure4_predictions and activations_conv1 to
-  that of the last hidden layer, of some validation images; then figure4_retrieval, for which the
-  network looks at every training image. All is computed on one device.
+  learning_curves, figure2_network, figure3_kernels and kernels_start_and_now; figure4_predictions,
+  evidence and activations_conv1 to that of the last hidden layer, of the validation images that
+  `predictions.instructive` chooses; then figure4_retrieval and best_patches, for which the network
+  looks once at every training image. All is computed on one device.
 
-  Where `config` has another folder of images than was trained on, predictions and activations are
-  of its images, and figure4_retrieval is left out.
+  Where `config` has another folder of images than was trained on, predictions, evidence and
+  activations are of its images, and figure4_retrieval and best_patches are left out. The start of a
+  run that began with another network's parameters is not drawn.
 
   Args:
     path: the run's folder.
@@ -52,7 +56,8 @@ def draw(
     compare: workdirs of other runs, whose learning curves are drawn with this one's.
 
   Returns:
-    The files, and for each column the `figures.color_selectivity` of its first layer's kernels.
+    The files, and for each column the `figures.color_selectivity` of its first layer's kernels; []
+    where all images are gray.
 
   Raises:
     UserError: there is no whole checkpoint, it is of another experiment or other classes, the
@@ -77,7 +82,8 @@ def draw(
     names = layer_outputs.output_names(config)
     hidden = [name for name in LAYERS if f'{name}_activation' in names]
     near_by = layer or retrieval.last_hidden(names)
-    features_step = layer_outputs.make_outputs_step(config, [near_by])  # raises for others
+    deep = [name for name in CONVOLUTIONS[1:] if name in hidden]
+    search_step = layer_outputs.make_outputs_step(config, [near_by, *deep])  # raises for others
     training = given_images.read_training(network)
     given = given_images.open_images(
       network, config, None, training, display, functools.cache(image_folder.open_folder)
@@ -92,14 +98,16 @@ def draw(
         )
       shown = f'images of {Path(given.data).name} ({given.split_name})'
       display.line(
-        f'{given.data} is not what {path} was trained on: predictions and activations are of its'
-        f' images ({given.split_name}), and retrieval, which looks for training images, is left out'
+        f'{given.data} is not what {path} was trained on: predictions, evidence and activations are'
+        f' of its images ({given.split_name}), and retrieval and best patches, which look for training'
+        ' images, are left out'
       )
     net = experiment.make_network(config)
+    logits_step = layer_outputs.make_outputs_step(config, ['fc8'])
     what = _description(config, network, records)
     if missing := fonts.missing([*network.class_names, *runs, what, shown]):
       display.line(missing)
-    move = display.task('figures', 4 + (given.trained_on is not None) + len(hidden))
+    move = display.task('figures', 6 + 2 * (given.trained_on is not None) + len(hidden))
 
     def save(name: str, picture: Figure) -> None:
       written.extend(figures.save(picture, folder / name))
@@ -111,20 +119,46 @@ def draw(
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
     save('figure2_network', drawing.draw(net))
+    look = functools.partial(
+      layer_outputs.split_outputs,
+      params=network.params,
+      statistics=network.statistics,
+      batch_size=config.train.batch_size,
+      crop_size=net.input_size,
+    )
+    move_predictions = display.task('predictions', given.split.num_examples)
+    chosen = _instructive(look(logits_step, split=given.split, progress=move_predictions))
     kernels = first_kernels(network.params)
+    gray = is_gray(network.statistics)
     title = f'{what}\nkernels of conv1'
-    save('figure3_kernels', figures.kernels(kernels, net.num_columns, title))
+    save('figure3_kernels', figures.kernels(kernels, net.num_columns, title, gray))
 
-    images, labels = read_images(given.split, first_of_each_class(given.split, _IMAGES))
+    if config.train.init_from:
+      display.line(f'conv1 began with the kernels of {config.train.init_from}, which are not drawn')
+    else:
+      title = f'{what}\nkernels of conv1 at the start and now'
+      start = initial_kernels(net, config.train.seed)
+      picture = figures.kernels_before_and_after(start, kernels, net.num_columns, title, gray)
+      save('kernels_start_and_now', picture)
+
+    seen = np.concatenate([one for _, one in chosen])
+    images, labels = read_images(given.split, np.concatenate(given.split.order())[seen])
+    crops = _center_crops(images, net.input_size)
     outputs = layer_outputs.make_outputs_step(config, [*hidden, near_by, 'fc8'])(
-      network.params, network.statistics, _center_crops(images, net.input_size)
+      network.params, network.statistics, crops
     )
     probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
     title = f'{what}\n{shown} and the classes held most probable'
+    headings = [name for name, one in chosen for _ in one]
     save(
       'figure4_predictions',
       figures.predictions(
-        images, probabilities, labels, imagenet_classes.display_names(network.class_names), title
+        images,
+        probabilities,
+        labels,
+        imagenet_classes.display_names(network.class_names),
+        title,
+        headings,
       ),
     )
     if given.trained_on is not None:
@@ -136,21 +170,24 @@ def draw(
       picture = figures.activations(maps, net.num_columns, title, images[0])
       save(f'activations_{name}', picture)
 
+    title = f'{what}\n{shown}: where the evidence for their own class lies'
+    save('evidence', _evidence(config, network, logits_step, crops, labels, title))
+
     if given.trained_on is not None:
       trained_on = given.trained_on.load_split(config.data.train_split)
-      features = retrieval.split_features(
-        features_step,
-        network.params,
-        network.statistics,
-        trained_on,
-        batch_size=config.train.batch_size,
-        crop_size=net.input_size,
-        progress=display.task('retrieval', trained_on.num_examples),
-      )
+      units = {name: _lively_units(np.asarray(outputs[name])) for name in deep}
+      best: dict[str, evidence.BestPatches] = {}
+      move_training = display.task('training images', trained_on.num_examples)
+      of_training = look(search_step, split=trained_on, progress=move_training)
       title = f'{what}\n{shown} and the training images nearest by {near_by}'
       queries = np.asarray(outputs[near_by][:_QUERIES])
+      features = _remember_best(of_training, near_by, units, best)
       save('figure4_retrieval', _retrieval(images, labels, queries, features, trained_on, title))
-  columns = np.split(kernels, net.num_columns, axis=-1)
+      if best:
+        title = f'{what}\nthe parts of training images to which maps answer most'
+        patches = _patches(best, trained_on, net)
+        save('best_patches', figures.best_patches(patches, units, title))
+  columns = [] if gray else np.split(kernels, net.num_columns, axis=-1)
   return written, [figures.color_selectivity(column) for column in columns]
 
 
@@ -167,6 +204,128 @@ def show_in_tensorboard(path: Path, step: int, name: str, file: Path) -> None:
     pixels = np.asarray(picture.convert('RGB'))
   with contextlib.closing(tensorboard.Events(path, None)) as events:
     events.picture(step, name, pixels)
+
+
+def _instructive(
+  outputs: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]],
+) -> list[tuple[str, np.ndarray]]:
+  """`predictions.instructive` of the images whose labels and outputs 'fc8' come in batches."""
+  best, predicted, labels = [], [], []
+  for of_batch, logits in outputs:
+    probabilities = np.asarray(jax.nn.softmax(logits['fc8']))
+    best.append(probabilities.max(axis=1))
+    predicted.append(probabilities.argmax(axis=1))
+    labels.append(of_batch)
+  return predictions.instructive(
+    np.concatenate(best), np.concatenate(predicted), np.concatenate(labels), _IMAGES
+  )
+
+
+def _lively_units(maps: np.ndarray) -> np.ndarray:
+  """Numbers [U] of at most `_UNITS` maps of [N, H, W, C], spread over those not all 0, if any."""
+  lively = np.flatnonzero(maps.any(axis=(0, 1, 2)))
+  lively = lively if len(lively) else np.arange(maps.shape[-1])
+  return lively[np.linspace(0, len(lively) - 1, min(_UNITS, len(lively))).round().astype(int)]
+
+
+def _remember_best(
+  outputs: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]],
+  near_by: str,
+  units: Mapping[str, np.ndarray],
+  best: dict[str, evidence.BestPatches],
+) -> Iterator[np.ndarray]:
+  """Passes on a layer's features of every batch, and keeps the best patches of other layers' maps.
+
+  So one pass over the training images serves both.
+
+  Args:
+    outputs: labels and outputs of each batch, `near_by` and the layers of `units` among these.
+    near_by: the layer whose features are passed on.
+    units: by layer, which maps.
+    best: by layer, filled while batches pass.
+
+  Yields:
+    [n, D] for each batch.
+  """
+  first = 0
+  for labels, of_batch in outputs:
+    for layer, numbers in units.items():
+      maps = np.asarray(of_batch[layer][..., numbers])
+      best[layer] = evidence.best_patches(maps, _PATCHES, first, best.get(layer))
+    first += len(labels)
+    yield np.asarray(of_batch[near_by]).reshape(len(labels), -1)
+
+
+def _patches(
+  best: Mapping[str, evidence.BestPatches], split: splits.Split, net: AlexNet
+) -> dict[str, list[np.ndarray]]:
+  """The pixels of the best patches: by layer, for each map [K, h, w, 3] uint8."""
+  fields, order = receptive.fields(net), np.concatenate(split.order())
+  return {
+    layer: [
+      evidence.cut(
+        _center_crops(read_images(split, order[images])[0], net.input_size), places, fields[layer]
+      )
+      for images, places in zip(of_layer.images, of_layer.places, strict=True)
+    ]
+    for layer, of_layer in best.items()
+  }
+
+
+def _evidence(
+  config: ConfigDict,
+  network: pretrained.PretrainedNetwork,
+  step: layer_outputs.OutputsStep,
+  images: np.ndarray,
+  labels: np.ndarray,
+  title: str,
+) -> figures.Figure:
+  """`figures.evidence` of a few crops, whose classes are theirs."""
+  color = np.asarray(network.statistics.mean_image).mean(axis=(0, 1)).round().astype(np.uint8)
+  size = max(1, round(images.shape[1] / 8))
+  predict = functools.partial(_probabilities, network, step, config.train.batch_size)
+  drops = [
+    evidence.occlusion(predict, image, label, size=size, stride=-(-size // 2), color=color)
+    for image, label in zip(images, labels, strict=True)
+  ]
+
+  def scores(pixels: jax.Array) -> jax.Array:
+    outputs = layer_outputs.intermediates(config, network.params, network.statistics, pixels)
+    return outputs['fc8']
+
+  gradients = evidence.saliency(scores, images, labels)
+  probabilities = predict(images)[np.arange(len(labels)), labels]
+  return figures.evidence(
+    images,
+    np.stack(drops),
+    gradients,
+    probabilities,
+    labels,
+    imagenet_classes.display_names(network.class_names),
+    title,
+  )
+
+
+def _probabilities(
+  network: pretrained.PretrainedNetwork,
+  step: layer_outputs.OutputsStep,
+  batch_size: int,
+  crops: np.ndarray,
+) -> np.ndarray:
+  """Probabilities [M, classes] of crops, in batches of one size: one compiled program."""
+  found = []
+  for first in range(0, len(crops), batch_size):
+    part = crops[first : first + batch_size]
+    filled = np.concatenate([part, np.zeros((batch_size - len(part), *part.shape[1:]), part.dtype)])
+    logits = step(network.params, network.statistics, filled)['fc8']
+    found.append(np.asarray(jax.nn.softmax(logits))[: len(part)])
+  return np.concatenate(found)
+
+
+def initial_kernels(net: AlexNet, seed: int) -> np.ndarray:
+  """conv1's kernels as training from scratch with a seed begins; shapes as `first_kernels`."""
+  draw = jax.jit(lambda key: {'conv1': initial_parameters(net, key)['conv1']})
+  return first_kernels(draw(jax.random.key(seed)))
 
 
 def _retrieval(
@@ -200,33 +359,9 @@ def first_kernels(params: Any) -> np.ndarray:
   return kernels
 
 
-def first_of_each_class(split: splits.Split, count: int) -> np.ndarray:
-  """The same examples of a split every time, of as many classes as can be.
-
-  Args:
-    split: the split.
-    count: how many; all where there are fewer.
-
-  Returns:
-    [count] int: of the first classes met the first example each, by class; then, where there are
-    too few classes, the second of each, and so on.
-  """
-  classes = min(count, len(split.class_names))
-  each = -(-count // classes)
-  found: dict[int, list[int]] = {}
-  position = 0
-  with contextlib.closing(pipeline.whole_images(split)) as batches:
-    for batch in batches:
-      for label in batch['label'].tolist():
-        if label in found or len(found) < classes:
-          found.setdefault(label, []).append(position)
-        position += 1
-      if len(found) == classes and min(map(len, found.values())) >= each:
-        break
-  turns = sorted((turn, label) for label in found for turn in range(len(found[label])))
-  positions = [found[label][turn] for turn, label in turns[:count]]
-  examples: np.ndarray = np.concatenate(split.order())[positions]
-  return examples
+def is_gray(statistics: augment.Statistics) -> bool:
+  """Whether training images were gray: red, green and blue are equal in their mean image."""
+  return bool(np.ptp(np.asarray(statistics.mean_image), axis=-1).max() == 0)
 
 
 def read_images(split: splits.Split, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

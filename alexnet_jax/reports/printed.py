@@ -44,7 +44,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds:
     print(missing, file=sys.stderr)
   records = workdir.read_metrics(path)
   curves = figures.learning_curves({str(path): records}, str(path))
-  picture, _ = figures.save(curves, path / workdir.LEARNING_CURVES)
+  picture, *_ = figures.save(curves, path / workdir.LEARNING_CURVES)
   stored = workdir.read_config(path)
   assert stored is not None  # the run has written it
   num_classes = stored['model']['num_classes']
@@ -171,27 +171,29 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
   Args:
     path: the run's folder.
     written: the files.
-    color_selectivity: for each column, that of each kernel; see `figures.color_selectivity`.
+    color_selectivity: for each column, that of each kernel; see `figures.color_selectivity`. [] of a
+      network for gray images, of which nothing is printed.
   """
-  print_table(
-    f'{path}, color selectivity of conv1: 0 gray, 2/3 at random, 1 color only',
-    ('', 'kernels', 'mean', 'least', 'most'),
-    [
-      (
-        f'column {i + 1}',
-        f'{len(one)}',
-        *(f'{value:.2f}' for value in (one.mean(), one.min(), one.max())),
-      )
-      for i, one in enumerate(color_selectivity)
-    ],
-  )
+  if color_selectivity:
+    print_table(
+      f'{path}, color selectivity of conv1: 0 gray, 2/3 at random, 1 color only',
+      ('', 'kernels', 'mean', 'least', 'most'),
+      [
+        (
+          f'column {i + 1}',
+          f'{len(one)}',
+          *(f'{value:.2f}' for value in (one.mean(), one.min(), one.max())),
+        )
+        for i, one in enumerate(color_selectivity)
+      ],
+    )
   for file in written:
     if file.suffix == '.png':
       print(f'picture       {file}')
   from alexnet_jax.reports import run_page  # which nothing else here needs
 
   print(f'page          {run_page.write(path)}')
-  print('each as .svg too')
+  print('each as .pdf and .svg too')
 
 
 def preparation(config: ConfigDict) -> None:
@@ -262,7 +264,7 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
 
   Args:
     config: the config.
-    target: a file into which to draw the network, as PNG and as SVG; None for no picture.
+    target: a file into which to draw the network, as PNG, PDF and SVG; None for no picture.
   """
   net = experiment.make_network(config)
   rows = summary.rows(net)
@@ -287,8 +289,9 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
   from alexnet_jax.models import drawing  # matplotlib, which nothing else here needs
   from alexnet_jax.reports import figures
 
-  stem = target.with_suffix('') if target.suffix in ('.png', '.svg') else target
-  print('pictures      {}, {}'.format(*figures.save(drawing.draw(net), stem)))
+  stem = target.with_suffix('') if target.suffix in ('.png', '.pdf', '.svg') else target
+  written = figures.save(drawing.draw(net), stem)
+  print(f'pictures      {", ".join(map(str, written))}')
 
 
 def _headings(num_classes: int) -> tuple[str, ...]:

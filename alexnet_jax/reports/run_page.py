@@ -27,8 +27,31 @@ NAME = 'report.html'
 _PICTURES = (
   ('figure2_network', 'The network', ''),
   ('figure3_kernels', "conv1's kernels", "The paper's figure 3."),
-  ('figure4_predictions', 'Predictions', "The paper's figure 4, left."),
-  ('figure4_retrieval', 'Nearest training images', "The paper's figure 4, right."),
+  ('kernels_start_and_now', "conv1's kernels at the start and now", ''),
+  (
+    'figure4_predictions',
+    'Predictions',
+    "The paper's figure 4, left: images that the network was not trained on, the surest right ones,"
+    ' the least sure, and the surest wrong ones.',
+  ),
+  (
+    'evidence',
+    'Where the evidence lies',
+    'A gray square of an eighth of the side covers a part of the image: how much less probable its'
+    ' class then is; and how much the score of its class changes with each pixel.',
+  ),
+  (
+    'figure4_retrieval',
+    'Nearest training images',
+    "The paper's figure 4, right. The number is the Euclidean distance between the outputs of the"
+    ' layer that the title names.',
+  ),
+  (
+    'best_patches',
+    'What maps answer to',
+    'For some maps of each layer, the nine training images at which they are strongest, cut to what'
+    ' the strongest place of the map depends on.',
+  ),
 )
 _MOST_CLASSES = 25  # of a confusion matrix that is drawn
 _MOST_ROWS = 20  # of other tables

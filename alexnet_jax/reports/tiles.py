@@ -17,17 +17,21 @@ def tiled(tiles: np.ndarray, per_row: int, between: float) -> np.ndarray:
   return picture
 
 
-def kernels(part: np.ndarray) -> np.ndarray:
+def kernels(part: np.ndarray, per_row: int = 16, gray: bool = False) -> np.ndarray:
   """A column's kernels of the first layer as one picture, as the source drew them.
 
-  16 in a row, a black pixel between them, scaled from the column's least weight to its greatest.
+  A black pixel between them, scaled from the column's least weight to its greatest.
 
   Args:
     part: [height, width, 3, F].
+    per_row: how many stand in a row.
+    gray: whether images are gray, so that the sum of a kernel's three weights is all that counts.
 
   Returns:
-    [H, W, 3] from 0 to 1.
+    [H, W, 3] from 0 to 1; [H, W, 1] where `gray`.
   """
-  part = np.asarray(part, np.float64)
-  low, high = part.min(), part.max()
-  return tiled(np.moveaxis((part - low) / (high - low or 1), -1, 0), 16, 0.0)
+  weights = np.asarray(part, np.float64)
+  if gray:
+    weights = weights.sum(axis=2, keepdims=True)
+  low, high = weights.min(), weights.max()
+  return tiled(np.moveaxis((weights - low) / (high - low or 1), -1, 0), per_row, 0.0)

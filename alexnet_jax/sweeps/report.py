@@ -1,4 +1,4 @@
-"""A sweep's results as files: Markdown, CSV, pictures, and one page that needs nothing else."""
+"""A sweep's results as files: Markdown, LaTeX, CSV, pictures, and one page that needs nothing else."""
 
 import base64
 import dataclasses
@@ -15,8 +15,8 @@ import jinja2
 
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import figures, fonts, run_page
+from alexnet_jax.sweeps import latex, spec
 from alexnet_jax.sweeps import results as sweep_results
-from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import print_table
@@ -31,7 +31,7 @@ class Picture:
 
   Attributes:
     title, caption: what stands above and below it.
-    paths: its files, PNG and SVG.
+    paths: its files, PNG, PDF and SVG.
   """
 
   title: str
@@ -48,7 +48,7 @@ class Picture:
 def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
   """Writes what a sweep's runs have given so far into its folder.
 
-  results.md, results.csv, runs.csv, report.html, and in `figures` the differences, the curves and,
+  results.md, results.tex, results.csv, runs.csv, report.html, and in `figures` the differences, the curves and,
   where runs differ in nothing but activation and rate, figure 1.
 
   Args:
@@ -66,6 +66,7 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
   written = [file for picture in pictures for file in picture.paths]
   for name, text in (
     ('results.md', _markdown(results, pictures)),
+    ('results.tex', latex.table(results)),
     ('results.csv', sweep_results.table_csv(results)),
     ('runs.csv', sweep_results.runs_csv(results)),
     ('report.html', html(results, pictures)),
@@ -92,9 +93,9 @@ def _pictures(results: Results) -> list[Picture]:
   else:
     best = []
   if any(
-    figures.epochs_to(run.records, 0.25) is not None for run in best
+    figures.epochs_to(run.records, 0.25, run.window) is not None for run in best
   ):  # else there is no figure
-    picture, caption = figures.figure1(best[0].records, best[1].records, title)
+    picture, caption = figures.figure1(best[0].records, best[1].records, best[0].window, title)
     for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
       caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
       caption += ', '.join(
@@ -103,12 +104,14 @@ def _pictures(results: Results) -> list[Picture]:
       )
       caption += '.'
     pictures.append(Picture('Figure 1', caption, figures.save(picture, folder / 'figure1')))
+  words = _words(results.rows)
   rows = [row for row in results.rows[1:] if not math.isnan(row.difference)]
   if rows:
     bars = [
       figures.Bar(
-        row.name,
+        words[row.name],
         row.difference,
+        row.differences,
         *row.interval,
         row.paper.top1 if row.paper else math.nan,
         row.source.top1 if row.source else math.nan,
@@ -119,15 +122,18 @@ def _pictures(results: Results) -> list[Picture]:
     pictures.append(
       Picture(
         'Differences to the base',
-        'Positive: more errors than the base. Lines are 95 % confidence intervals over seeds.',
+        'Top-1 error less that of the base, percentage points; positive: more errors than the base.'
+        ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
         figures.save(figures.differences(bars, title), folder / 'differences'),
       )
     )
   curves = {
-    row.name: [run.records for run in results.runs if run.variant == row.name and run.records]
+    words[row.name]: [
+      run.records for run in results.runs if run.variant == row.name and run.records
+    ]
     for row in results.rows
   }
-  base = curves.pop(spec.BASE)
+  base = curves.pop(words[spec.BASE])
   if curves := {name: runs for name, runs in curves.items() if runs}:
     pictures.append(
       Picture(
@@ -137,6 +143,15 @@ def _pictures(results: Results) -> list[Picture]:
       )
     )
   return pictures
+
+
+def _words(rows: Sequence[Row]) -> dict[str, str]:
+  """What a picture calls each variant: its description, or its name where another has the same."""
+  descriptions = [row.description for row in rows]
+  return {
+    row.name: row.name if descriptions.count(row.description) > 1 else row.description or row.name
+    for row in rows
+  }
 
 
 def _by_rate(results: Results, activation: str) -> dict[float, RunResult]:
@@ -165,16 +180,21 @@ def _soonest(run: RunResult) -> tuple[float, float, float]:
 
   The error is of the last epoch's training, the loss of the last validation.
   """
-  reached = figures.epochs_to(run.records, 0.25)
+  reached = figures.epochs_to(run.records, 0.25, run.window)
   loss = math.inf if run.final is None else float(run.final['loss'])
   return (math.inf if reached is None else reached, _training_error(run), loss)
 
 
 def _training_error(run: RunResult) -> float:
-  """Of the last epoch."""
-  epochs, errors = figures.training_errors(run.records)
-  last = [error for epoch, error in zip(epochs, errors, strict=True) if epoch > epochs[-1] - 1]
-  return sum(last) / len(last) if last else math.nan
+  """Of the last epoch: of the steps since the last validation but one; NaN without any."""
+  validations = [record['step'] for record in run.records if record['split'] == 'validation']
+  start = before = validations[-2] if len(validations) > 1 else 0
+  wrong = 0.0
+  for record in run.records:
+    if record['split'] == 'train' and record['step'] > start:
+      wrong += (record['step'] - before) * record['top1_error']
+      before = record['step']
+  return wrong / (before - start) if before > start else math.nan
 
 
 def html(results: Results, pictures: Sequence[Picture]) -> str:
@@ -246,11 +266,11 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
   if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
     print(missing, file=sys.stderr)
   for file in written:
-    if file.suffix != '.svg':
+    if file.suffix not in ('.pdf', '.svg'):
       print(f'{_KINDS[file.suffix]:14}{file}')
 
 
-_KINDS = {'.png': 'picture', '.md': 'table', '.csv': 'table', '.html': 'page'}
+_KINDS = {'.png': 'picture', '.md': 'table', '.csv': 'table', '.tex': 'table', '.html': 'page'}
 
 # Fewer and shorter than in the files, for a terminal.
 _SHOWN_HEADINGS = (

@@ -51,6 +51,11 @@ class RunResult:
   state: str
 
   @property
+  def window(self) -> int:
+    """Steps between training lines, but for those that an epoch's end adds."""
+    return int(self.config['train']['log_every_steps'])
+
+  @property
   def seconds(self) -> float:
     """Time in training steps, by the images/s of its lines; validation and start-up come on top."""
     batch_size = self.config['train']['batch_size'] if self.config else 0
@@ -75,7 +80,8 @@ class Row:
     errors: top-1 error of each finished run.
     top1, top5: mean errors; NaN without a finished run.
     deviation: standard deviation of the top-1 errors (n - 1); NaN below two.
-    difference, difference_top5: mean differences of the runs; NaN without a pair.
+    differences: top-1 difference of each pair.
+    difference, difference_top5: mean differences of the pairs; NaN without one.
     difference_deviation: standard deviation of the top-1 differences (n - 1); NaN below two.
     interval: 95 % confidence interval of the top-1 difference (Student's t); NaN where there are
       fewer than two pairs, or where all differ by the same, which leaves nothing to estimate.
@@ -90,6 +96,7 @@ class Row:
   top1: float
   top5: float
   deviation: float
+  differences: Sequence[float]
   difference: float
   difference_top5: float
   difference_deviation: float
@@ -210,6 +217,7 @@ def _check_config(config: Mapping[str, Any], folder: Path) -> None:
   fields = dict(config_fields.flatten(config))
   for field, kind in (
     ('train.batch_size', int),
+    ('train.log_every_steps', int),
     ('model.activation', str),
     ('model.num_classes', int | None),
     ('optimizer.learning_rate', int | float),
@@ -254,6 +262,7 @@ def _row(
     top1=_mean(top1),
     top5=_mean([100 * final['top5_error'] for final in finals]),
     deviation=_deviation(top1),
+    differences=differences,
     difference=_mean(differences),
     difference_top5=_mean(differences_top5),
     difference_deviation=_deviation(differences),
@@ -356,32 +365,41 @@ def _markdown_row(row: Sequence[str]) -> str:
 
 
 def table_csv(results: Results) -> str:
-  """The table as results.csv has it: numbers in full, a row for each variant."""
+  """The table as results.csv has it: numbers in full, a row for each variant.
+
+  Errors and their differences are fractions, as in all CSV files.
+  """
   rows = []
   for row in results.rows:
     fields = {
       'variant': row.name,
       'runs': len(row.errors),
-      'top1_error': row.top1,
-      'top1_error_deviation': row.deviation,
-      'top5_error': row.top5,
-      'difference': row.difference,
-      'difference_deviation': row.difference_deviation,
-      'difference_low': row.interval[0],
-      'difference_high': row.interval[1],
+      'top1_error': _fraction(row.top1),
+      'top1_error_deviation': _fraction(row.deviation),
+      'top5_error': _fraction(row.top5),
+      'difference': _fraction(row.difference),
+      'difference_deviation': _fraction(row.difference_deviation),
+      'difference_low': _fraction(row.interval[0]),
+      'difference_high': _fraction(row.interval[1]),
       'p': row.p,
-      'difference_top5': row.difference_top5,
+      'difference_top5': _fraction(row.difference_top5),
     }
-    for by, difference in (('paper', row.paper), ('source', row.source)):
-      fields[f'{by}_difference'] = difference and difference.top1
-      fields[f'{by}_difference_top5'] = difference and difference.top5
-      fields[f'{by}_sign'] = row.agrees(difference)
+    for by, reported in (('paper', row.paper), ('source', row.source)):
+      top1, top5 = (reported.top1, reported.top5) if reported else (None, None)
+      fields[f'{by}_difference'] = _fraction(top1)
+      fields[f'{by}_difference_top5'] = _fraction(top5)
+      fields[f'{by}_sign'] = row.agrees(reported)
     rows.append({**fields, 'noise': row.significance, 'what': row.description})
   return _csv(rows)
 
 
+def _fraction(percent: float | None) -> float | None:
+  """A percentage as a fraction, without the noise of floats' last digits."""
+  return None if percent is None else round(percent / 100, 12)
+
+
 def runs_csv(results: Results) -> str:
-  """runs.csv: a row for each run."""
+  """runs.csv: a row for each run; errors are fractions."""
   return _csv(
     [
       {

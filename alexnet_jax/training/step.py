@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from alexnet_jax import optimizer
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import metrics
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.alexnet import AlexNet, initial_parameters
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat, xla
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -43,7 +43,7 @@ TrainStep = Callable[
 
 
 def _init(net: AlexNet, tx: optax.GradientTransformation, key: Array) -> TrainState:
-  params = net.init(key, jnp.zeros((1, net.input_size, net.input_size, 3)))['params']
+  params = initial_parameters(net, key)
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), metrics.empty())
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -31,13 +32,34 @@ def test_both_splits_are_drawn_over_epochs(panel, name, train, validation):
   axes = figures.learning_curves({'run': RECORDS}, 'a run').axes[panel]
   assert axes.get_xlabel() == 'epochs'
   assert axes.get_ylabel() == name
-  assert axes.get_ylim()[0] == 0
+  assert axes.get_yscale() == 'log'
   lines = {line.get_label(): line for line in axes.get_lines()}
   assert lines.keys() == {'training', 'validation'}
   assert list(lines['training'].get_xdata()) == [0.5, 1.0, 2.0]
   assert list(lines['training'].get_ydata()) == pytest.approx(train)
   assert list(lines['validation'].get_xdata()) == [1.0, 2.0]
   assert list(lines['validation'].get_ydata()) == pytest.approx(validation)
+
+
+@pytest.mark.parametrize(
+  ('errors', 'ticks'),
+  [
+    ([0.5, 0.01], [1, 2, 5, 10, 20, 50]),
+    ([0.9, 0.0001, 0.0], [0.01, 0.1, 1, 10, 100]),
+    ([0.41, 0.32], [30, 35, 40, 45]),
+  ],
+)
+def test_errors_of_1_and_50_percent_can_both_be_read(errors, ticks):
+  records = [{**RECORDS[2], 'epoch': i, 'top1_error': error} for i, error in enumerate(errors)]
+  axes = figures.learning_curves({'run': records}, '').axes[1]
+  assert axes.get_yticks() == pytest.approx(ticks)
+  beside = figures.curves_beside_base([records], {'a': [records], 'b': [records]}, '')
+  assert beside.axes[1].get_yticks() == pytest.approx(ticks)
+
+
+def test_errors_that_are_all_0_are_drawn_on_a_linear_scale():
+  records = [{**RECORDS[2], 'loss': 0.0, 'top1_error': 0.0}]
+  assert figures.learning_curves({'run': records}, '').axes[1].get_yscale() == 'linear'
 
 
 def test_the_splits_are_told_apart_without_color():
@@ -112,23 +134,83 @@ def test_kernels_of_any_number_and_size_are_drawn(count, size, columns, shape):
   assert [axes.get_images()[0].get_array().shape for axes in figure.axes] == [shape] * columns
 
 
-def test_activations_share_a_scale_and_stand_beside_the_image():
+def test_kernels_of_a_network_for_gray_images_are_drawn_as_their_sums():
+  kernels = np.random.default_rng(1).normal(size=(3, 3, 3, 4))
+  (axes,) = figures.kernels(kernels, 1, '', gray=True).axes
+  sums = kernels.sum(axis=2)
+  scaled = (sums - sums.min()) / (sums.max() - sums.min())
+  picture = np.squeeze(axes.get_images()[0].get_array())
+  assert picture.shape == (3, 15)
+  np.testing.assert_allclose(picture[:, 4:7], scaled[..., 1])
+  assert 'sums of red, green and blue' in axes.get_title(loc='left')
+
+
+def test_kernels_at_the_start_stand_beside_those_of_now():
+  before, after = np.random.default_rng(1).normal(size=(2, 3, 3, 3, 20))
+  axes = figures.kernels_before_and_after(before, after, 2, 'title').axes
+  assert len(axes) == 4
+  for kernels, one in zip((before, after), axes[2:], strict=True):
+    ours = kernels[..., 10:]
+    picture = np.asarray(one.get_images()[0].get_array())
+    assert picture.shape == (7, 31, 3)  # two rows of eight
+    np.testing.assert_allclose(
+      picture[4:7, :3], (ours[..., 8] - ours.min()) / (ours.max() - ours.min())
+    )
+  assert axes[2].get_title().startswith('column 2 at the start: weights from')
+  assert axes[3].get_title().startswith('column 2 now: weights from')
+
+
+def test_evidence_has_mid_gray_where_nothing_changes():
+  images = np.arange(2 * 12, dtype=np.uint8).reshape(2, 2, 2, 3)
+  drops = np.array([[[0.5, -0.1], [0, 0]], [[0, 0], [0, 0.001]]])
+  gradients = np.array([[[0, 1], [2, 3]], [[0, 0], [0, 0]]], np.float32)
+  picture = figures.evidence(images, drops, gradients, [0.75, 1.0], [1, 1], ('a', 'b'), 'title')
+  shown, covered, gradient = np.reshape(picture.axes, (3, 2))
+  assert (shown[0].get_images()[0].get_array() == images[0]).all()
+  assert [axes.get_xlabel() for axes in shown] == ['b: 75.0 %', 'b: 100.0 %']
+  assert covered[0].get_xlabel() == 'loses up to 50.0,\ngains up to 10.0 points'
+  assert [axes.get_images()[0].get_clim() for axes in covered] == [(-0.5, 0.5), (-0.01, 0.01)]
+  assert [axes.get_images()[0].get_clim() for axes in gradient] == [(0, 3), (0, 1)]
+
+
+def test_best_patches_stand_nine_in_a_square_a_layer_in_a_row():
+  patches = {
+    'conv2': [np.full((9, 2, 2, 3), 51 * i, np.uint8) for i in range(3)],
+    'conv3': [np.full((4, 5, 5, 3), 255, np.uint8)],
+  }
+  axes = figures.best_patches(patches, {'conv2': [0, 7, 9], 'conv3': [5]}, '').axes
+  assert [one.get_title() for one in axes] == ['map 0', 'map 7', 'map 9', 'map 5', '', '']
+  assert [axes[i].get_ylabel() for i in (0, 3)] == ['conv2\n2x2 pixels', 'conv3\n5x5 pixels']
+  picture = np.asarray(axes[1].get_images()[0].get_array())
+  assert picture.shape == (8, 8, 3)
+  np.testing.assert_allclose(picture[0, 0], 0.2)
+  assert not axes[5].get_images()
+
+
+def test_each_map_has_a_scale_of_its_own_and_stands_beside_the_image():
   maps = np.zeros((4, 6, 32))
-  maps[1, 2, 0], maps[3, 5, 17] = 2.0, 8.0
+  maps[1, 2, 0], maps[1, 3, 0], maps[3, 5, 17] = 2.0, 0.5, 8.0
   image = np.full((7, 7, 3), 9, np.uint8)
   beside, first, second = figures.activations(maps, 2, 'title', image).axes
   assert (beside.get_images()[0].get_array() == image).all()
-  assert first.get_title(loc='left') == 'column 1: 16 maps of 4x6, from 0 to 8'
-  assert first.get_images()[0].get_array()[1, 2] == 0.25
+  assert first.get_title(loc='left') == (
+    "column 1: 16 maps of 4x6, white: each map's maximum, 0 to 2, 15 all 0"
+  )
+  assert np.squeeze(first.get_images()[0].get_array())[1, 2:4].tolist() == [1, 0.25]
   assert second.get_images()[0].get_array()[3, 7 + 5] == 1
 
 
 @pytest.mark.parametrize(
   ('maps', 'columns', 'title', 'shape'),
   [
-    (np.arange(4096.0), 2, 'column 1: 2048 units, from 0 to 4.1e+03', (16, 128)),
-    (np.zeros(6), 1, 'column 1: 6 units, from 0 to 0', (1, 6)),
-    (-np.ones((2, 2, 5)), 1, 'column 1: 5 maps of 2x2, from -1 to -1', (5, 11)),
+    (np.arange(4096.0), 2, 'column 1: 2048 units, black 0, white 4.1e+03', (16, 128)),
+    (np.zeros(6), 1, 'column 1: 6 units, black 0, white 0', (1, 6)),
+    (
+      -np.ones((2, 2, 5)),
+      1,
+      "column 1: 5 maps of 2x2, white: each map's maximum, -1 to -1",
+      (5, 11),
+    ),
   ],
 )
 def test_activations_of_any_layer_are_drawn(maps, columns, title, shape):
@@ -148,7 +230,8 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
   probabilities = np.array(
     [[0.5, 0.2, 0.1, 0.1, 0.06, 0.04], [0, 0, 0, 0, 0.1, 0.9], [0.3, 0.3, 0.2, 0.1, 0.1, 0]]
   )
-  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, 'title', per_row=2)
+  headings = ('unsure', 'sure', '')
+  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, '', headings, per_row=2)
   assert len(figure.axes) == 6
   shown, charts = figure.axes[::2], figure.axes[1::2]
   for axes, image in zip(shown, images, strict=True):
@@ -169,8 +252,10 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
   assert outlined == red
   assert charts[0].get_xlim() == (0, 1)
   assert charts[0].get_ylim()[0] > charts[0].get_ylim()[1]  # the most probable on top
-  names = [text.get_text() for text in charts[0].texts]
-  assert names == ['tench', r'a \$ b \$', 'c' * 31 + '…', 'd', 'e']
+  assert [axes.get_title() for axes in shown] == list(headings)
+  texts = [text.get_text() for text in charts[0].texts]
+  assert texts[::2] == ['tench', r'a \$ b \$', 'c' * 23 + '…', 'd', 'e']
+  assert texts[1::2] == ['50.0 %', '20.0 %', '10.0 %', '10.0 %', '6.0 %']
 
 
 def test_classes_whose_names_begin_alike_are_told_apart():
@@ -228,7 +313,7 @@ def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch, 
   picture = figures.predictions(
     np.zeros((1, 8, 8, 3), np.uint8), np.array([[0.25, 0.75]]), [0], (CIRCLED, 'dog'), CIRCLED
   )
-  [file, _] = figures.save(picture, tmp_path / 'a')  # matplotlib's warnings of boxes are errors
+  [file, *_] = figures.save(picture, tmp_path / 'a')  # matplotlib's warnings of boxes are errors
   assert file.exists()
   assert not caplog.records  # that it has no bold letters
   families = {
@@ -240,7 +325,7 @@ def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch, 
 
 def test_names_of_ticks_are_drawn_with_another_font_too(tmp_path, monkeypatch):
   only_fonts(monkeypatch, 'DejaVu Sans', 'STIXGeneral')
-  picture = figures.differences([figures.Bar(CIRCLED, 1, 0, 2, 1, 1, True)], '')
+  picture = figures.differences([figures.Bar(CIRCLED, 1, [1, 1], 0, 2, 1, 1, True)], '')
   figures.save(picture, tmp_path / 'a')
   [label] = picture.axes[0].get_yticklabels()
   assert 'STIXGeneral' in label.get_fontfamily()
@@ -273,6 +358,7 @@ def test_retrieval_has_the_test_image_first_and_names_what_differs():
   assert values == [0, 10, 11, 12, 1, 20, 21, 22]
   labels = [axes.xaxis.label for axes in figure.axes]
   assert [label.get_text() for label in labels[:3]] == ['cat', 'cat\n0.333', 'dog\n0.333']
+  assert "its features' distance" in figure.get_supxlabel()
   slanted = [label.get_style() == 'italic' for label in labels]
   assert slanted == [False, False, True, False, False, False, False, False]
 
@@ -281,20 +367,25 @@ def curves():
   return figures.learning_curves({'run': RECORDS[:2]}, r'$\nothing')  # no formula
 
 
-def test_figures_are_saved_as_png_and_svg_the_same_every_time(tmp_path):
-  png, svg = figures.save(curves(), tmp_path / 'new' / 'epoch.1')
-  assert [path.name for path in sorted(png.parent.iterdir())] == ['epoch.1.png', 'epoch.1.svg']
+def test_figures_are_saved_as_png_pdf_and_svg_the_same_every_time(tmp_path):
+  written = figures.save(curves(), tmp_path / 'new' / 'epoch.1')
+  png, pdf, svg = written
+  assert {path.name for path in png.parent.iterdir()} == {
+    'epoch.1.png', 'epoch.1.pdf', 'epoch.1.svg'
+  }  # fmt: skip
   assert png.read_bytes().startswith(b'\x89PNG')
+  assert b'/FontFile2' in pdf.read_bytes()  # a TrueType font within
+  assert not re.search(b'/Type3|/CreationDate', pdf.read_bytes())
   assert ElementTree.parse(svg).getroot().tag.endswith('svg')
-  before = png.read_bytes(), svg.read_bytes()
+  before = [path.read_bytes() for path in written]
   figures.save(curves(), tmp_path / 'new' / 'epoch.1')
-  assert (png.read_bytes(), svg.read_bytes()) == before
+  assert [path.read_bytes() for path in written] == before
 
 
 def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
   figure = curves()
-  png, svg = figures.save(figure, tmp_path / 'curves')
-  before = png.read_bytes(), svg.read_bytes()
+  written = figures.save(figure, tmp_path / 'curves')
+  before = [path.read_bytes() for path in written]
 
   def fail(path, **_):
     path.write_bytes(b'half')
@@ -303,7 +394,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch)
   monkeypatch.setattr(figure, 'savefig', fail)
   with pytest.raises(OSError, match='disk full'):
     figures.save(figure, tmp_path / 'curves')
-  assert (png.read_bytes(), svg.read_bytes()) == before
+  assert [path.read_bytes() for path in written] == before
 
 
 def test_a_figure_shows_itself_in_a_notebook():
@@ -336,34 +427,35 @@ def trained(errors, every=0.5):
 def test_epochs_are_counted_to_the_first_line_at_most_so_wrong():
   records = trained([0.9, 0.5, 0.25, 0.3, 0.1])
   validation = {'split': 'validation', 'epoch': 0.1, 'top1_error': 0.0, 'loss': 0}
-  assert figures.epochs_to([validation, *records], 0.25) == 1.5
-  assert figures.epochs_to(records, 0.05) is None
-  assert figures.epochs_to([], 0.25) is None
+  assert figures.epochs_to([validation, *records], 0.25, 10) == 1.5
+  assert figures.epochs_to(records, 0.05, 10) is None
+  assert figures.epochs_to([], 0.25, 10) is None
 
 
-def test_lines_that_an_epochs_end_cuts_short_are_merged_into_the_next():
+def test_every_window_of_a_training_error_has_as_many_steps():
   records = [
     {'split': split, 'step': step, 'epoch': step / 100, 'top1_error': error}
     for split, step, error in (
       ('train', 40, 0.9),
-      ('train', 80, 0.8),
-      ('train', 100, 0.7),  # half of the longest: as it is
-      ('validation', 100, 0.0),
-      ('train', 110, 0.0),
-      ('train', 140, 0.4),
-      ('train', 150, 0.0),  # nothing follows
+      ('train', 65, 0.8),  # an epoch's end
+      ('validation', 65, 0.0),
+      ('train', 80, 0.4),
+      ('train', 120, 0.3),
+      ('train', 130, 0.0),  # nothing follows
     )
   ]
-  epochs, errors = figures.training_errors(records)
-  assert epochs == [0.4, 0.8, 1.0, 1.4]
-  assert errors == pytest.approx([0.9, 0.8, 0.7, 0.3])
-  assert figures.epochs_to(records, 0.3001) == 1.4
-  assert figures.training_errors([]) == ([], [])
+  epochs, errors = figures.training_errors(records, 40)
+  assert epochs == [0.4, 0.8, 1.2]
+  assert errors == pytest.approx([0.9, (25 * 0.8 + 15 * 0.4) / 40, 0.3])
+  assert figures.epochs_to(records, 0.3001, 40) == 1.2
+  # Windows of 20 steps: of those that no line ends nothing is known.
+  assert figures.training_errors(records, 20) == ([], [])
+  assert figures.training_errors([], 40) == ([], [])
 
 
 def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent():
   relu, tanh = trained([0.6, 0.25, 0.2]), trained([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
-  picture, caption = figures.figure1(relu, tanh, 'CIFAR-10')
+  picture, caption = figures.figure1(relu, tanh, 10, 'CIFAR-10')
   (axes,) = picture.axes
   lines = {line.get_label(): line for line in axes.lines if line.get_label()[0] != '_'}
   assert lines['ReLU'].get_linestyle() == '-'
@@ -371,7 +463,7 @@ def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent()
   assert list(lines['tanh'].get_ydata()) == pytest.approx([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
   assert any(list(line.get_ydata()) == [0.25, 0.25] for line in axes.lines)
   assert caption == (
-    '25 % training error: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
+    '25 % training error over 10 steps: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
     ' paper: six times.'
   )
 
@@ -380,10 +472,10 @@ def test_figure_1_does_not_claim_what_was_not_reached():
   relu, tanh = trained([0.6, 0.2]), trained([0.9, 0.8, 0.7, 0.6])
   assert (
     'tanh does not in 2.0 epochs, more than 2.0 times as many'
-    in (figures.figure1(relu, tanh, '')[1])
+    in (figures.figure1(relu, tanh, 10, '')[1])
   )
-  assert figures.figure1(tanh, tanh, '')[1] == (
-    '25 % training error: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
+  assert figures.figure1(tanh, tanh, 10, '')[1] == (
+    '25 % training error over 10 steps: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
     ' six times.'
   )
 
@@ -391,19 +483,31 @@ def test_figure_1_does_not_claim_what_was_not_reached():
 def bars(*differences):
   return [
     figures.Bar(
-      f'variant {i}', value, value - 0.5, value + 0.5, 1.4 if i else math.nan, math.nan, bool(i)
+      f'what variant {i} is, in a few more words',
+      value,
+      [value - 0.25, value + 0.25],
+      value - 0.5,
+      value + 0.5,
+      1.4 if i else math.nan,
+      math.nan,
+      bool(i),
     )
     for i, value in enumerate(differences)
   ]
 
 
-def test_a_bar_for_each_variant_with_what_the_paper_reports():
+def test_a_bar_for_each_variant_with_its_seeds_and_what_the_paper_reports():
   picture = figures.differences(bars(-0.5, 2.0), 'ablations')
   (axes,) = picture.axes
   assert [patch.get_width() for patch in axes.patches] == [-0.5, 2.0]
-  assert [label.get_text() for label in axes.get_yticklabels()] == ['variant 0', 'variant 1']
+  assert [label.get_text() for label in axes.get_yticklabels()] == [
+    f'what variant {i} is, in a few more\nwords' for i in range(2)
+  ]
   pale, dark = (patch.get_facecolor()[0] for patch in axes.patches)
   assert pale > dark  # not significant, significant
+  seeds = next(line for line in axes.lines if line.get_marker() == 'o')
+  assert list(seeds.get_xdata()) == [-0.75, -0.25, 1.75, 2.25]
+  assert list(seeds.get_ydata()) == [0, 0, 1, 1]
   marks = next(line for line in axes.lines if line.get_marker() == 'D')
   np.testing.assert_array_equal(marks.get_xdata(), [math.nan, 1.4])
   assert not any(line.get_marker() == 'X' for line in axes.lines)  # nobody reports from the source

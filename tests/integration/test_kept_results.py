@@ -20,7 +20,7 @@ def test_a_kept_table_is_what_its_runs_metrics_give(folder, tmp_path):
   for name in ('sweep.json', 'curves.jsonl.gz'):
     shutil.copy(folder / name, again)
   report.write(again)
-  for name in ('results.md', 'results.csv', 'runs.csv'):
+  for name in ('results.md', 'results.tex', 'results.csv', 'runs.csv'):
     assert (again / name).read_text() == (folder / name).read_text()
 
 

@@ -60,6 +60,9 @@ def check(values):
   assert isinstance(values['kernels'], figures.Figure)
   assert len(values['predictions'].axes) == 16  # eight images, each with its bars
   assert len(values['retrieval'].axes) >= 5 * 7
+  assert len(values['kernels-start'].axes) == 4
+  assert len(values['evidence'].axes) == 3 * 5
+  assert len(values['patches'].axes) == 2 * 8
   assert values['export'] < 1e-5
 
 

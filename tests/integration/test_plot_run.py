@@ -1,6 +1,5 @@
 """--mode=figures: what it chooses, what it leaves in the workdir, what it says of mistakes."""
 
-import re
 import shutil
 from xml.etree import ElementTree
 
@@ -9,41 +8,18 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
-from alexnet_jax.data import datasets, splits
+from alexnet_jax.data import augment, datasets, splits
 from alexnet_jax.evaluation import given_images
 from alexnet_jax.reports import figures, plot_run, printed
+from alexnet_jax.training import step
 from alexnet_jax.utils.errors import UserError
-from tests.small import random_params, small_config
-
-
-def split_of(labels, classes):
-  images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), 'u1')
-  return splits.ArraySplit(images, np.array(labels, np.int32), [str(i) for i in range(classes)])
-
-
-@pytest.mark.parametrize(
-  ('labels', 'classes', 'count', 'chosen'),
-  [
-    ([2, 2, 0, 1, 0, 2], 3, 3, [2, 3, 0]),  # the first of each class, by class
-    ([5, 5, 9, 7, 0, 3], 10, 3, [0, 3, 2]),  # of the first three classes that are met
-    ([1, 0, 1, 0, 1, 1], 2, 5, [1, 0, 3, 2, 4]),  # then the second of each, ...
-    ([1, 0], 2, 8, [1, 0]),  # no more than there are
-    ([1] * 300 + [0], 2, 2, [300, 0]),  # beyond what is read at a time
-  ],
-)
-def test_the_images_shown_are_the_first_of_each_class(labels, classes, count, chosen):
-  split = split_of(labels, classes)
-  examples = plot_run.first_of_each_class(split, count)
-  assert examples.tolist() == chosen
-  images, found = plot_run.read_images(split, examples)
-  assert found.tolist() == [labels[i] for i in chosen]
-  assert images[:, 0, 0, 0].tolist() == [i % 256 for i in chosen]
-
+from tests.small import random_params, small_config, tiny_config
 
 NAMES = {
   'learning_curves', 'figure2_network', 'figure3_kernels', 'figure4_predictions',
-  'figure4_retrieval',
+  'figure4_retrieval', 'evidence', 'best_patches', 'kernels_start_and_now',
 }  # fmt: skip
+ONLY_OF_TRAINING = {'figure4_retrieval', 'best_patches'}
 HIDDEN = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
 
 
@@ -88,6 +64,14 @@ def test_of_a_locally_connected_layer_the_centres_kernels_are_taken():
     )
 
 
+def test_images_are_gray_where_the_colors_of_their_mean_are_equal():
+  mean = np.arange(8, dtype=np.float32).reshape(2, 4, 1) * np.ones(3, np.float32)
+  statistics = augment.Statistics(mean, np.ones(3), np.eye(3))
+  assert plot_run.is_gray(statistics)
+  mean[0, 1, 2] += 1
+  assert not plot_run.is_gray(statistics)
+
+
 @pytest.fixture
 def shown(monkeypatch):
   """Figures by the names under which they would be saved."""
@@ -113,13 +97,13 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   monkeypatch.setattr(figures, 'save', save)
   printed.pictures(run, *plot_run.draw(run, small_config()))
   out = capsys.readouterr().out
-  assert re.search(r'column 2 +8 ', out)
+  assert 'color selectivity' not in out  # digits are gray
 
   [events] = (run / 'tensorboard').iterdir()
   assert b'predictions' in events.read_bytes()
   names = {f'activations_{name}' for name in HIDDEN} | NAMES
   there = {path.name for path in (run / 'figures').iterdir()}
-  assert there == {f'{name}.{kind}' for name in names for kind in ('png', 'svg')}
+  assert there == {f'{name}.{kind}' for name in names for kind in ('png', 'pdf', 'svg')}
   for name in names:
     png = (run / 'figures' / f'{name}.png').read_bytes()
     assert png.startswith(b'\x89PNG')
@@ -132,12 +116,15 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   assert title.endswith('nearest by fc7')
   validation, training = datasets.digits('validation'), datasets.digits('train')
   axes = shown['figure4_predictions'].axes
-  labels = [int(one.get_xlabel()) for one in axes[::2]]
-  assert len(labels) == 8
-  assert labels == sorted(set(labels))
-  for one, label in zip(axes[::2], labels, strict=True):  # whole squares, not the network's crops
-    first = np.flatnonzero(validation.labels == label)[0]
-    np.testing.assert_array_equal(one.get_images()[0].get_array(), validation.images[first])
+  headings = [one.get_title() for one in axes[::2]]
+  assert headings == ['right and sure'] * 2 + ['unsure'] * 3 + ['wrong and sure'] * 3
+  for one in axes[::2]:  # whole squares, not the network's crops
+    image = np.asarray(one.get_images()[0].get_array())
+    found = np.flatnonzero((validation.images == image).all(axis=(1, 2, 3)))
+    assert one.get_xlabel() in {str(validation.labels[i]) for i in found}
+  for image, bars in zip(axes[::2], axes[1::2], strict=True):
+    right = bars.texts[0].get_text() == image.get_xlabel()
+    assert image.get_title() == 'unsure' or right == (image.get_title() == 'right and sure')
   assert [len(one.patches) for one in axes[1::2]] == [5] * 8
   axes = shown['figure4_retrieval'].axes
   assert len(axes) == 5 * 7
@@ -145,6 +132,10 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   found = np.flatnonzero((training.images == image).all(axis=(1, 2, 3)))
   assert axes[1].get_xlabel().split()[0] in {str(training.labels[i]) for i in found}
   assert len(shown['activations_conv5'].axes) == 3
+  assert len(shown['evidence'].axes) == 3 * 8
+  axes = shown['best_patches'].axes
+  assert len(axes) == 4 * 8
+  assert axes[0].get_ylabel() == 'conv2\n7x7 pixels'
 
 
 def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
@@ -157,7 +148,7 @@ def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
   )
   leave_run(tmp_path, config)
   _, color = plot_run.draw(tmp_path, config)
-  assert [len(column) for column in color] == [8]
+  assert color == []
   assert 'digits, 1 column, step 7' in shown['figure3_kernels'].get_suptitle()
   assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv5_pool')
   assert set(shown) == {f'activations_{name}' for name in HIDDEN[:5]} | NAMES
@@ -192,6 +183,15 @@ def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
   assert names == [str(run), str(other), 'training', 'validation']
 
 
+def test_kernels_at_the_start_are_those_with_which_training_starts():
+  config = tiny_config()
+  net, mesh = experiment.make_network(config), experiment.make_mesh(config)
+  state = step.init_state(net, experiment.make_optimizer(config, net), mesh, 3)
+  np.testing.assert_array_equal(
+    plot_run.initial_kernels(net, 3), plot_run.first_kernels(state.params)
+  )
+
+
 def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
   with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc8"):
     plot_run.draw(run, small_config(), 'fc9')
@@ -214,19 +214,29 @@ def test_of_other_images_predictions_and_activations_are_drawn_alone(
   assert not shown
   plot_run.draw(run, small_config())
   said = capsys.readouterr().err
-  assert f'folder /x/other is not what {run} was trained on: predictions and activations' in said
-  assert 'retrieval, which looks for training images, is left out' in said
-  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - {'figure4_retrieval'}
+  assert (
+    f'folder /x/other is not what {run} was trained on: predictions, evidence and activations'
+    in said
+  )
+  assert 'retrieval and best patches, which look for training images, are left out' in said
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - ONLY_OF_TRAINING
   title = shown['figure4_predictions'].get_suptitle()
   assert title.startswith('digits, 2 columns, step 7\nimages of other (all) and the classes')
 
 
-def test_without_metrics_all_but_the_curves_is_drawn(run, shown, tmp_path, capsys):
+def test_without_metrics_there_are_no_curves_and_of_another_networks_kernels_no_start(
+  run, shown, tmp_path, capsys
+):
   copy = tmp_path / 'copy'
   shutil.copytree(run, copy)
   (copy / 'metrics.jsonl').unlink()
-  plot_run.draw(copy, small_config())
-  assert 'has no metrics.jsonl; its learning curves are left out' in capsys.readouterr().err
-  assert 'learning_curves' not in shown
-  assert 'figure4_retrieval' in shown
+  (copy / 'config.json').unlink()
+  config = small_config({'train.init_from': 'runs/other'})
+  workdir.prepare(copy, experiment.resolved(config))
+  plot_run.draw(copy, config)
+  said = capsys.readouterr().err
+  assert 'has no metrics.jsonl; its learning curves are left out' in said
+  assert 'conv1 began with the kernels of runs/other' in said
+  left_out = {'learning_curves', 'kernels_start_and_now'}
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN} | NAMES - left_out
   assert 'error' not in shown['figure3_kernels'].get_suptitle()

@@ -105,10 +105,14 @@ def test_features_are_the_networks_output_for_every_centre_crop(small):
   net, config, params, statistics, split = small
   step = layer_outputs.make_outputs_step(config, ['conv5_pool'])
   moved = []
-  parts = retrieval.split_features(
+  parts = layer_outputs.split_outputs(
     step, params, statistics, split, batch_size=8, crop_size=7, progress=moved.append
   )
-  features = list(parts)
+  labels, outputs_of_parts = zip(*parts, strict=True)
+  features = [
+    np.asarray(one).reshape(len(one), -1) for part in outputs_of_parts for one in part.values()
+  ]
+  assert np.concatenate(labels).tolist() == split.labels.tolist()
   assert moved == [8, 8, 5]
   assert [part.shape for part in features] == [(8, 32), (8, 32), (5, 32)]
   pixels = (split.images[:, :7, :7].astype(np.float32) - 70) / 32

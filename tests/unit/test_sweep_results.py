@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import report, spec
+from alexnet_jax.reports import figures
+from alexnet_jax.sweeps import latex, report, spec
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.spec import Reported
 from alexnet_jax.utils.errors import UserError
@@ -109,13 +110,57 @@ def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
   table = {
     row['variant']: row for row in csv.DictReader(io.StringIO(sweep_results.table_csv(results)))
   }
-  assert float(table['no_overlap']['top1_error']) == results.rows[1].top1
-  assert table['no_overlap']['paper_difference_top5'] == '0.3'
+  # Fractions, as in the other CSV files.
+  assert float(table['no_overlap']['top1_error']) == pytest.approx(results.rows[1].top1 / 100)
+  assert table['no_overlap']['paper_difference_top5'] == '0.003'
   assert table['no_overlap']['source_difference'] == ''
-  assert float(table['no_overlap']['difference_low']) == results.rows[1].interval[0]
+  low = results.rows[1].interval[0] / 100
+  assert float(table['no_overlap']['difference_low']) == pytest.approx(low)
   assert float(table['no_overlap']['p']) == results.rows[1].p
   assert table['base']['difference'] == ''
   assert table['tanh']['what'] == 'tanh | <b>not</b> ReLU'
+
+
+def test_the_table_in_latex(tmp_path):
+  sweeps.write_sweep(tmp_path, FINALS)
+  lines = latex.table(sweep_results.gather(tmp_path)).splitlines()
+  assert r'\caption{A made-up sweep, digits. Top-1 error in percent $\pm$ standard' in lines[3]
+  assert lines[4:6] == [r'  \begin{tabular}{lrrrrrr}', r'    \toprule']
+  first = lines.index(r'    \midrule')
+  assert lines[first - 1] == (
+    r'    variant & runs & top-1 error, \% & difference & 95 \% interval & $p$ & paper \\'
+  )
+  assert lines[first + 2 : first + 4] == [
+    r'    pools apart & 2 & 31.50 $\pm$ 2.12 & $+10.50$ & $+4.15$ to $+16.85$ & 0.030 & $+0.4$ \\',
+    r'    tanh | <b>not</b> ReLU & 2 & 20.50 $\pm$ 0.71 & $-0.50$ & $-6.85$ to $+5.85$ & 0.500 &  \\',
+  ]
+  assert latex.escape('50 % of a_b~\\') == r'50 \% of a\_b\textasciitilde{}\textbackslash{}'
+
+
+def test_pictures_call_variants_by_their_words_and_by_name_where_these_are_alike(
+  tmp_path, monkeypatch
+):
+  alike = spec.Sweep(
+    '',
+    (
+      spec.Variant('tanh', {'model.activation': 'tanh'}, 'another activation'),
+      spec.Variant('a', {'model.pool.window': 2}, 'twice'),
+      spec.Variant('b', {'model.conv4.features': 0}, 'twice'),
+    ),
+  )
+  planned = sweeps.plan(tmp_path, alike)
+  spec.write(planned)
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.35, 0.3]))
+  drawn = {}
+  monkeypatch.setattr(
+    figures, 'save', lambda picture, path: drawn.update({path.name: picture}) or []
+  )
+  monkeypatch.setattr(report, '_markdown', lambda *_: '')
+  monkeypatch.setattr(report, 'html', lambda *_: '')
+  report.write(tmp_path)
+  labels = drawn['differences'].axes[0].get_yticklabels()
+  assert [label.get_text() for label in labels] == ['another activation', 'a', 'b']
 
 
 def test_every_run_is_in_runs_csv(tmp_path):
@@ -190,10 +235,12 @@ def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   _, written = report.write(tmp_path)
   assert [file.relative_to(tmp_path).as_posix() for file in written] == [
-    'figures/figure1.png', 'figures/figure1.svg',
-    'figures/differences.png', 'figures/differences.svg',
-    'figures/learning_curves.png', 'figures/learning_curves.svg',
-    'results.md', 'results.csv', 'runs.csv', 'report.html',
+    *(
+      f'figures/{name}.{kind}'
+      for name in ('figure1', 'differences', 'learning_curves')
+      for kind in ('png', 'pdf', 'svg')
+    ),
+    'results.md', 'results.tex', 'results.csv', 'runs.csv', 'report.html',
   ]  # fmt: skip
   contents = [file.read_bytes() for file in written]
   report.write(tmp_path)
@@ -245,8 +292,8 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
     sweeps.write_run(run, sweeps.lines(errors[run.variant]))
   report.write(tmp_path)
   assert (
-    '25 % training error: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as many. In the'
-    ' paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
+    '25 % training error over 10 steps: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as'
+    ' many. In the paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
     ' epochs), 0.25: 20.0% (4 epochs). tanh at a learning rate of 0.5; training error by rate:'
     ' 0.02: 60.0% (4 epochs), 0.5: 25.0% (4 epochs).'
   ) in (tmp_path / 'results.md').read_text()
@@ -274,7 +321,7 @@ def test_no_number_is_not_a_number_in_the_files(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.2,)})
   _, written = report.write(tmp_path)
   for file in written:
-    if file.suffix in ('.md', '.csv'):
+    if file.suffix in ('.md', '.tex', '.csv'):
       assert 'nan' not in file.read_text()
   assert np.isfinite(workdir.read_metrics(tmp_path / 'base' / 'seed0')[-1]['loss'])
 
