@@ -315,7 +315,7 @@ class Run:
           self.advance(next(batches))
         self.profiler.after_step(self.step, self.state.params)
         status = self.logger.status(self.step, self.state.sums)
-        update_progress(1, status=status, description=self.length.current(self.step))
+        update_progress(1, status=status, description=self.length.before_bar(self.step))
         yield self.step
 
   def batches(self) -> Generator[dict[str, Array]]:

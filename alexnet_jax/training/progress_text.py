@@ -41,6 +41,12 @@ class Length:
     epoch = self.epochs_done(max(step, 1) - 1) + 1
     return self._place(f'{min(epoch, self.num_epochs):g}', 0)
 
+  def before_bar(self, step: int) -> str:
+    """`current`, of steps without how many there are, for the bar has 80 columns and their share."""
+    if self.num_epochs is None:
+      return f'step {step:>{len(f"{self.total_steps}")}}'
+    return self.current(step)
+
   def done(self, step: int, extra_width: int = 0) -> str:
     """How much is done after a step; within an epoch as '4.37/40'.
 

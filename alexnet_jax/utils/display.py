@@ -212,7 +212,7 @@ def print_table(
   needed = sum(widths) + _BETWEEN_COLUMNS * (len(columns) - 1)
   # Without a terminal there is no edge.
   console = Console() if Console().is_terminal else Console(width=needed)
-  console.print(title, markup=False, highlight=False, soft_wrap=True)
+  console.print(title, markup=False, highlight=False, soft_wrap=not console.is_terminal)
   if needed - widths[0] + min(widths[0], _NARROWEST_NAME) > console.width:
     for row in lines[1:]:
       _print_list(console, columns, row)

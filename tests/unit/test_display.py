@@ -92,6 +92,20 @@ def test_elsewhere_lines_are_printed_and_bars_are_not(capsys):
   assert capsys.readouterr() == ('', 'a [line]\n')
 
 
+def test_a_bar_of_a_long_run_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  monkeypatch.setenv('COLUMNS', '80')
+  monkeypatch.setattr(display, 'duration', lambda seconds: '12h 05m')
+  status = 'train  100% loss 10.871 41.9k img/s'
+  with display.Display() as shown:
+    shown.task('step 449999', 100)(13, status=status)
+  text = re.sub(r'\x1b\[[^a-zA-Z]*[a-zA-Z]', '', capsys.readouterr().err)
+  last = text.strip().splitlines()[-1]
+  [bar] = re.fullmatch(rf'step 449999 ([━╸╺]+) +13% 12h 05m {status}', last).groups()
+  assert len(last) == 80
+  assert len(bar) > len(', 12h 05m left')  # for which a second step makes room
+
+
 COLUMNS = ('name', 'parameters', 'error')
 ROWS = (('a network', '60,965,224', '18.21%'), ('another network', '7', ''))
 

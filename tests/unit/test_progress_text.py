@@ -26,6 +26,11 @@ def test_a_run_is_in_an_epoch_or_at_a_step(length, step, current, done):
   assert (length.current(step), length.done(step)) == (current, done)
 
 
+def test_beside_a_bar_there_is_no_room_for_how_many_steps_there_are():
+  assert BY_STEPS.before_bar(7) == 'step  7'
+  assert BY_EPOCHS.before_bar(23) == BY_EPOCHS.current(23)
+
+
 def test_lines_stand_below_each_other_and_fit_a_narrow_terminal():
   train, validation = {'top1_error': 0.314, 'loss': 0.87}, {'top1_error': 1.0, 'loss': 10.71}
   both = {'is_best': True, 'images_per_second': 2512.0}
