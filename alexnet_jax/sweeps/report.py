@@ -258,10 +258,10 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
   print_table(
     f'{results.path}: {results.title}', _SHOWN_HEADINGS, [_shown_cells(row) for row in results.rows]
   )
-  for note in (
-    f'*: significant (p < {sweep_results.SIGNIFICANCE_LEVEL}).',
-    *sweep_results.notes(results),
-  ):
+  notes = sweep_results.notes(results)
+  if any(row.is_significant for row in results.rows):
+    notes = [f'*: significant (p < {sweep_results.SIGNIFICANCE_LEVEL}).', *notes]
+  for note in notes:
     print(textwrap.fill(note, 79, break_long_words=False, break_on_hyphens=False))
   if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
     print(missing, file=sys.stderr)
