@@ -319,7 +319,7 @@ def test_the_first_run_says_what_happened_and_nothing_else(first_run):
   assert first[-1].endswith(f'workdir {workdir}')
   assert len(first) <= 4
   assert re.fullmatch(
-    r'epoch    1/1  train .....%  val .....% \*  loss .\..../.\....  +\S+ img/s', last
+    r'epoch    1/1  train ....%  val ....% \*  loss .\..../.\....  +\S+ img/s', last
   )
   assert out.endswith(
     f'next:\n  python launch.py --workdir={workdir} --mode=evaluate\n'

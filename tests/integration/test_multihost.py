@@ -237,7 +237,7 @@ def test_two_processes_train_the_network_of_one(two, tmp_path):
 @pytest.mark.slow
 def test_the_first_process_alone_speaks(two):
   (first, other), _ = two
-  assert first.count('validation  loss') == 1
+  assert first.count('  val ') == 1
   assert not [line for line in other.splitlines() if line and 'Gloo' not in line]
 
 
