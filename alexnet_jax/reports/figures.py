@@ -5,6 +5,7 @@ curves, activations and the bars of a sweep. Names and titles are drawn as they 
 """
 
 import collections
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -12,7 +13,7 @@ import math
 import os
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,25 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
   fonts.use(picture)
   # Else matplotlib names an SVG's parts at random, and draws a PDF's letters as Type 3.
   settings = matplotlib.rc_context({'svg.hashsalt': path.name, 'pdf.fonttype': 42})
-  with settings, fonts.substitutes_allowed():
+  with settings, fonts.substitutes_allowed(), _laid_out(picture):
     for kind, metadata in _KINDS.items():
       target = path.with_name(f'{path.name}.{kind}')
       with files.atomic_write(target) as temporary:
         picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
       written.append(target)
   return written
+
+
+@contextlib.contextmanager
+def _laid_out(picture: figure.Figure) -> Iterator[None]:
+  """Lays a figure out once, where matplotlib would again for every file: most of its time."""
+  engine = picture.get_layout_engine()
+  picture.draw_without_rendering()
+  picture.set_layout_engine('none')
+  try:
+    yield
+  finally:
+    picture.set_layout_engine(engine)
 
 
 def _plain(text: str) -> str:
