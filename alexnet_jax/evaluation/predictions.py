@@ -95,8 +95,8 @@ def instructive(
 ) -> list[tuple[str, np.ndarray]]:
   """Chooses images that show both what a network can do and where it fails.
 
-  A quarter are right and sure, of as many classes as can be; of the rest one half is wrong and sure,
-  of the other the most probable class is least probable. Where fewer are wrong, more are right.
+  A quarter are right, of as many classes as can be; of the rest one half is wrong, and of the other,
+  right or wrong, the most probable class is least probable. Where fewer are wrong, more are right.
 
   Args:
     probabilities: [N] of each image's most probable class.
@@ -105,8 +105,8 @@ def instructive(
     count: how many to choose at most.
 
   Returns:
-    'right and sure', 'unsure' and 'wrong and sure', each with the images' indices [n] int: the surest
-    first, of the unsure the least sure.
+    'surest right', 'least sure' and 'surest wrong', each with the images' indices [n] int, in this
+    order.
   """
   rest = count - count // 4
   surest = np.argsort(-np.asarray(probabilities), kind='stable')
@@ -117,7 +117,7 @@ def instructive(
   _, firsts = np.unique(np.asarray(labels)[right], return_index=True)  # of each class the surest
   right = np.concatenate([right[np.sort(firsts)], np.delete(right, firsts)])
   right = right[: count - len(wrong) - len(unsure)]
-  return [('right and sure', right), ('unsure', unsure), ('wrong and sure', wrong)]
+  return [('surest right', right), ('least sure', unsure), ('surest wrong', wrong)]
 
 
 def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> None:

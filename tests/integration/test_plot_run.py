@@ -117,14 +117,14 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   validation, training = datasets.digits('validation'), datasets.digits('train')
   axes = shown['figure4_predictions'].axes
   headings = [one.get_title() for one in axes[::2]]
-  assert headings == ['right and sure'] * 2 + ['unsure'] * 3 + ['wrong and sure'] * 3
+  assert headings == ['surest right'] * 2 + ['least sure'] * 3 + ['surest wrong'] * 3
   for one in axes[::2]:  # whole squares, not the network's crops
     image = np.asarray(one.get_images()[0].get_array())
     found = np.flatnonzero((validation.images == image).all(axis=(1, 2, 3)))
     assert one.get_xlabel() in {str(validation.labels[i]) for i in found}
   for image, bars in zip(axes[::2], axes[1::2], strict=True):
     right = bars.texts[0].get_text() == image.get_xlabel()
-    assert image.get_title() == 'unsure' or right == (image.get_title() == 'right and sure')
+    assert image.get_title() == 'least sure' or right == (image.get_title() == 'surest right')
   assert [len(one.patches) for one in axes[1::2]] == [5] * 8
   axes = shown['figure4_retrieval'].axes
   assert len(axes) == 5 * 7
@@ -154,8 +154,8 @@ def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
   assert set(shown) == {f'activations_{name}' for name in HIDDEN[:5]} | NAMES
 
 
-@pytest.mark.parametrize('count', [0, 2])
-def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeypatch, count):
+def keep_training_images(monkeypatch, count):
+  """Leaves only so many images of the training split."""
   whole = datasets.digits
 
   def cut(split):
@@ -164,19 +164,23 @@ def test_few_training_images_are_shown_and_none_is_a_mistake(run, shown, monkeyp
     return few if split == 'train' else there
 
   monkeypatch.setattr(datasets, 'digits', cut)
-  if not count:
-    with pytest.raises(UserError, match='no images to search'):
-      plot_run.draw(run, small_config())
-  else:
+
+
+def test_no_training_images_are_a_mistake(run, shown, monkeypatch):
+  keep_training_images(monkeypatch, 0)
+  with pytest.raises(UserError, match='no images to search'):
     plot_run.draw(run, small_config())
-    assert len(shown['figure4_retrieval'].axes) == 5 * 3
 
 
-def test_another_layer_and_other_runs_may_be_chosen(run, shown, tmp_path):
+def test_another_layer_and_other_runs_may_be_chosen_and_few_training_images_are_shown(
+  run, shown, monkeypatch, tmp_path
+):
+  keep_training_images(monkeypatch, 2)
   other = tmp_path / 'other'
   other.mkdir()
   shutil.copy(run / 'metrics.jsonl', other)
   plot_run.draw(run, small_config(), 'conv2_norm', [str(other)])
+  assert len(shown['figure4_retrieval'].axes) == 5 * 3
   assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv2_norm')
   (legend,) = shown['learning_curves'].legends
   names = [text.get_text() for text in legend.get_texts()]

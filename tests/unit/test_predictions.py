@@ -222,15 +222,15 @@ def test_arrays_that_are_no_predictions_are_refused(tmp_path, changes):
     predictions.load(tmp_path / 'x.npz', {})
 
 
-def test_instructive_images_are_right_and_sure_unsure_and_wrong_and_sure():
+def test_instructive_images_are_the_surest_right_the_least_sure_and_the_surest_wrong():
   sure = np.array([0.9, 0.8, 0.99, 0.3, 0.95, 0.7, 0.4, 0.97, 0.6, 0.98])
   labels = np.array([1, 2, 1, 1, 1, 2, 3, 0, 0, 1])
   predicted = np.where(np.isin(np.arange(10), (3, 4, 5)), 9, labels)
   chosen = dict(predictions.instructive(sure, predicted, labels, 8))
   assert {name: found.tolist() for name, found in chosen.items()} == {
-    'right and sure': [2, 7],  # of classes 1 and 0, though 9, of class 1 too, is surer than 7
-    'unsure': [6, 8, 1],
-    'wrong and sure': [4, 5, 3],
+    'surest right': [2, 7],  # of classes 1 and 0, though 9, of class 1 too, is surer than 7
+    'least sure': [6, 8, 1],
+    'surest wrong': [4, 5, 3],
   }
   few = dict(predictions.instructive(sure[:2], predicted[:2], labels[:2], 8))
   assert sorted(np.concatenate(list(few.values())).tolist()) == [0, 1]
