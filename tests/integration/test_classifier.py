@@ -236,6 +236,8 @@ jax.set_mesh(jax.make_mesh((2,), ('x',), axis_types=(kind,)))
 import alexnet_jax
 classifier = alexnet_jax.load(sys.argv[1])
 np.save(sys.argv[3], classifier.logits(np.load(sys.argv[2])))
+import warnings
+warnings.simplefilter('ignore', DeprecationWarning)  # old matplotlib's, as it is imported
 assert classifier.layers and classifier._repr_html_()
 assert jax.config.jax_enable_x64 and not jax.sharding.get_abstract_mesh().empty
 """
