@@ -214,7 +214,7 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
 ):
   stored.store_numbers(tmp_path / 'tfds')
 
-  def in_blocks(builder, split, size, _):
+  def in_blocks(builder, split, size, *_):
     return tfds_reader.RecordSplit(builder, split, size, 5 * 300)
 
   monkeypatch.setattr(datasets, 'open_split', in_blocks)  # from files, not from memory
