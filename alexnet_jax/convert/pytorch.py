@@ -246,8 +246,11 @@ _IGNORED = (
   ('collections', 'deque'),
   ('datetime', 'datetime'),
   ('datetime', 'timedelta'),
-  *(('pathlib', name) for name in ('PosixPath', 'PurePosixPath', 'WindowsPath', 'PureWindowsPath')),
-  *(('pathlib._local', name) for name in ('PosixPath', 'WindowsPath')),
+  *(
+    (module, name)
+    for module in ('pathlib', 'pathlib._local')  # the latter in Python 3.13
+    for name in ('PosixPath', 'PurePosixPath', 'WindowsPath', 'PureWindowsPath')
+  ),
   *((module, name) for module in ('__builtin__', 'builtins') for name in ('set', 'list', 'dict')),
   ('_codecs', 'encode'),
   ('numpy', 'dtype'),
