@@ -92,14 +92,14 @@ class Curves(NamedTuple):
   Attributes:
     training: points of the line, as SVG takes them.
     validation: the points.
-    best: the epoch of the lowest validation error.
+    best: where the validation error is lowest.
     cuts: where the learning rate was cut.
     across, up: marks of the axes.
   """
 
   training: str
   validation: Sequence[Point]
-  best: Mark | None
+  best: Mark
   cuts: Sequence[Mark]
   across: Sequence[Mark]
   up: Sequence[Mark]
@@ -140,7 +140,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
     if before:
       text += f', training {before[-1]["top1_error"]:.2%}, rate {before[-1]["learning_rate"]:.3g}'
     points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
-  best = min(validation, key=lambda record: (record['top1_error'], record['loss']))
+  best = _best(validation)
   text = f'best: {best["top1_error"]:.2%}, epoch {best["epoch"]:.4g}'
   cuts = [
     Mark(x(before['epoch']), f'rate {after["learning_rate"]:.3g}')
@@ -155,9 +155,14 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
     Mark(x(best['epoch']), text),
     cuts,
     [Mark(x(i * step), f'{i * step:g}') for i in range(int(last / step) + 1)],
-    [Mark(y(share), f'{share:.3%}'.replace('.000', '').replace('00%', '%')) for share in shares
+    [Mark(y(share), f'{100 * share:g}%') for share in shares
      if lowest <= share <= highest * 1.1],
   )  # fmt: skip
+
+
+def _best(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+  """The record of the lowest error, of equal ones of the lowest loss."""
+  return min(validations, key=lambda record: (record['top1_error'], record['loss']))
 
 
 def _nice_steps() -> Iterator[float]:
@@ -198,8 +203,8 @@ def write(path: str | os.PathLike[str]) -> Path:
     raise UserError(f'{path} has no config.json, so it is not the folder of a run')
   records = workdir.read_metrics(path)
   starts = workdir.read_starts(path)
-  evaluation = _json(path / 'evaluation.json')
   tables = path / 'evaluation'
+  confusion, mistakes = _rows(tables / 'confusion.csv'), _mistakes(_rows(tables / 'images.csv'))
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'run.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   validations = [record for record in records if record['split'] == 'validation']
@@ -207,14 +212,15 @@ def write(path: str | os.PathLike[str]) -> Path:
     title=path.name or str(path),
     data=config['data']['name'],
     last=validations[-1] if validations else None,
-    best=min(validations, key=lambda r: (r['top1_error'], r['loss'])) if validations else None,
+    best=_best(validations) if validations else None,
     curves=curves(records),
     size=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
-    evaluation=_errors(evaluation),
-    confusion=_confusion(_rows(tables / 'confusion.csv')),
-    confused=_confused(_rows(tables / 'confusion.csv')),
+    evaluation=_evaluation(path / 'evaluation.json'),
+    confusion=_confusion(confusion),
+    confused=_confused(confusion),
     classes=_classes(_rows(tables / 'per_class.csv')),
-    mistakes=_mistakes(_rows(tables / 'images.csv')),
+    mistakes=mistakes[:_MOST_ROWS],
+    num_mistakes=len(mistakes),
     pictures=_pictures(path),
     differing=_differing(config),
     starts=starts,
@@ -226,16 +232,38 @@ def write(path: str | os.PathLike[str]) -> Path:
   return path / NAME
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+class Evaluation(NamedTuple):
+  """What evaluation.json says.
+
+  Attributes:
+    step: of the checkpoint.
+    images: how many, of `data` (split).
+    data, split: which they are.
+    errors: by 'center crop' and 'ten views', top-1.
+  """
+
+  step: int
+  images: int
+  data: str
+  split: str
+  errors: Mapping[str, float]
+
+
+def _evaluation(path: Path) -> Evaluation | None:
+  """Reads evaluation.json; None where there is none."""
   if not path.exists():
     return None
   try:
     value = files.parse_json(files.read(path))
-  except ValueError:
-    value = None
-  if not isinstance(value, dict):
-    raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again')
-  return value
+    errors = {
+      name: float(value[views]['top1_error'])
+      for views, name in (('centre_crop', 'center crop'), ('ten_views', 'ten views'))
+    }
+    return Evaluation(
+      value['members'][0]['step'], int(value['images']), value['data'], value['split'], errors
+    )
+  except (IndexError, KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again') from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -244,16 +272,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return []
   with path.open(newline='', encoding='utf-8') as file:
     return list(csv.DictReader(file))
-
-
-def _errors(evaluation: Mapping[str, Any] | None) -> list[tuple[str, float]]:
-  """'center crop' and 'ten views' with their top-1 errors."""
-  if evaluation is None:
-    return []
-  return [
-    (name, evaluation[views]['top1_error'])
-    for views, name in (('centre_crop', 'center crop'), ('ten_views', 'ten views'))
-  ]
 
 
 def _confusion(rows: Sequence[Mapping[str, str]]) -> Confusion | None:
@@ -286,12 +304,12 @@ def _classes(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
 
 
 def _mistakes(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
-  """The images of which the network was most sure that they are something else."""
+  """The images that the network takes for something else, those of which it is surest first."""
   wrong = [row for row in rows if row['best_1'] != row['class']]
   wrong.sort(key=lambda row: -float(row['probability_1']))
   return [
     {**row, 'file': row.get('file') or f'image {row["image"]}', 'sure': float(row['probability_1'])}
-    for row in wrong[:_MOST_ROWS]
+    for row in wrong
   ]
 
 

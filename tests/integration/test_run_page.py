@@ -46,6 +46,7 @@ def leave_evaluation(path, classes=10):
   predictions.write_tables(path / 'evaluation', probabilities, labels, names, files)
   errors = {'top1_error': 0.2, 'top5_error': 0.0}
   content = {'centre_crop': errors, 'ten_views': {**errors, 'top1_error': 0.175}}
+  content |= {'members': [{'step': 20}], 'images': 40, 'data': 'folder /b', 'split': 'all'}
   (path / 'evaluation.json').write_text(json.dumps(content))
 
 
@@ -81,7 +82,22 @@ def test_mistakes_have_their_files_and_the_surest_is_first(text):
   assert found[first : first + 3] == ['class7/7.jpg', 'class7', 'class8']
   assert '57.00 %' in text
   assert found.index('class6/6.jpg') > first
-  assert '17.50 % by ten views' in text
+  assert 'The 8 most confident of 8 mistakes.' in text
+
+
+def test_which_checkpoint_was_evaluated_on_what_is_said(text):
+  assert (
+    'Of the checkpoint of step 20, on the 40 images of folder /b (all), as last evaluated: top-1'
+    ' error 20.00 % by center crop, 17.50 % by ten views.'
+  ) in text
+  assert 'The lowest validation error is now that of step 30.' in text
+
+
+def test_an_evaluation_that_cannot_be_read_is_named(tmp_path):
+  leave_run(tmp_path / 'run')
+  (tmp_path / 'run' / 'evaluation.json').write_text('{"images": 3}')
+  with pytest.raises(UserError, match=r'evaluation\.json cannot be read; remove it'):
+    run_page.write(tmp_path / 'run')
 
 
 def test_names_that_look_like_html_are_shown_as_they_are(text):
