@@ -774,7 +774,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
       handles.append(Line2D([], [], **look, label=f'the {by}'))
   axes.axvline(0, color='black', linewidth=0.8)
   axes.set_yticks(places, [_plain(name) for name in names])
-  axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error less that of the base, points')
+  axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error minus that of the base, points')
   axes.grid(axis='x', color='0.9')
   axes.set_axisbelow(True)
   axes.spines[['top', 'right']].set_visible(False)

@@ -122,7 +122,7 @@ def _pictures(results: Results) -> list[Picture]:
     pictures.append(
       Picture(
         'Differences to the base',
-        'Top-1 error less that of the base, percentage points; positive: more errors than the base.'
+        'Top-1 error minus that of the base, percentage points; positive: more errors than the base.'
         ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
         figures.save(figures.differences(bars, title), folder / 'differences'),
       )

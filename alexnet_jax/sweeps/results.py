@@ -72,7 +72,7 @@ class RunResult:
 class Row:
   """A variant's runs. Errors are in percent, differences in percentage points.
 
-  Runs are paired: a run's difference is its error less that of the base's run of the same seed and
+  Runs are paired: a run's difference is its error minus that of the base's run of the same seed and
   length, which took the same images in the same order.
 
   Attributes:
