@@ -3,10 +3,11 @@
 Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks,
 NIPS 2012. Every field has the value of the paper's text. Where the paper is silent, the released
 2012 code decides: the convolutions' paddings and the rounding up of conv1's output, biases without
-weight decay, response norms within a column, PCA lighting of pixels in [0, 1] (the only range in
-which the paper's formula works), patience in place of a person's eye.
+weight decay, response norms within a column. Two choices are neither's: the lighting is that of
+pixels in [0, 1], the only range in which the paper's formula gives usable colors, and the rate is
+cut after five epochs without improvement, where the authors cut it by hand.
 
-conv1's output is 55x55x96, 290,400 units; figure 2's caption counts 253,440, which is 55x48x96.
+conv1's output is 55x55x96, 290,400 neurons; figure 2's caption has 253,440, which is 55x48x96.
 
 Command:  python launch.py --config=configs/imagenet.py --config.data.data_dir=TFDS_FOLDER
 Cost:     90 epochs of 1.28 million images, 4.1 GFLOP an image: 4.8e17 FLOP.
