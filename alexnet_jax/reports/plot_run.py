@@ -21,7 +21,7 @@ from alexnet_jax.models import drawing, receptive
 from alexnet_jax.models.alexnet import AlexNet, initial_parameters
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import compat
-from alexnet_jax.reports import figures, fonts
+from alexnet_jax.reports import canvas, curves, figures, fonts
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
@@ -110,12 +110,12 @@ def draw(
     move = display.task('figures', 6 + 2 * (given.trained_on is not None) + len(hidden))
 
     def save(name: str, picture: Figure) -> None:
-      written.extend(figures.save(picture, folder / name))
+      written.extend(canvas.save(picture, folder / name))
       move(1)
 
     if runs[str(path)]:
       title = str(path) if len(runs) == 1 else config.data.name
-      save('learning_curves', figures.learning_curves(runs, title))
+      save('learning_curves', curves.learning_curves(runs, title))
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
     save('figure2_network', drawing.draw(net))
@@ -279,7 +279,7 @@ def _evidence(
   images: np.ndarray,
   labels: np.ndarray,
   title: str,
-) -> figures.Figure:
+) -> canvas.Figure:
   """`figures.evidence` of a few crops, whose classes are theirs."""
   color = np.asarray(network.statistics.mean_image).mean(axis=(0, 1)).round().astype(np.uint8)
   size = max(1, round(images.shape[1] / 8))
@@ -335,7 +335,7 @@ def _retrieval(
   features: Iterable[np.ndarray],
   split: splits.Split,
   title: str,
-) -> figures.Figure:
+) -> canvas.Figure:
   """The images of a split that are nearest to the first of others, by features of both."""
   shown = len(queries)
   near, squares = retrieval.nearest(features, queries.reshape(shown, -1), _NEIGHBOURS)

@@ -37,14 +37,14 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds:
     result: what `loop.train_and_evaluate` returned.
     seconds: since the run was started, or resumed.
   """
-  from alexnet_jax.reports import figures, fonts, run_page  # which nothing else here needs
+  from alexnet_jax.reports import canvas, curves, fonts, run_page  # which nothing else here needs
 
   page = run_page.write(path)  # before the picture, which is the last file that a run writes
   if missing := fonts.missing([str(path)]):
     print(missing, file=sys.stderr)
   records = workdir.read_metrics(path)
-  curves = figures.learning_curves({str(path): records}, str(path))
-  picture, *_ = figures.save(curves, path / workdir.LEARNING_CURVES)
+  drawn = curves.learning_curves({str(path): records}, str(path))
+  picture, *_ = canvas.save(drawn, path / workdir.LEARNING_CURVES)
   stored = workdir.read_config(path)
   assert stored is not None  # the run has written it
   num_classes = stored['model']['num_classes']
@@ -287,10 +287,10 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
     print('--target=network.svg draws the network')
     return
   from alexnet_jax.models import drawing  # matplotlib, which nothing else here needs
-  from alexnet_jax.reports import figures
+  from alexnet_jax.reports import canvas
 
   stem = target.with_suffix('') if target.suffix in ('.png', '.pdf', '.svg') else target
-  written = figures.save(drawing.draw(net), stem)
+  written = canvas.save(drawing.draw(net), stem)
   print(f'pictures      {", ".join(map(str, written))}')
 
 

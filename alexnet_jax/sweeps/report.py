@@ -14,8 +14,8 @@ from typing import Any
 import jinja2
 
 from alexnet_jax.evaluation import metrics
-from alexnet_jax.reports import figures, fonts, run_page
-from alexnet_jax.sweeps import latex, spec
+from alexnet_jax.reports import canvas, fonts, run_page
+from alexnet_jax.sweeps import charts, latex, spec
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import files
@@ -93,9 +93,9 @@ def _pictures(results: Results) -> list[Picture]:
   else:
     best = []
   if any(
-    figures.epochs_to(run.records, 0.25, run.window) is not None for run in best
+    charts.epochs_to(run.records, 0.25, run.window) is not None for run in best
   ):  # else there is no figure
-    picture, caption = figures.figure1(best[0].records, best[1].records, best[0].window, title)
+    picture, caption = charts.figure1(best[0].records, best[1].records, best[0].window, title)
     for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
       caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
       caption += ', '.join(
@@ -103,12 +103,12 @@ def _pictures(results: Results) -> list[Picture]:
         for rate, run in sorted(runs.items())
       )
       caption += '.'
-    pictures.append(Picture('Figure 1', caption, figures.save(picture, folder / 'figure1')))
+    pictures.append(Picture('Figure 1', caption, canvas.save(picture, folder / 'figure1')))
   words = _words(results.rows)
   rows = [row for row in results.rows[1:] if not math.isnan(row.difference)]
   if rows:
     bars = [
-      figures.Bar(
+      charts.Bar(
         words[row.name],
         row.difference,
         row.differences,
@@ -124,7 +124,7 @@ def _pictures(results: Results) -> list[Picture]:
         'Differences to the base',
         'Top-1 error minus that of the base, percentage points; positive: more errors than the base.'
         ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
-        figures.save(figures.differences(bars, title), folder / 'differences'),
+        canvas.save(charts.differences(bars, title), folder / 'differences'),
       )
     )
   curves = {
@@ -139,7 +139,7 @@ def _pictures(results: Results) -> list[Picture]:
       Picture(
         'Validation error',
         'Black: the variant, a line for each seed; gray: the base.',
-        figures.save(figures.curves_beside_base(base, curves, title), folder / 'learning_curves'),
+        canvas.save(charts.curves_beside_base(base, curves, title), folder / 'learning_curves'),
       )
     )
   return pictures
@@ -180,7 +180,7 @@ def _soonest(run: RunResult) -> tuple[float, float, float]:
 
   The error is of the last epoch's training, the loss of the last validation.
   """
-  reached = figures.epochs_to(run.records, 0.25, run.window)
+  reached = charts.epochs_to(run.records, 0.25, run.window)
   loss = math.inf if run.final is None else float(run.final['loss'])
   return (math.inf if reached is None else reached, _training_error(run), loss)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.evaluation import classifier
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import canvas
 from alexnet_jax.training import loop
 from tests.small import small_config
 
@@ -57,7 +57,7 @@ def check(values):
   assert values['layers']['fc8'] == (10,)
   assert values['maps'].width == 800
   assert np.ptp(np.asarray(values['maps'])) > 100
-  assert isinstance(values['kernels'], figures.Figure)
+  assert isinstance(values['kernels'], canvas.Figure)
   assert len(values['predictions'].axes) == 16  # eight images, each with its bars
   assert len(values['retrieval'].axes) >= 5 * 7
   assert len(values['kernels-start'].axes) == 4

@@ -10,7 +10,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.data import augment, datasets, splits
 from alexnet_jax.evaluation import given_images
-from alexnet_jax.reports import figures, plot_run, printed
+from alexnet_jax.reports import canvas, plot_run, printed
 from alexnet_jax.training import step
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config, tiny_config
@@ -81,7 +81,7 @@ def shown(monkeypatch):
     shown[path.name] = picture
     return [path.with_suffix('.png')]
 
-  monkeypatch.setattr(figures, 'save', keep)
+  monkeypatch.setattr(canvas, 'save', keep)
   monkeypatch.setattr(plot_run, 'show_in_tensorboard', lambda *_: None)  # there is no file
   return shown
 
@@ -93,8 +93,8 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
     shown[path.name] = picture
     return save_figure(picture, path)
 
-  save_figure = figures.save
-  monkeypatch.setattr(figures, 'save', save)
+  save_figure = canvas.save
+  monkeypatch.setattr(canvas, 'save', save)
   printed.pictures(run, *plot_run.draw(run, small_config()))
   out = capsys.readouterr().out
   assert 'color selectivity' not in out  # digits are gray

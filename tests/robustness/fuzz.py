@@ -49,7 +49,7 @@ from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file, wo
 from alexnet_jax.convert import convert
 from alexnet_jax.data import image_folder, images, prepare, statistics
 from alexnet_jax.evaluation import predictions
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import canvas, curves
 from alexnet_jax.sweeps import report, runner
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
@@ -459,13 +459,13 @@ def _read_metrics(folder: Path) -> Any:
     workdir.last_epoch(folder)
   records = workdir.read_metrics(folder)
   workdir.MetricsLog(folder, 1).close()
-  return figures.learning_curves({'x': records}, 'x')
+  return curves.learning_curves({'x': records}, 'x')
 
 
 @_format('curves', _metrics)
 def _draw_curves(folder: Path) -> Any:
   records = workdir.read_metrics(folder)
-  return figures.save(figures.learning_curves({'x': records}, 'x'), folder / 'curves')
+  return canvas.save(curves.learning_curves({'x': records}, 'x'), folder / 'curves')
 
 
 def write_sweep(folder: Path) -> None:

@@ -18,7 +18,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file, tensorboard, workdir
 from alexnet_jax.data import datasets, statistics, tfds_reader
 from alexnet_jax.evaluation import predictions
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import canvas, curves
 from alexnet_jax.sweeps import spec
 from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
@@ -64,7 +64,7 @@ def write_sums(path):
       id='tables',
     ),
     pytest.param(
-      lambda path: figures.save(figures.learning_curves({'a': CURVES}, 'a'), path / 'a'),
+      lambda path: canvas.save(curves.learning_curves({'a': CURVES}, 'a'), path / 'a'),
       id='figure',
     ),
     pytest.param(

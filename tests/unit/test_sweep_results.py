@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import canvas
 from alexnet_jax.sweeps import latex, report, spec
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.spec import Reported
@@ -154,7 +154,7 @@ def test_pictures_call_variants_by_their_words_and_by_name_where_these_are_alike
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.35, 0.3]))
   drawn = {}
   monkeypatch.setattr(
-    figures, 'save', lambda picture, path: drawn.update({path.name: picture}) or []
+    canvas, 'save', lambda picture, path: drawn.update({path.name: picture}) or []
   )
   monkeypatch.setattr(report, '_markdown', lambda *_: '')
   monkeypatch.setattr(report, 'html', lambda *_: '')

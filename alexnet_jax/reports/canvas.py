@@ -1,0 +1,79 @@
+"""A figure that shows itself in a notebook, and its files."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import matplotlib
+from matplotlib import figure
+
+from alexnet_jax.reports import fonts
+from alexnet_jax.utils import files
+
+# The kinds of files, with what keeps the date out of each.
+_KINDS: Mapping[str, dict[str, None]] = {
+  'png': {},
+  'pdf': {'CreationDate': None},
+  'svg': {'Date': None},
+}
+
+
+class Figure(figure.Figure):
+  """A matplotlib figure that shows itself in a notebook, though nothing has imported pyplot."""
+
+  def _repr_png_(self) -> bytes:
+    file = io.BytesIO()
+    self.savefig(file, format='png', dpi=100)
+    return file.getvalue()
+
+
+def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
+  """Writes a figure as PNG, PDF and SVG, each in one move; the folder is made if need be.
+
+  The same figure gives the same bytes: no file has a date. A PDF has the outlines of its letters as
+  TrueType fonts (Type 42), which journals ask for, and which programs that draw can edit.
+
+  Characters that matplotlib's font lacks are drawn with another one that is installed;
+  `fonts.missing` says which ones none has.
+
+  Args:
+    picture: the figure.
+    path: without an ending.
+
+  Returns:
+    The files' paths, the SVG's last.
+
+  Raises:
+    OSError: nothing can be written there.
+  """
+  path = Path(path)
+  written = []
+  fonts.use(picture)
+  # Else matplotlib names an SVG's parts at random, and draws a PDF's letters as Type 3.
+  settings = matplotlib.rc_context({'svg.hashsalt': path.name, 'pdf.fonttype': 42})
+  with settings, fonts.substitutes_allowed(), _laid_out(picture):
+    for kind, metadata in _KINDS.items():
+      target = path.with_name(f'{path.name}.{kind}')
+      with files.atomic_write(target) as temporary:
+        picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+      written.append(target)
+  return written
+
+
+@contextlib.contextmanager
+def _laid_out(picture: figure.Figure) -> Iterator[None]:
+  """Lays a figure out once, where matplotlib would again for every file: most of its time."""
+  engine = picture.get_layout_engine()
+  picture.draw_without_rendering()
+  picture.set_layout_engine('none')
+  try:
+    yield
+  finally:
+    picture.set_layout_engine(engine)
+
+
+def plain(text: str) -> str:
+  """A text as matplotlib draws it letter by letter: it would set what stands between '$' as a formula."""
+  return text.replace('$', r'\$')

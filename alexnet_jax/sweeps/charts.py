@@ -1,0 +1,240 @@
+"""Charts of a sweep: the paper's figure 1, the variants' differences, their curves beside the base's.
+
+Readable in black and white. Names and titles are drawn as they are, '$' included.
+"""
+
+import dataclasses
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from alexnet_jax.reports import canvas, curves
+from alexnet_jax.reports.canvas import Figure
+
+
+def training_errors(
+  records: Sequence[Mapping[str, Any]], window: int
+) -> tuple[list[float], list[float]]:
+  """The training error over the epochs, each the mean of as many steps.
+
+  A window ends where a line's step is a multiple of its length, and takes in the lines before it: an
+  epoch's end, which cuts a line in two, changes nothing. Steps of no whole window are left out.
+
+  Args:
+    records: lines of metrics.jsonl; a training line is the mean since the one before.
+    window: steps of each; the run's `train.log_every_steps`, or a multiple.
+
+  Returns:
+    Epochs, and the error (a fraction) of the `window` steps up to there.
+  """
+  epochs, errors = [], []
+  before = start = 0  # steps of the line before, and of the last window
+  wrong = 0.0
+  for record in records:
+    if record['split'] == 'train':
+      wrong += (record['step'] - before) * record['top1_error']
+      before = record['step']
+      if before % window == 0:
+        if before - start == window:
+          epochs.append(float(record['epoch']))
+          errors.append(wrong / window)
+        start, wrong = before, 0.0
+  return epochs, errors
+
+
+def epochs_to(records: Sequence[Mapping[str, Any]], error: float, window: int) -> float | None:
+  """After how many epochs the training error first was at most so much; None where it never was.
+
+  Args:
+    records: lines of metrics.jsonl, taken as `training_errors` does.
+    error: a fraction.
+    window: steps over which the error is taken.
+  """
+  for epoch, reached in zip(*training_errors(records, window), strict=True):
+    if reached <= error:
+      return epoch
+  return None
+
+
+def figure1(
+  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], window: int, title: str
+) -> tuple[Figure, str]:
+  """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
+
+  Args:
+    relu: lines of metrics.jsonl.
+    tanh: the same.
+    window: steps over which the error is taken, as in `training_errors`.
+    title: what stands above.
+
+  Returns:
+    The figure, and its caption: after how many epochs each reached 25 %, and the ratio.
+  """
+  threshold = 0.25
+  picture = Figure(figsize=(6, 4.6), layout='constrained')
+  picture.suptitle(canvas.plain(title))
+  axes = picture.add_subplot()
+  reached = {}
+  for name, records, line, color in (
+    ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
+  ):  # fmt: skip
+    axes.plot(*training_errors(records, window), line, color=color, label=name)
+    reached[name] = at = epochs_to(records, threshold, window)
+    if at is not None:
+      axes.plot([at], [threshold], 'o', color=color, markersize=5)
+  axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
+  beside = axes.get_yaxis_transform()  # the curves cross the line within the axes
+  axes.text(1.01, threshold, '25 %', transform=beside, ha='left', va='center')
+  axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
+  axes.grid(color='0.92')
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.legend(frameon=False)
+
+  def said(name: str, records: Sequence[Mapping[str, Any]]) -> str:
+    at = reached[name]
+    if at is None:
+      return f'{name} does not in {records[-1]["epoch"]:.1f} epochs'
+    return f'{name} after {at:.1f} epochs'
+
+  caption = f'25 % training error over {window} steps: {said("ReLU", relu)}, {said("tanh", tanh)}'
+  if reached['ReLU'] is not None:
+    if reached['tanh'] is not None:
+      caption += f', {reached["tanh"] / reached["ReLU"]:.1f} times as many'
+    else:
+      caption += f', more than {tanh[-1]["epoch"] / reached["ReLU"]:.1f} times as many'
+  return picture, caption + '. In the paper: six times.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+  """A bar of `differences`: numbers in percentage points, NaN where there is none.
+
+  Attributes:
+    name: its label, in words.
+    difference: its length.
+    of_seeds: each seed's difference, drawn as a dot.
+    low, high: ends of the difference's confidence interval, drawn as a line.
+    paper, source: reported differences, drawn as marks.
+    significant: whether the difference is; other bars are drawn pale.
+  """
+
+  name: str
+  difference: float
+  of_seeds: Sequence[float]
+  low: float
+  high: float
+  paper: float
+  source: float
+  significant: bool
+
+
+def differences(bars: Sequence[Bar], title: str) -> Figure:
+  """How much worse each variant is than the base, beside the paper's and the source's differences.
+
+  A bar is the mean over the seeds, each of which is a dot, and a line its 95 % confidence interval.
+
+  Args:
+    bars: from top to bottom.
+    title: what stands above.
+
+  Returns:
+    A figure of one panel.
+  """
+  names = [textwrap.fill(bar.name, 36) for bar in bars]
+  height = 2.0 + sum(max(0.36, 0.2 * len(name.split('\n'))) for name in names)
+  picture = Figure(figsize=(8.5, height), layout='constrained')
+  picture.suptitle(canvas.plain(title))
+  axes = picture.add_subplot()
+  places = np.arange(len(bars))
+  values = np.array([bar.difference for bar in bars])
+  intervals = np.array([[bar.difference - bar.low, bar.high - bar.difference] for bar in bars]).T
+  colors = ['0.45' if bar.significant else '0.85' for bar in bars]
+  axes.barh(places, values, color=colors, edgecolor='0.45', height=0.7)
+  # A symmetric logarithm where one variant fails altogether: the others stay readable.
+  seeds = [(of_seed, place) for place, bar in enumerate(bars) for of_seed in bar.of_seeds]
+  largest = np.nanmax(np.abs([*values, *(of_seed for of_seed, _ in seeds)]), initial=0.0)
+  if largest > 20:
+    axes.set_xscale('symlog', linthresh=5.0, linscale=2.0)
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.set_xticks([x for x in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(x) <= largest])
+  axes.errorbar(values, places, xerr=intervals, fmt='none', ecolor='black', capsize=2, lw=1)
+  dots: dict[str, Any] = {'marker': 'o', 'linestyle': 'none', 'color': 'black', 'markersize': 4}
+  axes.plot(*np.reshape(seeds, (-1, 2)).T, **dots, markerfacecolor='white', zorder=4)
+  handles: list[Any] = [
+    Patch(facecolor='0.45', edgecolor='0.45', label='mean, significant (p < 0.05)'),
+    Patch(facecolor='0.85', edgecolor='0.45', label='mean, not significant or too few seeds'),
+    Line2D([], [], color='black', linewidth=1, label='95 % interval of the mean'),
+    Line2D([], [], **dots, markerfacecolor='white', label='a seed'),
+  ]
+  # One above the other, for they often agree.
+  for by, marker, color, above in (
+    ('paper', 'D', 'tab:red', 0.2),
+    ('source', 'X', 'tab:blue', -0.2),
+  ):
+    marks = np.array([getattr(bar, by) for bar in bars])
+    if not np.isnan(marks).all():
+      look: dict[str, Any] = {
+        'marker': marker,
+        'linestyle': 'none',
+        'color': color,
+        'markersize': 6,
+      }
+      axes.plot(marks, places - above, **look, zorder=3)
+      handles.append(Line2D([], [], **look, label=f'the {by}'))
+  axes.axvline(0, color='black', linewidth=0.8)
+  axes.set_yticks(places, [canvas.plain(name) for name in names])
+  axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error minus that of the base, points')
+  axes.grid(axis='x', color='0.9')
+  axes.set_axisbelow(True)
+  axes.spines[['top', 'right']].set_visible(False)
+  picture.legend(handles=handles, loc='outside lower center', ncols=2, frameon=False)
+  return picture
+
+
+def curves_beside_base(
+  base: Sequence[Sequence[Mapping[str, Any]]],
+  variants: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+  title: str,
+) -> Figure:
+  """Each variant's validation error over its epochs, a panel each, the base's in gray behind.
+
+  Args:
+    base: lines of metrics.jsonl, for each seed.
+    variants: the same, by name.
+    title: what stands above.
+
+  Returns:
+    A figure with a panel for each variant.
+  """
+  per_row = min(4, max(1, len(variants)))
+  rows = -(-len(variants) // per_row)
+  picture = Figure(figsize=(2.4 * per_row + 0.6, 2.0 * rows + 0.8), layout='constrained')
+  picture.suptitle(canvas.plain(title))
+  panels = picture.subplots(rows, per_row, sharex=True, sharey=True, squeeze=False)
+  for i, (name, runs) in enumerate(variants.items()):
+    panel = panels.flat[i]
+    for several, look in (
+      (base, {'color': '0.7', 'linewidth': 2}), (runs, {'color': 'black', 'linewidth': 1})
+    ):  # fmt: skip
+      for records in several:
+        of_split = [record for record in records if record['split'] == 'validation']
+        panel.plot(
+          [record['epoch'] for record in of_split],
+          [100 * record['top1_error'] for record in of_split],
+          **look,
+        )
+    panel.set_title(canvas.plain(textwrap.fill(name, 34)), fontsize='small')
+    panel.grid(color='0.92')
+    panel.spines[['top', 'right']].set_visible(False)
+  curves.use_log_scale(*panels.flat)
+  for panel in panels.flat[len(variants) :]:
+    panel.set_axis_off()
+  for panel in panels[:, 0]:
+    panel.set_ylabel('top-1 error, %')
+  for panel in panels[-1]:
+    panel.set_xlabel('epochs')
+  return picture
