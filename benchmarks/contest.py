@@ -187,7 +187,7 @@ def _work(options: dict[str, Any]) -> None:
 
   from alexnet_jax import experiment
   from alexnet_jax.data import augment
-  from alexnet_jax.evaluation import evaluate, metrics
+  from alexnet_jax.evaluation import inference, metrics
   from alexnet_jax.models import summary
   from alexnet_jax.parallel import mesh as mesh_lib
   from alexnet_jax.parallel import xla
@@ -224,7 +224,7 @@ def _work(options: dict[str, Any]) -> None:
     jitted = step_lib.make_train_step(net, tx, mesh, augmenting, 0, **computing)
     arguments: tuple[Any, ...] = (state, batch, known, lighting)
   else:
-    jitted = evaluate.make_evaluation_step(net, mesh, augmenting, **computing)
+    jitted = inference.make_evaluation_step(net, mesh, augmenting, **computing)
     sums = jax.device_put(metrics.empty(), replicated)
     arguments = (state.params, batch, known, sums)
   lowered = jitted.lower(*arguments)

@@ -35,7 +35,7 @@ from communication import training_flop  # noqa: E402
 
 from alexnet_jax import experiment  # noqa: E402
 from alexnet_jax.data import augment  # noqa: E402
-from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
+from alexnet_jax.evaluation import inference, metrics  # noqa: E402
 from alexnet_jax.models import summary  # noqa: E402
 from alexnet_jax.parallel import memory  # noqa: E402
 from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
@@ -85,7 +85,7 @@ def programs(
     jitted = step_lib.make_train_step(net, tx, mesh, augmenting, 0, precision=precision)
     arguments: tuple[Any, ...] = (state, batch, known, std)
   else:
-    jitted = evaluate.make_evaluation_step(net, mesh, augmenting, precision=precision)
+    jitted = inference.make_evaluation_step(net, mesh, augmenting, precision=precision)
     arguments = (state.params, batch, known, mesh_lib.replicate(mesh, metrics.empty()))
   start = time.perf_counter()
   program = jitted.lower(*arguments).compile(options)

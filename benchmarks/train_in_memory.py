@@ -45,7 +45,7 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from alexnet_jax import experiment, optimizer  # noqa: E402
 from alexnet_jax.data import augment, images, pipeline, splits, statistics  # noqa: E402
-from alexnet_jax.evaluation import evaluate, metrics  # noqa: E402
+from alexnet_jax.evaluation import inference, metrics  # noqa: E402
 from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
 from alexnet_jax.reports import figures  # noqa: E402
 from alexnet_jax.training import step as step_lib  # noqa: E402
@@ -160,8 +160,8 @@ class Programs:
     self.train_step = step_lib.make_train_step(
       self.net, self.tx, self.mesh, options, 0, **computing
     )
-    self.evaluation_step = evaluate.make_evaluation_step(self.net, self.mesh, options, **computing)
-    self.view_step = evaluate.make_view_step(self.net, self.mesh, options, **computing)
+    self.evaluation_step = inference.make_evaluation_step(self.net, self.mesh, options, **computing)
+    self.view_step = inference.make_view_step(self.net, self.mesh, options, **computing)
 
     @jax.jit
     def features(params: Any, pixels: jax.Array, known: Statistics) -> jax.Array:

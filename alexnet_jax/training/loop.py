@@ -21,7 +21,7 @@ from alexnet_jax import experiment, optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.convert import convert
 from alexnet_jax.data import augment, datasets, pipeline, splits
-from alexnet_jax.evaluation import evaluate, metrics
+from alexnet_jax.evaluation import inference, metrics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -175,7 +175,7 @@ class Run:
       accumulation_steps=self.accumulation_steps,
       **computing,
     )
-    self.evaluation_step = evaluate.make_evaluation_step(net, mesh, options, **computing)
+    self.evaluation_step = inference.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
     multihost.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
@@ -423,7 +423,7 @@ class Run:
       update_progress(images)
 
     try:
-      values = evaluate.evaluate(
+      values = inference.evaluate(
         self.evaluation_step,
         self.state.params,
         self.statistics,

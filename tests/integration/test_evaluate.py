@@ -18,7 +18,7 @@ import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.data import augment, datasets, folder_layout, pipeline, splits
-from alexnet_jax.evaluation import evaluate, given_images, predictions
+from alexnet_jax.evaluation import evaluate, given_images, inference, predictions
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -62,12 +62,12 @@ def predict(network, split, devices=(1, 1), batch_size=16, progress=lambda image
   config = network.config
   net = experiment.make_network(config)
   on = mesh.make_mesh(config.model.num_columns, *devices)
-  step = evaluate.make_view_step(net, on, experiment.augment_options(config))
+  step = inference.make_view_step(net, on, experiment.augment_options(config))
   specs = (mesh.parameter_specs(network.params), mesh.REPLICATED)
   params, statistics = jax.device_put(
     (network.params, network.statistics), mesh.shardings(on, specs)
   )
-  return evaluate.predict(
+  return inference.predict(
     step,
     params,
     statistics,
@@ -192,7 +192,7 @@ def test_at_most_two_batches_of_a_validation_are_in_flight(split):
   """On two emulated devices the 32nd launch would wait for what only comes after it."""
   network = random_network(tiny_config(), split)
   net, on = experiment.make_network(network.config), mesh.make_mesh(2, 2, 1)
-  step = evaluate.make_evaluation_step(net, on, experiment.augment_options(network.config))
+  step = inference.make_evaluation_step(net, on, experiment.augment_options(network.config))
   outputs = []
 
   def watched(params, batch, statistics, sums):
@@ -204,7 +204,7 @@ def test_at_most_two_batches_of_a_validation_are_in_flight(split):
     (network.params, network.statistics),
     mesh.shardings(on, (mesh.parameter_specs(network.params), mesh.REPLICATED)),
   )
-  values = evaluate.evaluate(
+  values = inference.evaluate(
     watched, params, statistics, split, batch_size=2, crop_size=net.input_size, mesh=on
   )
   assert len(outputs) == split.num_examples // 2 > 4
@@ -361,7 +361,7 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
 def test_probabilities_that_no_memory_holds_are_refused_before_anything_is_read():
   split = SimpleNamespace(num_examples=10**9, class_names=range(10_184))
   with pytest.raises(UserError, match='10,184 classes need 81,472 GB, but there are') as caught:
-    evaluate.predict(None, None, None, split, batch_size=1, crop_size=1, mesh=None)
+    inference.predict(None, None, None, split, batch_size=1, crop_size=1, mesh=None)
   assert 'data.validation_split' in str(caught.value)
 
 

@@ -19,7 +19,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import datasets, pipeline, splits, statistics
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.evaluation import evaluate, inference
 from alexnet_jax.training import logger, loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
@@ -326,8 +326,8 @@ def test_a_validation_cut_short_is_done_by_the_run_that_goes_on(finished, tmp_pa
       os.kill(os.getpid(), signal.SIGTERM)
     return original(*args, progress=progress, **kwargs)
 
-  original = evaluate.evaluate
-  monkeypatch.setattr(evaluate, 'evaluate', evaluate_and_be_stopped)
+  original = inference.evaluate
+  monkeypatch.setattr(inference, 'evaluate', evaluate_and_be_stopped)
   with pytest.raises(Stopped) as stop:
     loop.train_and_evaluate(tiny_config(), stopped)
   assert stop.value.signum == signal.SIGTERM
