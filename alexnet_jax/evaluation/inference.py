@@ -7,6 +7,7 @@ probabilities are by center crop and by ten views. Of several processes all comp
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,27 +53,18 @@ def make_evaluation_step(
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
 
   def on_device(
-    params: Params, batch: Mapping[str, Array], statistics: augment.Statistics
-  ) -> dict[str, Array]:
-    pixels = augment.evaluation_pixels(batch['image'], batch['offset'], statistics, options)
-    logits, _ = local.apply({'params': params}, pixels.astype(precision))
-    sums = metrics.batch_sums(logits, batch['label'], batch['mask'])
-    return jax.lax.psum(sums, mesh_lib.DATA)
-
-  def step(
     params: Params,
     batch: Mapping[str, Array],
     statistics: augment.Statistics,
     sums: Mapping[str, Array],
   ) -> dict[str, Array]:
-    specs = (mesh_lib.parameter_specs(params), mesh_lib.BATCH, mesh_lib.REPLICATED)
-    sharded = jax.shard_map(
-      on_device, mesh=mesh, in_specs=specs, out_specs=mesh_lib.REPLICATED, check_vma=True
-    )
-    return metrics.merge(sums, sharded(params, batch, statistics))
+    pixels = augment.evaluation_pixels(batch['image'], batch['offset'], statistics, options)
+    logits, _ = local.apply({'params': params}, pixels.astype(precision))
+    of_device = metrics.batch_sums(logits, batch['label'], batch['mask'])
+    return metrics.merge(sums, jax.lax.psum(of_device, mesh_lib.DATA))
 
-  platform = mesh.devices.flat[0].platform
-  return jax.jit(step, compiler_options=xla.options(platform, library_fusions))
+  specs = (mesh_lib.BATCH, mesh_lib.REPLICATED, mesh_lib.REPLICATED)
+  return _compiled(on_device, mesh, specs, mesh_lib.REPLICATED, library_fusions)
 
 
 def evaluate(
@@ -146,13 +138,19 @@ def make_view_step(
     logits, _ = local.apply({'params': params}, pixels.astype(precision))
     return total + jax.nn.softmax(logits)
 
-  def step(
-    params: Params, images: Array, statistics: augment.Statistics, view: augment.View, total: Array
-  ) -> Array:
-    replicated, batch = mesh_lib.REPLICATED, mesh_lib.BATCH
-    specs = (mesh_lib.parameter_specs(params), batch, replicated, replicated, batch)
-    sharded = jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=batch, check_vma=True)
-    return sharded(params, images, statistics, view, total)
+  specs = (mesh_lib.BATCH, mesh_lib.REPLICATED, mesh_lib.REPLICATED, mesh_lib.BATCH)
+  return _compiled(on_device, mesh, specs, mesh_lib.BATCH, library_fusions)
+
+
+def _compiled(
+  on_device: Callable[..., Any], mesh: Mesh, specs: tuple[Any, ...], out: Any, library_fusions: bool
+) -> Any:
+  """Compiles what each device does with its part of params and of the arguments after them."""
+
+  def step(params: Params, *others: Any) -> Any:
+    in_specs = (mesh_lib.parameter_specs(params), *specs)
+    sharded = jax.shard_map(on_device, mesh=mesh, in_specs=in_specs, out_specs=out, check_vma=True)
+    return sharded(params, *others)
 
   platform = mesh.devices.flat[0].platform
   return jax.jit(step, compiler_options=xla.options(platform, library_fusions))
