@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
-_IMAGES, _QUERIES, _NEIGHBOURS = 8, 5, 6  # as in the paper's figure 4
+_IMAGES, _QUERIES, _NEIGHBORS = 8, 5, 6  # as in the paper's figure 4
 _UNITS, _PATCHES = 8, 9  # maps of a layer, and patches of a map
 
 
@@ -74,121 +74,212 @@ def draw(
       raise UserError(f'{other} has no metrics.jsonl; compare with the workdir of a run')
   written: list[Path] = []
   with Display() as display:
-    network = pretrained.read(path, log=display.line)
-    if config.model.num_classes is None:
-      config = config.copy_and_resolve_references()
-      config.model.num_classes = len(network.class_names)
-    workdir.check(path, experiment.resolved(config))
-    names = layer_outputs.output_names(config)
-    hidden = [name for name in LAYERS if f'{name}_activation' in names]
-    near_by = layer or retrieval.last_hidden(names)
-    deep = [name for name in CONVOLUTIONS[1:] if name in hidden]
-    search_step = layer_outputs.make_outputs_step(config, [near_by, *deep])  # raises for others
-    training = given_images.read_training(network)
-    given = given_images.open_images(
-      network, config, None, training, display, functools.cache(image_folder.open_folder)
-    )
-    shown, records = 'validation images', runs[str(path)]
-    if given.trained_on is None:
-      records = []  # the error in them is not of these images
-      if layer is not None:
-        raise UserError(
-          f'--layer={layer} is for training images, but {given.data} is not what {path} was trained'
-          ' on; leave out --layer, or --config.data.data_dir'
-        )
-      shown = f'images of {Path(given.data).name} ({given.split_name})'
-      display.line(
-        f'{given.data} is not what {path} was trained on: predictions, evidence and activations are'
-        f' of its images ({given.split_name}), and retrieval and best patches, which look for training'
-        ' images, are left out'
-      )
-    net = experiment.make_network(config)
-    logits_step = layer_outputs.make_outputs_step(config, ['fc8'])
-    what = _description(config, network, records)
-    if missing := fonts.missing([*network.class_names, *runs, what, shown]):
+    shown = _open(path, config, layer, runs[str(path)], display)
+    is_own = shown.given.trained_on is not None
+    if missing := fonts.missing([*shown.network.class_names, *runs, shown.what, shown.which]):
       display.line(missing)
-    move = display.task('figures', 6 + 2 * (given.trained_on is not None) + len(hidden))
+    move = display.task('figures', 6 + 2 * is_own + len(shown.hidden))
 
     def save(name: str, picture: Figure) -> None:
       written.extend(canvas.save(picture, folder / name))
       move(1)
 
     if runs[str(path)]:
-      title = str(path) if len(runs) == 1 else config.data.name
+      title = str(path) if len(runs) == 1 else shown.config.data.name
       save('learning_curves', curves.learning_curves(runs, title))
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
-    save('figure2_network', drawing.draw(net))
-    look = functools.partial(
-      layer_outputs.split_outputs,
-      params=network.params,
-      statistics=network.statistics,
-      batch_size=config.train.batch_size,
-      crop_size=net.input_size,
-    )
-    move_predictions = display.task('predictions', given.split.num_examples)
-    chosen = _instructive(look(logits_step, split=given.split, progress=move_predictions))
-    kernels = first_kernels(network.params)
-    gray = is_gray(network.statistics)
-    title = f'{what}\nkernels of conv1'
-    save('figure3_kernels', figures.kernels(kernels, net.num_columns, title, gray))
-
-    if config.train.init_from:
-      display.line(f'conv1 began with the kernels of {config.train.init_from}, which are not drawn')
-    else:
-      title = f'{what}\nkernels of conv1 at the start and now'
-      start = initial_kernels(net, config.train.seed)
-      picture = figures.kernels_before_and_after(start, kernels, net.num_columns, title, gray)
-      save('kernels_start_and_now', picture)
-
-    seen = np.concatenate([one for _, one in chosen])
-    images, labels = read_images(given.split, np.concatenate(given.split.order())[seen])
-    crops = _center_crops(images, net.input_size)
-    outputs = layer_outputs.make_outputs_step(config, [*hidden, near_by, 'fc8'])(
-      network.params, network.statistics, crops
-    )
-    probabilities = np.asarray(jax.nn.softmax(outputs['fc8']))
-    title = f'{what}\n{shown} and the classes held most probable'
-    headings = [name for name, one in chosen for _ in one]
-    save(
-      'figure4_predictions',
-      figures.predictions(
-        images,
-        probabilities,
-        labels,
-        imagenet_classes.display_names(network.class_names),
-        title,
-        headings,
-      ),
-    )
-    if given.trained_on is not None:
+    save('figure2_network', drawing.draw(shown.net))
+    selectivity = _draw_kernels(shown, save, display)
+    seen = _choose(shown, display)
+    _draw_seen(shown, seen, save)
+    if is_own:
       show_in_tensorboard(
-        path, network.step or 0, 'predictions', folder / 'figure4_predictions.png'
+        path, shown.network.step or 0, 'predictions', folder / 'figure4_predictions.png'
       )
-    for name in hidden:
-      maps, title = np.asarray(outputs[name][0]), f'{what}\nactivations of {name}'
-      picture = figures.activations(maps, net.num_columns, title, images[0])
-      save(f'activations_{name}', picture)
+      _draw_training_images(shown, seen, save, display)
+  return written, selectivity
 
-    title = f'{what}\n{shown}: where the evidence for their own class lies'
-    save('evidence', _evidence(config, network, logits_step, crops, labels, title))
 
-    if given.trained_on is not None:
-      trained_on = given.trained_on.load_split(config.data.train_split)
-      units = {name: _lively_units(np.asarray(outputs[name])) for name in deep}
-      best: dict[str, evidence.BestPatches] = {}
-      move_training = display.task('training images', trained_on.num_examples)
-      of_training = look(search_step, split=trained_on, progress=move_training)
-      title = f'{what}\n{shown} and the training images nearest by {near_by}'
-      queries = np.asarray(outputs[near_by][:_QUERIES])
-      features = _remember_best(of_training, near_by, units, best)
-      save('figure4_retrieval', _retrieval(images, labels, queries, features, trained_on, title))
-      if best:
-        title = f'{what}\nthe parts of training images to which maps answer most'
-        patches = _patches(best, trained_on, net)
-        save('best_patches', figures.best_patches(patches, units, title))
-  columns = [] if gray else np.split(kernels, net.num_columns, axis=-1)
-  return written, [figures.color_selectivity(column) for column in columns]
+class _Shown(NamedTuple):
+  """A run, as its figures show it.
+
+  Attributes:
+    config: the run's, with a number of classes.
+    network: of its best checkpoint.
+    net: the network of the config.
+    given: the images of which predictions, evidence and activations are.
+    what: stands above figures: data, network, step and error.
+    which: says which images are given.
+    hidden: the hidden layers.
+    near_by: the output by which images are near.
+    deep: the convolutions after the first, of which the best patches are.
+    search: computes the outputs of `near_by` and `deep`.
+    logits: computes that of fc8.
+  """
+
+  config: ConfigDict
+  network: pretrained.PretrainedNetwork
+  net: AlexNet
+  given: given_images.GivenImages
+  what: str
+  which: str
+  hidden: Sequence[str]
+  near_by: str
+  deep: Sequence[str]
+  search: layer_outputs.OutputsStep
+  logits: layer_outputs.OutputsStep
+
+  def outputs(
+    self, step: layer_outputs.OutputsStep, split: splits.Split, progress: Callable[[int], None]
+  ) -> Iterator[tuple[np.ndarray, Mapping[str, jax.Array]]]:
+    """`layer_outputs.split_outputs` of a split."""
+    return layer_outputs.split_outputs(
+      step,
+      self.network.params,
+      self.network.statistics,
+      split,
+      batch_size=self.config.train.batch_size,
+      crop_size=self.net.input_size,
+      progress=progress,
+    )
+
+
+class _Seen(NamedTuple):
+  """The given images that are shown.
+
+  Attributes:
+    images: [N, S, S, 3] uint8, whole.
+    labels: [N] int32.
+    headings: why each was chosen.
+    crops: [N, s, s, 3] uint8, as the network sees them.
+    outputs: of the hidden layers, of `near_by` and of fc8, [N, ...] float32.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  headings: Sequence[str]
+  crops: np.ndarray
+  outputs: Mapping[str, jax.Array]
+
+
+def _open(
+  path: Path,
+  config: ConfigDict,
+  layer: str | None,
+  records: Sequence[Mapping[str, Any]],
+  display: Display,
+) -> _Shown:
+  """Reads a workdir's network and opens the images; arguments as `draw`'s, and metrics.jsonl's lines."""
+  network = pretrained.read(path, log=display.line)
+  if config.model.num_classes is None:
+    config = config.copy_and_resolve_references()
+    config.model.num_classes = len(network.class_names)
+  workdir.check(path, experiment.resolved(config))
+  names = layer_outputs.output_names(config)
+  hidden = [name for name in LAYERS if f'{name}_activation' in names]
+  near_by = layer or retrieval.last_hidden(names)
+  deep = [name for name in CONVOLUTIONS[1:] if name in hidden]
+  search = layer_outputs.make_outputs_step(config, [near_by, *deep])  # raises for another layer
+  training = given_images.read_training(network)
+  given = given_images.open_images(
+    network, config, None, training, display, functools.cache(image_folder.open_folder)
+  )
+  which = 'validation images'
+  if given.trained_on is None:
+    records = []  # the error in them is not of these images
+    if layer is not None:
+      raise UserError(
+        f'--layer={layer} is for training images, but {given.data} is not what {path} was trained'
+        ' on; leave out --layer, or --config.data.data_dir'
+      )
+    which = f'images of {Path(given.data).name} ({given.split_name})'
+    display.line(
+      f'{given.data} is not what {path} was trained on: predictions, evidence and activations are'
+      f' of its images ({given.split_name}), and retrieval and best patches, which look for training'
+      ' images, are left out'
+    )
+  return _Shown(
+    config,
+    network,
+    experiment.make_network(config),
+    given,
+    _description(config, network, records),
+    which,
+    hidden,
+    near_by,
+    deep,
+    search,
+    layer_outputs.make_outputs_step(config, ['fc8']),
+  )
+
+
+def _draw_kernels(
+  shown: _Shown, save: Callable[[str, Figure], None], display: Display
+) -> list[np.ndarray]:
+  """Draws conv1's kernels, now and at the start; returns what `draw` does of them."""
+  kernels, columns = first_kernels(shown.network.params), shown.net.num_columns
+  gray = is_gray(shown.network.statistics)
+  title = f'{shown.what}\nkernels of conv1'
+  save('figure3_kernels', figures.kernels(kernels, columns, title, gray))
+  train = shown.config.train
+  if train.init_from:
+    display.line(f'conv1 began with the kernels of {train.init_from}, which are not drawn')
+  else:
+    title += ' at the start and now'
+    start = initial_kernels(shown.net, train.seed)
+    picture = figures.kernels_before_and_after(start, kernels, columns, title, gray)
+    save('kernels_start_and_now', picture)
+  parts = [] if gray else np.split(kernels, columns, axis=-1)
+  return [figures.color_selectivity(part) for part in parts]
+
+
+def _choose(shown: _Shown, display: Display) -> _Seen:
+  """Looks at all given images once, and chooses those that are shown."""
+  split, network = shown.given.split, shown.network
+  progress = display.task('predictions', split.num_examples)
+  chosen = _instructive(shown.outputs(shown.logits, split, progress))
+  places = np.concatenate([one for _, one in chosen])
+  images, labels = read_images(split, np.concatenate(split.order())[places])
+  crops = _center_crops(images, shown.net.input_size)
+  step = layer_outputs.make_outputs_step(shown.config, [*shown.hidden, shown.near_by, 'fc8'])
+  outputs = step(network.params, network.statistics, crops)
+  return _Seen(images, labels, [name for name, one in chosen for _ in one], crops, outputs)
+
+
+def _draw_seen(shown: _Shown, seen: _Seen, save: Callable[[str, Figure], None]) -> None:
+  """Draws predictions, activations and evidence."""
+  picture = figures.predictions(
+    seen.images,
+    np.asarray(jax.nn.softmax(seen.outputs['fc8'])),
+    seen.labels,
+    imagenet_classes.display_names(shown.network.class_names),
+    f'{shown.what}\n{shown.which} and the classes held most probable',
+    seen.headings,
+  )
+  save('figure4_predictions', picture)
+  for name in shown.hidden:
+    maps, title = np.asarray(seen.outputs[name][0]), f'{shown.what}\nactivations of {name}'
+    picture = figures.activations(maps, shown.net.num_columns, title, seen.images[0])
+    save(f'activations_{name}', picture)
+  save('evidence', _evidence(shown, seen))
+
+
+def _draw_training_images(
+  shown: _Shown, seen: _Seen, save: Callable[[str, Figure], None], display: Display
+) -> None:
+  """Draws the training images nearest to the shown ones, and those that maps answer to most."""
+  assert shown.given.trained_on is not None
+  split = shown.given.trained_on.load_split(shown.config.data.train_split)
+  units = {name: _lively_units(np.asarray(seen.outputs[name])) for name in shown.deep}
+  best: dict[str, evidence.BestPatches] = {}
+  outputs = shown.outputs(shown.search, split, display.task('training images', split.num_examples))
+  features = _remember_best(outputs, shown.near_by, units, best)
+  save('figure4_retrieval', _retrieval(shown, seen, features, split))
+  if best:
+    title = f'{shown.what}\nthe parts of training images to which maps answer most'
+    patches = _patches(best, split, shown.net)
+    save('best_patches', figures.best_patches(patches, units, title))
 
 
 def show_in_tensorboard(path: Path, step: int, name: str, file: Path) -> None:
@@ -272,37 +363,29 @@ def _patches(
   }
 
 
-def _evidence(
-  config: ConfigDict,
-  network: pretrained.PretrainedNetwork,
-  step: layer_outputs.OutputsStep,
-  images: np.ndarray,
-  labels: np.ndarray,
-  title: str,
-) -> canvas.Figure:
-  """`figures.evidence` of a few crops, whose classes are theirs."""
+def _evidence(shown: _Shown, seen: _Seen) -> Figure:
+  """`figures.evidence` of the shown images."""
+  network, crops, labels = shown.network, seen.crops, seen.labels
   color = np.asarray(network.statistics.mean_image).mean(axis=(0, 1)).round().astype(np.uint8)
-  size = max(1, round(images.shape[1] / 8))
-  predict = functools.partial(_probabilities, network, step, config.train.batch_size)
+  size = max(1, round(crops.shape[1] / 8))
+  predict = functools.partial(_probabilities, network, shown.logits, shown.config.train.batch_size)
   drops = [
-    evidence.occlusion(predict, image, label, size=size, stride=-(-size // 2), color=color)
-    for image, label in zip(images, labels, strict=True)
+    evidence.occlusion(predict, crop, label, size=size, stride=-(-size // 2), color=color)
+    for crop, label in zip(crops, labels, strict=True)
   ]
 
   def scores(pixels: jax.Array) -> jax.Array:
-    outputs = layer_outputs.intermediates(config, network.params, network.statistics, pixels)
+    outputs = layer_outputs.intermediates(shown.config, network.params, network.statistics, pixels)
     return outputs['fc8']
 
-  gradients = evidence.saliency(scores, images, labels)
-  probabilities = predict(images)[np.arange(len(labels)), labels]
   return figures.evidence(
-    images,
+    crops,
     np.stack(drops),
-    gradients,
-    probabilities,
+    evidence.saliency(scores, crops, labels),
+    predict(crops)[np.arange(len(labels)), labels],
     labels,
     imagenet_classes.display_names(network.class_names),
-    title,
+    f'{shown.what}\n{shown.which}: where the evidence for their own class lies',
   )
 
 
@@ -329,25 +412,20 @@ def initial_kernels(net: AlexNet, seed: int) -> np.ndarray:
 
 
 def _retrieval(
-  images: np.ndarray,
-  labels: np.ndarray,
-  queries: np.ndarray,
-  features: Iterable[np.ndarray],
-  split: splits.Split,
-  title: str,
-) -> canvas.Figure:
-  """The images of a split that are nearest to the first of others, by features of both."""
-  shown = len(queries)
-  near, squares = retrieval.nearest(features, queries.reshape(shown, -1), _NEIGHBOURS)
+  shown: _Shown, seen: _Seen, features: Iterable[np.ndarray], split: splits.Split
+) -> Figure:
+  """`figures.retrieval` of the first shown images, by features of every image of a split."""
+  queries = np.asarray(seen.outputs[shown.near_by][:_QUERIES])
+  near, squares = retrieval.nearest(features, queries.reshape(len(queries), -1), _NEIGHBORS)
   found = [read_images(split, np.concatenate(split.order())[row]) for row in near]
   return figures.retrieval(
-    images[:shown],
-    labels[:shown],
+    seen.images[:_QUERIES],
+    seen.labels[:_QUERIES],
     [pixels for pixels, _ in found],
-    [of_found for _, of_found in found],
+    [labels for _, labels in found],
     list(np.sqrt(squares)),
     imagenet_classes.display_names(split.class_names),
-    title,
+    f'{shown.what}\n{shown.which} and the training images nearest by {shown.near_by}',
   )
 
 
