@@ -166,9 +166,9 @@ class Programs:
     @jax.jit
     def features(params: Any, pixels: jax.Array, known: Statistics) -> jax.Array:
       border = (pixels.shape[1] - self.net.input_size) // 2
-      centre = slice(border, border + self.net.input_size)
+      center = slice(border, border + self.net.input_size)
       seen = augment.evaluation_pixels(
-        pixels[:, centre, centre], jnp.full((1, 2), border), known, options
+        pixels[:, center, center], jnp.full((1, 2), border), known, options
       )
       _, outputs = self.net.apply({'params': params}, seen.astype(config.train.precision))
       return outputs['fc7_activation'].astype(jnp.float32)
@@ -213,7 +213,7 @@ def validate(programs: Programs, data: Data, params: Any) -> dict[str, float]:
 def predict(programs: Programs, data: Data, params: Any) -> tuple[np.ndarray, np.ndarray]:
   """Probabilities [N, classes] by center crop and by the mean of ten views."""
   views = augment.ten_views(data.size, programs.net.input_size)
-  centre, ten = [], []
+  center, ten = [], []
   count = len(data.test_labels)
   for first in range(0, count, data.batch):
     pixels = data.test[np.arange(first, first + data.batch) % count]
@@ -221,9 +221,9 @@ def predict(programs: Programs, data: Data, params: Any) -> tuple[np.ndarray, np
     for i, view in enumerate(views):
       total = programs.view_step(params, pixels, data.statistics, view, total)
       if i == 0:
-        centre.append(np.asarray(total))
+        center.append(np.asarray(total))
     ten.append(np.asarray(total) / len(views))
-  return np.concatenate(centre)[:count], np.concatenate(ten)[:count]
+  return np.concatenate(center)[:count], np.concatenate(ten)[:count]
 
 
 def neighbors(programs: Programs, data: Data, params: Any, k: int = 6) -> np.ndarray:
@@ -338,13 +338,13 @@ def run(
     'seconds': seconds,
   }
   if best_params is not None:
-    centre, ten = predict(programs, data, best_params)
+    center, ten = predict(programs, data, best_params)
     errors = {
       kind: float(metrics.errors(jnp.asarray(values), jnp.asarray(data.test_labels), 1).mean())
-      for kind, values in (('centre_crop_error', centre), ('ten_views_error', ten))
+      for kind, values in (('centre_crop_error', center), ('ten_views_error', ten))
     }
     result |= errors | {'best_epoch': best[1], 'selectivity': lines[-1]['selectivity']}
-    result['predictions'] = centre.astype(np.float16), ten.astype(np.float16)
+    result['predictions'] = center.astype(np.float16), ten.astype(np.float16)
     result['params'] = best_params
   result['kernels'] = kernels
   log(

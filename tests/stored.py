@@ -18,7 +18,7 @@ def make_image(number):
   return noise(number, SIZE + number % 4, SIZE + number % 3)
 
 
-def store(folder, name, splits, shards=1, encoding='png', shape=(None, None, 3), labelled=True):
+def store(folder, name, splits, shards=1, encoding='png', shape=(None, None, 3), labeled=True):
   """Writes a data set.
 
   Args:
@@ -28,12 +28,12 @@ def store(folder, name, splits, shards=1, encoding='png', shape=(None, None, 3),
     shards: files a split.
     encoding: 'png' or 'jpeg'.
     shape: what the data set says of its images.
-    labelled: whether the labels are stored.
+    labeled: whether the labels are stored.
   """
   _, tfds = tfds_reader.import_tensorflow()
   classes = 1 + max(label for images in splits.values() for label in images)
   features = {'image': tfds.features.Image(shape=shape, encoding_format=encoding)}
-  if labelled:
+  if labeled:
     features['label'] = tfds.features.ClassLabel(num_classes=classes)
   tfds.dataset_builders.store_as_tfds_dataset(
     name,
@@ -41,7 +41,7 @@ def store(folder, name, splits, shards=1, encoding='png', shape=(None, None, 3),
     tfds.features.FeaturesDict(features),
     {
       split: [
-        (i, {'image': image, 'label': i} if labelled else {'image': image})
+        (i, {'image': image, 'label': i} if labeled else {'image': image})
         for i, image in images.items()
       ]
       for split, images in splits.items()

@@ -82,7 +82,7 @@ def open_folder(
   layout = folder_layout.read_layout(root, tree, class_depth)
   class_names = sorted(layout.class_folders['train'])
   files = {
-    split: _labelled(folders, class_names, tree) for split, folders in layout.class_folders.items()
+    split: _labeled(folders, class_names, tree) for split, folders in layout.class_folders.items()
   }
   left_out = _left_out(root, tree, layout)
   description: dict[str, Any] = {
@@ -147,7 +147,7 @@ def open_for_evaluation(
   for split, folders in layout.class_folders.items():
     if unknown := sorted(folders.keys() - set(known)):
       raise unknown_classes(str(layout.split_folders[split]), unknown, known)
-  files = {split: _labelled(of, known, tree) for split, of in layout.class_folders.items()}
+  files = {split: _labeled(of, known, tree) for split, of in layout.class_folders.items()}
   left_out = _left_out(root, tree, layout)
   fingerprint = _fingerprint(root, layout.split_folders, files)
   description = {'kind': 'folder', 'path': str(root), 'fingerprint': fingerprint}
@@ -171,7 +171,7 @@ def _root(path: str | Path) -> Path:
   return root
 
 
-def _labelled(
+def _labeled(
   folders: Mapping[str, Path], class_names: Sequence[str], tree: Tree
 ) -> list[tuple[str, int]]:
   """Lists the images of a split's classes, sorted by class and path, as path and label."""

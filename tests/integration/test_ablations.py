@@ -25,7 +25,7 @@ def test_every_ablation_takes_two_steps_of_the_papers_network(name, tmp_path):
     'ablations', ablations.get_sweep(config), config, tmp_path, config_file='x.py', overrides={}
   )
   variants = {run.variant: run.config for run in planned.runs}
-  if name not in variants:  # the paper's initialisation is the base's
+  if name not in variants:  # the paper's initialization is the base's
     assert name in planned.not_applying == ('paper_initialization',)
     return
   config = variants[name]

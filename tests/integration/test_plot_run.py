@@ -56,7 +56,7 @@ def run(tmp_path_factory):
   return path
 
 
-def test_of_a_locally_connected_layer_the_centres_kernels_are_taken():
+def test_of_a_locally_connected_layer_the_centers_kernels_are_taken():
   kernels = np.arange(3 * 4 * 1 * 1 * 3 * 2).reshape(3, 4, 1, 1, 3, 2)
   for given in (kernels, kernels[1, 2]):
     np.testing.assert_array_equal(

@@ -24,8 +24,8 @@ import json, os, signal, sys, time
 from pathlib import Path
 path = Path(next(a for a in sys.argv if a.startswith('--workdir=')).removeprefix('--workdir='))
 root = path.parents[1]
-behaviour = root / 'behaviour' / path.parent.name
-say = behaviour.read_text() if behaviour.exists() else ''
+behavior = root / 'behavior' / path.parent.name
+say = behavior.read_text() if behavior.exists() else ''
 (path / 'started').write_text(json.dumps([sorted(os.sched_getaffinity(0)), sys.argv[1:]]))
 if say == 'fail':
   sys.exit('launch.py: the loss is nan at step 3')
@@ -59,9 +59,9 @@ def program(tmp_path):
 
 
 def behave(path, **variants):
-  (path / 'behaviour').mkdir(parents=True, exist_ok=True)
-  for variant, behaviour in variants.items():
-    (path / 'behaviour' / variant).write_text(behaviour)
+  (path / 'behavior').mkdir(parents=True, exist_ok=True)
+  for variant, behavior in variants.items():
+    (path / 'behavior' / variant).write_text(behavior)
 
 
 def names(runs):

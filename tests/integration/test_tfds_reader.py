@@ -55,7 +55,7 @@ def data_dir(tmp_path_factory):
     return {'train': {label: io.BytesIO(content) for label, content in contents.items()}}
 
   stored.store_numbers(folder)
-  stored.store(folder, 'unlabelled', {'train': {0: make_image(0)}}, labelled=False)
+  stored.store(folder, 'unlabeled', {'train': {0: make_image(0)}}, labeled=False)
   stored.store(folder, 'jpegs', files(JPEGS), encoding='jpeg', shape=(SIDE, SIDE, 3))
   photographs = {0: jpeg(noise(0, 30, 41)), 1: jpeg(noise(1, 41, 30), 'L')}
   stored.store(folder, 'photographs', files(photographs), encoding='jpeg')
@@ -204,9 +204,9 @@ def test_parts_that_hold_nothing_are_refused(data_dir, split):
 
 
 def test_images_without_labels_are_refused(data_dir):
-  builder = tfds_reader.open_builder('unlabelled', str(data_dir))
+  builder = tfds_reader.open_builder('unlabeled', str(data_dir))
   for use in (tfds_reader.class_names, tfds_reader.TfdsSource):
-    assert 'unlabelled/1.0.0 has no class label; it has image' in refusal(use, builder)
+    assert 'unlabeled/1.0.0 has no class label; it has image' in refusal(use, builder)
 
 
 @pytest.mark.parametrize(
