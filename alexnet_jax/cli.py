@@ -40,7 +40,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax.utils import config_fields, host, silence, streams
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError
+from alexnet_jax.utils.signals import preemption
 
 
 class _OptionalParser(flags.ArgumentParser):  # type: ignore[type-arg]  # absl 1.4 has none
@@ -344,8 +345,6 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
     return f'--mode=predict does not read --{overrides[0]}; the network has its config'
   if _MODE.value not in _OF_A_RUN or _MEMBERS.value is not None or _WORKDIR.value is None:
     return f'--{overrides[0]} changes a field of a config; give --config, such as configs/digits.py'
-  from alexnet_jax.utils.errors import UserError
-
   try:
     path = _workdir()
     assert path is not None
@@ -366,7 +365,6 @@ def _config_of(path: Path) -> ConfigDict:
   """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
   from alexnet_jax import experiment
   from alexnet_jax.checkpoints import workdir
-  from alexnet_jax.utils.errors import UserError
 
   value = workdir.read_config(path)
   if value is None:
@@ -597,9 +595,6 @@ def _leave(code: int) -> None:
 
 def main(argv: Sequence[str]) -> int:
   """Runs one mode; returns the exit code."""
-  from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped
-  from alexnet_jax.utils.signals import preemption
-
   logging.set_verbosity(logging.FATAL)  # Orbax logs the tracebacks of what it raises
   silence.silence_failed_writes()
   try:
