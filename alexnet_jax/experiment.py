@@ -76,7 +76,7 @@ _KINDS: dict[str, Any] = {
   'train.num_steps': int,
   'train.seed': int,
 }
-"""Types of the fields that `check` does not read."""
+"""Types of fields whose values may get far before they fail, if they are of another."""
 
 
 def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
@@ -110,9 +110,32 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
   return config
 
 
+_AT_LEAST_1 = (
+  'augment.crop_offsets',
+  'augment.images_per_draw',
+  'checkpoint.keep',
+  'data.image_size',
+  'data.memory_megabytes',
+  'optimizer.base_batch_size',
+  'train.batch_size',
+  'train.gradient_accumulation_steps',
+  'train.log_every_steps',
+)
+
+_CHOICES = {
+  'augment.lighting.scale': augment.LIGHTING_SCALES,
+  'augment.mean': augment.MEANS,
+  'data.encoding': ('auto', *images.ENCODINGS),
+  'data.resize': tuple(images.RESIZE_RULES),
+  'optimizer.batch_size_rule': optimizer.BATCH_SIZE_RULES,
+  'train.precision': xla.PRECISIONS,
+}
+
+
 def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that cannot be used."""
-  for field, value in config_fields.flatten(config.to_dict()):
+  fields = dict(config_fields.flatten(config.to_dict()))
+  for field, value in fields.items():
     optional = config_fields.OPTIONAL_FIELDS
     if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
       raise UserError(f'{field} is None; set it to a value')
@@ -120,61 +143,53 @@ def check(config: ConfigDict) -> None:
   AlexNet.from_config(
     {**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']}
   )
-  at_least = {
-    'train.log_every_steps': (config.train.log_every_steps, 1),
-    'train.batch_size': (config.train.batch_size, 1),
-    'train.gradient_accumulation_steps': (config.train.gradient_accumulation_steps, 1),
-    'optimizer.base_batch_size': (config.optimizer.base_batch_size, 1),
-    'train.seed': (config.train.seed, 0),
-    'augment.images_per_draw': (config.augment.images_per_draw, 1),
-    'augment.crop_offsets': (config.augment.crop_offsets, 1),
-    'data.image_size': (config.data.image_size, 1),
-    'data.memory_megabytes': (config.data.memory_megabytes, 1),
-    'checkpoint.keep': (config.checkpoint.keep, 1),
-  }
-  for field, (value, least) in at_least.items():
-    if value < least:
-      raise UserError(f'{field} is {value}; it must be at least {least}')
-  one_of = {
-    'augment.mean': (config.augment.mean, augment.MEANS),
-    'augment.lighting.scale': (config.augment.lighting.scale, augment.LIGHTING_SCALES),
-    'train.precision': (config.train.precision, xla.PRECISIONS),
-    'optimizer.batch_size_rule': (config.optimizer.batch_size_rule, optimizer.BATCH_SIZE_RULES),
-    'data.resize': (config.data.resize, tuple(images.RESIZE_RULES)),
-    'data.encoding': (config.data.encoding, ('auto', *images.ENCODINGS)),
-  }
-  for field, (choice, choices) in one_of.items():
-    if choice not in choices:
-      raise UserError(f'{field} is {choice!r}; it must be one of {", ".join(map(repr, choices))}')
+  for field in _AT_LEAST_1:
+    if fields[field] < 1:
+      raise UserError(f'{field} is {fields[field]}; it must be at least 1')
+  if config.train.seed < 0:
+    raise UserError(f'train.seed is {config.train.seed}; it must be at least 0')
+  for field, choices in _CHOICES.items():
+    if fields[field] not in choices:
+      listed = ', '.join(map(repr, choices))
+      raise UserError(f'{field} is {fields[field]!r}; it must be one of {listed}')
   mesh_lib.check(config.mesh.column_devices, config.mesh.data_devices)
-  if not 0 <= config.data.unreadable_limit <= 1:
+  _check_data(config)
+  _check_training(config)
+
+
+def _check_data(config: ConfigDict) -> None:
+  """Checks the values of `data` and `augment`."""
+  data, chosen = config.data, config.augment
+  if not 0 <= data.unreadable_limit <= 1:
+    raise UserError(f'data.unreadable_limit is {data.unreadable_limit}; it is a share, from 0 to 1')
+  if data.class_depth is not None and data.class_depth < 1:
+    raise UserError(f'data.class_depth is {data.class_depth}; it must be None, 1, 2 or more')
+  pipeline.check_crops(data.image_size, config.model.input_size, chosen.crop_offsets)
+  if not 0 <= chosen.rotation_degrees <= 180:
     raise UserError(
-      f'data.unreadable_limit is {config.data.unreadable_limit}; it is a share, from 0 to 1'
+      f'augment.rotation_degrees is {chosen.rotation_degrees}; it must be from 0 to 180'
     )
-  depth = config.data.class_depth
-  if depth is not None and depth < 1:
-    raise UserError(f'data.class_depth is {depth}; it must be None, 1, 2 or more')
-  pipeline.check_crops(config.data.image_size, config.model.input_size, config.augment.crop_offsets)
-  if not 0 <= config.augment.rotation_degrees <= 180:
-    raise UserError(
-      f'augment.rotation_degrees is {config.augment.rotation_degrees}; it must be from 0 to 180'
-    )
-  scale = config.augment.pixel_scale
+  scale = chosen.pixel_scale
   scales = scale if isinstance(scale, tuple) else (scale,)
   if len(scales) not in (1, 3) or not all(isinstance(value, int | float) for value in scales):
     raise UserError(
       f'augment.pixel_scale is {scale!r}; it must be a number, or three of them, for red, green and'
       ' blue'
     )
-  if config.optimizer.lr_decay_factor <= 0:
+  _check_schedule('augment.lighting.std', chosen.lighting.std)
+
+
+def _check_training(config: ConfigDict) -> None:
+  """Checks the values of `optimizer` and `train`."""
+  chosen, profiled = config.optimizer, config.train.profile_steps
+  if chosen.lr_decay_factor <= 0:
+    raise UserError(f'optimizer.lr_decay_factor is {chosen.lr_decay_factor}; it must be above 0')
+  if not all(isinstance(epoch, int | float) for epoch in chosen.lr_decay_epochs):
     raise UserError(
-      f'optimizer.lr_decay_factor is {config.optimizer.lr_decay_factor}; it must be above 0'
+      f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold epochs, as (25, 51)'
     )
-  if not all(isinstance(epoch, int | float) for epoch in config.optimizer.lr_decay_epochs):
-    raise UserError(
-      f'optimizer.lr_decay_epochs is {config.optimizer.lr_decay_epochs!r}; it must hold epochs, as (25, 51)'
-    )
-  profiled = config.train.profile_steps
+  for layer, schedule in chosen.lr_multipliers.items():
+    _check_schedule(f'optimizer.lr_multipliers.{layer}', schedule)
   if profiled and not (
     len(profiled) == 2
     and all(isinstance(step, int) for step in profiled)
@@ -184,24 +199,20 @@ def check(config: ConfigDict) -> None:
       f'train.profile_steps is {profiled!r}; it must be () or the first and the last step to trace,'
       ' counted from 1, as (11, 20)'
     )
-  schedules = {
-    f'optimizer.lr_multipliers.{layer}': schedule
-    for layer, schedule in config.optimizer.lr_multipliers.items()
-  }
-  for field, schedule in {**schedules, 'augment.lighting.std': config.augment.lighting.std}.items():
-    if not all(_is_pair(pair) for pair in schedule):
-      raise UserError(
-        f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as'
-        ' ((0, 0.1), (50, 0.0))'
-      )
 
 
-def _is_pair(value: Any) -> bool:
-  return (
-    isinstance(value, tuple)
-    and len(value) == 2
-    and all(isinstance(part, int | float) for part in value)
-  )
+def _check_schedule(field: str, schedule: Any) -> None:
+  """Checks a value that changes at some epochs."""
+  if not all(
+    isinstance(pair, tuple)
+    and len(pair) == 2
+    and all(isinstance(part, int | float) for part in pair)
+    for pair in schedule
+  ):
+    raise UserError(
+      f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as'
+      ' ((0, 0.1), (50, 0.0))'
+    )
 
 
 def make_network(config: ConfigDict) -> AlexNet:

@@ -202,10 +202,8 @@ class Writer:
       keep: how many of the newest checkpoints to keep, at least 1.
 
     Raises:
-      UserError: `keep` is below 1, or the folder has a link out of it.
+      UserError: the folder has a link out of it.
     """
-    if keep < 1:
-      raise UserError(f'checkpoint.keep is {keep}; at least one checkpoint must be kept')
     if os.path.isdir(directory):
       for name in os.listdir(directory):  # Orbax writes files of its own beside the checkpoints
         files.inside(directory, name)

@@ -14,8 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import ndimage
 
-from alexnet_jax.utils.errors import UserError
-
 Array = jax.Array
 
 MEANS = ('pixel', 'center', 'channel')
@@ -78,9 +76,6 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
   if mean == 'center':
     border = (mean_image.shape[0] - size) // 2
     return pixels - mean_image[None, border : border + size, border : border + size]
-
-  if mean != 'pixel':
-    raise UserError(f'augment.mean is {mean!r}; it must be one of {MEANS}')
 
   def cut(offset: Array) -> Array:
     return lax.dynamic_slice(mean_image, (offset[0], offset[1], 0), (size, size, 3))
@@ -163,8 +158,6 @@ def lighting(
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
   draws = std * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
-  if scale not in LIGHTING_SCALES:
-    raise UserError(f'augment.lighting.scale is {scale!r}; it must be one of {LIGHTING_SCALES}')
   values = statistics.eigenvalues if scale == 'eigenvalues' else jnp.sqrt(statistics.eigenvalues)
   shifts = 255.0 * (draws * values[None]) @ statistics.eigenvectors.T  # [N, 3]
   pixels = pixels + shifts[:, None, None, :]

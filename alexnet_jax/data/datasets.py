@@ -398,7 +398,7 @@ def _find_tfds(
   if not builder.is_prepared():
     folder = Path(storage.data_dir or tfds_reader.default_data_dir())
     if is_imagenet and (tars := imagenet_tars.find(folder)):
-      return None, imagenet_tars.open_tars(tars)
+      return None, tars
     prepared = Path(storage.prepared_dir or tfds_reader.default_data_dir())
     if directory := prepare.find(prepared, plain_name, storage.image_size, storage.resize):
       return _open_prepared(directory, storage.encoding), None  # the originals are no longer needed

@@ -117,11 +117,11 @@ def instructions(data_dir: Path) -> str:
   return '\n'.join(lines)
 
 
-def find(data_dir: Path) -> Path | None:
-  """Finds the folder with ImageNet's tar files: `data_dir`, or the one below it that tfds uses.
+def find(data_dir: Path) -> ImagenetSource | None:
+  """Finds ImageNet's tar files in `data_dir`, or in the folder below it that tfds uses.
 
   Returns:
-    The folder; None where neither has any of the files.
+    Their images; None where neither folder has any of the files.
 
   Raises:
     UserError: one of the files is missing or incomplete.
@@ -132,7 +132,7 @@ def find(data_dir: Path) -> Path | None:
   if not count[folder]:
     return None
   _check_archives(folder)
-  return folder
+  return ImagenetSource(folder, class_synsets())
 
 
 def _check_archives(folder: Path) -> None:
@@ -148,16 +148,6 @@ def _check_archives(folder: Path) -> None:
         f'{path} has {size:,} of {archive.size:,} bytes: it is still being downloaded, was cut off,'
         f' or is another file; md5sum must give {archive.md5}'
       )
-
-
-def open_tars(folder: Path) -> ImagenetSource:
-  """Opens ImageNet 2012 in its tar files, which are not changed.
-
-  Raises:
-    UserError: a file is missing or incomplete; or tfds, which has the labels, is missing.
-  """
-  _check_archives(folder)
-  return ImagenetSource(folder, class_synsets())
 
 
 def _images(path: Path, archive: Archive, synsets: Sequence[str]) -> list[_Stored]:

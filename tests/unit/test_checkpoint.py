@@ -14,7 +14,6 @@ import pytest
 
 from alexnet_jax.checkpoints import checkpoint
 from alexnet_jax.parallel import mesh
-from alexnet_jax.utils.errors import UserError
 
 DESCRIPTION = {
   'step': 3,
@@ -299,11 +298,6 @@ def test_steps_are_the_whole_checkpoints_in_order(tmp_path):
     (tmp_path / name).mkdir()
   (tmp_path / 'notes.txt').write_text('5')
   assert checkpoint.steps(tmp_path) == [2, 10, 100]
-
-
-def test_at_least_one_checkpoint_is_kept(tmp_path):
-  with pytest.raises(UserError, match=r'checkpoint\.keep is 0'):
-    checkpoint.Writer(tmp_path, keep=0)
 
 
 def test_arrays_that_the_files_cannot_hold_are_not_made_room_for(tmp_path):

@@ -63,7 +63,7 @@ def validation_tar():
 
 def test_tars_are_read_in_place(store):
   folder = store(train_tar(), validation_tar())
-  source = imagenet_tars.open_tars(folder)
+  source = imagenet_tars.find(folder)
   assert (source.name, source.version) == ('imagenet2012', '5.1.0')
   assert list(source.class_names) == list(SYNSETS)
   assert source.splits == {'train': 9, 'validation': 5}
@@ -82,20 +82,18 @@ def test_tars_are_read_in_place(store):
 
 
 def test_the_order_of_tars_is_fixed(store):
-  source = imagenet_tars.open_tars(store(train_tar(), validation_tar()))
+  source = imagenet_tars.find(store(train_tar(), validation_tar()))
   whole = read(source, 'train')
   assert whole == read(source, 'train') != sorted(whole)
   for start in (1, 5, 9):
     assert read(source, 'train', start) == whole[start:]
   # Nor does it depend on the order within the tar.
-  assert whole == read(
-    imagenet_tars.open_tars(store(train_tar(SYNSETS), validation_tar())), 'train'
-  )
+  assert whole == read(imagenet_tars.find(store(train_tar(SYNSETS), validation_tar())), 'train')
 
 
 def test_tars_are_described_as_json(store):
   folder = store(train_tar(), validation_tar())
-  description = imagenet_tars.open_tars(folder).description
+  description = imagenet_tars.find(folder).description
   assert json.loads(json.dumps(description)) == description
   assert (description['kind'], description['path']) == ('imagenet tars', str(folder))
   train = description['archives'][0]
@@ -115,34 +113,32 @@ def test_the_archives_are_imagenets():
 
 def test_tars_are_found(store, tmp_path):
   folder = store(train_tar(), validation_tar())
-  assert imagenet_tars.find(folder) == folder
+  assert imagenet_tars.find(folder).folder == folder
   data_dir = tmp_path / 'data'
   assert imagenet_tars.find(data_dir) is None
   manual = data_dir / 'downloads' / 'manual'
   manual.parent.mkdir(parents=True)
   assert imagenet_tars.find(data_dir) is None
   folder.rename(manual)
-  assert imagenet_tars.find(data_dir) == manual
+  assert imagenet_tars.find(data_dir).folder == manual
   (data_dir / TRAIN_TAR).touch()  # one alone does not hide the pair
-  assert imagenet_tars.find(data_dir) == manual
+  assert imagenet_tars.find(data_dir).folder == manual
 
 
 @pytest.mark.parametrize('missing', [TRAIN_TAR, VALIDATION_TAR])
 def test_one_of_two_tars(store, missing):
   folder = store(train_tar(), validation_tar())
   (folder / missing).unlink()
-  for function in (imagenet_tars.find, imagenet_tars.open_tars):
-    assert f'{folder} lacks {missing}; put it there' in refusal(function, folder)
+  assert f'{folder} lacks {missing}; put it there' in refusal(imagenet_tars.find, folder)
 
 
 def test_a_tar_of_another_size(store):
   folder = store(train_tar(), validation_tar())
   size = (folder / TRAIN_TAR).stat().st_size
   os.truncate(folder / TRAIN_TAR, size - 700)
-  for function in (imagenet_tars.find, imagenet_tars.open_tars):
-    message = refusal(function, folder)
-    assert f'{folder / TRAIN_TAR} has {size - 700:,} of {size:,} bytes' in message
-    assert 'md5sum must give 1d675b47d978889d74fa0da5fadfb00e' in message
+  message = refusal(imagenet_tars.find, folder)
+  assert f'{folder / TRAIN_TAR} has {size - 700:,} of {size:,} bytes' in message
+  assert 'md5sum must give 1d675b47d978889d74fa0da5fadfb00e' in message
 
 
 def damaged(content, place, length=512):
@@ -164,14 +160,14 @@ def damaged(content, place, length=512):
 def test_damaged_tars(store, train, validation, named, why):
   folder = store(train, validation)
   split = 'train' if named == TRAIN_TAR else 'validation'
-  message = refusal(read, imagenet_tars.open_tars(folder), split)
+  message = refusal(read, imagenet_tars.find(folder), split)
   assert f'{folder / named} is damaged' in message
   assert why in message
 
 
 def test_synsets_that_are_not_imagenets(store):
   folder = store(train_tar(('n01', 'n03', 'n04')), validation_tar(), (11, 5))
-  message = refusal(read, imagenet_tars.open_tars(folder), 'train')
+  message = refusal(read, imagenet_tars.find(folder), 'train')
   assert TRAIN_TAR in message
   assert "of its synsets, 1 missing, such as 'n02', and 1 unknown, such as 'n04'" in message
 
