@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from alexnet_jax.sweeps import results as sweep_results
+from alexnet_jax.sweeps import tables
 from alexnet_jax.sweeps.results import Results, Row
 
 _HEADINGS = ('variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', '$p$')
@@ -62,7 +62,7 @@ def _cells(row: Row, reported: Sequence[str]) -> list[str]:
   return [
     escape(row.description or row.name),
     f'{len(row.errors)}',
-    escape(sweep_results.number(row.top1, row.deviation)),
+    escape(tables.number(row.top1, row.deviation)),
     '' if math.isnan(row.difference) else f'${row.difference:+.2f}$',
     '' if math.isnan(row.p) else f'${low:+.2f}$ to ${high:+.2f}$',
     '' if math.isnan(row.p) else f'{row.p:.3f}' if row.p >= 0.001 else '$<0.001$',

@@ -15,9 +15,8 @@ import jinja2
 
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import canvas, fonts, run_page
-from alexnet_jax.sweeps import charts, latex, spec
-from alexnet_jax.sweeps import results as sweep_results
-from alexnet_jax.sweeps.results import Results, Row, RunResult
+from alexnet_jax.sweeps import charts, latex, spec, tables
+from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResult, gather
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import print_table
 
@@ -61,14 +60,14 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
     UserError: as `results.gather`.
   """
   path = Path(path)
-  results = sweep_results.gather(path)
+  results = gather(path)
   pictures = _pictures(results)
   written = [file for picture in pictures for file in picture.paths]
   for name, text in (
     ('results.md', _markdown(results, pictures)),
     ('results.tex', latex.table(results)),
-    ('results.csv', sweep_results.table_csv(results)),
-    ('runs.csv', sweep_results.runs_csv(results)),
+    ('results.csv', tables.table_csv(results)),
+    ('runs.csv', tables.runs_csv(results)),
     ('report.html', html(results, pictures)),
   ):
     with files.atomic_write(path / name) as temporary:
@@ -78,7 +77,7 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
 
 
 def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
-  lines = [sweep_results.markdown(results)]
+  lines = [tables.markdown(results)]
   for picture in pictures:
     name = next(file.name for file in picture.paths if file.suffix == '.png')
     lines.append(f'![{picture.title}](figures/{name})\n\n{picture.caption}\n')
@@ -205,9 +204,9 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   top5 = any(count is None or metrics.has_top5(count) for count in counts)
   return environment.from_string(template.read_text('utf-8')).render(
     title=results.title,
-    headings=[_UNITS.get(heading, heading) for heading in sweep_results.HEADINGS[:-1]],
+    headings=[_UNITS.get(heading, heading) for heading in tables.HEADINGS[:-1]],
     rows=[_row_cells(row) for row in results.rows],
-    notes=sweep_results.notes(results),
+    notes=tables.notes(results),
     pictures=pictures,
     run_headings=_run_headings(top5),
     runs=[(run, _run_cells(run, top5), _page(results.path, run)) for run in results.runs],
@@ -219,7 +218,7 @@ _UNITS = {by: f'{by}, points' for by in ('difference', '95 % interval', 'paper',
 
 def _row_cells(row: Row) -> tuple[str, str, list[str]]:
   """A row's name, its description, and the cells between them."""
-  name, *numbers, description = sweep_results.cells(row)
+  name, *numbers, description = tables.cells(row)
   return name, description, [cell.replace('-', '\N{MINUS SIGN}') for cell in numbers]
 
 
@@ -248,7 +247,7 @@ def _run_cells(run: RunResult, top5: bool) -> list[str]:
   ]
 
 
-def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
+def show(results: Results, written: Sequence[Path]) -> None:
   """Prints a sweep's table, what must stand below it, and which files were written.
 
   Args:
@@ -258,9 +257,9 @@ def show(results: sweep_results.Results, written: Sequence[Path]) -> None:
   print_table(
     f'{results.path}: {results.title}', _SHOWN_HEADINGS, [_shown_cells(row) for row in results.rows]
   )
-  notes = sweep_results.notes(results)
+  notes = tables.notes(results)
   if any(row.is_significant for row in results.rows):
-    notes = [f'*: significant (p < {sweep_results.SIGNIFICANCE_LEVEL}).', *notes]
+    notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]
   for note in notes:
     print(textwrap.fill(note, 79, break_long_words=False, break_on_hyphens=False))
   if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
@@ -279,6 +278,6 @@ _SHOWN_HEADINGS = (
 
 
 def _shown_cells(row: Row) -> tuple[str, ...]:
-  name, runs, error, difference, interval, paper, source, *_ = sweep_results.cells(row)
+  name, runs, error, difference, interval, paper, source, *_ = tables.cells(row)
   mark = '*' if row.is_significant else ' '
   return name, runs, error, difference and f'{difference} {mark}', interval, paper, source

@@ -4,7 +4,7 @@ import pytest
 
 from alexnet_jax.sweeps import report as sweep_report
 from alexnet_jax.sweeps import results as sweep_results
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import spec, tables
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from tests import browser, sweeps
@@ -74,7 +74,7 @@ def test_every_variant_has_its_row_in_view(opened, report):
   assert rows.count() == len(results.rows) == 1 + len(SWEEP.variants)
   for row, shown in zip(results.rows, rows.all(), strict=True):
     assert shown.is_visible()
-    name, *numbers, description = sweep_results.cells(row)
+    name, *numbers, description = tables.cells(row)
     assert shown.locator('th').inner_text().split('\n') == [name, description]
     texts = [text.replace('\N{MINUS SIGN}', '-') for text in shown.locator('td').all_inner_texts()]
     assert texts == numbers

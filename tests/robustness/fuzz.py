@@ -50,7 +50,7 @@ from alexnet_jax.convert import convert
 from alexnet_jax.data import image_folder, images, prepare, statistics
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import canvas, curves
-from alexnet_jax.sweeps import report, runner
+from alexnet_jax.sweeps import report, runner, tables
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
 from tests import caffe_files, other_formats, sweeps
@@ -492,9 +492,9 @@ def _sweep_folders(folder: Path) -> st.SearchStrategy[Input]:
 def _read_sweep(folder: Path) -> Any:
   results = sweep_results.gather(folder)
   return (
-    sweep_results.markdown(results),
-    sweep_results.table_csv(results),
-    sweep_results.runs_csv(results),
+    tables.markdown(results),
+    tables.table_csv(results),
+    tables.runs_csv(results),
     report.html(results, []),
   )
 

@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.reports import canvas
-from alexnet_jax.sweeps import latex, report, spec
+from alexnet_jax.sweeps import latex, report, spec, tables
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.spec import Reported
 from alexnet_jax.utils.errors import UserError
@@ -64,20 +64,20 @@ def test_significance_is_by_the_paired_t_test_over_seeds(tmp_path):
 def test_no_test_of_one_seed_or_of_equal_differences(other, tmp_path):
   row = rows(tmp_path, {'base': (0.2, 0.4), 'no_overlap': other})['no_overlap']
   assert (row.significance, row.is_significant) == ('', False)
-  assert sweep_results.cells(row)[4] == ''
+  assert tables.cells(row)[4] == ''
 
 
 def test_a_difference_is_from_the_base_of_the_same_seed(tmp_path):
   row = rows(tmp_path, {'base': (0.2, 0.4), 'no_overlap': (0.3,)})['no_overlap']
   assert math.isnan(row.deviation)
-  assert sweep_results.cells(row)[1:4] == ('1 of 2', '30.00', '+10.00')
+  assert tables.cells(row)[1:4] == ('1 of 2', '30.00', '+10.00')
   row = rows(tmp_path / 'base', {'base': (0.2,), 'no_overlap': (0.3, 0.9)})['no_overlap']
-  assert sweep_results.cells(row)[1:4] == ('2', '60.00 ± 42.43', '+10.00')
+  assert tables.cells(row)[1:4] == ('2', '60.00 ± 42.43', '+10.00')
 
 
 def test_the_table_in_markdown(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
-  text = sweep_results.markdown(sweep_results.gather(tmp_path))
+  text = tables.markdown(sweep_results.gather(tmp_path))
   lines = text.splitlines()
   assert lines[0] == '# A made-up sweep, digits'
   assert lines[5] == (
@@ -101,15 +101,13 @@ def test_how_long_the_runs_were_is_said(steps, said, tmp_path):
   spec.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
-  assert said in sweep_results.notes(sweep_results.gather(tmp_path))[0]
+  assert said in tables.notes(sweep_results.gather(tmp_path))[0]
 
 
 def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   results = sweep_results.gather(tmp_path)
-  table = {
-    row['variant']: row for row in csv.DictReader(io.StringIO(sweep_results.table_csv(results)))
-  }
+  table = {row['variant']: row for row in csv.DictReader(io.StringIO(tables.table_csv(results)))}
   # Fractions, as in the other CSV files.
   assert float(table['no_overlap']['top1_error']) == pytest.approx(results.rows[1].top1 / 100)
   assert table['no_overlap']['paper_difference_top5'] == '0.003'
@@ -166,7 +164,7 @@ def test_pictures_call_variants_by_their_words_and_by_name_where_these_are_alike
 def test_every_run_is_in_runs_csv(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.2,), 'tanh': (0.3,)})
   results = sweep_results.gather(tmp_path)
-  runs = list(csv.DictReader(io.StringIO(sweep_results.runs_csv(results))))
+  runs = list(csv.DictReader(io.StringIO(tables.runs_csv(results))))
   assert [(run['variant'], run['seed'], run['state'], run['top1_error']) for run in runs[:3]] == [
     ('base', '0', 'finished', '0.2'),
     ('no_overlap', '0', 'not run yet', ''),
@@ -182,11 +180,11 @@ def test_runs_that_are_not_finished_say_why(tmp_path):
   (failed.path / 'failure.txt').write_text('the loss is nan\n')
   sweeps.write_run(cut, sweeps.lines([0.9, 0.8]))
   results = sweep_results.gather(tmp_path)
-  assert sweep_results.notes(results)[-1] == (
+  assert tables.notes(results)[-1] == (
     'Not finished: no_overlap, seed 0: failed: the loss is nan; tanh, seed 0: at epoch 2 of 4;'
     ' base, seed 1: not run yet; no_overlap, seed 1: not run yet; tanh, seed 1: not run yet.'
   )
-  assert sweep_results.cells(results.rows[1])[1:4] == ('0 of 2', '', '')
+  assert tables.cells(results.rows[1])[1:4] == ('0 of 2', '', '')
 
 
 def test_a_run_that_went_on_for_longer_counts_where_it_should_have_ended(tmp_path):

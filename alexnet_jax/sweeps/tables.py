@@ -1,0 +1,156 @@
+"""A sweep's results as tables: cells and notes, Markdown, CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps.results import Results, Row
+from alexnet_jax.utils import host
+
+HEADINGS = (
+  'variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', 'paper', 'source', 'sign',
+  'significance', 'description',
+)  # fmt: skip
+
+
+def cells(row: Row) -> tuple[str, ...]:
+  """A row's cells, under HEADINGS."""
+  agreement = row.agrees(row.paper or row.source)
+  return (
+    row.name,
+    f'{len(row.errors)}' + (f' of {len(row.errors) + len(row.states)}' if row.states else ''),
+    number(row.top1, row.deviation),
+    '' if math.isnan(row.difference) else f'{row.difference:+.2f}',
+    '' if math.isnan(row.p) else '{:+.2f} to {:+.2f}'.format(*row.interval),
+    reported(row.paper),
+    reported(row.source),
+    agreement,
+    row.significance,
+    row.description,
+  )
+
+
+def number(value: float, deviation: float = math.nan) -> str:
+  """Formats a value as '12.34 ± 0.56'; '' for NaN."""
+  if math.isnan(value):
+    return ''
+  return f'{value:.2f}' + ('' if math.isnan(deviation) else f' ± {deviation:.2f}')
+
+
+def reported(difference: spec.Reported | None) -> str:
+  """Formats a reported difference as 'about +1.4'; '' for None."""
+  return '' if difference is None else f'{difference.roughly} {difference.top1:+.4g}'.strip()
+
+
+def notes(results: Results) -> list[str]:
+  """The notes below the table: the runs' conditions, the statistics, what is reported or missing."""
+  description = results.description
+  of_config = next(run.config for run in results.runs if run.config)
+  data = of_config['data']
+  lengths = {(run['num_steps'], run['num_epochs']) for run in description['runs']}
+  length = ' or '.join(
+    f'{epochs:g} epochs' if steps is None else f'{steps} steps'
+    for steps, epochs in sorted(lengths, key=lambda length: (length[0] or 0, length[1]))
+  )
+  written = [
+    f'Error of the last epoch, center crop, on {data["name"]}, {data["validation_split"]} images;'
+    f' {length}; seeds {", ".join(map(str, description["seeds"]))};'
+    f' {description["config"]}'
+    + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())
+    + '.',
+    "Differences are from the base's run of the same seed and length, which took the same images in"
+    ' the same order, in percentage points: positive where the variant is worse. ± is the standard'
+    ' deviation over seeds. Intervals and significance are by the paired t test over seeds.',
+  ]
+  for row in results.rows:
+    for by, difference in (('paper', row.paper), ('source', row.source)):
+      if difference is not None:
+        top5 = '' if difference.top5 is None else f', top-5 {difference.top5:+.4g}'
+        where = f', {difference.where}' if difference.where else ''
+        written.append(f'{row.name}, {by}: top-1 {reported(difference)}{top5}{where}.')
+  if description['not_applying']:
+    written.append(f'Not applying to this config: {", ".join(description["not_applying"])}.')
+  if unfinished := [run for run in results.runs if run.final is None]:
+    listed = '; '.join(f'{run.variant}, seed {run.seed}: {run.state}' for run in unfinished)
+    written.append(f'Not finished: {listed}.')
+  return written
+
+
+def markdown(results: Results) -> str:
+  """The table as results.md has it."""
+  lines = [f'# {results.title}', '']
+  lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|' * 3]
+  lines += [_markdown_row(cells(row)) for row in results.rows]
+  lines += ['', *(f'{note}\n' for note in notes(results))]
+  return '\n'.join(lines)
+
+
+def _markdown_row(row: Sequence[str]) -> str:
+  return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |'
+
+
+def table_csv(results: Results) -> str:
+  """The table as results.csv has it: numbers in full, a row for each variant.
+
+  Errors and their differences are fractions, as in all CSV files.
+  """
+  rows = []
+  for row in results.rows:
+    fields = {
+      'variant': row.name,
+      'runs': len(row.errors),
+      'top1_error': _fraction(row.top1),
+      'top1_error_deviation': _fraction(row.deviation),
+      'top5_error': _fraction(row.top5),
+      'difference': _fraction(row.difference),
+      'difference_deviation': _fraction(row.difference_deviation),
+      'difference_low': _fraction(row.interval[0]),
+      'difference_high': _fraction(row.interval[1]),
+      'p': row.p,
+      'difference_top5': _fraction(row.difference_top5),
+    }
+    for by, reported in (('paper', row.paper), ('source', row.source)):
+      top1, top5 = (reported.top1, reported.top5) if reported else (None, None)
+      fields[f'{by}_difference'] = _fraction(top1)
+      fields[f'{by}_difference_top5'] = _fraction(top5)
+      fields[f'{by}_sign'] = row.agrees(reported)
+    rows.append({**fields, 'noise': row.significance, 'what': row.description})
+  return _csv(rows)
+
+
+def _fraction(percent: float | None) -> float | None:
+  """A percentage as a fraction, without the noise of floats' last digits."""
+  return None if percent is None else round(percent / 100, 12)
+
+
+def runs_csv(results: Results) -> str:
+  """runs.csv: a row for each run; errors are fractions."""
+  return _csv(
+    [
+      {
+        'variant': run.variant,
+        'seed': run.seed,
+        'state': run.state,
+        **{
+          field: run.final[field] if run.final else None
+          for field in ('epoch', 'step', 'top1_error', 'top5_error', 'loss')
+        },
+        'command': ' '.join([host.program(), *run.command]),
+      }
+      for run in results.runs
+    ]
+  )
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+  text = io.StringIO()
+  writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+  writer.writeheader()
+  for row in rows:
+    writer.writerow(
+      {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()}
+    )
+  return text.getvalue()
