@@ -38,7 +38,7 @@ from absl import logging
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.data import datasets, pipeline, prepare, splits, tfds_reader
+from alexnet_jax.data import datasets, pipeline, prepare, record_split, splits, tfds_reader
 from alexnet_jax.data import statistics as statistics_lib
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import loop
@@ -64,7 +64,7 @@ def _split(directory: Path, split: str, size: int, in_memory: bool) -> splits.Sp
   builder = tfds_reader.open_directory(directory)
   if in_memory:
     return datasets.open_split(builder, split, size, memory_megabytes=10**6)
-  return tfds_reader.RecordSplit(builder, split, size, BLOCK_BYTES)
+  return record_split.RecordSplit(builder, split, size, BLOCK_BYTES)
 
 
 def ours(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from alexnet_jax.data import tfds_reader
+from alexnet_jax.data import record_split, tfds_reader
 
 TRAIN, VALIDATION, SIZE = 40, 7, 10
 BLOCK = 17  # examples; with three shards of 13 or 14, no multiple of anything
@@ -63,4 +63,4 @@ def open_records(folder, split='train', name='numbers', image_size=SIZE, block=N
   builder = tfds_reader.open_builder(name, str(folder))
   info = builder.info.splits[split.split('[')[0]]
   each = info.num_bytes // info.num_examples
-  return tfds_reader.RecordSplit(builder, split, image_size, each * block if block else 10**9)
+  return record_split.RecordSplit(builder, split, image_size, each * block if block else 10**9)

@@ -17,6 +17,7 @@ from alexnet_jax.data import (
   imagenet_tars,
   pipeline,
   prepare,
+  record_split,
   sources,
   splits,
   statistics,
@@ -134,7 +135,7 @@ def open_split(
   Raises:
     UserError: the split does not exist, or has no images with labels.
   """
-  stored = tfds_reader.RecordSplit(builder, split, image_size, memory_megabytes * 10**6, resize)
+  stored = record_split.RecordSplit(builder, split, image_size, memory_megabytes * 10**6, resize)
   n = stored.num_examples
   if n * image_size**2 * 3 > memory_megabytes * 1e6:
     return stored

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import pipeline, tfds_reader
+from alexnet_jax.data import pipeline, record_split, tfds_reader
 from alexnet_jax.data.images import fit_square
 from tests import stored
 from tests.mistakes import refusal
@@ -107,14 +107,14 @@ def test_the_next_block_is_asked_for_while_one_is_read(data_dir, monkeypatch):
   split = open_records(data_dir, block=BLOCK)
   calls = []
   for name in ('_ask_for', '_stored'):
-    method = getattr(tfds_reader.RecordSplit, name)
+    method = getattr(record_split.RecordSplit, name)
 
     def noted(self, wanted, name=name, method=method):
       if len(wanted):
         calls.append((name, len(wanted)))
       return method(self, wanted)
 
-    monkeypatch.setattr(tfds_reader.RecordSplit, name, noted)
+    monkeypatch.setattr(record_split.RecordSplit, name, noted)
   groups = [
     (block, np.zeros((len(block), 2), np.int32)) for block in split.order(np.random.default_rng(0))
   ]
@@ -192,14 +192,14 @@ def test_parts_of_splits_can_be_read(data_dir, labels_in_order, split, whole, ch
 @pytest.mark.parametrize('split', ['trian', 'train[:', 'train[90:]', 'train[:200%]', ''])
 def test_splits_that_are_not_there_are_refused(data_dir, split):
   builder = tfds_reader.open_builder('numbers', str(data_dir))
-  message = refusal(tfds_reader.RecordSplit, builder, split, SIZE, 1000)
+  message = refusal(record_split.RecordSplit, builder, split, SIZE, 1000)
   assert re.search(r"numbers/1\.0\.0 has no split .* 'train', 'validation'", message)
 
 
 @pytest.mark.parametrize('split', ['train[5:5]', 'train[9:3]', 'train[9:3]+validation'])
 def test_parts_that_hold_nothing_are_refused(data_dir, split):
   builder = tfds_reader.open_builder('numbers', str(data_dir))
-  message = refusal(tfds_reader.RecordSplit, builder, split, SIZE, 1000)
+  message = refusal(record_split.RecordSplit, builder, split, SIZE, 1000)
   assert re.search(r'empty|no split', message)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file, tensorboard, workdir
-from alexnet_jax.data import datasets, statistics, tfds_reader
+from alexnet_jax.data import datasets, record_split, statistics
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import canvas, curves
 from alexnet_jax.sweeps import spec
@@ -215,7 +215,7 @@ def test_a_data_file_that_goes_away_is_named_and_the_run_goes_on_once_it_is_back
   stored.store_numbers(tmp_path / 'tfds')
 
   def in_blocks(builder, split, size, *_):
-    return tfds_reader.RecordSplit(builder, split, size, 5 * 300)
+    return record_split.RecordSplit(builder, split, size, 5 * 300)
 
   monkeypatch.setattr(datasets, 'open_split', in_blocks)  # from files, not from memory
   config = small_config(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import augment, datasets, pipeline, splits, tfds_reader
+from alexnet_jax.data import augment, datasets, pipeline, record_split, splits, tfds_reader
 from alexnet_jax.data.images import fit_square
 from alexnet_jax.utils.errors import UserError
 from tests import stored
@@ -134,7 +134,7 @@ def test_a_split_that_fits_is_held_in_memory(data_dir):
   held = datasets.open_split(builder, 'train', 200, 5)  # 40 images of 200x200x3 bytes: 4.8 MB
   assert isinstance(held, splits.ArraySplit)
   assert held.images.shape == (TRAIN, 200, 200, 3)
-  assert isinstance(datasets.open_split(builder, 'train', 200, 4), tfds_reader.RecordSplit)
+  assert isinstance(datasets.open_split(builder, 'train', 200, 4), record_split.RecordSplit)
 
 
 @pytest.mark.parametrize('batch_size', [1, 12, 40, 100])
