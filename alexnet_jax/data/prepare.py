@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL
 
-from alexnet_jax.data import images, statistics, tfds_reader
+from alexnet_jax.data import images, left_out_list, statistics, tfds_reader
 from alexnet_jax.data.earlier import ORIGINAL, Earlier, fingerprint
 from alexnet_jax.data.sources import Example, LeftOut, Source
 from alexnet_jax.utils import files, locks, threads
@@ -28,8 +28,6 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
-LEFT_OUT = 'left_out.tsv'
-_UNREADABLE = 'cannot be read: '  # so begin the reasons of the files that were to be used
 _METADATA = 'metadata.json'
 _LOCK = 'lock'
 _LEAST_UNREADABLE = 10
@@ -183,7 +181,7 @@ def prepare(
   }
   try:
     if place.is_dir():
-      _update_report(place, left_out, display)
+      left_out_list.update(place, left_out, display)
       return place
     with _alone(incomplete, display):
       if not place.is_dir():
@@ -202,8 +200,10 @@ def prepare(
         unreadable = read_metadata(place)['unreadable_files']
         if unreadable:
           display.line(f'cannot be read, and left out: {unreadable:,} of {total:,} images')
-        if (place / LEFT_OUT).exists():
-          display.line(f'all files that are left out are listed in {place / LEFT_OUT}')
+        if (place / left_out_list.FILE_NAME).exists():
+          display.line(
+            f'all files that are left out are listed in {place / left_out_list.FILE_NAME}'
+          )
   except OSError as error:
     raise UserError(
       f'cannot write to {incomplete}: {error.strerror or error}\n'
@@ -296,13 +296,8 @@ def _prepare(
       continue
     log = _ProgressLog(display, f'preparing {split}', num_examples, first * size)
 
-    def convert(example: Example, counted: bool = split == rule['statistics_of']) -> _Square:
-      return _convert(example, rule['image_size'], resize, rule['encoding'], counted, earlier.find)
-
-    with (
-      contextlib.closing(source.examples(split, first * size)) as examples,
-      contextlib.closing(threads.map_ahead(convert, examples)) as squares,
-    ):
+    counted = split == rule['statistics_of']
+    with _converted(source, split, first * size, rule, resize, earlier, counted) as squares:
       for shard in range(first, shards):
         temporary = folder / 'shard.part'
         _write_shard(temporary, itertools.islice(squares, size), split, done, log)
@@ -310,12 +305,11 @@ def _prepare(
           display.line(
             f'more than {allowed:,} files cannot be read: reading on without writing, to list all'
           )
-          _report(folder, done.unreadable, left_out)  # so far, should this be interrupted
-          for square in squares:
-            _note_unreadable(square, split, done)
-            log(1)
-          _read_on(source, split, done, resize, display)
-          _report(folder, done.unreadable, left_out)
+          # So far, should this be interrupted.
+          left_out_list.write(folder, done.unreadable, left_out)
+          _note_rest(squares, split, done, log)
+          _read_on(source, split, done, resize, earlier, display)
+          left_out_list.write(folder, done.unreadable, left_out)
           raise _too_many(folder, done, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
         done.save(folder / 'done.npz')
@@ -323,23 +317,45 @@ def _prepare(
   _finish(folder, done, left_out)
 
 
-def _read_on(source: Source, split: str, done: _Done, resize: str, display: Display) -> None:
+@contextlib.contextmanager
+def _converted(
+  source: Source,
+  split: str,
+  start: int,
+  rule: dict[str, Any],
+  resize: str,
+  earlier: Earlier,
+  counted: bool,
+) -> Iterator[Iterator[_Square]]:
+  """Converts a split's examples from one on, in threads; see `_convert`."""
+
+  def convert(example: Example) -> _Square:
+    return _convert(example, rule['image_size'], resize, rule['encoding'], counted, earlier.find)
+
+  with (
+    contextlib.closing(source.examples(split, start)) as examples,
+    contextlib.closing(threads.map_ahead(convert, examples)) as squares,
+  ):
+    yield squares
+
+
+def _read_on(
+  source: Source, split: str, done: _Done, resize: str, earlier: Earlier, display: Display
+) -> None:
   """Notes which files of the splits after `split` cannot be read."""
-  rule, splits = done.rule, list(source.splits)
+  splits = list(source.splits)
   for later in splits[splits.index(split) + 1 :]:
     log = _ProgressLog(display, f'reading {later}', source.splits[later], 0)
-
-    def convert(example: Example) -> _Square:
-      return _convert(example, rule['image_size'], resize, rule['encoding'], False)
-
-    with (
-      contextlib.closing(source.examples(later, 0)) as examples,
-      contextlib.closing(threads.map_ahead(convert, examples)) as squares,
-    ):
-      for square in squares:
-        _note_unreadable(square, later, done)
-        log(1)
+    with _converted(source, later, 0, done.rule, resize, earlier, False) as squares:
+      _note_rest(squares, later, done, log)
     log(done=True)
+
+
+def _note_rest(squares: Iterable[_Square], split: str, done: _Done, log: '_ProgressLog') -> None:
+  """Notes which of a split's remaining files cannot be read."""
+  for square in squares:
+    _note_unreadable(square, split, done)
+    log(1)
 
 
 def _note_unreadable(square: _Square, split: str, done: _Done) -> None:
@@ -426,7 +442,7 @@ def _convert(
   resize: str,
   encoding: str,
   counted: bool,
-  find: Callable[[bytes], bytes | None] = lambda fingerprint: None,
+  find: Callable[[bytes], bytes | None],
 ) -> _Square:
   """Decodes, shrinks and encodes an image.
 
@@ -472,10 +488,10 @@ def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
     rule['class_names'][i] for i, n in enumerate(done.labels.get(training, [])) if not n
   }
   if empty:
-    _report(folder, done.unreadable, left_out)
+    left_out_list.write(folder, done.unreadable, left_out)
     (folder / 'done.npz').unlink()  # or repaired files would not be read
     raise UserError(
-      f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / LEFT_OUT}'
+      f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / left_out_list.FILE_NAME}'
     )
   size = rule['image_size']
   template = tfds.core.ShardedFileTemplate(
@@ -522,48 +538,16 @@ def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
   (folder / _METADATA).write_text(
     json.dumps(metadata, indent=2, ensure_ascii=False) + '\n', 'utf-8'
   )
-  _report(folder, done.unreadable, left_out)
+  left_out_list.write(folder, done.unreadable, left_out)
   for path in folder.iterdir():
     _to_disk(path)
-
-
-def _report(folder: Path, unreadable: Sequence[Sequence[str]], left_out: Sequence[LeftOut]) -> None:
-  """Writes the list of files that are not in the data set, if there are any."""
-  rows = [(*place, _UNREADABLE + reason) for *place, reason in unreadable]
-  _write_report(folder, [*map(_line, rows), *map(_line, left_out)])
-
-
-def _write_report(folder: Path, lines: Sequence[str]) -> None:
-  if not lines:
-    (folder / LEFT_OUT).unlink(missing_ok=True)
-    return
-  with files.atomic_write(folder / LEFT_OUT) as temporary:
-    content = '\n'.join([_line(('split', 'class', 'file', 'reason')), *lines]) + '\n'
-    temporary.write_text(content, 'utf-8')
-
-
-def _line(row: Sequence[str]) -> str:
-  return '\t'.join(' '.join(field.expandtabs(1).splitlines()) for field in row)
-
-
-def _update_report(place: Path, left_out: Sequence[LeftOut], display: Display) -> None:
-  """Brings the list of a data set that is complete up to date: other files may be left out now."""
-  path = place / LEFT_OUT
-  before = path.read_text('utf-8', 'replace').split('\n')[1:-1] if path.exists() else []
-  unreadable = [line for line in before if line.split('\t')[-1].startswith(_UNREADABLE)]
-  now = [*unreadable, *map(_line, left_out)]
-  if now != before:
-    try:
-      _write_report(place, now)
-    except OSError as error:
-      display.line(f'{path} is not up to date and cannot be written: {error.strerror or error}')
 
 
 def _too_many(folder: Path, done: _Done, allowed: int) -> UserError:
   split, _, file_name, reason = done.unreadable[0]
   return UserError(
     f'{len(done.unreadable):,} files cannot be read, more than {allowed:,}, such as'
-    f' {split}/{file_name}: {reason}; all are listed in {folder / LEFT_OUT}\n'
+    f' {split}/{file_name}: {reason}; all are listed in {folder / left_out_list.FILE_NAME}\n'
     'Raise data.unreadable_limit to continue without them; or repair or remove them, and remove'
     f' {folder}.'
   )

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import datasets, imagenet_classes, prepare
+from alexnet_jax.data import datasets, imagenet_classes, left_out_list, prepare
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -227,7 +227,7 @@ def preparation(config: ConfigDict) -> None:
     print(f'mean color   {color} (red, green, blue; 0 to 255)')
     print(f'eigenvalues   {axes} (of the covariance of RGB in [0, 1])')
   print(f'folder        {data_set.directory}')
-  report = data_set.directory / prepare.LEFT_OUT
+  report = data_set.directory / left_out_list.FILE_NAME
   if report.exists():
     left_out = len(report.read_text('utf-8', 'replace').split('\n')) - 2
     unreadable = prepare.read_metadata(data_set.directory)['unreadable_files']

@@ -29,6 +29,7 @@ from alexnet_jax.data import (
   image_folder,
   imagenet_tars,
   images,
+  left_out_list,
   prepare,
   statistics,
   tfds_reader,
@@ -289,7 +290,7 @@ def test_it_says_where_it_came_from(png, source, originals):
   assert metadata['class_names'] == list(CLASSES)
   assert metadata['images_per_class'] == {'train': [14] * 3, 'validation': [6] * 3}
   assert metadata['unreadable_files'] == 0
-  assert not (png / prepare.LEFT_OUT).exists()
+  assert not (png / left_out_list.FILE_NAME).exists()
   assert {path.name for path in png.iterdir()} >= {'dataset_info.json', 'statistics.npz'}
   assert not {path.name for path in png.iterdir()} & {'lock', 'done.npz', 'shard.part'}
 
@@ -492,7 +493,7 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   display = Lines()
   source = image_folder.open_folder(holey, 0.1)
   directory = run(source, tmp_path / 'out', display, images_per_shard=per_shard)
-  lines = (directory / prepare.LEFT_OUT).read_text('utf-8').splitlines()
+  lines = (directory / left_out_list.FILE_NAME).read_text('utf-8').splitlines()
   assert lines[0].split('\t') == ['split', 'class', 'file', 'reason']
   listed = {tuple(line.split('\t')[:3]): line.split('\t')[3] for line in lines[1:]}
   train = f'train/{CLASSES[1]}/'
@@ -507,7 +508,7 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
   assert 'cannot identify image file' in listed['train', CLASSES[1], train + TEXT]
   assert display.lines[-2:] == [
     'cannot be read, and left out: 4 of 21 images',
-    f'all files that are left out are listed in {directory / prepare.LEFT_OUT}',
+    f'all files that are left out are listed in {directory / left_out_list.FILE_NAME}',
   ]
 
   for split, folder in (('train', 'train'), ('validation', 'val')):
@@ -532,7 +533,7 @@ def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch
   monkeypatch.setattr(prepare, '_LEAST_UNREADABLE', 1)
   display = Lines()
   message = refusal(run, source, tmp_path / 'out', display, images_per_shard=1)
-  [written] = (tmp_path / 'out').glob(f'*/*/{prepare.LEFT_OUT}')
+  [written] = (tmp_path / 'out').glob(f'*/*/{left_out_list.FILE_NAME}')
   assert '4 files cannot be read, more than 1, such as train/' in message
   assert 'reading on without writing, to list all' in display.text
   assert str(written) in message
@@ -563,7 +564,7 @@ def test_files_that_were_mended_are_in(holey, tmp_path, monkeypatch):
   display = Lines()
   directory = run(source, tmp_path / 'out', display, images_per_shard=1)
   assert contents(directory) == contents(run(source, tmp_path / 'other', images_per_shard=1))
-  assert not (directory / prepare.LEFT_OUT).exists()
+  assert not (directory / left_out_list.FILE_NAME).exists()
   assert 'left out' not in display.text
 
 
@@ -572,27 +573,27 @@ def test_a_class_must_have_an_image(holey, tmp_path):
   for path in (holey / 'train' / CLASSES[1]).iterdir():
     path.write_bytes(b'')
   message = refusal(run, source, tmp_path / 'out')
-  [written] = (tmp_path / 'out').glob(f'*/*/{prepare.LEFT_OUT}')
+  [written] = (tmp_path / 'out').glob(f'*/*/{left_out_list.FILE_NAME}')
   assert f'no image of class {CLASSES[1]!r}' in message
   assert str(written) in message
   assert prepare.find(tmp_path / 'out', source.name, SIZE) is None
   fill(holey, train=5, validation=2)  # and when it has, the same command goes on
   directory = run(source, tmp_path / 'out')
   assert prepare.read_metadata(directory)['images_per_class']['train'] == [5, 5, 5]
-  assert not (directory / prepare.LEFT_OUT).exists()
+  assert not (directory / left_out_list.FILE_NAME).exists()
 
 
 def test_the_list_has_a_line_for_each_file(tmp_path):
   fill(tmp_path / 'in', train=3, validation=1)
   (tmp_path / 'in' / 'train' / CLASSES[0] / 'a\tb\nc\u2028d.jpg').touch()
   directory = run(image_folder.open_folder(tmp_path / 'in', 0.1), tmp_path / 'out')
-  lines = (directory / prepare.LEFT_OUT).read_text('utf-8').splitlines()
+  lines = (directory / left_out_list.FILE_NAME).read_text('utf-8').splitlines()
   assert [len(line.split('\t')) for line in lines] == [4, 4]
   assert 'a b c d.jpg' in lines[1]
 
 
 def rows_of(directory):
-  lines = (directory / prepare.LEFT_OUT).read_text('utf-8').splitlines()
+  lines = (directory / left_out_list.FILE_NAME).read_text('utf-8').splitlines()
   return [tuple(line.split('\t')) for line in lines[1:]]
 
 
@@ -847,7 +848,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
     f'folder        {directory}\n',
     'mean color ',
     'eigenvalues ',
-    f'left out      4 files (3 unreadable), listed in {directory / prepare.LEFT_OUT}',
+    f'left out      4 files (3 unreadable), listed in {directory / left_out_list.FILE_NAME}',
   ):
     assert words in out
   table = [line.split() for line in out.splitlines()]
@@ -863,7 +864,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   assert [line.split(':')[0] for line in lines[3:5]] == ['preparing train', 'preparing validation']
   assert lines[5:] == [
     'cannot be read, and left out: 3 of 13 images',
-    f'all files that are left out are listed in {directory / prepare.LEFT_OUT}',
+    f'all files that are left out are listed in {directory / left_out_list.FILE_NAME}',
   ]
 
   before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
