@@ -7,13 +7,14 @@
 import contextlib
 import functools
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -180,23 +181,7 @@ class Run:
     directory = path / 'checkpoints'
     multihost.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
     restored = resume.restore(directory, net, tx, mesh, train_split, data_set, display)
-    if restored:
-      self.state, self.statistics, self.progress = restored
-    else:
-      if stored is None:
-        stored = multihost.first_then_others(
-          functools.partial(resume.compute_statistics, train_split, path, display, signals),
-          'statistics',
-        )
-      single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
-      self.statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
-      self.state = step_lib.init_state(net, tx, mesh, config.train.seed)
-      if source is not None:
-        params = resume.start_from(
-          source, self.state.params, net.num_columns, train_split.class_names, display
-        )
-        self.state = self.state._replace(params=params)
-      self.progress = resume.Progress()
+    self.state, self.statistics, self.progress = restored or self._from_scratch(tx, stored, source)
     self.step = int(self.state.step)
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
@@ -223,6 +208,29 @@ class Run:
     )
     self.rate = self.learning_rate(min(self.step + 1, self.total_steps))
     display.line('\n'.join(self._first_lines(resumed=restored is not None)))
+
+  def _from_scratch(
+    self,
+    tx: optax.GradientTransformation,
+    stored: Mapping[str, np.ndarray] | None,
+    source: pretrained.PretrainedNetwork | None,
+  ) -> tuple[step_lib.TrainState, augment.Statistics, resume.Progress]:
+    """What a run begins with that has no checkpoint; arguments as `__init__`'s."""
+    net, mesh, split = self.net, self.mesh, self.train_split
+    if stored is None:
+      compute = functools.partial(
+        resume.compute_statistics, split, self.path, self.display, self.signals
+      )
+      stored = multihost.first_then_others(compute, 'statistics')
+    single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
+    statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
+    state = step_lib.init_state(net, tx, mesh, self.config.train.seed)
+    if source is not None:
+      params = resume.start_from(
+        source, state.params, net.num_columns, split.class_names, self.display
+      )
+      state = state._replace(params=params)
+    return state, statistics, resume.Progress()
 
   def _first_lines(self, resumed: bool) -> list[str]:
     """What is trained on, with what, and from where to where, in lines for a narrow terminal."""
