@@ -70,7 +70,8 @@ def evaluate_workdir(
     if split is None and config.data.validation_split != network.config.data.validation_split:
       split = config.data.validation_split
     _prepare(path)
-    evaluated, predicted = _predict(network, config, split, display, _listing_once())
+    given = _with_circumstances(network.config, config, (*_MAY_DIFFER, 'data.name'))
+    evaluated, predicted = _predict(network, given, split, display, _listing_once())
     member = _Member(str(path), network, 1.0, predictions.errors(predicted))
     return _write(path, [member], evaluated, predicted)
 
@@ -204,13 +205,15 @@ def _emulate_devices(config: ConfigDict | None) -> None:
   mesh_lib.devices()  # raises where JAX has none
 
 
-def _with_circumstances(config: ConfigDict, other: ConfigDict | None) -> ConfigDict:
-  """A network's config with the fields that may differ in an evaluation taken from another."""
+def _with_circumstances(
+  config: ConfigDict, other: ConfigDict | None, fields: Sequence[str] = _MAY_DIFFER
+) -> ConfigDict:
+  """A network's config with fields and sections that may differ in an evaluation taken from another."""
   if other is None:
     return config
   config = config.copy_and_resolve_references()
   with config.ignore_type():
-    for field in _MAY_DIFFER:
+    for field in fields:
       section, _, name = field.partition('.')
       if name:
         config[section][name] = other[section][name]
@@ -245,16 +248,12 @@ def _open(
 
 def _predict(
   network: pretrained.PretrainedNetwork,
-  config: ConfigDict | None,
+  config: ConfigDict,
   split: str | None,
   display: Display,
   open_folder: datasets.OpenFolder,
 ) -> tuple[_Images, Predictions]:
   """What a network is evaluated on, as `_open` says, and its predictions."""
-  data = network.config.data if config is None else config.data
-  config = _with_circumstances(network.config, config)
-  with config.ignore_type():
-    config.data.name = data.name
   mesh = experiment.make_mesh(config)
   training = given_images.read_training(network)
   images, opened = multihost.first_then_others(
