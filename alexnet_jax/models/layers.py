@@ -1,4 +1,4 @@
-"""The network's parts as pure functions and two linen layers that know about columns.
+"""The network's parts as pure functions, and three linen layers that know about columns.
 
 A *column* is one of the paper's two GPUs' worth of kernels. A layer takes a list of arrays and
 returns one array for each column that this device holds. A list of one array is read by every
