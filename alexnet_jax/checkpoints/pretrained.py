@@ -63,17 +63,13 @@ class PretrainedNetwork:
 
 @compat.default_settings()
 def read(
-  path: str | os.PathLike[str],
-  mesh: Mesh | None = None,
-  log: Callable[[str], None] = lambda text: None,
+  path: str | os.PathLike[str], log: Callable[[str], None] = lambda text: None
 ) -> PretrainedNetwork:
-  """Reads a trained network, whatever devices it was trained on.
+  """Reads a trained network, whatever devices it was trained on, onto this process's first device.
 
   Args:
     path: a workdir (its best checkpoint is read), one of its checkpoints, or a file that `write`
       has written; on disk, or in a bucket that Orbax can read (gs://...).
-    mesh: devices over which the parameters are split by `mesh.parameter_specs`; None: the first
-      device of this process holds all.
     log: called with a message where a damaged checkpoint is skipped.
 
   Raises:
@@ -86,15 +82,15 @@ def read(
     )
   mesh_lib.devices()  # else what fails where there are none would be taken for damage
   if not source.is_dir():
-    return _read_file(source, mesh)
+    return _read_file(source)
   if checkpoint.is_checkpoint(source):
     with _as_user_error(source):
-      return _read_checkpoint(source.parent, int(source.name), mesh)
+      return _read_checkpoint(source.parent, int(source.name))
   files.inside(source, 'checkpoints')
   directory = source / 'checkpoints' if (source / 'checkpoints').is_dir() else source
   for step in _best_first(directory):
     try:
-      return _read_checkpoint(directory, step, mesh)
+      return _read_checkpoint(directory, step)
     except checkpoint.DamagedError as error:
       log(f'checkpoint {step} is damaged ({error}); trying another')
   raise UserError(f'{directory} has no complete checkpoint; train first, with --workdir={source}')
@@ -120,7 +116,7 @@ def _as_user_error(path: epath.Path) -> Iterator[None]:
     raise UserError(f'{path} is damaged ({error}); use another checkpoint') from error
 
 
-def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> PretrainedNetwork:
+def _read_checkpoint(directory: epath.Path, step: int) -> PretrainedNetwork:
   path = str(directory / str(step))
   description = checkpoint.read(directory, step, {})[1]
   try:
@@ -129,7 +125,7 @@ def _read_checkpoint(directory: epath.Path, step: int, mesh: Mesh | None) -> Pre
     raise
   except (KeyError, TypeError, ValueError) as error:
     raise checkpoint.DamagedError(f'its description has no valid {first_line(error)}') from error
-  trees = abstract(experiment.make_network(config), config.data.image_size, mesh or _first_device())
+  trees = abstract(experiment.make_network(config), config.data.image_size, _first_device())
   restored, _ = checkpoint.read(directory, step, trees)
   statistics = augment.Statistics(**restored['statistics'])
   return PretrainedNetwork(restored['params'], config, statistics, class_names, trained_steps, path)
@@ -326,7 +322,7 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
     raise UserError(f'{path} has a description that cannot be read: {first_line(error)}') from error
 
 
-def _read_file(path: epath.Path, mesh: Mesh | None) -> PretrainedNetwork:
+def _read_file(path: epath.Path) -> PretrainedNetwork:
   advice = f'{host.program()} --mode=convert --source={path} --target=net.safetensors'
   try:
     metadata = safetensors_file.read_metadata(path)
@@ -335,9 +331,7 @@ def _read_file(path: epath.Path, mesh: Mesh | None) -> PretrainedNetwork:
   if DESCRIPTION not in metadata:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first:\n{advice}')
   config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
-  shapes = abstract(
-    experiment.make_network(config), config.data.image_size, mesh or _first_device()
-  )
+  shapes = abstract(experiment.make_network(config), config.data.image_size, _first_device())
   expected = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
   arrays = safetensors_file.read_arrays(path)
   check_arrays(str(path), arrays, expected)

@@ -170,9 +170,9 @@ def statistics(
   return sums.compute()
 
 
-def prefetch(batches: Generator[T], count: int = 2) -> Generator[T]:
-  """Computes batches in a thread, up to `count` ahead; the thread ends with the generator."""
-  ahead: queue.Queue[Any] = queue.Queue(count)
+def prefetch(batches: Generator[T]) -> Generator[T]:
+  """Computes batches in a thread, two ahead; the thread ends with the generator."""
+  ahead: queue.Queue[Any] = queue.Queue(2)
   stopped = threading.Event()
   end = object()
 

@@ -265,7 +265,6 @@ def predictions(
   class_names: Sequence[str],
   title: str,
   headings: Sequence[str] = (),
-  per_row: int = 4,
 ) -> Figure:
   """Images with the five classes held most probable: the paper's figure 4, left.
 
@@ -279,11 +278,11 @@ def predictions(
     class_names: of all classes.
     title: what stands above.
     headings: what stands above each image; () for nothing.
-    per_row: images in a row.
 
   Returns:
     A figure with two axes for each image, its own and the bars' from 0 to 1.
   """
+  per_row = 4
   rows = -(-len(images) // per_row)
   apart = ConstrainedLayoutEngine(w_pad=0.1)  # inches: a percentage is no part of the next name
   picture = Figure(figsize=(2.6 * per_row, 4.1 * rows + 0.5), layout=apart)

@@ -76,7 +76,9 @@ def in_a_process(code, *args, cwd=ROOT):
 def on_two_devices(workdir, crops):
   """Logits of center crops as evaluation computes them, with one column on each of two devices."""
   mesh = mesh_lib.make_mesh(2, 2, 1)
-  network = pretrained.read(workdir, mesh)
+  network = pretrained.read(workdir)
+  specs = mesh_lib.parameter_specs(network.params)
+  params = mesh_lib.place(network.params, mesh_lib.shardings(mesh, specs))
   net = experiment.make_network(network.config).local(mesh_lib.COLUMN, 2)
   options = experiment.augment_options(network.config)
   border = (network.config.data.image_size - network.config.model.input_size) // 2
@@ -86,11 +88,10 @@ def on_two_devices(workdir, crops):
     pixels = augment.evaluation_pixels(crops, offsets, statistics, options)
     return net.apply({'params': params}, pixels)[0]
 
-  specs = (mesh_lib.parameter_specs(network.params), mesh_lib.REPLICATED, mesh_lib.BATCH)
-  sharded = jax.shard_map(
-    on_device, mesh=mesh, in_specs=(*specs, mesh_lib.BATCH), out_specs=mesh_lib.BATCH
-  )
-  return jax.jit(sharded)(network.params, network.statistics, crops, offsets)
+  in_specs = (specs, mesh_lib.REPLICATED, mesh_lib.BATCH, mesh_lib.BATCH)
+  sharded = jax.shard_map(on_device, mesh=mesh, in_specs=in_specs, out_specs=mesh_lib.BATCH)
+  statistics = mesh_lib.replicate(mesh, network.statistics)
+  return jax.jit(sharded)(params, statistics, crops, offsets)
 
 
 ELSEWHERE = """

@@ -151,7 +151,7 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
     [[0.5, 0.2, 0.1, 0.1, 0.06, 0.04], [0, 0, 0, 0, 0.1, 0.9], [0.3, 0.3, 0.2, 0.1, 0.1, 0]]
   )
   headings = ('unsure', 'sure', '')
-  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, '', headings, per_row=2)
+  figure = figures.predictions(images, probabilities, [1, 4, 5], NAMES, '', headings)
   assert len(figure.axes) == 6
   shown, charts = figure.axes[::2], figure.axes[1::2]
   for axes, image in zip(shown, images, strict=True):

@@ -339,7 +339,7 @@ def numbered(count, closed=None):
 
 
 def test_prefetch_hands_on_all_batches_in_order():
-  got = list(pipeline.prefetch(numbered(20), count=3))
+  got = list(pipeline.prefetch(numbered(20)))
   assert [int(batch['label'][0]) for batch in got] == list(range(20))
 
 
@@ -358,7 +358,7 @@ def test_prefetch_hands_on_an_exception_after_the_batches_before():
 def test_prefetch_ends_its_thread_when_closed(taken):
   before, closed = set(threading.enumerate()), []
   source = numbered(None, closed)
-  ahead = pipeline.prefetch(source, count=2)
+  ahead = pipeline.prefetch(source)
   for i in range(taken):
     assert int(next(ahead)['label'][0]) == i
   assert len(set(threading.enumerate()) - before) == 1
