@@ -85,47 +85,60 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
 
 
 def _pictures(results: Results) -> list[Picture]:
-  title, folder = results.title, files.inside(results.path, 'figures')
-  pictures = []
-  if (relu := _by_rate(results, 'relu')) and (tanh := _by_rate(results, 'tanh')):
-    best = [min(runs.values(), key=_soonest) for runs in (relu, tanh)]
-  else:
-    best = []
-  if any(
-    charts.epochs_to(run.records, 0.25, run.window) is not None for run in best
-  ):  # else there is no figure
-    picture, caption = charts.figure1(best[0].records, best[1].records, best[0].window, title)
-    for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
-      caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
-      caption += ', '.join(
-        f'{rate:g}: {_training_error(run):.1%} ({run.length[0]:g} epochs)'
-        for rate, run in sorted(runs.items())
-      )
-      caption += '.'
-    pictures.append(Picture('Figure 1', caption, canvas.save(picture, folder / 'figure1')))
+  folder = files.inside(results.path, 'figures')
   words = _words(results.rows)
-  rows = [row for row in results.rows[1:] if not math.isnan(row.difference)]
-  if rows:
-    bars = [
-      charts.Bar(
-        words[row.name],
-        row.difference,
-        row.differences,
-        *row.interval,
-        row.paper.top1 if row.paper else math.nan,
-        row.source.top1 if row.source else math.nan,
-        row.is_significant,
-      )
-      for row in rows
-    ]
-    pictures.append(
-      Picture(
-        'Differences to the base',
-        'Top-1 error minus that of the base, percentage points; positive: more errors than the base.'
-        ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
-        canvas.save(charts.differences(bars, title), folder / 'differences'),
-      )
+  pictures = (
+    _figure1(results, folder),
+    _differences(results, words, folder),
+    _curves(results, words, folder),
+  )
+  return [picture for picture in pictures if picture]
+
+
+def _figure1(results: Results, folder: Path) -> Picture | None:
+  """Figure 1; None where neither activation reaches 25 % training error."""
+  relu, tanh = _by_rate(results, 'relu'), _by_rate(results, 'tanh')
+  best = [min(runs.values(), key=_soonest) for runs in (relu, tanh) if runs]
+  if len(best) < 2 or all(_soonest(run)[0] == math.inf for run in best):
+    return None
+  picture, caption = charts.figure1(best[0].records, best[1].records, best[0].window, results.title)
+  for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
+    caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
+    caption += ', '.join(
+      f'{rate:g}: {_training_error(run):.1%} ({run.length[0]:g} epochs)'
+      for rate, run in sorted(runs.items())
     )
+    caption += '.'
+  return Picture('Figure 1', caption, canvas.save(picture, folder / 'figure1'))
+
+
+def _differences(results: Results, words: Mapping[str, str], folder: Path) -> Picture | None:
+  """The variants' differences to the base; None where there are none yet."""
+  bars = [
+    charts.Bar(
+      words[row.name],
+      row.difference,
+      row.differences,
+      *row.interval,
+      row.paper.top1 if row.paper else math.nan,
+      row.source.top1 if row.source else math.nan,
+      row.is_significant,
+    )
+    for row in results.rows[1:]
+    if not math.isnan(row.difference)
+  ]
+  if not bars:
+    return None
+  return Picture(
+    'Differences to the base',
+    'Top-1 error minus that of the base, percentage points; positive: more errors than the base.'
+    ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
+    canvas.save(charts.differences(bars, results.title), folder / 'differences'),
+  )
+
+
+def _curves(results: Results, words: Mapping[str, str], folder: Path) -> Picture | None:
+  """The validation errors of each variant beside the base's; None where no variant has any."""
   curves = {
     words[row.name]: [
       run.records for run in results.runs if run.variant == row.name and run.records
@@ -133,15 +146,14 @@ def _pictures(results: Results) -> list[Picture]:
     for row in results.rows
   }
   base = curves.pop(words[spec.BASE])
-  if curves := {name: runs for name, runs in curves.items() if runs}:
-    pictures.append(
-      Picture(
-        'Validation error',
-        'Black: the variant, a line for each seed; gray: the base.',
-        canvas.save(charts.curves_beside_base(base, curves, title), folder / 'learning_curves'),
-      )
-    )
-  return pictures
+  curves = {name: runs for name, runs in curves.items() if runs}
+  if not curves:
+    return None
+  return Picture(
+    'Validation error',
+    'Black: the variant, a line for each seed; gray: the base.',
+    canvas.save(charts.curves_beside_base(base, curves, results.title), folder / 'learning_curves'),
+  )
 
 
 def _words(rows: Sequence[Row]) -> dict[str, str]:

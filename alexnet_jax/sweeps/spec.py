@@ -208,26 +208,23 @@ def plan(
   base = _changed(config, common, 'all runs', mistakes)
   base_is_valid = len(mistakes) == before  # else every variant would repeat its mistakes
   variants, not_applying = [], []
-  configs = {BASE: base}
+  planned: dict[str, tuple[Mapping[str, Any], ConfigDict]] = {BASE: ({}, base)}
   for variant in sweep.variants if base_is_valid else ():
     changed = _changed(base, variant.overrides, variant.name, mistakes)
     if experiment.resolved(changed) == experiment.resolved(base):
       not_applying.append(variant.name)
     else:
       variants.append(variant)
-      configs[variant.name] = changed
+      planned[variant.name] = variant.overrides, changed
   if mistakes:
     raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
   path = Path(path)
-  of_variant: dict[str, Mapping[str, Any]] = {BASE: {}} | {
-    variant.name: variant.overrides for variant in variants
-  }
   runs = []
   for seed in sweep.seeds:
-    for variant_name, changed in configs.items():
+    for variant_name, (of_variant, changed) in planned.items():
       run_config = changed.copy_and_resolve_references()
       run_config.train.seed = seed
-      fields = {**common, **of_variant[variant_name], 'train.seed': seed}
+      fields = {**common, **of_variant, 'train.seed': seed}
       folder = run_path(path, variant_name, seed)
       command = (
         f'--config={config_file}',
