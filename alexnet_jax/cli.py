@@ -549,7 +549,7 @@ def _evaluate_members(members: Sequence[str]) -> None:
 def _sweep(config: ConfigDict) -> int:
   """Runs what is missing and draws up the table; returns the exit code."""
   from alexnet_jax.checkpoints import workdir
-  from alexnet_jax.sweeps import report, runner, spec
+  from alexnet_jax.sweeps import planning, report, runner, spec
 
   if _SWEEP.value is None or _CONFIG.value is None:
     raise UserError(
@@ -558,7 +558,7 @@ def _sweep(config: ConfigDict) -> int:
   flag = flags.FLAGS['config']
   config_file = config_flags.get_config_filename(flag)
   name = Path(_SWEEP.value).stem
-  plan = spec.plan(
+  plan = planning.plan(
     name,
     spec.chosen(spec.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
     config,
@@ -566,16 +566,16 @@ def _sweep(config: ConfigDict) -> int:
     config_file=config_file,
     overrides=config_flags.get_override_values(flag),
   )
-  spec.check_folder(plan)
+  planning.check_folder(plan)
   runs = runner.missing(plan)
   if _LIST.value:
-    spec.write(plan)
+    planning.write(plan)
     for run in runs:
       print(f'{host.program()} {shlex.join(run.command)}')
     return 0
   program = os.path.abspath(sys.argv[0])
   with workdir.lock(plan.path, functools.partial(print, file=sys.stderr)):
-    spec.write(plan)
+    planning.write(plan)
     if _JOBS.value > 1:
       runner.prepare_data(runs, program)
     failures = runner.run_all(runs, _JOBS.value, program)
@@ -617,9 +617,9 @@ def main(argv: Sequence[str]) -> int:
       _predict()
       return 0
     if _MODE.value == 'figures' and (folder := _workdir()):
-      from alexnet_jax.sweeps import report, spec
+      from alexnet_jax.sweeps import planning, report
 
-      if (folder / spec.FILE_NAME).exists():
+      if (folder / planning.FILE_NAME).exists():
         report.show(*report.write(folder))
         return 0
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:

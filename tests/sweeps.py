@@ -4,7 +4,7 @@ import json
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from tests.small import small_config
 
@@ -23,7 +23,7 @@ EPOCHS = 4
 def plan(path, sweep_of=SWEEP, overrides=None, name='made_up'):
   """The plan of a sweep over `small_config`."""
   overrides = {'train.num_epochs': EPOCHS, **(overrides or {})}
-  return spec.plan(
+  return planning.plan(
     name,
     sweep_of,
     small_config(overrides),
@@ -58,7 +58,7 @@ def write_run(run, records, config=None):
 def write_sweep(path, finals):
   """A sweep's folder whose runs end with these errors, by variant, one for each seed."""
   planned = plan(path)
-  spec.write(planned)
+  planning.write(planned)
   for run in planned.runs:
     if run.seed < len(finals.get(run.variant, ())):
       final = finals[run.variant][run.seed]

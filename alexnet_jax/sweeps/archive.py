@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
 
@@ -45,17 +45,17 @@ def write(
     UserError: the one is not a finished sweep's, or the other has a sweep already.
   """
   folder, target = Path(folder), Path(target)
-  description = spec.read_written(folder)
-  if description is None or not description['runs'] or spec.is_archive(description):
+  description = planning.read_written(folder)
+  if description is None or not description['runs'] or planning.is_archive(description):
     raise UserError(f'{folder} is not the folder of a sweep with its runs')
-  if files.inside(target, spec.FILE_NAME).exists():
-    raise UserError(f'{target} has a {spec.FILE_NAME} already; choose another folder')
+  if files.inside(target, planning.FILE_NAME).exists():
+    raise UserError(f'{target} has a {planning.FILE_NAME} already; choose another folder')
   base: dict[str, Any] = {}
   runs, lines = [], []
   for run in description['runs']:
-    path = spec.run_path(folder, run['variant'], run['seed'])
+    path = planning.run_path(folder, run['variant'], run['seed'])
     config, records = workdir.read_config(path), workdir.read_metrics(path)
-    if not config or spec.final_record(records, run['num_epochs'], run['num_steps']) is None:
+    if not config or planning.final_record(records, run['num_epochs'], run['num_steps']) is None:
       raise UserError(f'the run in {path} is not finished; --mode=sweep runs what is missing')
     base = base or config
     runs.append({**run, 'config': _differing(base, config, path)})
@@ -69,7 +69,7 @@ def write(
     packed.write(''.join(f'{line}\n' for line in lines).encode())
   del description['runs']
   description |= {'conditions': dict(conditions or {}), 'base_config': base, 'runs': runs}
-  with files.atomic_write(target / spec.FILE_NAME) as temporary:
+  with files.atomic_write(target / planning.FILE_NAME) as temporary:
     temporary.write_text(_as_text(description), 'utf-8')
 
 
@@ -84,21 +84,21 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     UserError: it is not an archive, it is damaged, or a run is missing.
   """
   path, target = Path(path), Path(target)
-  description = spec.read_written(path)
-  if description is None or not spec.is_archive(description):
+  description = planning.read_written(path)
+  if description is None or not planning.is_archive(description):
     raise UserError(f'{path} is not the archive of a sweep')
   curves = _read_curves(files.inside(path, CURVES))
   for run in description['runs']:
     name = _name(run)
     if name not in curves:
-      raise UserError(f'{path / CURVES} has no curve of {name}, which {spec.FILE_NAME} names')
+      raise UserError(f'{path / CURVES} has no curve of {name}, which {planning.FILE_NAME} names')
     try:
       config = _changed(description['base_config'], run['config'])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UserError(
-        f'{path / spec.FILE_NAME} is damaged: the config of {name} ({first_line(error)})'
+        f'{path / planning.FILE_NAME} is damaged: the config of {name} ({first_line(error)})'
       ) from error
-    folder = spec.run_path(target, run['variant'], run['seed'])
+    folder = planning.run_path(target, run['variant'], run['seed'])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
     (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in curves[name]), 'utf-8')

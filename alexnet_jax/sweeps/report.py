@@ -15,7 +15,7 @@ import jinja2
 
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import canvas, fonts, run_page
-from alexnet_jax.sweeps import charts, latex, spec, tables
+from alexnet_jax.sweeps import charts, latex, planning, spec, tables
 from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResult, gather
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import print_table
@@ -236,7 +236,7 @@ def _row_cells(row: Row) -> tuple[str, str, list[str]]:
 
 def _page(path: Path, run: RunResult) -> str | None:
   """The address of a run's own page, from the sweep's; None where it has none."""
-  page = spec.run_path(Path(), run.variant, run.seed) / run_page.NAME
+  page = planning.run_path(Path(), run.variant, run.seed) / run_page.NAME
   return page.as_posix() if (path / page).exists() else None
 
 

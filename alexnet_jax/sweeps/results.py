@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import archive, spec
+from alexnet_jax.sweeps import archive, planning, spec
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
@@ -152,10 +152,10 @@ def gather(path: str | os.PathLike[str]) -> Results:
     UserError: it is none, is damaged, or none of its runs is finished.
   """
   path = Path(path)
-  description = spec.read_written(path)
+  description = planning.read_written(path)
   if description is None:
-    raise UserError(f'{path} has no {spec.FILE_NAME}; it is not the folder of a sweep')
-  read = _read_archive if spec.is_archive(description) else _read_runs
+    raise UserError(f'{path} has no {planning.FILE_NAME}; it is not the folder of a sweep')
+  read = _read_archive if planning.is_archive(description) else _read_runs
   runs = read(path, description)
   if not any(run.final for run in runs):
     raise UserError(
@@ -188,13 +188,13 @@ def _read_archive(path: Path, description: Mapping[str, Any]) -> list[RunResult]
 
 
 def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
-  folder = spec.run_path(path, run['variant'], run['seed'])
+  folder = planning.run_path(path, run['variant'], run['seed'])
   config = workdir.read_config(folder) or {}
   if config:
     _check_config(config, folder)
   records = workdir.read_metrics(folder)
   length = run['num_epochs'], run['num_steps']
-  final = spec.final_record(records, *length)
+  final = planning.final_record(records, *length)
   if final is not None:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]

@@ -15,7 +15,7 @@ from typing import Any
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning
 from alexnet_jax.utils import files, host
 from alexnet_jax.utils.display import Display, UpdateProgress, duration
 from alexnet_jax.utils.errors import UserError
@@ -25,7 +25,7 @@ FAILURE = 'failure.txt'  # in a run's folder: why it last failed
 _LOG = 'log.txt'  # in a run's folder: its output
 
 
-def missing(plan: spec.Plan) -> list[spec.Run]:
+def missing(plan: planning.Plan) -> list[planning.Run]:
   """The runs that are not finished.
 
   Raises:
@@ -34,7 +34,7 @@ def missing(plan: spec.Plan) -> list[spec.Run]:
   unfinished, changed = [], []
   for run in plan.runs:
     try:
-      if not spec.is_finished(run):
+      if not planning.is_finished(run):
         unfinished.append(run)
     except UserError as error:
       changed.append(str(error).splitlines()[0])
@@ -71,7 +71,7 @@ def shares(jobs: int, cores: Sequence[int], environment: Mapping[str, str]) -> l
   ]
 
 
-def prepare_data(runs: Sequence[spec.Run], program: str) -> None:
+def prepare_data(runs: Sequence[planning.Run], program: str) -> None:
   """Prepares the data of runs, so that several that start together do not do it at once.
 
   Args:
@@ -81,7 +81,7 @@ def prepare_data(runs: Sequence[spec.Run], program: str) -> None:
   Raises:
     UserError: it failed; the program has said why on stderr.
   """
-  of_data: dict[str, spec.Run] = {}
+  of_data: dict[str, planning.Run] = {}
   for run in runs:
     of_data.setdefault(json.dumps(experiment.resolved(run.config)['data']), run)
   for run in of_data.values():
@@ -104,7 +104,7 @@ class Share:
 class _Job:
   """A run in progress."""
 
-  run: spec.Run
+  run: planning.Run
   process: subprocess.Popen[bytes]
   share: Share
   started: float
@@ -118,7 +118,7 @@ class _Job:
     self.epoch = epoch
 
 
-def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]:
+def run_all(runs: Sequence[planning.Run], jobs: int, program: str) -> dict[str, str]:
   """Runs them, continuing after one that fails; a run's output goes to log.txt in its folder.
 
   Args:
@@ -154,7 +154,7 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
           reported.add(run.name)
         for run in [run for run in waiting if run not in taken][: len(free)]:
           waiting.remove(run)
-          if spec.is_finished(run):  # by another process, meanwhile
+          if planning.is_finished(run):  # by another process, meanwhile
             count_run()
           else:
             running.append(_start(run, free.pop(0), program, display))
@@ -182,7 +182,7 @@ def run_all(runs: Sequence[spec.Run], jobs: int, program: str) -> dict[str, str]
   return failures
 
 
-def _start(run: spec.Run, share: Share, program: str, display: Display) -> _Job:
+def _start(run: planning.Run, share: Share, program: str, display: Display) -> _Job:
   run.path.mkdir(parents=True, exist_ok=True)
   (run.path / FAILURE).unlink(missing_ok=True)
   command = [sys.executable, program, *run.command]
@@ -209,7 +209,7 @@ def _ended(job: _Job, width: int) -> tuple[str, str]:
   """A line for the user, the run's name as wide as the widest, and why it failed, if it did."""
   run, code, seconds = job.run, job.process.returncode, time.perf_counter() - job.started
   length = run.config.train.num_epochs, run.config.train.num_steps
-  final = spec.final_record(workdir.read_metrics(run.path), *length)
+  final = planning.final_record(workdir.read_metrics(run.path), *length)
   if code == 0 and final is not None:
     return f'{run.name:{width}}  top-1 error {final["top1_error"]:6.2%}  {duration(seconds)}', ''
   failure = _reason(run.path / _LOG, code)

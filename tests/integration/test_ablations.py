@@ -7,7 +7,7 @@ import pytest
 from alexnet_jax import experiment
 from alexnet_jax.data import augment
 from alexnet_jax.parallel import mesh
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning, spec
 from alexnet_jax.training import step as step_lib
 from configs import imagenet
 from configs.sweeps import ablations
@@ -21,7 +21,7 @@ ABLATIONS = [
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_every_ablation_takes_two_steps_of_the_papers_network(name, tmp_path):
   config = imagenet.get_config()
-  planned = spec.plan(
+  planned = planning.plan(
     'ablations', ablations.get_sweep(config), config, tmp_path, config_file='x.py', overrides={}
   )
   variants = {run.variant: run.config for run in planned.runs}

@@ -2,9 +2,9 @@
 
 import pytest
 
+from alexnet_jax.sweeps import planning, tables
 from alexnet_jax.sweeps import report as sweep_report
 from alexnet_jax.sweeps import results as sweep_results
-from alexnet_jax.sweeps import spec, tables
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from tests import browser, sweeps
@@ -45,7 +45,7 @@ def report(tmp_path_factory):
   """The page of a sweep with a run that failed and one that has not ended."""
   path = tmp_path_factory.mktemp('sweep')
   planned = sweeps.plan(path, SWEEP)
-  spec.write(planned)
+  planning.write(planned)
   for run in planned.runs:
     if run.variant in FINALS:
       final = FINALS[run.variant][run.seed]

@@ -19,7 +19,7 @@ from alexnet_jax.checkpoints import checkpoint, safetensors_file, tensorboard, w
 from alexnet_jax.data import datasets, record_split, statistics
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import canvas, curves
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning
 from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
@@ -71,7 +71,7 @@ def write_sums(path):
       lambda path: safetensors_file.write(path / 'a.safetensors', {'a': np.ones(99)}, {}),
       id='safetensors',
     ),
-    pytest.param(lambda path: spec.write(sweeps.plan(path)), id='sweep'),
+    pytest.param(lambda path: planning.write(sweeps.plan(path)), id='sweep'),
   ],
 )
 def test_a_full_disk_leaves_no_half_of_a_file(tmp_path, write):

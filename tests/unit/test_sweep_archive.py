@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.sweeps import archive, report, spec
+from alexnet_jax.sweeps import archive, planning, report
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
 from tests import sweeps
@@ -92,7 +92,7 @@ def test_only_a_sweep_whose_runs_are_finished_is_archived(kept, tmp_path):
 
 def test_a_sweep_does_not_run_in_an_archive(kept):
   with pytest.raises(UserError, match=r'holds the archive of a sweep, .* --workdir of its own'):
-    spec.check_folder(sweeps.plan(kept))
+    planning.check_folder(sweeps.plan(kept))
 
 
 @pytest.mark.parametrize(

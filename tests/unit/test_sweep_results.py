@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.reports import canvas
-from alexnet_jax.sweeps import latex, report, spec, tables
+from alexnet_jax.sweeps import latex, planning, report, spec, tables
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.spec import Reported
 from alexnet_jax.utils.errors import UserError
@@ -98,7 +98,7 @@ def test_how_long_the_runs_were_is_said(steps, said, tmp_path):
   overrides = {} if steps is None else {'train.num_steps': steps}
   short = spec.Variant('short', {'train.num_epochs': 2}, '')
   planned = sweeps.plan(tmp_path, spec.Sweep('', (short,)), overrides)
-  spec.write(planned)
+  planning.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
   assert said in tables.notes(sweep_results.gather(tmp_path))[0]
@@ -147,7 +147,7 @@ def test_pictures_call_variants_by_their_words_and_by_name_where_these_are_alike
     ),
   )
   planned = sweeps.plan(tmp_path, alike)
-  spec.write(planned)
+  planning.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.35, 0.3]))
   drawn = {}
@@ -198,7 +198,7 @@ def test_a_run_that_went_on_for_longer_counts_where_it_should_have_ended(tmp_pat
 def test_runs_of_another_length_than_the_bases_are_not_compared_with_it(tmp_path):
   longer = spec.Variant('longer', {'train.num_epochs': 5, 'model.pool.window': 2}, '')
   planned = sweeps.plan(tmp_path, spec.Sweep('', (longer,)))
-  spec.write(planned)
+  planning.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2, 0.1]))
   base, row = sweep_results.gather(tmp_path).rows
@@ -215,7 +215,7 @@ def test_seconds_are_those_of_the_training_lines(tmp_path):
 def test_what_is_no_sweep_and_what_has_no_finished_run_is_named(tmp_path):
   with pytest.raises(UserError, match=r'has no sweep\.json; it is not the folder of a sweep'):
     sweep_results.gather(tmp_path)
-  spec.write(sweeps.plan(tmp_path))
+  planning.write(sweeps.plan(tmp_path))
   with pytest.raises(UserError, match=r'no run of the sweep in .* is finished yet; --mode=sweep'):
     report.write(tmp_path)
   assert sorted(path.name for path in tmp_path.iterdir()) == ['sweep.json']
@@ -278,7 +278,7 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
     ),
   )
   planned = sweeps.plan(tmp_path, of)
-  spec.write(planned)
+  planning.write(planned)
   errors = {
     'base': [0.8, 0.5, 0.3, 0.2],
     'relu_fast': [0.7, 0.2, 0.2, 0.2],
@@ -306,7 +306,7 @@ def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_pat
     ),
   )
   planned = sweeps.plan(tmp_path, of)
-  spec.write(planned)
+  planning.write(planned)
   for run in planned.runs:
     factor = 0.5 if run.variant == 'fast' else 1.0
     lines = sweeps.lines([0.8, 0.5, 0.3, 0.2])

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import experiment
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning, spec
 from alexnet_jax.sweeps.spec import Sweep, Variant
 from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
@@ -27,7 +27,7 @@ BASES = (imagenet, cifar10, cifar10_alexnet, digits)
 
 
 def plan_of(file, config, config_file, path):
-  return spec.plan(
+  return planning.plan(
     file.stem, spec.read(file, config), config, path, config_file=config_file, overrides={}
   )
 
@@ -266,15 +266,15 @@ def test_some_variants_and_other_seeds_are_chosen():
 
 
 def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
-  spec.write(sweeps.plan(tmp_path / 'a'))
+  planning.write(sweeps.plan(tmp_path / 'a'))
   with pytest.raises(UserError, match="holds another sweep, 'made_up', not 'other'"):
-    spec.check_folder(sweeps.plan(tmp_path / 'a', name='other'))
-  spec.check_folder(sweeps.plan(tmp_path / 'a'))
+    planning.check_folder(sweeps.plan(tmp_path / 'a', name='other'))
+  planning.check_folder(sweeps.plan(tmp_path / 'a'))
   (tmp_path / 'b').mkdir()
   (tmp_path / 'b' / 'config.json').write_text('{}')
   with pytest.raises(UserError, match='holds a run; give the sweep'):
-    spec.check_folder(sweeps.plan(tmp_path / 'b'))
-  spec.check_folder(sweeps.plan(tmp_path / 'new'))
+    planning.check_folder(sweeps.plan(tmp_path / 'b'))
+  planning.check_folder(sweeps.plan(tmp_path / 'new'))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
 def test_a_broken_description_is_named(text, tmp_path):
   (tmp_path / 'sweep.json').write_text(text)
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep'):
-    spec.read_written(tmp_path)
+    planning.read_written(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -301,32 +301,32 @@ def test_a_broken_description_is_named(text, tmp_path):
   ],
 )
 def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, part, changes):
-  spec.write(sweeps.plan(tmp_path))
+  planning.write(sweeps.plan(tmp_path))
   description = json.loads((tmp_path / 'sweep.json').read_text())
   description[part][0].update(changes)
   (tmp_path / 'sweep.json').write_text(json.dumps(description))
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep \('):
-    spec.read_written(tmp_path)
+    planning.read_written(tmp_path)
 
 
 def test_a_description_from_before_fields_were_renamed_is_read(tmp_path):
-  spec.write(sweeps.plan(tmp_path))
-  written = spec.read_written(tmp_path)
+  planning.write(sweeps.plan(tmp_path))
+  written = planning.read_written(tmp_path)
   text = (tmp_path / 'sweep.json').read_text()
   (tmp_path / 'sweep.json').write_text(text.replace('"description"', '"sentence"'))
-  assert spec.read_written(tmp_path) == written
+  assert planning.read_written(tmp_path) == written
 
 
 def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match=r'cannot write to .*; choose another with --workdir'):
-    spec.write(sweeps.plan(tmp_path / 'file'))
+    planning.write(sweeps.plan(tmp_path / 'file'))
 
 
 def test_the_description_has_all_that_the_tables_need(tmp_path):
   planned = sweeps.plan(tmp_path)
-  spec.write(planned)
-  written = spec.read_written(tmp_path)
+  planning.write(planned)
+  written = planning.read_written(tmp_path)
   assert written['sweep'] == 'made_up'
   assert written['not_applying'] == ['same']
   assert written['variants'][0]['paper'] == {
@@ -338,33 +338,33 @@ def test_the_description_has_all_that_the_tables_need(tmp_path):
 
 def test_the_final_record_is_that_of_the_stated_length():
   records = sweeps.lines([0.9, 0.8, 0.7])
-  assert spec.final_record(records, 2, None)['top1_error'] == 0.8
-  assert spec.final_record(records, 3, None)['top1_error'] == 0.7
-  assert spec.final_record(records, 4, None) is None
-  assert spec.final_record(records, 4, 30)['top1_error'] == 0.7
-  assert spec.final_record(records[:-1], 3, None) is None  # trained, but not validated
-  assert spec.final_record([], 1, None) is None
+  assert planning.final_record(records, 2, None)['top1_error'] == 0.8
+  assert planning.final_record(records, 3, None)['top1_error'] == 0.7
+  assert planning.final_record(records, 4, None) is None
+  assert planning.final_record(records, 4, 30)['top1_error'] == 0.7
+  assert planning.final_record(records[:-1], 3, None) is None  # trained, but not validated
+  assert planning.final_record([], 1, None) is None
 
 
 def test_a_run_is_finished_when_its_last_validation_and_its_picture_are_there(tmp_path):
   run = sweeps.plan(tmp_path).runs[0]
-  assert not spec.is_finished(run)
+  assert not planning.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9, 0.8]))
-  assert not spec.is_finished(run)
+  assert not planning.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6]))
-  assert spec.is_finished(run)
+  assert planning.is_finished(run)
   (run.path / 'figures' / 'learning_curves.svg').unlink()
-  assert not spec.is_finished(run)
+  assert not planning.is_finished(run)
 
 
 def test_where_and_how_long_it_ran_may_differ_what_it_is_may_not(tmp_path):
   run = sweeps.plan(tmp_path).runs[0]
   longer = small_config({'train.num_epochs': 9, 'mesh.column_devices': 1})
   sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6, 0.5]), longer)
-  assert spec.is_finished(run)
+  assert planning.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9]), small_config({'model.num_columns': 1}))
   with pytest.raises(UserError, match=r'model\.num_columns: 1, not 2'):
-    spec.is_finished(run)
+    planning.is_finished(run)
 
 
 def test_classes_that_the_data_decide_are_no_difference(tmp_path):
@@ -372,6 +372,8 @@ def test_classes_that_the_data_decide_are_no_difference(tmp_path):
   config = small_config(overrides)
   with config.unlocked():
     config.model.num_classes = None
-  planned = spec.plan('x', Sweep('', []), config, tmp_path, config_file='x.py', overrides=overrides)
+  planned = planning.plan(
+    'x', Sweep('', []), config, tmp_path, config_file='x.py', overrides=overrides
+  )
   sweeps.write_run(planned.runs[0], sweeps.lines([0.5] * 4), small_config(overrides))
-  assert spec.is_finished(planned.runs[0])
+  assert planning.is_finished(planned.runs[0])

@@ -1,0 +1,349 @@
+"""The runs of a sweep: which there are, how far each is, and sweep.json, which describes them.
+
+A run's folder is `<workdir>/<variant>/seed<seed>`, and all that is asked of a run is answered from
+its config.json and metrics.jsonl.
+"""
+
+import collections
+import dataclasses
+import difflib
+import functools
+import json
+import operator
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from alexnet_jax import experiment
+from alexnet_jax.checkpoints import workdir
+from alexnet_jax.sweeps import spec
+from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils.errors import UserError, first_line
+
+FILE_NAME = 'sweep.json'
+_FOLDER_NAME = r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run of a sweep.
+
+  Attributes:
+    variant: the variant's name.
+    seed: its `train.seed`.
+    config: what it runs.
+    path: its workdir.
+    command: arguments of launch.py that run it alone.
+  """
+
+  variant: str
+  seed: int
+  config: ConfigDict
+  path: Path
+  command: tuple[str, ...]
+
+  @property
+  def name(self) -> str:
+    """As 'no_dropout/seed0'."""
+    return f'{self.path.parent.name}/{self.path.name}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The runs of a sweep with one config.
+
+  Attributes:
+    name: the sweep's: its file's.
+    sweep: what the file returned, without the variants that do not apply.
+    not_applying: names of variants that change nothing of this base.
+    config_file: of the base.
+    overrides: of the base's fields, from the command line.
+    path: the sweep's folder.
+    runs: every seed of the base and all variants, then the next seed.
+  """
+
+  name: str
+  sweep: spec.Sweep
+  not_applying: tuple[str, ...]
+  config_file: str
+  overrides: Mapping[str, Any]
+  path: Path
+  runs: tuple[Run, ...]
+
+
+def plan(
+  name: str,
+  sweep: spec.Sweep,
+  config: ConfigDict,
+  path: str | os.PathLike[str],
+  *,
+  config_file: str,
+  overrides: Mapping[str, Any],
+) -> Plan:
+  """Plans the runs of a sweep; tries every override, so that nothing runs if one is wrong.
+
+  Args:
+    name: the sweep's.
+    sweep: what its file returned.
+    config: the base's, its overrides from the command line applied.
+    path: the sweep's folder.
+    config_file: the base's file, for the runs' command lines.
+    overrides: those from the command line, for the same.
+
+  Raises:
+    UserError: two variants have one name, a name cannot be a folder's, or a variant sets a field
+      that does not exist, or to an invalid value; all of them are listed.
+  """
+  mistakes = [*_mistaken_names(sweep), *_mistaken_seeds(sweep)]
+  common = {**sweep.base, **overrides}  # the command line overrides the file
+  before = len(mistakes)
+  base = _changed(config, common, 'all runs', mistakes)
+  base_is_valid = len(mistakes) == before  # else every variant would repeat its mistakes
+  variants, not_applying = [], []
+  planned: dict[str, tuple[Mapping[str, Any], ConfigDict]] = {spec.BASE: ({}, base)}
+  for variant in sweep.variants if base_is_valid else ():
+    changed = _changed(base, variant.overrides, variant.name, mistakes)
+    if experiment.resolved(changed) == experiment.resolved(base):
+      not_applying.append(variant.name)
+    else:
+      variants.append(variant)
+      planned[variant.name] = variant.overrides, changed
+  if mistakes:
+    raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
+  path = Path(path)
+  runs = []
+  for seed in sweep.seeds:
+    for variant_name, (of_variant, changed) in planned.items():
+      run_config = changed.copy_and_resolve_references()
+      run_config.train.seed = seed
+      fields = {**common, **of_variant, 'train.seed': seed}
+      folder = run_path(path, variant_name, seed)
+      command = (
+        f'--config={config_file}',
+        *(f'--config.{field}={value}' for field, value in fields.items()),
+        f'--workdir={folder}',
+      )
+      runs.append(Run(variant_name, seed, run_config, folder, command))
+  return Plan(
+    name,
+    dataclasses.replace(sweep, variants=tuple(variants)),
+    tuple(not_applying),
+    config_file,
+    dict(overrides),
+    path,
+    tuple(runs),
+  )
+
+
+def run_path(path: Path, variant: str, seed: int) -> Path:
+  """A run's folder in its sweep's; raises UserError where a link leads out of that."""
+  return files.inside(path, Path(variant, f'seed{seed}'))
+
+
+def _mistaken_names(sweep: spec.Sweep) -> list[str]:
+  counts = collections.Counter(variant.name for variant in sweep.variants)
+  mistakes = [
+    f'{count} variants have the name {name!r}; each needs its own'
+    for name, count in counts.items()
+    if count > 1
+  ]
+  for name in counts:
+    if name == spec.BASE:
+      mistakes.append(
+        f'a variant has the name {spec.BASE!r}, which is that of the runs without any'
+      )
+    elif not re.fullmatch(_FOLDER_NAME, name):
+      mistakes.append(f'the name {name!r} cannot be a folder; use letters, digits and _ . + - =')
+  return mistakes
+
+
+def _mistaken_seeds(sweep: spec.Sweep) -> list[str]:
+  if not sweep.seeds or any(not isinstance(seed, int) or seed < 0 for seed in sweep.seeds):
+    return [f'seeds are {sweep.seeds!r}; set one or more, whole numbers from 0']
+  if len(set(sweep.seeds)) < len(sweep.seeds):
+    return [f'seeds are {sweep.seeds!r}; each must be there once']
+  return []
+
+
+def _changed(
+  config: ConfigDict, overrides: Mapping[str, Any], name: str, mistakes: list[str]
+) -> ConfigDict:
+  """Copies a config with overrides applied; adds what is invalid to the mistakes."""
+  changed = config.copy_and_resolve_references()
+  found = len(mistakes)
+  for field, value in overrides.items():
+    field = config_fields.current_name(field)
+    if field not in (known := dict(config_fields.flatten(changed.to_dict()))):
+      near = difflib.get_close_matches(field, known, 1)
+      hint = f'; did you mean {near[0]}?' if near else ''
+      mistakes.append(f'{name}: the config has no field {field!r}{hint}')
+      continue
+    try:
+      changed.update_from_flattened_dict({field: value})
+    except (TypeError, ValueError):
+      section, _, last = field.rpartition('.')
+      kind = functools.reduce(operator.getitem, section.split('.'), changed).get_type(last)
+      mistakes.append(f'{name}: {field} is {value!r}; it must be of type {kind.__name__}')
+  if len(mistakes) == found:
+    try:
+      experiment.check(changed)
+    except UserError as error:
+      mistakes.append(f'{name}: {error}')
+  return changed
+
+
+def check_folder(plan: Plan) -> None:
+  """Raises UserError where the sweep's folder holds an archive, another sweep, or a run."""
+  written = read_written(plan.path)
+  if written is None:
+    if (plan.path / 'config.json').exists():
+      raise UserError(f'{plan.path} holds a run; give the sweep a --workdir of its own')
+  elif is_archive(written):
+    raise UserError(
+      f'{plan.path} holds the archive of a sweep, which is not run again; give the sweep a --workdir'
+      ' of its own'
+    )
+  elif written['sweep'] != plan.name:
+    raise UserError(
+      f'{plan.path} holds another sweep, {written["sweep"]!r}, not {plan.name!r}; give this one a'
+      ' --workdir of its own'
+    )
+
+
+def write(plan: Plan) -> None:
+  """Makes the sweep's folder and writes sweep.json: all that its tables need beside the runs.
+
+  Raises:
+    UserError: nothing can be written there.
+  """
+  try:
+    with files.atomic_write(plan.path / FILE_NAME) as temporary:
+      temporary.write_text(json.dumps(_description(plan), indent=2) + '\n', 'utf-8')
+  except OSError as error:
+    raise UserError(
+      f'cannot write to {plan.path}: {error.strerror}; choose another with --workdir'
+    ) from error
+
+
+def _description(plan: Plan) -> dict[str, Any]:
+  return {
+    'sweep': plan.name,
+    'config': plan.config_file,
+    'overrides': dict(plan.overrides),
+    **dataclasses.asdict(plan.sweep),
+    'not_applying': plan.not_applying,
+    'runs': [
+      {
+        'variant': run.variant,
+        'seed': run.seed,
+        'num_epochs': run.config.train.num_epochs,
+        'num_steps': run.config.train.num_steps,
+        'command': run.command,
+      }
+      for run in plan.runs
+    ],
+  }
+
+
+def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """A sweep's folder's sweep.json; None where there is none.
+
+  Raises:
+    UserError: it cannot be understood.
+  """
+  file = files.inside(path, FILE_NAME)
+  if not file.exists():
+    return None
+  content = files.read(file)
+  try:
+    description: dict[str, Any] = files.parse_json(content)
+    for variant in description['variants']:
+      if 'sentence' in variant:  # the field's name until November 2026
+        variant['description'] = variant.pop('sentence')
+    _check_written(description)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{file} is not the description of a sweep ({first_line(error)}); run the sweep again'
+    ) from error
+  return description
+
+
+def is_archive(description: Mapping[str, Any]) -> bool:
+  """Whether a sweep.json, as `read_written` returns it, is that of an archive (`archive.write`)."""
+  return 'base_config' in description
+
+
+def _check_written(description: Mapping[str, Any]) -> None:
+  """Raises KeyError, TypeError or ValueError for what `write` cannot have written."""
+
+  def of_kinds(part: Any, kinds: Mapping[str, Any]) -> None:
+    for name, kind in kinds.items():
+      if not isinstance(part[name], kind):
+        raise TypeError(f'{name} is {part[name]!r}')
+
+  def all_of_kind(values: Sequence[Any], kind: Any) -> None:
+    for value in values:
+      if not isinstance(value, kind):
+        raise TypeError(f'{value!r} is of another kind')
+
+  of_kinds(description, {'sweep': str, 'title': str, 'config': str, 'overrides': dict})
+  of_kinds(description, {'seeds': list, 'variants': list, 'not_applying': list, 'runs': list})
+  all_of_kind(description['seeds'], int)
+  all_of_kind(description['not_applying'], str)
+  for variant in description['variants']:
+    of_kinds(variant, {'name': str, 'description': str, 'overrides': dict})
+    for by in ('paper', 'source'):
+      of_kinds(variant, {by: dict | None})
+      if reported := variant[by]:
+        numbers = {'top1': int | float, 'top5': int | float | None}
+        of_kinds(reported, {**numbers, 'roughly': str, 'where': str})
+        spec.Reported(**reported)
+  for run in description['runs']:
+    of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int | float, 'num_steps': int | None})
+    of_kinds(run, {'command': list})
+    all_of_kind(run['command'], str)
+    # Its folder is within the sweep's.
+    if not re.fullmatch(_FOLDER_NAME, run['variant']) or run['seed'] < 0:
+      raise ValueError(f'a run is {run["variant"]!r}, seed {run["seed"]}')
+
+
+def final_record(
+  records: Sequence[Mapping[str, Any]], num_epochs: float, num_steps: int | None
+) -> Mapping[str, Any] | None:
+  """The validation at the end of a run of a stated length; None where it was not reached.
+
+  Args:
+    records: lines of metrics.jsonl, of a run that may have gone on for longer.
+    num_epochs: its `train.num_epochs`.
+    num_steps: its `train.num_steps`.
+  """
+  for record in records:
+    if record['split'] == 'validation' and (
+      record['epoch'] >= num_epochs or (num_steps is not None and record['step'] >= num_steps)
+    ):
+      return record
+  return None
+
+
+def is_finished(run: Run) -> bool:
+  """Whether a run's metrics.jsonl has its last validation, and it has left its picture.
+
+  One that was killed in between, when its last checkpoint may not have been whole, is not.
+
+  Raises:
+    UserError: the folder holds a run of another config.
+  """
+  there = workdir.read_config(run.path)
+  if there is None:
+    return False
+  open_fields = ('model.num_classes',) if run.config.model.num_classes is None else ()
+  workdir.check(
+    run.path, experiment.resolved(run.config), (*config_fields.CIRCUMSTANCES, *open_fields)
+  )
+  length = run.config.train.num_epochs, run.config.train.num_steps
+  picture = files.inside(run.path, f'{workdir.LEARNING_CURVES}.svg')
+  return picture.exists() and final_record(workdir.read_metrics(run.path), *length) is not None
