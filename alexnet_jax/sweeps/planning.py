@@ -103,14 +103,13 @@ def plan(
   before = len(mistakes)
   base = _changed(config, common, 'all runs', mistakes)
   base_is_valid = len(mistakes) == before  # else every variant would repeat its mistakes
-  variants, not_applying = [], []
+  not_applying = []
   planned: dict[str, tuple[Mapping[str, Any], ConfigDict]] = {spec.BASE: ({}, base)}
   for variant in sweep.variants if base_is_valid else ():
     changed = _changed(base, variant.overrides, variant.name, mistakes)
     if experiment.resolved(changed) == experiment.resolved(base):
       not_applying.append(variant.name)
     else:
-      variants.append(variant)
       planned[variant.name] = variant.overrides, changed
   if mistakes:
     raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
@@ -130,7 +129,7 @@ def plan(
       runs.append(Run(variant_name, seed, run_config, folder, command))
   return Plan(
     name,
-    dataclasses.replace(sweep, variants=tuple(variants)),
+    dataclasses.replace(sweep, variants=tuple(v for v in sweep.variants if v.name in planned)),
     tuple(not_applying),
     config_file,
     dict(overrides),
