@@ -120,14 +120,7 @@ def make_view_step(
 
   It takes params, images [N, S, S, 3] uint8, statistics, an `augment.View` and the total
   [N, classes] float32; one program serves all views. Each step depends on the one before through
-  the total, for the reason given in `make_evaluation_step`.
-
-  Args:
-    net: the global network.
-    mesh: the devices.
-    options: how pixels are prepared.
-    precision: as `step.make_train_step` takes it.
-    library_fusions: as `xla.options` takes it.
+  the total, for the reason given in `make_evaluation_step`, whose arguments it has.
   """
   local = net.local(mesh_lib.COLUMN, mesh.shape[mesh_lib.COLUMN])
 
@@ -169,15 +162,7 @@ def predict(
 ) -> Predictions:
   """Computes the class probabilities of every image of a split, by center crop and by ten views.
 
-  Args:
-    step: from `make_view_step`.
-    params: the network's, on the mesh.
-    statistics: of the training images.
-    split: the images.
-    batch_size: images per batch, a multiple of the mesh's 'data' axis.
-    crop_size: the network's input size in pixels.
-    mesh: the step's.
-    progress: called with the number of images of each batch.
+  Args as `evaluate`, but for the step, which is from `make_view_step`.
 
   Raises:
     UserError: the probabilities need more memory than the machine has.
