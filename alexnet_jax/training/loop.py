@@ -1,10 +1,11 @@
 """Training: the loop around the step.
 
 `Run.steps` is the loop; what it uses has a module each: the step (step.py), what a run resumes from
-(resume.py), the record (logger.py), checkpoints (saver.py), traces (profiler.py).
+(resume.py), the record (logger.py), traces (profiler.py).
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Generator, Mapping
@@ -31,7 +32,6 @@ from alexnet_jax.training import step as step_lib
 from alexnet_jax.training.logger import Logger
 from alexnet_jax.training.memory_check import check_memory
 from alexnet_jax.training.profiler import Profiler
-from alexnet_jax.training.saver import Saver
 from alexnet_jax.utils import files, provenance
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
@@ -195,17 +195,15 @@ class Run:
       config=experiment.resolved(config),
       num_classes=len(train_split.class_names),
     )
-    self.saver = Saver(
-      directory,
-      config.checkpoint.keep,
-      {
-        'config': experiment.resolved(config),
-        'class_names': list(train_split.class_names),
-        'fingerprint': data_set.fingerprint,
-        'train_examples': train_split.num_examples,
-      },
-      (self.step, self.progress) if restored else None,
-    )
+    self.checkpoints = checkpoint.Writer(directory, config.checkpoint.keep)
+    self.description = {  # part of every checkpoint
+      'config': experiment.resolved(config),
+      'class_names': list(train_split.class_names),
+      'fingerprint': data_set.fingerprint,
+      'train_examples': train_split.num_examples,
+    }
+    # Of the newest checkpoint, resumed from or begun to be written.
+    self.saved = (self.step, dataclasses.replace(self.progress)) if restored else None
     self.rate = self.learning_rate(min(self.step + 1, self.total_steps))
     display.line('\n'.join(self._first_lines(resumed=restored is not None)))
 
@@ -264,7 +262,7 @@ class Run:
     """Waits for what is being written."""
     with contextlib.ExitStack() as closing:
       closing.callback(self.logger.close)
-      closing.callback(self.saver.close)
+      closing.callback(self.checkpoints.close)
       self.profiler.stop(self.step)
 
   def run(self) -> dict[str, Any]:
@@ -387,8 +385,7 @@ class Run:
 
   def not_finite(self, what: str, step: int) -> NotFiniteError:
     """The error that ends a run whose numbers are lost."""
-    newest = self.saver.newest
-    good = 'none' if newest is None else self.path / 'checkpoints' / str(newest)
+    good = self.path / 'checkpoints' / str(self.saved[0]) if self.saved else 'none'
     return NotFiniteError(
       f'{what} at step {step}, learning rate {self.learning_rate(step):.3g}; last good checkpoint:'
       f' {good}\nA lower --config.optimizer.learning_rate, in a new --workdir, usually helps.'
@@ -416,7 +413,7 @@ class Run:
     if not int(sums['count']):
       return
     self.check_loss()  # no line for a loss that is not finite
-    self.saver.check()
+    self.checkpoints.check()
     self.logger.train(step, sums, self.learning_rate(step))
     self.progress.metrics_lines = self.logger.lines
 
@@ -464,8 +461,19 @@ class Run:
     self.logger.best(self.step, progress.best_error, columns)
 
   def save(self) -> None:
-    """Starts to write a checkpoint of the current step, unless there is the same one."""
-    if self.step == 0 or self.saver.is_saved(self.step, self.progress):
+    """Starts to write a checkpoint of the current step, unless there is the same one.
+
+    The writing goes on behind the steps that follow.
+    """
+    if self.step == 0 or self.saved == (self.step, self.progress):
       return
     self.check_finite()
-    self.saver.save(self.state, self.statistics, self.progress, self.step)
+    trees = {
+      'params': self.state.params,
+      'training': resume.training_tree(self.state),
+      'statistics': self.statistics._asdict(),
+    }
+    progress = dataclasses.asdict(self.progress)
+    description = {'step': self.step, 'progress': progress, **self.description}
+    self.checkpoints.save(self.step, trees, description, self.progress.best_step)
+    self.saved = self.step, dataclasses.replace(self.progress)
