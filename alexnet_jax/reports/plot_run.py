@@ -113,9 +113,7 @@ class _Shown(NamedTuple):
     which: says which images are given.
     hidden: the hidden layers.
     near_by: the output by which images are near.
-    deep: the convolutions after the first, of which the best patches are.
-    search: computes the outputs of `near_by` and `deep`.
-    logits: computes that of fc8.
+    logits: computes the output of fc8.
   """
 
   config: ConfigDict
@@ -126,8 +124,6 @@ class _Shown(NamedTuple):
   which: str
   hidden: Sequence[str]
   near_by: str
-  deep: Sequence[str]
-  search: layer_outputs.OutputsStep
   logits: layer_outputs.OutputsStep
 
   def outputs(
@@ -179,8 +175,7 @@ def _open(
   names = layer_outputs.output_names(config)
   hidden = [name for name in LAYERS if f'{name}_activation' in names]
   near_by = layer or retrieval.last_hidden(names)
-  deep = [name for name in CONVOLUTIONS[1:] if name in hidden]
-  search = layer_outputs.make_outputs_step(config, [near_by, *deep])  # raises for another layer
+  layer_outputs.make_outputs_step(config, [near_by])  # raises for another layer
   training = given_images.read_training(network)
   given = given_images.open_images(
     network, config, None, training, display, functools.cache(image_folder.open_folder)
@@ -208,8 +203,6 @@ def _open(
     which,
     hidden,
     near_by,
-    deep,
-    search,
     layer_outputs.make_outputs_step(config, ['fc8']),
   )
 
@@ -271,9 +264,11 @@ def _draw_training_images(
   """Draws the training images nearest to the shown ones, and those that maps answer to most."""
   assert shown.given.trained_on is not None
   split = shown.given.trained_on.load_split(shown.config.data.train_split)
-  units = {name: _lively_units(np.asarray(seen.outputs[name])) for name in shown.deep}
+  deep = [name for name in CONVOLUTIONS[1:] if name in shown.hidden]
+  units = {name: _lively_units(np.asarray(seen.outputs[name])) for name in deep}
   best: dict[str, evidence.BestPatches] = {}
-  outputs = shown.outputs(shown.search, split, display.task('training images', split.num_examples))
+  step = layer_outputs.make_outputs_step(shown.config, [shown.near_by, *deep])
+  outputs = shown.outputs(step, split, display.task('training images', split.num_examples))
   features = _remember_best(outputs, shown.near_by, units, best)
   save('figure4_retrieval', _retrieval(shown, seen, features, split))
   if best:
