@@ -22,8 +22,8 @@ from alexnet_jax.convert import convert, layouts
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
+from benchmarks import caffe_files
 from configs import imagenet, imagenet_caffe, imagenet_torchvision
-from tests import caffe_files
 from tests.launching import assert_message, launch
 from tests.other_formats import (
   CLASSES,

@@ -16,8 +16,8 @@ from alexnet_jax.convert import convert, foreign, layouts, names
 from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
+from benchmarks import caffe_files
 from configs import imagenet, imagenet_caffe, imagenet_caffenet, imagenet_torchvision
-from tests import caffe_files
 from tests.other_formats import (
   NARROW,
   as_npy,

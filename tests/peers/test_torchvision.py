@@ -10,6 +10,7 @@ import alexnet_jax
 from alexnet_jax.convert import convert
 from alexnet_jax.data import imagenet_classes
 from alexnet_jax.utils.errors import UserError
+from benchmarks import peers
 from configs import imagenet_torchvision
 
 REASON = 'PyTorch or torchvision is not installed: pip install -e ".[peers]"'
@@ -20,13 +21,7 @@ torchvision = pytest.importorskip('torchvision', reason=REASON)
 
 @pytest.fixture(scope='module')
 def network():
-  """torchvision's AlexNet, its weights drawn so that logits are as large as a trained one's."""
-  torch.manual_seed(0)
-  network = torchvision.models.alexnet(weights=None).eval()
-  for module in network.modules():
-    if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-      torch.nn.init.kaiming_normal_(module.weight)
-  return network
+  return peers.torchvision_alexnet()
 
 
 @pytest.fixture(scope='module')
@@ -63,11 +58,8 @@ def photographs():
 def test_logits_are_torchvision_s_from_the_same_jpeg_files(network, checkpoint):
   with pytest.warns(UserWarning, match="the weights are those of 'state_dict'; not used: epoch"):
     classifier = alexnet_jax.load(checkpoint)
-  transforms = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.transforms()
   files = list(photographs())
-  pixels = [transforms(Image.open(io.BytesIO(file)).convert('RGB')) for file in files]
-  with torch.no_grad():
-    expected = network(torch.stack(pixels)).numpy()
+  expected = peers.torch_logits(network, peers.torchvision_pixels(files))
   assert expected.std() > 1
   np.testing.assert_allclose(classifier.logits(files), expected, rtol=0, atol=1e-3)
 

@@ -53,7 +53,8 @@ from alexnet_jax.reports import canvas, curves
 from alexnet_jax.sweeps import report, runner, tables
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
-from tests import caffe_files, other_formats, sweeps
+from benchmarks import caffe_files
+from tests import other_formats, sweeps
 from tests.small import small_config
 
 SECONDS, BYTES = 20, 2**31  # that reading a file of a few kilobytes may take at most

@@ -15,6 +15,7 @@ def varint(number):
 
 
 def integer(field, value):
+  """A number, as a varint."""
   return varint(field << 3) + varint(value)
 
 
@@ -31,6 +32,7 @@ def old_blob(array):
 
 
 def blob(array):
+  """An array, its axes in a message of their own, its numbers packed."""
   return counted(7, _shape(array)) + counted(5, array.astype('<f4').tobytes())
 
 
@@ -41,6 +43,7 @@ def unpacked_blob(array):
 
 
 def double_blob(array):
+  """The same in float64."""
   return counted(7, _shape(array)) + counted(8, array.astype('<f8').tobytes())
 
 
