@@ -12,6 +12,7 @@ from alexnet_jax.data import imagenet_classes
 from alexnet_jax.utils.errors import UserError
 from benchmarks import peers
 from configs import imagenet_torchvision
+from tests.launching import launch
 
 REASON = 'PyTorch or torchvision is not installed: pip install -e ".[peers]"'
 # When tests are collected, for PyTorch that is imported after TensorFlow ends the process.
@@ -87,3 +88,21 @@ def test_the_commands_that_messages_say_save_weights_that_are_read(tmp_path, mon
     exec(command.removeprefix('python -c "').removesuffix('"'), {})
     with pytest.raises(UserError, match=r'_weights\.pth has 0 convolutions and 1 fully'):
       convert.read(f'{name}_weights.pth', imagenet_torchvision.get_config())
+
+
+def test_a_run_starts_from_torchvision_s_layers_that_fit(network, checkpoint, tmp_path):
+  fields = {
+    'train.init_from': checkpoint,
+    'train.num_steps': 2,
+    'model.conv1.features': 64,
+    'model.conv1.kernel_size': 11,
+    'model.conv1.padding': 5,
+    'optimizer.lr_multipliers.conv1': '((0,0.0),)',  # it stays as it is
+  }
+  options = [f'--config.{name}={value}' for name, value in fields.items()]
+  code, _, err = launch('--config=configs/digits.py', f'--workdir={tmp_path}', *options)
+  assert code == 0, err
+  assert f'from {checkpoint}: conv1\n' in err
+  kernel = convert.read(tmp_path).params['conv1']['kernel']
+  expected = network.features[0].weight.detach().numpy().transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(kernel, expected)
