@@ -11,9 +11,9 @@ import pytest
 from alexnet_jax.convert import convert
 from alexnet_jax.data import datasets
 from alexnet_jax.evaluation import layer_outputs
-from alexnet_jax.training import loop
 from benchmarks import conversion, peers
-from configs import digits, imagenet, imagenet_torchvision
+from configs import imagenet, imagenet_torchvision
+from tests.launching import start
 from tests.reference import QUICK_TO_COMPILE
 from tests.variants import VARIANTS, settings
 
@@ -180,10 +180,12 @@ def test_onnxruntime_s_logits_are_ours_at_any_batch_size(tmp_path, updates):
 
 @pytest.mark.slow
 def test_digits_are_told_as_well_by_every_file(tmp_path):
-  config = digits.get_config()
-  config.train.num_epochs = 12
-  loop.train_and_evaluate(config, tmp_path / 'run')
-  network = convert.read(tmp_path / 'run')
+  run = tmp_path / 'run'
+  epochs = '--config.train.num_epochs=12'
+  with start('--config=configs/digits.py', epochs, f'--workdir={run}') as training:
+    _, said = training.communicate()
+  assert training.returncode == 0, said
+  network = convert.read(run)
   crops = datasets.digits('validation').images
   expected = our_logits(network, crops)
   labels = datasets.digits('validation').labels
