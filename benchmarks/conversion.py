@@ -3,12 +3,13 @@
   python benchmarks/conversion.py
   python benchmarks/conversion.py --images=TFDS_FOLDER/imagenet2012/5.1.0 --images=PHOTOS
 
-Networks of the published shapes have random weights, of a fixed seed and as large as trained ones,
-in the files of torchvision, Caffe and caffe-tensorflow; the paper's network is in what we write for
-PyTorch, onnxruntime and jax.export. Each program is given the same crops, torchvision the image
-files as well, of which its own transforms make pixels. "again" says whether a network that was
-read, written for every target that can be read, and read again has the same bits. Then the network
-of configs/digits.py is trained, and tells the held-out digits from each target.
+Networks of the published shapes have random weights, of a fixed seed, with which signals keep their
+size from layer to layer: in the files of torchvision, Caffe and caffe-tensorflow, and the paper's
+network in what we write for PyTorch, onnxruntime and jax.export. Each program is given the same
+crops, torchvision the image files as well, of which its own transforms make pixels. "again" says
+whether a network that was read, written for every target that can be read, and read again has the
+same bits. Then the network of configs/digits.py is trained, and tells the held-out digits from each
+target.
 
 --images is a folder of photographs, or a tfds data set's; without it, images are random. A program
 that is not installed (pip install -e ".[peers]") is named.
