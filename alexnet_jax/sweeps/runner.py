@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def _start(run: planning.Run, share: Share, program: str, display: Display) -> _
   command = [sys.executable, program, *run.command]
   if setpriv := shutil.which('setpriv'):  # of Linux; the run saves and ends if this process dies
     command = [setpriv, '--pdeathsig', 'TERM', *command]
-  with files.inside(run.path, _LOG).open('wb') as log:
+  with files.inside(run.path, _LOG).open('wb') as log, _on(share.cores):
     process = subprocess.Popen(
       command,
       stdin=subprocess.DEVNULL,
@@ -197,12 +197,29 @@ def _start(run: planning.Run, share: Share, program: str, display: Display) -> _
       env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **share.environment},
       start_new_session=True,  # Ctrl-C is this process's alone, which passes it on once
     )
-  if share.cores:
-    with contextlib.suppress(ProcessLookupError):  # long before the run counts its cores
-      os.sched_setaffinity(process.pid, share.cores)
   return _Job(
     run, process, share, time.perf_counter(), display.task(run.name, run.config.train.num_epochs)
   )
+
+
+@contextlib.contextmanager
+def _on(cores: frozenset[int]) -> Iterator[None]:
+  """Keeps this thread on some cores, so that a process that it starts has them from the beginning.
+
+  Set from outside, once the process runs, they may come after it has counted its cores.
+
+  Args:
+    cores: their numbers; none where the system does not tell them, and nothing is changed.
+  """
+  if not cores:
+    yield
+    return
+  before = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, cores)
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, before)
 
 
 def _ended(job: _Job, width: int) -> tuple[str, str]:

@@ -182,12 +182,24 @@ def test_where_there_are_fewer_than_runs_all_have_all():
 @pytest.mark.skipif(
   len(getattr(os, 'sched_getaffinity', lambda _: [])(0)) < 2, reason='needs two cores'
 )
-def test_two_runs_at_a_time_have_different_cores(program, tmp_path):
+def test_two_runs_at_a_time_have_different_cores_from_their_first_moment(
+  program, tmp_path, monkeypatch
+):
+  class StartedLate(subprocess.Popen):
+    """A process that has noted its cores before this one goes on."""
+
+    def __init__(self, command, **options):
+      super().__init__(command, **options)
+      path = next(a for a in command if a.startswith('--workdir=')).removeprefix('--workdir=')
+      wait_for((Path(path) / 'started').exists)
+
+  monkeypatch.setattr(subprocess, 'Popen', StartedLate)
   planned = sweeps.plan(tmp_path / 'sweep')
-  runner.run_all(planned.runs[:2], 2, program)
   here = sorted(os.sched_getaffinity(0))
+  runner.run_all(planned.runs[:2], 2, program)
   for i, run in enumerate(planned.runs[:2]):
     assert (run.path / 'started').read_text().startswith(f'[{here[i::2]}')
+  assert sorted(os.sched_getaffinity(0)) == here
 
 
 def wait_for(condition):
