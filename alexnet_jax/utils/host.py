@@ -197,6 +197,25 @@ def owns_process() -> bool:
   return not hasattr(main, '__file__') or is_main_program()  # python -c has no file
 
 
+def caller() -> str | None:
+  """Returns what uses the library in this process; None where it is this program (`owns_process`).
+
+  Returns:
+    'IPython or a notebook', 'python -m MODULE', the name of a Python file, 'python -c', or 'the Python
+    prompt'.
+  """
+  if owns_process():
+    return None
+  if in_ipython():
+    return 'IPython or a notebook'
+  main = sys.modules['__main__']
+  if (spec := getattr(main, '__spec__', None)) is not None:
+    return f'python -m {spec.name.removesuffix(".__main__")}'
+  if (path := getattr(main, '__file__', None)) is not None:
+    return Path(path).name
+  return 'python -c' if sys.argv[0] == '-c' else 'the Python prompt'
+
+
 def prepare_process() -> None:
   """Adds missing environment variables, and restarts the command if glibc must read one.
 

@@ -22,9 +22,9 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
     devices: of jax, on which it computes.
 
   Returns:
-    Values for JSON: 'date', in UTC; 'command', None where another program uses this one; 'commit' of the program's checkout, with '-dirty'
-    where files differ from it, None without a checkout; 'versions' of Python and packages; and
-    'devices', as '2 cpu (AMD EPYC)'.
+    Values for JSON: 'date', in UTC; 'command' and 'caller', as `started_by`; 'commit' of the program's
+    checkout, with '-dirty' where files differ from it, None without a checkout; 'versions' of Python
+    and packages; and 'devices', as '2 cpu (AMD EPYC)'.
   """
   versions = {'python': platform.python_version()}
   for name in _PACKAGES:
@@ -37,11 +37,23 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
     kind = f'cpu ({_processor()})'
   return {
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    'command': f'{host.program()} {shlex.join(sys.argv[1:])}' if host.owns_process() else None,
+    **started_by(),
     'commit': _commit(),
     'versions': versions,
     'devices': f'{len(devices)} {kind}',
   }
+
+
+def started_by() -> dict[str, str | None]:
+  """Says by what this process's work was started.
+
+  Returns:
+    'command', the line of a shell, None where Python code uses the library; and 'caller', then whose
+    code it is, as `host.caller` says. The command line of that is no command of this program.
+  """
+  caller = host.caller()
+  command = f'{host.program()} {shlex.join(sys.argv[1:])}' if caller is None else None
+  return {'command': command, 'caller': caller}
 
 
 def _commit() -> str | None:

@@ -113,6 +113,19 @@ def test_what_differs_from_the_paper_and_where_it_comes_from_is_said(text):
     assert words in text
 
 
+@pytest.mark.parametrize(
+  ('caller', 'by'), [({}, ''), ({'caller': 'a<b>.py'}, ', by a&lt;b&gt;.py')]
+)
+def test_a_run_started_from_python_says_that_it_has_no_command(caller, by, tmp_path):
+  leave_run(tmp_path / 'run')
+  file = tmp_path / 'run' / workdir.STARTS
+  start = json.loads(file.read_text())
+  file.write_text(json.dumps({**start, 'command': None, **caller}) + '\n')
+  text = run_page.write(tmp_path / 'run').read_text('utf-8')
+  assert f'There is no command: it was started from Python{by}. What it was called with' in text
+  assert 'The same again' not in text
+
+
 @pytest.mark.parametrize('screen', browser.SCREENS)
 def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, screen):
   with browser.chromium() as program, browser.opened(program, page, screen) as shown:

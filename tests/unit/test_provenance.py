@@ -4,6 +4,7 @@ import datetime
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -18,16 +19,33 @@ def git(folder, *args):
 
 
 def test_a_process_is_described(monkeypatch):
-  assert provenance.describe(jax.devices())['command'] is None  # pytest's own
   monkeypatch.setattr(sys, 'argv', ['/a/launch.py', '--workdir=a b'])
   monkeypatch.setattr(host, 'owns_process', lambda: True)
   described = provenance.describe(jax.devices())
   assert described['command'] == "python launch.py '--workdir=a b'"
+  assert described['caller'] is None
   age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(described['date'])
   assert datetime.timedelta() <= age < datetime.timedelta(minutes=1)
   assert described['versions']['jax'] == jax.__version__
   assert described['versions']['python'] == sys.version.split()[0]
   assert described['devices'].startswith(f'{jax.device_count()} cpu (')
+
+
+def test_python_code_that_uses_the_library_is_named_and_its_arguments_are_no_command(monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['study.py', '--rate=3'])
+  of_module = types.SimpleNamespace(name='pytest.__main__')
+  for main, caller in (
+    ({'__spec__': of_module, '__file__': '/a/pytest/__main__.py'}, 'python -m pytest'),
+    ({'__spec__': None, '__file__': '/home/b/study.py'}, 'study.py'),
+    ({'__spec__': None}, 'the Python prompt'),
+  ):
+    monkeypatch.setitem(sys.modules, '__main__', types.SimpleNamespace(**main))
+    assert provenance.started_by() == {'command': None, 'caller': caller}
+  monkeypatch.setattr(sys, 'argv', ['-c'])
+  assert provenance.started_by()['caller'] == 'python -c'
+  shell = types.SimpleNamespace(get_ipython=object)
+  monkeypatch.setitem(sys.modules, 'IPython', shell)
+  assert provenance.started_by()['caller'] == 'IPython or a notebook'
 
 
 @pytest.mark.skipif(shutil.which('git') is None, reason='git is not installed')
