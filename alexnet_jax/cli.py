@@ -550,6 +550,7 @@ def _sweep(config: ConfigDict) -> int:
   """Runs what is missing and draws up the table; returns the exit code."""
   from alexnet_jax.checkpoints import workdir
   from alexnet_jax.sweeps import planning, report, runner, spec
+  from alexnet_jax.utils import provenance
 
   if _SWEEP.value is None or _CONFIG.value is None:
     raise UserError(
@@ -568,14 +569,15 @@ def _sweep(config: ConfigDict) -> int:
   )
   planning.check_folder(plan)
   runs = runner.missing(plan)
+  started_by = provenance.started_by()
   if _LIST.value:
-    planning.write(plan)
+    planning.write(plan, started_by)
     for run in runs:
       print(f'{host.program()} {shlex.join(run.command)}')
     return 0
   program = os.path.abspath(sys.argv[0])
   with workdir.lock(plan.path, functools.partial(print, file=sys.stderr)):
-    planning.write(plan)
+    planning.write(plan, started_by)
     if _JOBS.value > 1:
       runner.prepare_data(runs, program)
     failures = runner.run_all(runs, _JOBS.value, program)

@@ -45,6 +45,20 @@ def lines(errors, training_errors=None):
   return records
 
 
+def start(**changes):
+  """A line of starts.jsonl, some of its fields changed."""
+  return {
+    'step': 0,
+    'date': '2026-11-28T10:00:00+00:00',
+    'command': 'python launch.py',
+    'caller': None,
+    'commit': 'a' * 40,
+    'versions': {'python': '3.11.9', 'jax': '0.10.2'},
+    'devices': '1 H100',
+    **changes,
+  }
+
+
 def write_run(run, records, config=None):
   """A run's folder with config.json, metrics.jsonl and a picture."""
   picture = run.path / f'{workdir.LEARNING_CURVES}.svg'
@@ -58,10 +72,11 @@ def write_run(run, records, config=None):
 def write_sweep(path, finals):
   """A sweep's folder whose runs end with these errors, by variant, one for each seed."""
   planned = plan(path)
-  planning.write(planned)
+  planning.write(planned, {'command': 'python launch.py --mode=sweep', 'caller': None})
   for run in planned.runs:
     if run.seed < len(finals.get(run.variant, ())):
       final = finals[run.variant][run.seed]
       falling = [min(1.0, final * factor) for factor in (4, 3, 2)]
       write_run(run, lines([*falling, final]))
+      workdir.record_start(run.path, start())
   return planned

@@ -1,6 +1,7 @@
 """A run's folder: its lock, config.json, starts.jsonl and metrics.jsonl."""
 
 import contextlib
+import datetime
 import errno
 import io
 import itertools
@@ -193,13 +194,19 @@ def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> 
 
 
 def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads what `record_start` has written; lines that are no JSON objects are left out."""
+  """Reads what `record_start` has written; lines that are no such records are left out."""
   path = files.inside(workdir, STARTS)
   starts = []
   for line in _complete_lines(path):
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
       record = files.parse_json(line)
-      if isinstance(record, dict):
+      datetime.datetime.fromisoformat(record['date'])
+      if (
+        isinstance(record['step'], int)
+        and all(isinstance(record[name], str | None) for name in ('command', 'commit'))
+        and isinstance(record['devices'], str)
+        and all(isinstance(version, str) for version in record['versions'].values())
+      ):
         starts.append(record)
   return starts
 

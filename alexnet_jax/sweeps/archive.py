@@ -1,7 +1,7 @@
 """A finished sweep in two small files, from which its tables and pictures can be made again.
 
-sweep.json has, beside the sweep's description, the config of its first run, and of every run the
-fields in which its config differs; curves.jsonl.gz has all runs' metrics.
+sweep.json has, beside the sweep's description, the config of its first run, and of every run its starts
+and the fields in which its config differs; curves.jsonl.gz has all runs' metrics.
 
   python -m alexnet_jax.sweeps.archive runs/ablations_digits kept/ablations device="1 H100" date=2026-11-25
   python launch.py --mode=figures --workdir=kept/ablations
@@ -58,7 +58,8 @@ def write(
     if not config or planning.final_record(records, run['num_epochs'], run['num_steps']) is None:
       raise UserError(f'the run in {path} is not finished; --mode=sweep runs what is missing')
     base = base or config
-    runs.append({**run, 'config': _differing(base, config, path)})
+    differing, starts = _differing(base, config, path), workdir.read_starts(path)
+    runs.append({**run, 'config': differing, 'starts': starts})
     lines += [json.dumps({'run': _name(run), **record}) for record in records]
   # Compressed without a name and a time, so that the bytes depend on the curves alone.
   with (
@@ -74,7 +75,9 @@ def write(
 
 
 def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-  """Writes the config.json and metrics.jsonl of every run of an archive.
+  """Writes the config.json, metrics.jsonl and starts.jsonl of every run of an archive.
+
+  The last is empty of runs from before starts were recorded.
 
   Args:
     path: the archive's folder.
@@ -102,6 +105,8 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
     (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in curves[name]), 'utf-8')
+    starts = [json.dumps(start) for start in run.get('starts', [])]
+    (folder / workdir.STARTS).write_text(''.join(f'{line}\n' for line in starts), 'utf-8')
 
 
 def _name(run: Mapping[str, Any]) -> str:

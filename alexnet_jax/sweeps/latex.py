@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from alexnet_jax.sweeps import tables
+from alexnet_jax.sweeps import origin, tables
 from alexnet_jax.sweeps.results import Results, Row
 
 _HEADINGS = ('variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', '$p$')
@@ -21,7 +21,7 @@ def table(results: Results) -> str:
   """The table as results.tex has it: a `table` environment, which needs the package booktabs.
 
   Errors are in percent, differences in percentage points. What the paper and the source report has a
-  column each where there is any.
+  column each where there is any. Comments say where the results come from.
 
   Args:
     results: what `results.gather` returned.
@@ -30,6 +30,7 @@ def table(results: Results) -> str:
   headings = [escape(heading) if '$' not in heading else heading for heading in _HEADINGS]
   lines = [
     r'% \usepackage{booktabs}',
+    *(f'% {name}: {" ".join(text.split())}' for name, text in origin.facts(results)),
     r'\begin{table}',
     r'  \centering',
     f'  \\caption{{{escape(results.title)}. {escape(_EXPLAINED)}}}',

@@ -213,15 +213,20 @@ def check_folder(plan: Plan) -> None:
     )
 
 
-def write(plan: Plan) -> None:
+def write(plan: Plan, started_by: Mapping[str, str | None] | None = None) -> None:
   """Makes the sweep's folder and writes sweep.json: all that its tables need beside the runs.
+
+  Args:
+    plan: the sweep's.
+    started_by: the command, as `provenance.started_by` has it; None: not recorded.
 
   Raises:
     UserError: nothing can be written there.
   """
   try:
     with files.atomic_write(plan.path / FILE_NAME) as temporary:
-      temporary.write_text(json.dumps(_description(plan), indent=2) + '\n', 'utf-8')
+      description = _description(plan) | dict(started_by or {})
+      temporary.write_text(json.dumps(description, indent=2) + '\n', 'utf-8')
   except OSError as error:
     raise UserError(
       f'cannot write to {plan.path}: {error.strerror}; choose another with --workdir'
@@ -291,6 +296,7 @@ def _check_written(description: Mapping[str, Any]) -> None:
 
   of_kinds(description, {'sweep': str, 'title': str, 'config': str, 'overrides': dict})
   of_kinds(description, {'seeds': list, 'variants': list, 'not_applying': list, 'runs': list})
+  all_of_kind([description.get(name) for name in ('command', 'caller')], str | None)
   all_of_kind(description['seeds'], int)
   all_of_kind(description['not_applying'], str)
   for variant in description['variants']:
@@ -305,6 +311,7 @@ def _check_written(description: Mapping[str, Any]) -> None:
     of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int | float, 'num_steps': int | None})
     of_kinds(run, {'command': list})
     all_of_kind(run['command'], str)
+    all_of_kind(run.get('starts', []), dict)  # of an archive
     # Its folder is within the sweep's.
     if not re.fullmatch(_FOLDER_NAME, run['variant']) or run['seed'] < 0:
       raise ValueError(f'a run is {run["variant"]!r}, seed {run["seed"]}')

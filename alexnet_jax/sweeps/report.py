@@ -15,7 +15,7 @@ import jinja2
 
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import canvas, fonts, run_page
-from alexnet_jax.sweeps import charts, latex, planning, spec, tables
+from alexnet_jax.sweeps import charts, latex, origin, planning, spec, tables
 from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResult, gather
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import print_table
@@ -81,7 +81,9 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
   for picture in pictures:
     name = next(file.name for file in picture.paths if file.suffix == '.png')
     lines.append(f'![{picture.title}](figures/{name})\n\n{picture.caption}\n')
-  return '\n'.join(lines)
+  lines += ['## Where it comes from', '']
+  lines += [f'- {name}: {text}' for name, text in origin.facts(results)]
+  return '\n'.join(lines) + '\n'
 
 
 def _pictures(results: Results) -> list[Picture]:
@@ -221,6 +223,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
     notes=tables.notes(results),
     pictures=pictures,
     run_headings=_run_headings(top5),
+    facts=origin.facts(results),
     runs=[(run, _run_cells(run, top5), _page(results.path, run)) for run in results.runs],
   )
 
@@ -269,7 +272,7 @@ def show(results: Results, written: Sequence[Path]) -> None:
   print_table(
     f'{results.path}: {results.title}', _SHOWN_HEADINGS, [_shown_cells(row) for row in results.rows]
   )
-  notes = tables.notes(results)
+  notes = [*tables.notes(results), *origin.differences(results)]
   if any(row.is_significant for row in results.rows):
     notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]
   for note in notes:

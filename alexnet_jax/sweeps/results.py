@@ -37,6 +37,7 @@ class RunResult:
     records: lines of its metrics.jsonl up to its end.
     final: its last validation; None where it is not finished.
     state: 'finished', or why it is not.
+    starts: lines of its starts.jsonl up to its end; none of a run of before there were any.
   """
 
   variant: str
@@ -47,6 +48,12 @@ class RunResult:
   records: Sequence[Mapping[str, Any]]
   final: Mapping[str, Any] | None
   state: str
+  starts: Sequence[Mapping[str, Any]]
+
+  @property
+  def name(self) -> str:
+    """As 'no_dropout/seed0'."""
+    return f'{self.variant}/seed{self.seed}'
 
   @property
   def window(self) -> int:
@@ -205,8 +212,11 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
     state = f'at epoch {records[-1]["epoch"]:.2g} of {run["num_epochs"]}'
   else:
     state = 'not run yet'
+  starts = workdir.read_starts(folder)
+  if final is not None:  # a run may have gone on for longer
+    starts = [start for start in starts if start['step'] < final['step']]
   return RunResult(
-    run['variant'], run['seed'], length, run['command'], config, records, final, state
+    run['variant'], run['seed'], length, run['command'], config, records, final, state, starts
   )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.sweeps import spec
-from alexnet_jax.sweeps.results import Results, Row
+from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import host
 
 HEADINGS = (
@@ -92,6 +92,23 @@ def _markdown_row(row: Sequence[str]) -> str:
   return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |'
 
 
+def recorded(start: Mapping[str, Any]) -> dict[str, str]:
+  """What a start has recorded of its commit, its devices and each package's version, as words."""
+  commit = start['commit'] or 'no checkout'
+  return {'commit': commit, 'devices': start['devices'], **start['versions']}
+
+
+def _recorded(runs: Sequence[RunResult]) -> dict[str, str]:
+  """The commits, devices and versions of runs as a table has them: each once, '' if not recorded."""
+  starts = [recorded(start) for run in runs for start in run.starts]
+  columns: dict[str, list[str]] = {
+    'commit': [start.pop('commit') for start in starts],
+    'devices': [start.pop('devices') for start in starts],
+    'versions': [', '.join(f'{name} {value}' for name, value in start.items()) for start in starts],
+  }
+  return {name: '; '.join(dict.fromkeys(values)) for name, values in columns.items()}
+
+
 def table_csv(results: Results) -> str:
   """The table as results.csv has it: numbers in full, a row for each variant.
 
@@ -117,7 +134,9 @@ def table_csv(results: Results) -> str:
       fields[f'{by}_difference'] = _fraction(top1)
       fields[f'{by}_difference_top5'] = _fraction(top5)
       fields[f'{by}_sign'] = row.agrees(reported)
-    rows.append({**fields, 'noise': row.significance, 'what': row.description})
+    finished = [run for run in results.runs if run.final and run.variant == row.name]
+    words = {'noise': row.significance, 'what': row.description}
+    rows.append({**fields, **words, **_recorded(finished)})
   return _csv(rows)
 
 
@@ -138,6 +157,8 @@ def runs_csv(results: Results) -> str:
           field: run.final[field] if run.final else None
           for field in ('epoch', 'step', 'top1_error', 'top5_error', 'loss')
         },
+        'started': run.starts[0]['date'] if run.starts else None,
+        **_recorded([run]),
         'command': ' '.join([host.program(), *run.command]),
       }
       for run in results.runs

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from alexnet_jax.checkpoints import workdir
+from alexnet_jax.sweeps import planning
 from tests import sweeps
 from tests.launching import ROOT, assert_message, launch, start
 
@@ -422,6 +423,8 @@ def test_a_sweeps_commands_are_listed_one_a_line(tmp_path):
     f' --config.model.dropout.rate=0.0 --config.train.seed=0 --workdir={tmp_path}/no_dropout/seed0'
   )
   assert [path.name for path in tmp_path.iterdir()] == ['sweep.json']
+  command = planning.read_written(tmp_path)['command']
+  assert command.startswith('python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py ')
 
 
 def test_a_sweep_without_a_finished_run_says_so(tmp_path):

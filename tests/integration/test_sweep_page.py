@@ -2,6 +2,7 @@
 
 import pytest
 
+from alexnet_jax.checkpoints import workdir
 from alexnet_jax.sweeps import planning, tables
 from alexnet_jax.sweeps import report as sweep_report
 from alexnet_jax.sweeps import results as sweep_results
@@ -40,16 +41,21 @@ FINALS = {
 }
 
 
+COMMAND = 'python launch.py --mode=sweep --workdir=' + '/a/long/path' * 20
+
+
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
   """The page of a sweep with a run that failed and one that has not ended."""
   path = tmp_path_factory.mktemp('sweep')
   planned = sweeps.plan(path, SWEEP)
-  planning.write(planned)
+  planning.write(planned, {'command': COMMAND, 'caller': None})
   for run in planned.runs:
     if run.variant in FINALS:
       final = FINALS[run.variant][run.seed]
       sweeps.write_run(run, sweeps.lines([0.9, 3 * final, 2 * final, final], [0.9, 0.6, 0.4, 0.2]))
+      commit = ('b' if run.variant == 'no_flips' else 'a') * 40
+      workdir.record_start(run.path, sweeps.start(commit=commit))
     elif run.seed == 0:
       sweeps.write_run(run, sweeps.lines([0.9, 0.8]))
     else:
@@ -103,7 +109,7 @@ def test_every_picture_is_there(opened):
   page = opened.page
   pictures = page.locator('img')
   assert page.locator('h2').all_inner_texts() == [
-    'Figure 1', 'Differences to the base', 'Validation error', 'Runs'
+    'Figure 1', 'Differences to the base', 'Validation error', 'Runs', 'Where it comes from'
   ]  # fmt: skip
   loaded = pictures.evaluate_all('all => all.map(one => one.complete && one.naturalWidth > 0)')
   assert loaded == [True] * 3
@@ -120,7 +126,7 @@ def test_the_page_is_no_wider_than_the_screen(opened):
   wide = 'document.documentElement.scrollWidth'
   assert page.evaluate(wide) <= opened.width
   page.get_by_text("Each run's command").click()
-  command = page.get_by_text('python launch.py').last
+  command = page.locator('details code').last
   assert command.is_visible()
   assert '--config.model.conv4.features=0' in command.inner_text()
   assert page.evaluate(wide) <= opened.width
@@ -149,6 +155,16 @@ def test_text_that_looks_like_html_is_shown_as_it_is(opened):
   assert page.title() == f'{SWEEP.title}, digits'
   assert page.locator('h1').inner_text() == f'{SWEEP.title}, digits'
   assert page.locator('b, i, script').count() == 0
+
+
+def test_where_it_comes_from_is_in_view(opened):
+  names, texts = (opened.page.locator(f'dl {part}') for part in ('dt', 'dd'))
+  told = dict(zip(names.all_inner_texts(), texts.all_inner_texts(), strict=True))
+  assert told['command'] == COMMAND
+  assert told['commit'].startswith('b' * 40 + ': no_flips/seed0, no_flips/seed1; ')
+  for text in texts.all():
+    box = text.bounding_box()
+    assert box['x'] + box['width'] <= opened.width
 
 
 def test_a_run_that_has_a_page_is_linked_to_it(opened):

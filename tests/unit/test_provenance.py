@@ -11,6 +11,7 @@ import pytest
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.utils import host, provenance
+from tests import sweeps
 
 
 def git(folder, *args):
@@ -71,9 +72,11 @@ def test_the_commit_is_that_of_the_programs_own_checkout(tmp_path, monkeypatch):
 
 def test_each_start_of_a_run_is_kept_and_a_damaged_line_passed_over(tmp_path):
   assert workdir.read_starts(tmp_path) == []
-  first, second = {'step': 0, 'commit': None}, {'step': 5, 'commit': 'a'}
+  first, second = sweeps.start(commit=None), sweeps.start(step=5)
   workdir.record_start(tmp_path, first)
   with (tmp_path / workdir.STARTS).open('a') as file:
     file.write('{"step": \n[]\n')
+  for damage in ({'date': 'today'}, {'step': '5'}, {'versions': ['1']}, {'devices': None}):
+    workdir.record_start(tmp_path, sweeps.start(**damage))
   workdir.record_start(tmp_path, second)
   assert workdir.read_starts(tmp_path) == [first, second]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.sweeps import archive, planning, report
+from alexnet_jax.sweeps import archive, origin, planning, report
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
 from tests import sweeps
@@ -28,16 +28,18 @@ def lines(kept):
   return gzip.decompress((kept / 'curves.jsonl.gz').read_bytes()).splitlines(keepends=True)
 
 
-def test_the_archive_gives_the_same_tables_pictures_and_page(kept, tmp_path):
+def test_the_archive_gives_the_same_tables_pictures_and_page(tmp_path):
+  sweeps.write_sweep(tmp_path / 'sweep', FINALS)
+  archive.write(tmp_path / 'sweep', tmp_path / 'kept')
   _, written = report.write(tmp_path / 'sweep')
-  _, again = report.write(kept)
+  _, again = report.write(tmp_path / 'kept')
   assert [file.read_bytes() for file in again] == [file.read_bytes() for file in written]
 
 
 def test_the_runs_files_come_out_as_they_were(kept, tmp_path):
   archive.unpack(kept, tmp_path / 'unpacked')
   files = sorted((tmp_path / 'unpacked').rglob('*.json*'))
-  assert len(files) == 2 * 6
+  assert len(files) == 3 * 6
   for file in files:
     before = tmp_path / 'sweep' / file.relative_to(tmp_path / 'unpacked')
     if file.name == 'config.json':
@@ -54,6 +56,8 @@ def test_what_is_kept_is_two_files_the_base_once_and_what_differs(kept, tmp_path
     {}, {'model.pool.window': 2}, {'model.activation': 'tanh'},
   ]  # fmt: skip
   assert description['runs'][3]['config'] == {'train.seed': 1}
+  assert description['command'] == 'python launch.py --mode=sweep'
+  assert description['runs'][3]['starts'] == [sweeps.start()]
   archive.write(tmp_path / 'sweep', tmp_path / 'again', {'device': 'a CPU'})
   for file in kept.iterdir():
     assert file.read_bytes() == (tmp_path / 'again' / file.name).read_bytes()
@@ -88,6 +92,32 @@ def test_only_a_sweep_whose_runs_are_finished_is_archived(kept, tmp_path):
   with pytest.raises(UserError, match='is not the archive of a sweep'):
     archive.unpack(tmp_path / 'sweep', tmp_path / 'new')
   assert not (tmp_path / 'new').exists()
+
+
+def test_an_archive_of_before_starts_were_recorded_says_so_and_what_was_noted(kept):
+  description = json.loads((kept / 'sweep.json').read_text())
+  for part in (description, *description['runs']):
+    for name in ('command', 'caller', 'starts'):
+      part.pop(name, None)
+  (kept / 'sweep.json').write_text(
+    json.dumps({**description, 'runs': [{**run, 'command': []} for run in description['runs']]})
+  )
+  assert origin.facts(sweep_results.gather(kept)) == [
+    ('command', 'not recorded'),
+    ('time', '0.0 hours in training steps, all runs together'),
+    ('start, commit, devices, versions', 'not recorded'),
+    ('device (as archived)', 'a CPU'),
+  ]
+
+
+def test_a_start_that_is_none_is_refused(kept):
+  description = json.loads((kept / 'sweep.json').read_text())
+  description['runs'][2]['starts'] = ['x']
+  (kept / 'sweep.json').write_text(json.dumps(description))
+  with pytest.raises(
+    UserError, match=r"is not the description of a sweep \('x' is of another kind"
+  ):
+    sweep_results.gather(kept)
 
 
 def test_a_sweep_does_not_run_in_an_archive(kept):

@@ -122,8 +122,12 @@ def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
 def test_the_table_in_latex(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   lines = latex.table(sweep_results.gather(tmp_path)).splitlines()
-  assert r'\caption{A made-up sweep, digits. Top-1 error in percent $\pm$ standard' in lines[3]
-  assert lines[4:6] == [r'  \begin{tabular}{lrrrrrr}', r'    \toprule']
+  above = lines.index(r'\begin{table}')
+  assert lines[:2] == [r'% \usepackage{booktabs}', '% command: python launch.py --mode=sweep']
+  assert f'% commit: {"a" * 40}' in lines[:above]
+  lines = lines[above:]
+  assert r'\caption{A made-up sweep, digits. Top-1 error in percent $\pm$ standard' in lines[2]
+  assert lines[3:5] == [r'  \begin{tabular}{lrrrrrr}', r'    \toprule']
   first = lines.index(r'    \midrule')
   assert lines[first - 1] == (
     r'    variant & runs & top-1 error, \% & difference & 95 \% interval & $p$ & paper \\'
@@ -250,7 +254,7 @@ def test_metrics_alone_make_the_tables_again(tmp_path):
   sweeps.write_sweep(tmp_path / 'a', FINALS)
   report.write(tmp_path / 'a')
   for file in (tmp_path / 'a').rglob('*'):
-    if file.name in ('sweep.json', 'config.json', 'metrics.jsonl'):
+    if file.name in ('sweep.json', 'config.json', 'metrics.jsonl', 'starts.jsonl'):
       target = tmp_path / 'b' / file.relative_to(tmp_path / 'a')
       target.parent.mkdir(parents=True, exist_ok=True)
       shutil.copy(file, target)
