@@ -21,10 +21,11 @@ def facts(results: Results) -> list[tuple[str, str]]:
   """
   finished = [run for run in results.runs if run.final]
   with_starts = [run for run in finished if run.starts]
-  hours = sum(run.seconds for run in results.runs) / 3600
+  minutes = sum(run.seconds for run in results.runs) / 60
+  time = f'{minutes / 60:.1f} hours' if minutes >= 60 else f'{minutes:.1f} minutes'
   found = [
     ('command', _command(results.description)),
-    ('time', f'{hours:.1f} hours in training steps, all runs together'),
+    ('time', f'{time} in training steps, all runs together'),
   ]
   if with_starts:
     dates = [_in_utc(start['date']) for run in with_starts for start in run.starts]

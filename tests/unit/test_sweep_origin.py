@@ -26,7 +26,7 @@ def test_what_all_runs_have_alike_is_said_once(tmp_path):
   results = gather(tmp_path, tanh=[later])
   assert origin.facts(results) == [
     ('command', 'python launch.py --mode=sweep'),
-    ('time', '0.0 hours in training steps, all runs together'),
+    ('time', '0.8 minutes in training steps, all runs together'),
     ('runs started', '2026-11-28 10:00 to 2026-11-29 00:30 UTC'),
     ('commit', 'a' * 40),
     ('devices', '1 H100'),
