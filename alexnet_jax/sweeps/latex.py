@@ -1,24 +1,50 @@
-"""A sweep's table for a paper: LaTeX with booktabs' rules."""
+"""A sweep's table for a paper: LaTeX with booktabs' rules, no wider than a page of `article`."""
 
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 
 from alexnet_jax.sweeps import origin, tables
 from alexnet_jax.sweeps.results import Results, Row
 
 _HEADINGS = ('variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', '$p$')
+_DESCRIPTIONS = r'>{\raggedright\arraybackslash}p{0.18\linewidth}'  # their column
 _REPORTED = ('paper', 'source')
 _SPECIAL = {
   '\\': r'\textbackslash{}',
   '~': r'\textasciitilde{}',
   '^': r'\textasciicircum{}',
-  '±': r'$\pm$',
   **{letter: f'\\{letter}' for letter in '&%$#_{}'},
+  # Other letters in TeX's first fonts.
+  '<': r'\textless{}',
+  '>': r'\textgreater{}',
+  '|': r'\textbar{}',
+  # Options of the line's end before them.
+  '[': '{[}',
+  '*': '{*}',
 }
+_GREEK = (
+  'alpha', 'beta', 'gamma', 'delta', 'epsilon', 'zeta', 'eta', 'theta', 'iota', 'kappa', 'lambda', 'mu',
+  'nu', 'xi', 'pi', 'rho', 'sigma', 'tau', 'upsilon', 'phi', 'chi', 'psi', 'omega',
+)  # fmt: skip
+_MATHEMATICS = {
+  '\N{MULTIPLICATION SIGN}': r'\times',
+  '\N{MINUS SIGN}': '-',
+  '\N{MICRO SIGN}': r'\mu',
+  '±': r'\pm', '·': r'\cdot', '≤': r'\le', '≥': r'\ge', '≠': r'\ne', '≈': r'\approx', '→': r'\to',
+  '∞': r'\infty', '°': r'^\circ', '²': '^2', '³': '^3', 'Δ': r'\Delta', 'Σ': r'\Sigma', 'Ω': r'\Omega',
+  **{
+    unicodedata.lookup(f'GREEK SMALL LETTER {name.replace("lambda", "lamda")}'): f'\\{name}'
+    for name in _GREEK
+  },
+}  # fmt: skip
+# What pdfLaTeX knows beside letters with accents.
+_PUNCTUATION = '\N{EN DASH}—\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}“”…'
 
 
 def table(results: Results) -> str:
-  """The table as results.tex has it: a `table` environment, which needs the package booktabs.
+  """The table as results.tex has it: a `table` environment; it needs the packages array and booktabs.
 
   Errors are in percent, differences in percentage points. What the paper and the source report has a
   column each where there is any. Comments say where the results come from.
@@ -28,13 +54,18 @@ def table(results: Results) -> str:
   """
   reported = [by for by in _REPORTED if any(getattr(row, by) for row in results.rows)]
   headings = [escape(heading) if '$' not in heading else heading for heading in _HEADINGS]
+  told = [results.title, *(row.description or row.name for row in results.rows)]
+  unknown = sorted({letter for text in told for letter in text if not _is_known(letter)})
   lines = [
-    r'% \usepackage{booktabs}',
+    r'% \usepackage{array,booktabs}',
+    *([f'% needs LuaLaTeX or XeLaTeX, and a font that has {" ".join(unknown)}'] if unknown else []),
     *(f'% {name}: {" ".join(text.split())}' for name, text in origin.facts(results)),
     r'\begin{table}',
     r'  \centering',
     f'  \\caption{{{escape(results.title)}. {escape(_EXPLAINED)}}}',
-    f'  \\begin{{tabular}}{{l{"r" * (len(headings) - 1 + len(reported))}}}',
+    r'  \footnotesize',
+    r'  \setlength{\tabcolsep}{3pt}',
+    f'  \\begin{{tabular}}{{@{{}}{_DESCRIPTIONS}{"r" * (len(headings) - 1 + len(reported))}@{{}}}}',
     r'    \toprule',
     _line([*headings, *reported]),
     r'    \midrule',
@@ -53,8 +84,21 @@ _EXPLAINED = (
 
 
 def escape(text: str) -> str:
-  """Text as LaTeX sets it letter by letter."""
-  return ''.join(_SPECIAL.get(letter, letter) for letter in text)
+  """Text as LaTeX sets it letter by letter, on one line.
+
+  Greek letters and signs of mathematics are set as such; other letters beyond those with accents are
+  left as they are, which pdfLaTeX refuses.
+  """
+  written = ''.join(
+    f'${_MATHEMATICS[letter]}$' if letter in _MATHEMATICS else _SPECIAL.get(letter, letter)
+    for letter in ' '.join(text.split())
+  )
+  return re.sub('-(?=-)', '-{}', written)  # not the dash that two of them are
+
+
+def _is_known(letter: str) -> bool:
+  """Whether pdfLaTeX sets what `escape` makes of a letter."""
+  return ord(letter) < 0x180 or letter in _MATHEMATICS or letter in _PUNCTUATION
 
 
 def _cells(row: Row, reported: Sequence[str]) -> list[str]:

@@ -123,20 +123,50 @@ def test_the_table_in_latex(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   lines = latex.table(sweep_results.gather(tmp_path)).splitlines()
   above = lines.index(r'\begin{table}')
-  assert lines[:2] == [r'% \usepackage{booktabs}', '% command: python launch.py --mode=sweep']
+  assert lines[:2] == [r'% \usepackage{array,booktabs}', '% command: python launch.py --mode=sweep']
   assert f'% commit: {"a" * 40}' in lines[:above]
   lines = lines[above:]
   assert r'\caption{A made-up sweep, digits. Top-1 error in percent $\pm$ standard' in lines[2]
-  assert lines[3:5] == [r'  \begin{tabular}{lrrrrrr}', r'    \toprule']
+  assert lines[5:7] == [
+    r'  \begin{tabular}{@{}>{\raggedright\arraybackslash}p{0.18\linewidth}rrrrrr@{}}',
+    r'    \toprule',
+  ]
   first = lines.index(r'    \midrule')
   assert lines[first - 1] == (
     r'    variant & runs & top-1 error, \% & difference & 95 \% interval & $p$ & paper \\'
   )
   assert lines[first + 2 : first + 4] == [
     r'    pools apart & 2 & 31.50 $\pm$ 2.12 & $+10.50$ & $+4.15$ to $+16.85$ & 0.030 & $+0.4$ \\',
-    r'    tanh | <b>not</b> ReLU & 2 & 20.50 $\pm$ 0.71 & $-0.50$ & $-6.85$ to $+5.85$ & 0.500 &  \\',
+    r'    tanh \textbar{} \textless{}b\textgreater{}not\textless{}/b\textgreater{} ReLU & 2 & 20.50 $\pm$ 0.71 & $-0.50$ & $-6.85$ to $+5.85$ & 0.500 &  \\',
   ]
-  assert latex.escape('50 % of a_b~\\') == r'50 \% of a\_b\textasciitilde{}\textbackslash{}'
+
+
+@pytest.mark.parametrize(
+  ('text', 'written'),
+  [
+    ('50 % of a_b~\\', r'50 \% of a\_b\textasciitilde{}\textbackslash{}'),
+    ('$x^2$ & #{y}', r'\$x\textasciicircum{}2\$ \& \#\{y\}'),
+    ('[a] *', '{[}a] {*}'),  # else an option of the line's end before it
+    ('a < b', r'a \textless{} b'),  # else an exclamation mark turned over
+    ('--flag', '-{}-flag'),  # else a dash
+    ('λ ≤ \N{MINUS SIGN}1, Δ', r'$\lambda$ $\le$ $-$1, $\Delta$'),
+    ('two\n\nlines', 'two lines'),  # else a paragraph
+    ('Größe', 'Größe'),
+  ],
+)
+def test_latex_sets_a_text_letter_by_letter(text, written):
+  assert latex.escape(text) == written
+
+
+def test_letters_that_pdflatex_refuses_are_named_above_the_table(tmp_path):
+  for title, named in (('Größe “λ”', False), ('字 漢', True)):
+    planned = sweeps.plan(tmp_path / title, spec.Sweep(title, ()))
+    spec.write(planned, {'command': 'a\nb', 'caller': None})
+    sweeps.write_run(planned.runs[0], sweeps.lines([0.5] * 4))
+    lines = latex.table(sweep_results.gather(tmp_path / title)).splitlines()
+    said = '% needs LuaLaTeX or XeLaTeX, and a font that has 字 漢'
+    assert (said in lines) == named
+    assert '% command: a b' in lines  # no line of it is set
 
 
 def test_pictures_call_variants_by_their_words_and_by_name_where_these_are_alike(
