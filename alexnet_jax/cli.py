@@ -477,7 +477,7 @@ def _run(config: ConfigDict, path: Path) -> None:
     from alexnet_jax.training import loop
 
     started = time.monotonic()
-    result = loop.train_and_evaluate(config, path)
+    result = loop.train_and_evaluate(config, path, shows_predictions=True)
     if multihost.is_first():
       printed.training(config, path, result, time.monotonic() - started)
 

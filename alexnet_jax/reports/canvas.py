@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib import figure
+from PIL import Image
 
 from alexnet_jax.reports import fonts
 from alexnet_jax.utils import files
@@ -60,6 +62,16 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
         picture.savefig(temporary, format=kind, dpi=150, metadata=metadata)
       written.append(target)
   return written
+
+
+def pixels(picture: figure.Figure) -> np.ndarray:
+  """A figure as [H, W, 3] uint8, with 100 pixels an inch."""
+  file = io.BytesIO()
+  fonts.use(picture)
+  with fonts.substitutes_allowed():
+    picture.savefig(file, format='png', dpi=100)
+  with Image.open(file) as image:
+    return np.asarray(image.convert('RGB'))
 
 
 @contextlib.contextmanager

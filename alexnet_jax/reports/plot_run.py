@@ -27,6 +27,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 _IMAGES, _QUERIES, _NEIGHBORS = 8, 5, 6  # as in the paper's figure 4
+_CANDIDATES = 64  # validation images of which a run's end shows some
 _UNITS, _PATCHES = 8, 9  # maps of a layer, and patches of a map
 
 
@@ -275,6 +276,47 @@ def _draw_training_images(
     title = f'{shown.what}\nthe parts of training images to which maps answer most'
     patches = _patches(best, split, shown.net)
     save('best_patches', figures.best_patches(patches, units, title))
+
+
+def predictions_picture(
+  config: ConfigDict,
+  params: Any,
+  statistics: augment.Statistics,
+  split: splits.Split,
+  title: str,
+) -> np.ndarray:
+  """Draws what a network makes of some images of a split, computed on one device.
+
+  They are those that `predictions.instructive` chooses of 64 of the split, evenly spaced.
+
+  Args:
+    config: the network's complete config.
+    params: its parameters, as arrays on the host.
+    statistics: of its training images, likewise.
+    split: of which images are shown.
+    title: what stands above, before of how many images they are.
+
+  Returns:
+    [H, W, 3] uint8.
+  """
+  examples = np.concatenate(split.order())
+  spread = np.linspace(0, len(examples) - 1, min(_CANDIDATES, len(examples))).round().astype(int)
+  images, labels = read_images(split, examples[spread])
+  step = layer_outputs.make_outputs_step(config, ['fc8'])
+  logits = step(params, statistics, _center_crops(images, config.model.input_size))['fc8']
+  probabilities = np.asarray(jax.nn.softmax(logits))
+  best, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
+  chosen = predictions.instructive(best, predicted, labels, _IMAGES)
+  shown = np.concatenate([indices for _, indices in chosen])
+  picture = figures.predictions(
+    images[shown],
+    probabilities[shown],
+    labels[shown],
+    imagenet_classes.display_names(split.class_names),
+    f'{title}: of {len(spread)} validation images',
+    [heading for heading, indices in chosen for _ in indices],
+  )
+  return canvas.pixels(picture)
 
 
 def show_in_tensorboard(path: Path, step: int, name: str, file: Path) -> None:

@@ -161,6 +161,11 @@ class Logger:
       picture = np.round(255 * tiles.kernels(part)).astype(np.uint8)
       self._tensorboard.picture(step, f'conv1/column_{i + 1}', picture)
 
+  def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+    """Shows a picture [H, W, 3] uint8 in TensorBoard, by the first of several processes."""
+    if multihost.is_first():
+      self._tensorboard.picture(step, name, pixels)
+
   def finish(self, step: int) -> None:
     """Marks the run as finished in TensorBoard, if anything was recorded since the start."""
     if '_tensorboard' in self.__dict__:

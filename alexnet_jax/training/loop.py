@@ -45,12 +45,16 @@ class NotFiniteError(UserError):
 
 
 @compat.default_settings()
-def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str]) -> dict[str, Any]:
+def train_and_evaluate(
+  config: ConfigDict, workdir_path: str | os.PathLike[str], shows_predictions: bool = False
+) -> dict[str, Any]:
   """Trains what a config says, or resumes; see the README for what it leaves.
 
   Args:
     config: as `configs/imagenet.py` describes it.
     workdir_path: the run's folder, made if need be; where it has checkpoints, the run resumes.
+    shows_predictions: whether the run ends with a picture for TensorBoard of what the network makes
+      of validation images, which takes a second or two.
 
   Returns:
     The last validation's record of metrics.jsonl, with 'best_step', 'best_error' and 'best_loss'.
@@ -105,7 +109,7 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
       if first:
         started_here = provenance.describe(list(mesh.devices.flat))
         workdir.record_start(path, {'step': run.step, **started_here})
-      return run.run()
+      return run.run(shows_predictions)
 
 
 class Run:
@@ -265,10 +269,14 @@ class Run:
       closing.callback(self.checkpoints.close)
       self.profiler.stop(self.step)
 
-  def run(self) -> dict[str, Any]:
-    """Trains to the end; returns what `train_and_evaluate` returns."""
+  def run(self, shows_predictions: bool = False) -> dict[str, Any]:
+    """Trains to the end; takes and returns what `train_and_evaluate` does."""
+    first_step = self.step
     for _ in self.steps():
       pass
+    if shows_predictions and self.step > first_step:
+      self.show_predictions()
+    self.logger.finish(self.step)
     progress = self.progress
     assert progress.last_validation is not None
     return {
@@ -314,7 +322,6 @@ class Run:
         if signum:
           raise Stopped(signum)
         if finished:
-          self.logger.finish(self.step)
           return
         self.profiler.before_step(self.step + 1, self.state.params)
         with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1):
@@ -459,6 +466,19 @@ class Run:
     shared = kernels.ndim == 4  # not by places of their own, each with kernels of its own
     columns = np.split(kernels, self.net.num_columns, axis=-1) if shared else []
     self.logger.best(self.step, progress.best_error, columns)
+
+  def show_predictions(self) -> None:
+    """Shows in TensorBoard what the network makes of some validation images."""
+    params, statistics = jax.tree.map(multihost.whole, (self.state.params, self.statistics))
+    if not multihost.is_first():
+      return
+    from alexnet_jax.reports import fonts, plot_run  # matplotlib, which nothing else here needs
+
+    split, title = self.validation_split, f'{self.config.data.name}, step {self.step}'
+    if missing := fonts.missing(split.class_names):
+      self.display.line(missing)
+    picture = plot_run.predictions_picture(self.config, params, statistics, split, title)
+    self.logger.picture(self.step, 'predictions', picture)
 
   def save(self) -> None:
     """Starts to write a checkpoint of the current step, unless there is the same one.

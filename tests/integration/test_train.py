@@ -44,7 +44,7 @@ def params_at(path, step, config):
 def finished(tmp_path_factory):
   """A run of two epochs on four devices, checkpoints at steps 23 and 45, and its result."""
   path = tmp_path_factory.mktemp('finished')
-  return path, loop.train_and_evaluate(tiny_config(), path)
+  return path, loop.train_and_evaluate(tiny_config(), path, shows_predictions=True)
 
 
 @pytest.fixture
@@ -121,6 +121,16 @@ def test_tensorboard_has_the_config_the_best_error_and_the_kernels(finished):
     with Image.open(io.BytesIO(pictures[0][1].encoded_image_string)) as picture:
       assert np.ptp(np.asarray(picture)) == 255
   assert shown[-1][1] == '_hparams_/session_end_info'
+
+
+def test_a_run_ends_with_a_picture_of_predictions_where_it_is_asked_for(finished):
+  path, _ = finished
+  shown = tensorboard_values(path / 'tensorboard')
+  [(step, value)] = [(step, value) for step, tag, value in shown if tag == 'predictions']
+  assert step == 45
+  with Image.open(io.BytesIO(value.image.encoded_image_string)) as picture:
+    assert picture.width > 800  # four images in a row, and their classes
+    assert np.ptp(np.asarray(picture)) == 255
 
 
 def assert_same_run(path, whole):
