@@ -1,7 +1,7 @@
 """A finished sweep in two small files, from which its tables and pictures can be made again.
 
-sweep.json has, beside the sweep's description, the config of its first run, and of every run its starts
-and the fields in which its config differs; curves.jsonl.gz has all runs' metrics.
+sweep.json has, beside the sweep's description, the config of its first run, and of every run its
+starts and the fields in which its config differs; curves.jsonl.gz has all runs' metrics.
 
   python -m alexnet_jax.sweeps.archive runs/ablations_digits kept/ablations device="1 H100" date=2026-11-25
   python launch.py --mode=figures --workdir=kept/ablations

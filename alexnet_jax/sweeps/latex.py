@@ -25,15 +25,16 @@ _SPECIAL = {
   '*': '{*}',
 }
 _GREEK = (
-  'alpha', 'beta', 'gamma', 'delta', 'epsilon', 'zeta', 'eta', 'theta', 'iota', 'kappa', 'lambda', 'mu',
-  'nu', 'xi', 'pi', 'rho', 'sigma', 'tau', 'upsilon', 'phi', 'chi', 'psi', 'omega',
+  'alpha', 'beta', 'gamma', 'delta', 'epsilon', 'zeta', 'eta', 'theta', 'iota', 'kappa', 'lambda',
+  'mu', 'nu', 'xi', 'pi', 'rho', 'sigma', 'tau', 'upsilon', 'phi', 'chi', 'psi', 'omega',
 )  # fmt: skip
 _MATHEMATICS = {
   '\N{MULTIPLICATION SIGN}': r'\times',
   '\N{MINUS SIGN}': '-',
   '\N{MICRO SIGN}': r'\mu',
   '±': r'\pm', '·': r'\cdot', '≤': r'\le', '≥': r'\ge', '≠': r'\ne', '≈': r'\approx', '→': r'\to',
-  '∞': r'\infty', '°': r'^\circ', '²': '^2', '³': '^3', 'Δ': r'\Delta', 'Σ': r'\Sigma', 'Ω': r'\Omega',
+  '∞': r'\infty', '°': r'^\circ', '²': '^2', '³': '^3', 'Δ': r'\Delta', 'Σ': r'\Sigma',
+  'Ω': r'\Omega',
   **{
     unicodedata.lookup(f'GREEK SMALL LETTER {name.replace("lambda", "lamda")}'): f'\\{name}'
     for name in _GREEK
@@ -44,10 +45,10 @@ _PUNCTUATION = '\N{EN DASH}—\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOT
 
 
 def table(results: Results) -> str:
-  """The table as results.tex has it: a `table` environment; it needs the packages array and booktabs.
+  """The table as results.tex has it: a `table` environment, for the packages array and booktabs.
 
-  Errors are in percent, differences in percentage points. What the paper and the source report has a
-  column each where there is any. Comments say where the results come from.
+  Errors are in percent, differences in percentage points. What the paper and the source report has
+  a column each where there is any. Comments say where the results come from.
 
   Args:
     results: what `results.gather` returned.
@@ -86,8 +87,8 @@ _EXPLAINED = (
 def escape(text: str) -> str:
   """Text as LaTeX sets it letter by letter, on one line.
 
-  Greek letters and signs of mathematics are set as such; other letters beyond those with accents are
-  left as they are, which pdfLaTeX refuses.
+  Greek letters and signs of mathematics are set as such; other letters beyond those with accents
+  are left as they are, which pdfLaTeX refuses.
   """
   written = ''.join(
     f'${_MATHEMATICS[letter]}$' if letter in _MATHEMATICS else _SPECIAL.get(letter, letter)

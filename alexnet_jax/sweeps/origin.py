@@ -70,7 +70,7 @@ def _command(description: Any) -> str:
 
 
 def _by_value(runs: Sequence[RunResult]) -> dict[str, dict[str, list[str]]]:
-  """For commit, devices and each package, which runs have each value, and from which step if later."""
+  """For commit, devices and each package: by value, its runs, with the step if not from the first."""
   all_starts = [recorded(start) for run in runs for start in run.starts]
   names = dict.fromkeys(name for start in all_starts for name in start)
   found: dict[str, dict[str, list[str]]] = {name: {} for name in names}
