@@ -39,7 +39,6 @@ from alexnet_jax.training import loop, resume
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder as image_folder_config
 from configs import imagenet
-from tests.launching import launch
 from tests.small import small_config
 from tests.stored import store
 from tests.tars import make_tar
@@ -839,9 +838,8 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   config = config_of(root, tmp_path)
   damage(root / 'train' / CLASSES[2])  # leaves one of that class
   (root / 'train' / CLASSES[2] / 'notes.txt').write_text('by me')
-  given = [f'--config.data.{name}={config.data[name]}' for name in ('data_dir', 'prepared_dir')]
-  returncode, out, err = launch('--config=configs/image_folder.py', '--mode=prepare', *given)
-  assert returncode == 0, err
+  printed.preparation(config)
+  out, err = capsys.readouterr()
   [directory] = (tmp_path / 'prepared').glob('my_photos_*_256/1.0.0')
   for words in (
     f'{directory.parent.name}/1.0.0, 3 classes',
@@ -868,6 +866,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   ]
 
   before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+  converted.clear()
   printed.preparation(config)
   again = capsys.readouterr()
   assert again.out == out
@@ -1121,55 +1120,69 @@ def test_small_squares_need_no_preparation(tmp_path, image_size):
 
 KILLED = """
 import itertools, os, signal, sys
-from alexnet_jax.data import image_folder, prepare
+from alexnet_jax.data import image_folder, prepare, tfds_reader
 
-root, folder, size, per_shard, log, place, number = sys.argv[1:]
-numbers = itertools.count(1)
-names = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+root, folder, size, per_shard, logs, *moments = sys.argv[1:]
 convert = prepare._convert
 
-def logged(example, *args):
-  os.write(names, example.file_name.encode() + b'\\n')
-  return convert(example, *args)
+def prepare_until(place, number, log):
+  numbers = itertools.count(1)
+  names = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-def killing(function):
-  def wrapped(self, *args, **kwargs):
-    if args and next(numbers) == int(number):
-      os.kill(os.getpid(), signal.SIGKILL)
-    return function(self, *args, **kwargs)
-  return wrapped
+  def logged(example, *args):
+    os.write(names, example.file_name.encode() + b'\\n')
+    return convert(example, *args)
 
-class Silent:
-  live = False
-  line = task = lambda self, *args: lambda *args, **kwargs: None
+  def killing(function):
+    def wrapped(self, *args, **kwargs):
+      if args and next(numbers) == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+      return function(self, *args, **kwargs)
+    return wrapped
 
-prepare._convert = logged
-prepare._ProgressLog.__call__, prepare._Done.save = (
-  killing(function) if name == place else function
-  for name, function in (('image', prepare._ProgressLog.__call__), ('note', prepare._Done.save))
-)
-prepare.prepare(
-  image_folder.open_folder(root, 0.1), prepare.Path(folder), image_size=int(size), encoding='png',
-  statistics_of='train', unreadable_limit=0.001, images_per_shard=int(per_shard),
-  display=Silent(),
-)
+  class Silent:
+    live = False
+    line = task = lambda self, *args: lambda *args, **kwargs: None
+
+  prepare._convert = logged
+  owner, name = {
+    'image': (prepare._ProgressLog, '__call__'), 'note': (prepare._Done, 'save')
+  }[place]
+  setattr(owner, name, killing(getattr(owner, name)))
+  prepare.prepare(
+    image_folder.open_folder(root, 0.1), prepare.Path(folder), image_size=int(size),
+    encoding='png', statistics_of='train', unreadable_limit=0.001,
+    images_per_shard=int(per_shard), display=Silent(),
+  )
+
+tfds_reader.import_tensorflow()  # once for all
+for time, moment in enumerate(moments):
+  process = os.fork()
+  if process == 0:
+    place, number = moment.split(':')
+    prepare_until(place, int(number), f'{logs}/{time}')
+    os._exit(1)
+  _, status = os.waitpid(process, 0)
+  left = sorted(path.name for path in prepare.Path(folder).glob('*/*/*'))
+  print(os.waitstatus_to_exitcode(status), *left, sep='\\t', flush=True)
 """
 
 
 def kill_three_times(source, folder, logs):
   """What is there after each time: names of the files that were converted, and of those written."""
-  times = []
   # In the third shard; with the fourth in its place, but not noted; in the second split.
-  for place, number in (('image', 20), ('note', 2), ('image', 18 + 10)):
-    log = logs / f'{len(times)}'
-    arguments = [str(x) for x in (source.root, folder, SIZE, PER_SHARD, log, place, number)]
-    process = subprocess.run(
-      [sys.executable, '-c', KILLED, *arguments], cwd=REPOSITORY, check=False, timeout=200
-    )
-    assert process.returncode == -signal.SIGKILL
-    assert prepare.find(folder, source.name, SIZE) is None
-    names = sorted(path.name for path in folder.glob('*/*/*'))
-    times.append((set(log.read_text('utf-8').splitlines()), names))
+  moments = ('image:20', 'note:2', f'image:{18 + 10}')
+  arguments = [*map(str, (source.root, folder, SIZE, PER_SHARD, logs)), *moments]
+  done = subprocess.run(
+    [sys.executable, '-c', KILLED, *arguments],
+    cwd=REPOSITORY, check=True, capture_output=True, text=True, timeout=200,
+  )  # fmt: skip
+  times = []
+  for time, line in enumerate(done.stdout.splitlines()):
+    code, *names = line.split('\t')
+    assert int(code) == -signal.SIGKILL
+    times.append((set((logs / str(time)).read_text('utf-8').splitlines()), names))
+  assert len(times) == len(moments)
   return times
 
 
