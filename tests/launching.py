@@ -13,26 +13,37 @@ import jax
 
 ROOT = Path(__file__).parents[1]
 
-# What launch.py imports; no module of them starts a thread.
-_IMPORTED = ('alexnet_jax.cli', 'alexnet_jax.sweeps.report', 'alexnet_jax.training.loop')
+# What launch.py imports in its modes; no module of them starts a thread.
+_IMPORTED = (
+  'alexnet_jax.cli',
+  'alexnet_jax.reports.plot_run',
+  'alexnet_jax.reports.run_page',
+  'alexnet_jax.sweeps.report',
+  'alexnet_jax.training.loop',
+  'sklearn.datasets',
+)
 
 
 def _environment():
-  """A shell's, without the test run's own settings of jax but with its cache, not the user's."""
-  environment = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
+  """A shell's, with the tests' cache, and their XLA_FLAGS, with which programs compile quickly.
+
+  With what the program would start itself anew for.
+  """
+  environment = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
   seconds = jax.config.jax_persistent_cache_min_compile_time_secs
   return environment | {
     'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': str(seconds),
+    'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
   }
 
 
-def start(*args):
-  """Starts launch.py in a process of its own, as a shell would."""
+def start(*args, **environment):
+  """Starts launch.py in a process of its own, as a shell would, with these variables too."""
   return subprocess.Popen(
     [sys.executable, 'launch.py', *map(str, args)],
     cwd=ROOT,
-    env=_environment(),
+    env=_environment() | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -55,9 +66,7 @@ def parse(*args):
 def _in_a_copy(function, args):
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload([*_IMPORTED])
-  # With what the program would start itself anew for, and compiling as quickly as the tests do.
-  settled = _environment() | {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
-  settled['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '')
+  settled = _environment()
   with mock.patch.dict(os.environ, settled, clear=True):
     multiprocessing.forkserver.ensure_running()
   with tempfile.TemporaryDirectory() as folder:

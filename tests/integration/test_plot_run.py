@@ -7,40 +7,27 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, workdir
+from alexnet_jax.checkpoints import workdir
 from alexnet_jax.data import augment, datasets, splits
 from alexnet_jax.evaluation import given_images
-from alexnet_jax.reports import canvas, plot_run, printed
+from alexnet_jax.reports import canvas, plot_run
 from alexnet_jax.training import step
 from alexnet_jax.utils.errors import UserError
-from tests.small import random_params, small_config, tiny_config
+from tests.launching import launch
+from tests.small import tiny_config
+from tests.trained import write_run
 
 NAMES = {
   'learning_curves', 'figure2_network', 'figure3_kernels', 'figure4_predictions',
   'figure4_retrieval', 'evidence', 'best_patches', 'kernels_start_and_now',
 }  # fmt: skip
 ONLY_OF_TRAINING = {'figure4_retrieval', 'best_patches'}
-HIDDEN = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
+HIDDEN = ('conv1', 'conv3', 'fc6')
 
 
 def leave_run(path, config):
-  """What a run of no steps would have left."""
-  net = experiment.make_network(config)
-  statistics = {
-    'mean_image': np.full((8, 8, 3), 70, np.float32),
-    'eigenvalues': np.ones(3, np.float32),
-    'eigenvectors': np.eye(3, dtype=np.float32),
-  }
-  description = {
-    'config': experiment.resolved(config),
-    'class_names': datasets.DIGITS,
-    'step': 7,
-    'progress': {'best_step': 7},
-  }
-  writer = checkpoint.Writer(path / 'checkpoints', 1)
-  writer.save(7, {'params': random_params(net), 'statistics': statistics}, description, 7)
-  writer.close()
-  workdir.prepare(path, experiment.resolved(config))
+  """A workdir with a checkpoint, and lines of metrics.jsonl."""
+  write_run(path, config, steps=(7,))
   log = workdir.MetricsLog(path, 0)
   for split, error in (('train', 0.9), ('validation', 0.875)):
     errors = {'top1_error': error, 'top5_error': error, 'loss': 2.3}
@@ -52,7 +39,7 @@ def leave_run(path, config):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   path = tmp_path_factory.mktemp('runs') / 'small'
-  leave_run(path, small_config())
+  leave_run(path, tiny_config())
   return path
 
 
@@ -86,19 +73,10 @@ def shown(monkeypatch):
   return shown
 
 
-def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
-  shown = {}
-
-  def save(picture, path):
-    shown[path.name] = picture
-    return save_figure(picture, path)
-
-  save_figure = canvas.save
-  monkeypatch.setattr(canvas, 'save', save)
-  printed.pictures(run, *plot_run.draw(run, small_config()))
-  out = capsys.readouterr().out
+def test_the_command_leaves_all_figures_whole(run):
+  code, out, err = launch(f'--workdir={run}', '--mode=figures')
+  assert (code, err) == (0, '')
   assert 'color selectivity' not in out  # digits are gray
-
   [events] = (run / 'tensorboard').iterdir()
   assert b'predictions' in events.read_bytes()
   names = {f'activations_{name}' for name in HIDDEN} | NAMES
@@ -107,13 +85,16 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   for name in names:
     png = (run / 'figures' / f'{name}.png').read_bytes()
     assert png.startswith(b'\x89PNG')
-    assert png.endswith(b'IEND\xaeB\x60\x82')
+    assert png.endswith(b'IEND\xaeB`\x82')
     ElementTree.parse(run / 'figures' / f'{name}.svg')
-    assert f'{name}.png' in out
+    assert str(run / 'figures' / f'{name}.png') in out
 
+
+def test_figures_show_the_data(run, shown):
+  plot_run.draw(run, tiny_config())
   title = shown['figure4_retrieval'].get_suptitle()
   assert title.startswith('digits, 2 columns, step 7, top-1 error 87.5%\n')
-  assert title.endswith('nearest by fc7')
+  assert title.endswith('nearest by fc6')
   validation, training = datasets.digits('validation'), datasets.digits('train')
   axes = shown['figure4_predictions'].axes
   headings = [one.get_title() for one in axes[::2]]
@@ -131,27 +112,21 @@ def test_all_figures_are_left_whole_and_show_the_data(run, monkeypatch, capsys):
   image = np.asarray(axes[1].get_images()[0].get_array())
   found = np.flatnonzero((training.images == image).all(axis=(1, 2, 3)))
   assert axes[1].get_xlabel().split()[0] in {str(training.labels[i]) for i in found}
-  assert len(shown['activations_conv5'].axes) == 3
+  assert len(shown['activations_conv3'].axes) == 3
   assert len(shown['evidence'].axes) == 3 * 8
   axes = shown['best_patches'].axes
-  assert len(axes) == 4 * 8
-  assert axes[0].get_ylabel() == 'conv2\n7x7 pixels'
+  assert len(axes) == 8
+  assert axes[0].get_ylabel() == 'conv3\n7x7 pixels'
 
 
 def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
-  config = small_config(
-    {
-      'model.num_columns': 1,
-      'model.fc6.features': 0,
-      'model.fc7.features': 0,
-    }
-  )
+  config = tiny_config({'model.num_columns': 1, 'model.fc6.features': 0})
   leave_run(tmp_path, config)
   _, color = plot_run.draw(tmp_path, config)
   assert color == []
   assert 'digits, 1 column, step 7' in shown['figure3_kernels'].get_suptitle()
   assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv5_pool')
-  assert set(shown) == {f'activations_{name}' for name in HIDDEN[:5]} | NAMES
+  assert set(shown) == {f'activations_{name}' for name in HIDDEN[:2]} | NAMES
 
 
 def keep_training_images(monkeypatch, count):
@@ -169,7 +144,7 @@ def keep_training_images(monkeypatch, count):
 def test_no_training_images_are_a_mistake(run, shown, monkeypatch):
   keep_training_images(monkeypatch, 0)
   with pytest.raises(UserError, match='no images to search'):
-    plot_run.draw(run, small_config())
+    plot_run.draw(run, tiny_config())
 
 
 def test_another_layer_and_other_runs_may_be_chosen_and_few_training_images_are_shown(
@@ -179,9 +154,9 @@ def test_another_layer_and_other_runs_may_be_chosen_and_few_training_images_are_
   other = tmp_path / 'other'
   other.mkdir()
   shutil.copy(run / 'metrics.jsonl', other)
-  plot_run.draw(run, small_config(), 'conv2_norm', [str(other)])
+  plot_run.draw(run, tiny_config(), 'conv1_norm', [str(other)])
   assert len(shown['figure4_retrieval'].axes) == 5 * 3
-  assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv2_norm')
+  assert shown['figure4_retrieval'].get_suptitle().endswith('nearest by conv1_norm')
   (legend,) = shown['learning_curves'].legends
   names = [text.get_text() for text in legend.get_texts()]
   assert names == [str(run), str(other), 'training', 'validation']
@@ -198,13 +173,13 @@ def test_kernels_at_the_start_are_those_with_which_training_starts():
 
 def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
   with pytest.raises(UserError, match=r"no layer 'fc9'; there are conv1, .*fc8"):
-    plot_run.draw(run, small_config(), 'fc9')
+    plot_run.draw(run, tiny_config(), 'fc9')
   with pytest.raises(UserError, match=r'nowhere has no metrics.jsonl'):
-    plot_run.draw(run, small_config(), compare=[str(tmp_path / 'nowhere')])
+    plot_run.draw(run, tiny_config(), compare=[str(tmp_path / 'nowhere')])
   with pytest.raises(UserError, match='no complete checkpoint; train first'):
-    plot_run.draw(tmp_path, small_config())
+    plot_run.draw(tmp_path, tiny_config())
   with pytest.raises(UserError, match='another experiment'):
-    plot_run.draw(run, small_config({'model.num_columns': 1}))
+    plot_run.draw(run, tiny_config({'model.num_columns': 1}))
   assert not shown
 
 
@@ -214,9 +189,9 @@ def test_of_other_images_predictions_and_activations_are_drawn_alone(
   given = given_images.GivenImages('folder /x/other', 'all', datasets.digits('train'), None)
   monkeypatch.setattr(given_images, 'open_images', lambda *_: given)
   with pytest.raises(UserError, match='--layer=fc6 is for training images, but folder /x/other is'):
-    plot_run.draw(run, small_config(), 'fc6')
+    plot_run.draw(run, tiny_config(), 'fc6')
   assert not shown
-  plot_run.draw(run, small_config())
+  plot_run.draw(run, tiny_config())
   said = capsys.readouterr().err
   assert (
     f'folder /x/other is not what {run} was trained on: predictions, evidence and activations'
@@ -235,7 +210,7 @@ def test_without_metrics_there_are_no_curves_and_of_another_networks_kernels_no_
   shutil.copytree(run, copy)
   (copy / 'metrics.jsonl').unlink()
   (copy / 'config.json').unlink()
-  config = small_config({'train.init_from': 'runs/other'})
+  config = tiny_config({'train.init_from': 'runs/other'})
   workdir.prepare(copy, experiment.resolved(config))
   plot_run.draw(copy, config)
   said = capsys.readouterr().err
