@@ -1,5 +1,6 @@
 """Four emulated devices, strict shapes and dtypes, and small data for all tests."""
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -48,11 +49,23 @@ def pytest_runtest_call():
 
 
 @pytest.fixture(scope='session', autouse=True)
+def collect_less():
+  """Garbage is not looked for among what is imported, at which each collection would take long."""
+  gc.freeze()
+
+
+@pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
   """Tests compile many equal programs; the second time they come from a cache."""
   jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('jax')))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.02)
   return
+
+
+@pytest.fixture
+def no_other_folder(monkeypatch, tmp_path):
+  """What forgets to say where to write does not write into the home folder."""
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
 
 
 @pytest.fixture
