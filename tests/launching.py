@@ -100,10 +100,18 @@ def _set_up(environment, out, err, args):
   sys.modules['__main__'].command = cli.command  # as launch.py has it, which owns its process
   os.environ.clear()
   os.environ.update(environment)
+  sys.path[:0] = filter(None, environment.get('PYTHONPATH', '').split(os.pathsep))
   os.chdir(ROOT)
   for descriptor, path in ((1, out), (2, err)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
   sys.argv = ['launch.py', *args]
+
+
+def without_tensorflow(folder):
+  """A folder for PYTHONPATH, with which importing TensorFlow ends the program."""
+  folder.mkdir()
+  (folder / 'tensorflow.py').write_text('raise SystemExit("TensorFlow was imported")')
+  return str(folder)
 
 
 def assert_message(result, code, *words):

@@ -10,7 +10,7 @@ import pytest
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.sweeps import planning
 from tests import sweeps
-from tests.launching import ROOT, assert_message, launch, start
+from tests.launching import ROOT, assert_message, launch, start, without_tensorflow
 
 
 def test_help_describes_every_flag_and_is_no_failure():
@@ -64,9 +64,14 @@ FEW_LAYERS = [f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4
 
 @pytest.fixture(scope='module')
 def first_run(tmp_path_factory):
-  """The workdir of a run of one epoch, which nobody changes, and what `launch` returned of it."""
+  """The workdir of a run of one epoch, which nobody changes, and what `launch` returned of it.
+
+  It is made without TensorFlow, which digits do not need.
+  """
   path = tmp_path_factory.mktemp('runs') / 'run'
-  result = launch(DIGITS, f'--workdir={path}', '--config.train.num_epochs=1', *FEW_LAYERS)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('PYTHONPATH', without_tensorflow(path.parent / 'python'))
+    result = launch(DIGITS, f'--workdir={path}', '--config.train.num_epochs=1', *FEW_LAYERS)
   assert result[0] == 0, result
   return path, result
 

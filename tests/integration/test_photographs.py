@@ -14,7 +14,7 @@ import alexnet_jax
 from alexnet_jax.data import imagenet_classes
 from alexnet_jax.evaluation import photographs
 from alexnet_jax.utils.errors import UserError
-from tests.launching import ROOT, assert_message, launch
+from tests.launching import ROOT, assert_message, launch, without_tensorflow
 from tests.other_formats import random_network
 from tests.small import small_config
 
@@ -123,10 +123,7 @@ def test_a_checkpoint_is_given_a_table_elsewhere(run, tmp_path):
 
 
 def test_the_command_line_classifies_without_tensorflow(run, tmp_path, monkeypatch):
-  broken = tmp_path / 'python' / 'tensorflow.py'
-  broken.parent.mkdir()
-  broken.write_text('raise SystemExit("TensorFlow was imported")')
-  monkeypatch.setenv('PYTHONPATH', str(broken.parent))
+  monkeypatch.setenv('PYTHONPATH', without_tensorflow(tmp_path / 'python'))
   folder = tmp_path / 'new'
   write_photographs(folder, *(f'{i}.png' for i in range(25)))
   (folder / 'bad.png').write_text('text')

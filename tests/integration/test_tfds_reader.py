@@ -343,36 +343,6 @@ def test_damaged_metadata_are_named(data_dir, tmp_path):
   assert f'{folder} is no tfds data set' in refusal(tfds_reader.open_directory, folder)
 
 
-def test_digits_need_no_tensorflow():
-  code = """
-import sys
-sys.modules['tensorflow'] = None
-from alexnet_jax import experiment
-from alexnet_jax.utils import display, errors
-from configs import digits
-config = digits.get_config()
-config, data_set = experiment.open_data(config, display.Display())
-assert data_set.load_split('train').num_examples == 1438
-assert [name for name in sys.modules if name.startswith('tensorflow')] == ['tensorflow']
-config.data.name = 'cifar10'
-try:
-  experiment.open_data(config, display.Display())
-except errors.UserError as error:
-  print(error)
-"""
-  done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', code],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=True,
-    timeout=100,
-  )
-  assert 'needs TensorFlow' in done.stdout
-  advice = 'pip install -e ".[train]"' if sys.version_info < (3, 14) else 'none for Python 3.14'
-  assert advice in done.stdout
-
-
 @pytest.mark.parametrize(
   ('version', 'broken', 'words'),
   [
