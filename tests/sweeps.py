@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import planning
+from alexnet_jax.reports import canvas
+from alexnet_jax.sweeps import planning, report
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from tests.small import small_config
 
@@ -67,6 +70,13 @@ def write_run(run, records, config=None):
   resolved = experiment.resolved(run.config if config is None else config)
   (run.path / 'config.json').write_text(json.dumps(resolved))
   (run.path / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in records))
+
+
+def report_quickly(path):
+  """Writes a sweep's report with its pictures as PNG alone, without a PDF's fonts and an SVG."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(canvas, '_KINDS', {'png': canvas._KINDS['png']})
+    return report.write(path)
 
 
 def write_sweep(path, finals):

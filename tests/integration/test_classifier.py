@@ -17,28 +17,24 @@ from PIL import ExifTags, Image
 
 import alexnet_jax
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file
+from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.convert.export import export
 from alexnet_jax.data import augment, datasets, pipeline
 from alexnet_jax.evaluation.classifier import Classifier, Prediction
-from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from tests.launching import launch
-from tests.small import small_config
+from tests.small import random_params, small_config
+from tests.trained import write_run
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """Of a run on two devices."""
+  """Of a run on two devices, with two checkpoints."""
   path = tmp_path_factory.mktemp('run')
-  loop.train_and_evaluate(
-    small_config({'mesh.column_devices': 2, 'train.num_epochs': 6, 'train.log_every_steps': 100}),
-    path,
-  )
+  write_run(path, small_config({'mesh.column_devices': 2}), steps=(7, 10))
   return path
 
 
@@ -225,27 +221,18 @@ def test_a_classifier_is_equal_to_itself_alone(workdir, classifier):
   assert len({classifier, classifier, other}) == 2
 
 
-def test_what_jax_was_set_to_as_a_whole_does_not_matter(workdir, digits, classifier):
-  code = """
-import sys
-import jax
-import numpy as np
-jax.config.update('jax_num_cpu_devices', 2)
-jax.config.update('jax_enable_x64', True)
-kind = jax.sharding.AxisType.Explicit
-jax.set_mesh(jax.make_mesh((2,), ('x',), axis_types=(kind,)))
-import alexnet_jax
-classifier = alexnet_jax.load(sys.argv[1])
-np.save(sys.argv[3], classifier.logits(np.load(sys.argv[2])))
-import warnings
-warnings.simplefilter('ignore', DeprecationWarning)  # old matplotlib's, as it is imported
-assert classifier.layers and classifier._repr_html_()
-assert jax.config.jax_enable_x64 and not jax.sharding.get_abstract_mesh().empty
-"""
-  given, computed = workdir / 'given.npy', workdir / 'computed.npy'
-  np.save(given, digits[:3])
-  in_a_process(code, workdir, given, computed)
-  np.testing.assert_allclose(np.load(computed), classifier.logits(digits[:3]), atol=1e-5)
+def test_what_jax_was_set_to_as_a_whole_does_not_matter(workdir, digits, classifier, request):
+  wanted = classifier.logits(digits[:3])
+  request.getfixturevalue('x64')
+  kind = jax.sharding.AxisType.Explicit
+  mesh = jax.make_mesh((2,), ('x',), axis_types=(kind,), devices=jax.devices()[:2])
+  with jax.set_mesh(mesh):
+    of_now = alexnet_jax.load(workdir)
+    np.testing.assert_allclose(of_now.logits(digits[:3]), wanted, atol=1e-5)
+    assert of_now.layers
+    assert of_now._repr_html_()
+    assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
+  assert jax.config.jax_enable_x64
 
 
 def test_one_image_is_one_prediction_and_a_list_is_a_list(classifier, digits):
@@ -356,15 +343,11 @@ def test_an_unknown_layer_is_answered_with_those_there_are(classifier, digits):
     classifier.features(digits[0], 'pool5')
 
 
-def test_what_cannot_be_loaded_is_said(workdir, classifier, tmp_path, monkeypatch):
+def test_what_cannot_be_loaded_is_said(workdir, classifier, tmp_path):
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
     alexnet_jax.load(tmp_path / 'nowhere')
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  with monkeypatch.context() as patch:
-    patch.setattr(checkpoint, 'FORMAT', 0)
-    with pytest.raises(UserError, match='newer alexnet_jax; upgrade'):
-      alexnet_jax.load(copy)
   best = copy / 'checkpoints' / str(classifier.step)
   for data in best.joinpath('params').rglob('d/*'):
     data.write_bytes(data.read_bytes()[:100])
@@ -453,11 +436,7 @@ def test_an_exported_program_runs_with_jax_alone_at_any_batch_size(
 )
 def test_every_kind_of_network_is_exported(classifier, digits, overrides, tmp_path):
   config = small_config(overrides)
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
-    parameter_shapes(experiment.make_network(config)),
-  )
+  params = random_params(experiment.make_network(config))
   network = pretrained.PretrainedNetwork(
     params, config, classifier.statistics, list('0123456789'), None, ''
   )

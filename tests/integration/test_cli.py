@@ -254,12 +254,6 @@ def test_a_mistaken_precision_is_named_before_tensorflow_is_imported(tmp_path):
   assert_message(result, 1, 'train.precision', "'float16'", "'float32'", "'bfloat16'")
 
 
-def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
-  (tmp_path / 'file').write_text('')
-  result = launch('--config=configs/digits.py', f'--workdir={tmp_path / "file" / "run"}')
-  assert_message(result, 1, 'cannot write to the workdir', '--workdir')
-
-
 @pytest.mark.parametrize(
   ('args', 'words'),
   [
@@ -434,14 +428,6 @@ def test_a_sweep_whose_runs_fail_says_which_and_why(tmp_path):
   assert 'base/seed0  failed: ' in err
   assert 'Traceback' not in err
   assert err.strip().splitlines()[-1].startswith('launch.py: no run of the sweep')
-
-
-def test_the_folder_of_another_sweep_is_named_and_stays(tmp_path):
-  sweeps.write_sweep(tmp_path, {'base': (0.5,)})
-  before = (tmp_path / 'sweep.json').read_bytes()
-  arguments = ('--mode=sweep', '--config=configs/digits.py', f'--workdir={tmp_path}')
-  assert_message(launch(*arguments, ABLATIONS), 1, "another sweep, 'made_up', not 'ablations'")
-  assert (tmp_path / 'sweep.json').read_bytes() == before
 
 
 def test_a_config_changed_since_a_run_is_noticed_before_anything_runs(tmp_path):

@@ -23,31 +23,14 @@ from configs import (
   imagenette,
   places365_small,
 )
+from tests.displays import Lines
 from tests.mistakes import refusal
 from tests.stored import noise
 
 FLOWERS = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
 
 
-class Lines:
-  """A display that keeps what it is told."""
-
-  live = False
-
-  def __init__(self):
-    self.lines = []
-
-  def line(self, text):
-    self.lines.append(text)
-
-  def task(self, *_):
-    return lambda *args, **kwargs: None
-
-
-@pytest.fixture(autouse=True)
-def no_other_folder(monkeypatch, tmp_path):
-  """What forgets to say where to write does not write into the home folder."""
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+pytestmark = pytest.mark.usefixtures('no_other_folder')
 
 
 def photo(number, height=258, width=270):

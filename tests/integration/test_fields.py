@@ -63,9 +63,3 @@ def test_a_config_is_printed_with_what_differs_from_the_paper():
   differing = {field for field, value in own.items() if value != paper[field]} | {'train.seed'}
   assert lines[0].startswith(f'# {len(differing)} of {len(own)} fields differ')
   assert sum('  # the paper: ' in line for line in lines) == len(differing)
-
-
-def test_the_config_of_a_run_needs_no_config_file(tmp_path):
-  code, out, err = launch(f'--workdir={tmp_path}', '--mode=config')
-  assert (code, out) == (1, '')
-  assert f'{tmp_path} has no config.json' in err

@@ -39,6 +39,7 @@ from alexnet_jax.training import loop, resume
 from alexnet_jax.utils.errors import UserError
 from configs import image_folder as image_folder_config
 from configs import imagenet
+from tests.displays import Lines
 from tests.small import small_config
 from tests.stored import store
 from tests.tars import make_tar
@@ -53,32 +54,6 @@ pytestmark = [
   pytest.mark.filterwarnings(r'ignore:::PIL\.'),
   pytest.mark.usefixtures('no_other_folder'),
 ]
-
-
-@pytest.fixture
-def no_other_folder(monkeypatch, tmp_path):
-  """What forgets to say where to write does not write into the home folder."""
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
-
-
-class Lines:
-  """A display that keeps what it is told."""
-
-  live = False
-
-  def __init__(self, heard=lambda text: None):
-    self.lines, self.heard = [], heard
-
-  def line(self, text):
-    self.lines.append(text)
-    self.heard(text)
-
-  def task(self, description, total, completed=0):
-    return lambda *args, **kwargs: None
-
-  @property
-  def text(self):
-    return '\n'.join(self.lines)
 
 
 class Interrupted(BaseException):

@@ -17,20 +17,21 @@ from alexnet_jax.checkpoints import workdir as run_files
 from alexnet_jax.training import loop
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
+from tests.trained import write_run
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """Of a run on two devices."""
+  """Of a run on two devices, with two checkpoints, of which the second is the best."""
   path = tmp_path_factory.mktemp('run')
-  result = loop.train_and_evaluate(small_config({'mesh.column_devices': 2}), path)
-  return path, result
+  write_run(path, small_config({'mesh.column_devices': 2}), steps=(7, 10))
+  return path
 
 
 @pytest.fixture
 def file(workdir, tmp_path):
   path = tmp_path / 'net.safetensors'
-  pretrained.write(path, pretrained.read(workdir[0]))
+  pretrained.write(path, pretrained.read(workdir))
   return path
 
 
@@ -41,12 +42,11 @@ def assert_same(a, b):
 
 
 def test_workdir_checkpoints_checkpoint_and_file_are_the_same_network(workdir, file):
-  path, result = workdir
-  best = pretrained.read(path)
-  assert best.step == result['best_step']
+  best = pretrained.read(workdir)
+  assert best.step == 10
   assert list(best.class_names) == list('0123456789')
   assert best.config.model.conv1.features == 16
-  for other in (path / 'checkpoints', path / 'checkpoints' / str(best.step), file, str(file)):
+  for other in (workdir / 'checkpoints', workdir / 'checkpoints' / '10', file, str(file)):
     assert_same(best, pretrained.read(other))
 
 
@@ -58,15 +58,14 @@ def test_all_lies_on_the_first_device(workdir, file):
 
 def test_a_damaged_best_checkpoint_is_skipped_with_a_message(workdir, tmp_path):
   copy = tmp_path / 'run'
-  shutil.copytree(workdir[0], copy)
-  best = workdir[1]['best_step']
-  for data in (copy / 'checkpoints' / str(best) / 'params').rglob('d/*'):
+  shutil.copytree(workdir, copy)
+  for data in (copy / 'checkpoints' / '10' / 'params').rglob('d/*'):
     data.write_bytes(data.read_bytes()[:100])
   messages = []
-  assert pretrained.read(copy, log=messages.append).step != best
-  assert messages[0].startswith(f'checkpoint {best} is damaged')
+  assert pretrained.read(copy, log=messages.append).step == 7
+  assert messages[0].startswith('checkpoint 10 is damaged')
   with pytest.raises(UserError, match=r'is damaged .* use another checkpoint'):
-    pretrained.read(copy / 'checkpoints' / str(best))
+    pretrained.read(copy / 'checkpoints' / '10')
 
 
 def rewrite(file, change):
@@ -142,7 +141,7 @@ def test_a_missing_file_or_checkpoint_is_named(tmp_path):
 
 
 def test_a_file_is_written_completely_or_not_at_all(workdir, tmp_path):
-  network = pretrained.read(workdir[0])
+  network = pretrained.read(workdir)
   pretrained.write(tmp_path / 'net.safetensors', network)
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
   with pytest.raises(UserError, match='cannot write'):
@@ -214,7 +213,7 @@ def on_digits(**updates):
 
 
 def test_layers_whose_shapes_match_are_loaded(workdir):
-  source = pretrained.read(workdir[0])
+  source = pretrained.read(workdir)
   initial, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
   loaded, taken, reasons = pretrained.load_matching_layers(
     initial, columns, source.class_names, source
@@ -233,14 +232,14 @@ def test_layers_whose_shapes_match_are_loaded(workdir):
 
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   initial, columns = on_digits(num_columns=1, one_column_halves=())
-  source = pretrained.read(workdir[0])
+  source = pretrained.read(workdir)
   _, taken, reasons = pretrained.load_matching_layers(initial, columns, source.class_names, source)
   assert reasons['fc6'] == 'inputs ordered for num_columns=1, pretrained 2'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
 
 
 def test_outputs_for_other_classes_are_not_loaded(workdir):
-  source = pretrained.read(workdir[0])
+  source = pretrained.read(workdir)
   initial, columns = on_digits()
   names = ['zero', *source.class_names[1:]]
   loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, names, source)
@@ -250,7 +249,7 @@ def test_outputs_for_other_classes_are_not_loaded(workdir):
 
 
 def test_outputs_for_the_same_classes_in_another_order_are_put_in_it(workdir):
-  source = pretrained.read(workdir[0])
+  source = pretrained.read(workdir)
   initial, columns = on_digits()
   names = ['3', '0', '1', '2', *'987654']
   loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, names, source)

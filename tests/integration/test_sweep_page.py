@@ -4,7 +4,6 @@ import pytest
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.sweeps import planning, tables
-from alexnet_jax.sweeps import report as sweep_report
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
@@ -62,7 +61,7 @@ def report(tmp_path_factory):
       run.path.mkdir(parents=True)
       (run.path / FAILURE).write_text('loss is not a number at step 7; ' + 'a/long/path' * 9 + '\n')
   (path / 'base' / 'seed0' / 'report.html').touch()
-  sweep_report.write(path)
+  sweeps.report_quickly(path)
   return path / 'report.html'
 
 

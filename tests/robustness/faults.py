@@ -42,9 +42,8 @@ from alexnet_jax.utils.errors import EXIT_AGAIN
 ROOT = Path(__file__).parents[2]
 TINY = (
   '--config=configs/digits.py',
-  *(f'--config.model.conv{i}.features=8' for i in range(1, 6)),
-  '--config.model.fc6.features=16',
-  '--config.model.fc7.features=16',
+  *(f'--config.model.{layer}.features=8' for layer in ('conv1', 'conv3', 'fc6')),
+  *(f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4', 'conv5', 'fc7')),
   '--config.mesh.column_devices=1',
   '--config.optimizer.lr_decay_epochs=()',
   '--config.optimizer.patience=1',

@@ -25,6 +25,7 @@ from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
 from tests import stored, sweeps
+from tests.displays import Lines
 from tests.robustness import faults
 from tests.small import lines, small_config, tiny_config
 
@@ -137,7 +138,9 @@ def assert_same_run(path, whole):
 
 
 # By what is written when it fails: arrays, Orbax's description of them, ours.
-@pytest.mark.parametrize('limit', [20_000, 4_000, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'limit', [20_000, *(pytest.param(size, marks=pytest.mark.slow) for size in (4_000, 500))]
+)
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on(
   tmp_path, whole, monkeypatch, limit
 ):
@@ -189,13 +192,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
   assert checkpoint.steps(tmp_path / 'checkpoints') == [23]
   loop.train_and_evaluate(tiny_config(), tmp_path)
   assert_same_run(tmp_path, whole)
-
-
-def test_a_second_process_on_one_workdir_says_so_and_changes_nothing(whole):
-  before = faults.contents(whole)
-  with workdir.lock(whole), pytest.raises(UserError, match='another process is at work in'):
-    loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), whole)
-  assert faults.contents(whole) == before
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
@@ -285,7 +281,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
           'emptied': b'',
         }[damage]
       )
-    told = Told()
+    told = Lines()
     state, _, progress = resume.restore(folder, net, tx, mesh, split, datasets.Digits(8), told)
     step = int(state.step)
     steps.add(step)
@@ -314,24 +310,16 @@ def test_what_is_left_of_a_failed_write_is_not_told_but_all_else_is(monkeypatch)
   assert told.called
 
 
-class Told:
-  """A display that keeps its lines."""
-
-  live = False
-
-  def __init__(self):
-    self.lines = []
-
-  def line(self, text):
-    self.lines.append(text)
+@pytest.fixture(scope='module')
+def ground(tmp_path_factory):
+  """What all works share: a folder, and a cache for what XLA compiles."""
+  return tmp_path_factory.mktemp('shared'), tmp_path_factory.mktemp('cache')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_ended_at_any_moment_is_as_if_it_had_not_been(tmp_path, signum):
-  shared, folder, cache = (tmp_path / name for name in ('shared', 'folder', 'cache'))
-  shared.mkdir()
-  folder.mkdir()
+def test_a_run_ended_at_any_moment_is_as_if_it_had_not_been(tmp_path, ground, signum):
+  (shared, cache), folder = ground, tmp_path
   work = faults.works(shared, cache, stops=signum == signal.SIGTERM)['training']
   alone = faults.undisturbed(work, folder, cache)
   fault = faults.Interruption(signum, alone[0], random.Random(1))
@@ -345,10 +333,8 @@ def test_a_run_ended_at_any_moment_is_as_if_it_had_not_been(tmp_path, signum):
   sys.platform != 'linux' or not shutil.which('cc'), reason='needs Linux and a C compiler'
 )
 @pytest.mark.parametrize('kind', ['training', 'drawing'])
-def test_a_disk_that_fails_is_named_and_costs_nothing(tmp_path, kind):
-  shared, folder, cache = (tmp_path / name for name in ('shared', 'folder', 'cache'))
-  shared.mkdir()
-  folder.mkdir()
+def test_a_disk_that_fails_is_named_and_costs_nothing(tmp_path, ground, kind):
+  (shared, cache), folder = ground, tmp_path
   work = faults.works(shared, cache)[kind]
   alone = faults.undisturbed(work, folder, cache)
   fault = faults.make_fault('write', work, alone[0], 3, folder, cache, random.Random(1))

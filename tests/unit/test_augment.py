@@ -108,29 +108,13 @@ def numpy_turned(image, angle):
 
 
 @pytest.mark.parametrize('shape', [(7, 7, 3), (5, 8, 3), (8, 1, 1)])
-@pytest.mark.parametrize('degrees', [-180, -90.5, -30, -0.01, 0, 12, 45, 89, 133])
+@pytest.mark.parametrize('degrees', [-180, -90.5, -30, -0.01, 0, 12, 45, 90, 133])
 def test_turn_is_numpys(shape, degrees):
   image = np.random.default_rng(5).uniform(0, 255, shape).astype(np.float32)
   angle = math.radians(degrees)
   ours = turn(image, np.float32(angle))
   assert ours.dtype == jnp.float32
   np.testing.assert_allclose(ours, numpy_turned(image, angle), atol=2e-3)
-
-
-@pytest.mark.parametrize('size', [6, 7])
-@pytest.mark.parametrize('quarters', [-2, -1, 0, 1, 2, 4])
-def test_quarter_turns_of_a_square_move_pixels_without_mixing_them(size, quarters):
-  image = random_images(1, size)[0].astype(np.float32)
-  turned = turn(image, np.float32(quarters * math.pi / 2))
-  np.testing.assert_allclose(turned, np.rot90(image, -quarters), atol=1e-3)
-
-
-def test_outside_is_the_nearest_edge():
-  # By 45 degrees, a square's corners come from beyond the middles of its sides.
-  image = random_images(1, 7)[0].astype(np.float32)
-  turned = np.asarray(turn(image, np.float32(math.pi / 4)))
-  np.testing.assert_allclose(turned[0, -1], image[0, 3], atol=1e-3)
-  np.testing.assert_allclose(turned[-1, 0], image[-1, 3], atol=1e-3)
 
 
 def angles(n, degrees, key=KEY, positions=None):
@@ -184,16 +168,6 @@ def test_half_of_the_images_are_mirrored():
   assert abs(heads.mean() - 0.5) < 0.05
   other = coins(2000, key=jax.random.key(8))
   assert 0.4 < np.mean(heads != other) < 0.6
-
-
-def test_each_image_is_itself_or_its_mirror():
-  images = random_images(40)
-  flipped = np.asarray(flip(KEY, images, np.arange(40)))
-  heads = coins(40)
-  np.testing.assert_array_equal(flipped[heads], images[heads][:, :, ::-1])
-  np.testing.assert_array_equal(flipped[~heads], images[~heads])
-  assert heads.any()
-  assert not heads.all()
 
 
 def test_mirroring_depends_on_the_place_in_the_global_batch_alone():
@@ -285,13 +259,6 @@ def test_lighting_depends_on_the_place_in_the_global_batch_alone():
 def test_std_0_changes_nothing(scale, rescale):
   pixels = random_images(20).astype(np.float32) - 100
   np.testing.assert_array_equal(light(pixels, 0.0, scale, rescale), pixels)
-
-
-def test_rescale_divides_by_1_1():
-  pixels = random_images(20).astype(np.float32) - 100
-  np.testing.assert_allclose(
-    light(pixels, 0.1, rescale=True), np.asarray(light(pixels, 0.1)) / 1.1, rtol=1e-5, atol=1e-4
-  )
 
 
 def training_pixels(images, offsets, options, std=0.0, positions=None):

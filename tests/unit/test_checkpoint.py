@@ -270,14 +270,6 @@ def test_a_run_that_goes_on_keeps_the_best_of_before(tmp_path):
   assert checkpoint.steps(tmp_path) == [1, 4]
 
 
-def test_a_second_save_of_a_step_takes_the_place_of_the_first(tmp_path):
-  trees = make_trees(seed=9)
-  write(tmp_path, [(1, make_trees(), {'n': 1}, None), (1, trees, {'n': 2}, None)])
-  restored, description = checkpoint.read(tmp_path, 1, abstract(trees))
-  assert_same(restored, trees)
-  assert description == {'n': 2}
-
-
 def test_a_step_set_aside_can_be_written_again(tmp_path):
   trees = make_trees()
   for name in ('damaged-1', 'damaged-1-again', 'damaged-1-again-again'):

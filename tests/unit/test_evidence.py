@@ -114,7 +114,9 @@ def test_a_place_depends_on_its_receptive_field_alone():
     _, outputs = net.apply({'params': random_params(net)}, pixels)
     return outputs['conv2'][0, 3, 4].sum()
 
-  changes = np.abs(np.asarray(jax.grad(place)(jnp.asarray(image, jnp.float32)))).max(axis=(0, 3))
+  changes = np.abs(np.asarray(jax.jit(jax.grad(place))(jnp.asarray(image, jnp.float32)))).max(
+    axis=(0, 3)
+  )
   inside = np.zeros((17, 17), bool)
   inside[field.window(3, 17), field.window(4, 17)] = True
   assert changes[inside].any()

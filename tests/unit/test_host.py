@@ -55,16 +55,6 @@ def test_an_unknown_flag_is_found_out(monkeypatch, tmp_path):
   assert not host.knows_timeouts('0.99')
 
 
-def test_this_version_of_xla_knows_the_flags():
-  added = host.additions({}, host.knows_timeouts(jaxlib.version.__version__), '')
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | added
-  code = 'import jax; print(len(jax.devices("cpu")))'
-  done = subprocess.run(
-    [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
-  )
-  assert (done.returncode, done.stdout.strip()) == (0, '1'), done.stderr
-
-
 def test_flags_of_xla_may_be_in_a_file(tmp_path):
   file = tmp_path / 'flags'
   file.write_text('--xla_a=1\n--xla_b="2 3"\n')

@@ -79,14 +79,10 @@ def test_variants_parameters_by_layer(config, updates, changed):
 @pytest.mark.parametrize(
   ('config', 'updates', 'total'),
   [
-    ('imagenet', {}, 60_965_224),
     ('imagenet', {'num_columns': 1}, 59_798_312),
     ('imagenet', {'conv6.features': 256}, 61_555_304),
     ('imagenet', {'conv6.features': 256, 'num_classes': 10_184}, 99_182_152),
     ('imagenet', NET_150, 60_714_408),
-    ('imagenet_source', {}, 60_965_224),
-    ('imagenet_one_column', {}, 59_798_312),
-    ('imagenet_conv6', {}, 61_555_304),
     ('imagenet_conv6_finetune', {}, 61_555_304),
     ('imagenet_conv6_pretrain', {}, 110_605_267),
     ('imagenet_fall2009', {}, 99_182_152),

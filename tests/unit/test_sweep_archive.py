@@ -2,12 +2,10 @@
 
 import gzip
 import json
-import subprocess
-import sys
 
 import pytest
 
-from alexnet_jax.sweeps import archive, origin, planning, report
+from alexnet_jax.sweeps import archive, origin, planning
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
 from tests import sweeps
@@ -31,8 +29,8 @@ def lines(kept):
 def test_the_archive_gives_the_same_tables_pictures_and_page(tmp_path):
   sweeps.write_sweep(tmp_path / 'sweep', FINALS)
   archive.write(tmp_path / 'sweep', tmp_path / 'kept')
-  _, written = report.write(tmp_path / 'sweep')
-  _, again = report.write(tmp_path / 'kept')
+  _, written = sweeps.report_quickly(tmp_path / 'sweep')
+  _, again = sweeps.report_quickly(tmp_path / 'kept')
   assert [file.read_bytes() for file in again] == [file.read_bytes() for file in written]
 
 
@@ -203,10 +201,8 @@ def test_the_command(tmp_path, monkeypatch):
   archive.main([*arguments, 'device=a = b'])
   description = json.loads((tmp_path / 'kept' / 'sweep.json').read_text())
   assert description['conditions'] == {'device': 'a = b'}
-  command = [sys.executable, '-W', 'error', '-m', 'alexnet_jax.sweeps.archive', *arguments]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert done.returncode == 1
-  assert done.stderr.startswith(f'archive: {tmp_path / "kept"} has a sweep.json already')
+  with pytest.raises(SystemExit, match=f'^archive: {tmp_path / "kept"} has a sweep.json already'):
+    archive.main(arguments)
   for wrong in ([], arguments[:1], [*arguments, 'device']):
     with pytest.raises(SystemExit, match="archive: pass a sweep's folder, a new one"):
       archive.main(wrong)

@@ -260,7 +260,7 @@ def test_a_variant_is_shown_before_the_base_is_there(tmp_path):
   assert found['tanh'].top1 == pytest.approx(30)
   assert math.isnan(found['tanh'].difference)
   assert (tmp_path / 'sweep.json').exists()
-  report.write(tmp_path)
+  sweeps.report_quickly(tmp_path)
 
 
 def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
@@ -282,20 +282,20 @@ def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
 def test_metrics_alone_make_the_tables_again(tmp_path):
   """As docs/results keeps them: no checkpoints."""
   sweeps.write_sweep(tmp_path / 'a', FINALS)
-  report.write(tmp_path / 'a')
+  sweeps.report_quickly(tmp_path / 'a')
   for file in (tmp_path / 'a').rglob('*'):
     if file.name in ('sweep.json', 'config.json', 'metrics.jsonl', 'starts.jsonl'):
       target = tmp_path / 'b' / file.relative_to(tmp_path / 'a')
       target.parent.mkdir(parents=True, exist_ok=True)
       shutil.copy(file, target)
-  report.write(tmp_path / 'b')
+  sweeps.report_quickly(tmp_path / 'b')
   for name in ('results.csv', 'results.md'):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
 def test_there_is_no_figure_1_of_runs_that_stay_above_25_percent(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.3, 0.3), 'tanh': (0.4, 0.4)})
-  _, written = report.write(tmp_path)
+  _, written = sweeps.report_quickly(tmp_path)
   assert 'figure1.png' not in {file.name for file in written}
   assert 'Figure 1' not in (tmp_path / 'results.md').read_text()
 
@@ -322,7 +322,7 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
   }
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines(errors[run.variant]))
-  report.write(tmp_path)
+  sweeps.report_quickly(tmp_path)
   assert (
     '25 % training error over 10 steps: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as'
     ' many. In the paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
@@ -345,13 +345,13 @@ def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_pat
     factor = 0.5 if run.variant == 'fast' else 1.0
     lines = sweeps.lines([0.8, 0.5, 0.3, 0.2])
     sweeps.write_run(run, [{**line, 'loss': factor * line['loss']} for line in lines])
-  report.write(tmp_path)
+  sweeps.report_quickly(tmp_path)
   assert 'ReLU at a learning rate of 0.25;' in (tmp_path / 'results.md').read_text()
 
 
 def test_no_number_is_not_a_number_in_the_files(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.2,)})
-  _, written = report.write(tmp_path)
+  _, written = sweeps.report_quickly(tmp_path)
   for file in written:
     if file.suffix in ('.md', '.tex', '.csv'):
       assert 'nan' not in file.read_text()
