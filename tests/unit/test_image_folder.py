@@ -121,8 +121,10 @@ def test_examples_go_on_from_anywhere(root):
     assert read(source, 'train', start) == whole[start:]
 
 
-@pytest.mark.parametrize('train', ['train', 'Train', 'training', 'TRAINING'])
-@pytest.mark.parametrize('validation', ['val', 'VAL', 'valid', 'Validation'])
+@pytest.mark.parametrize(
+  ('train', 'validation'),
+  [('train', 'val'), ('Train', 'VAL'), ('training', 'valid'), ('TRAINING', 'Validation')],
+)
 def test_splits_have_several_names(tmp_path, train, validation):
   for split in (train, validation, 'Test'):
     fill(tmp_path, f'{split}/a/1.jpg', f'{split}/b/2.jpg')
