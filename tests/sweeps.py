@@ -73,9 +73,10 @@ def write_run(run, records, config=None):
 
 
 def report_quickly(path):
-  """Writes a sweep's report with its pictures as PNG alone, without a PDF's fonts and an SVG."""
+  """Writes a sweep's report without the PDFs of its pictures, whose fonts take half of the time."""
+  without = {kind: of for kind, of in canvas._KINDS.items() if kind != 'pdf'}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(canvas, '_KINDS', {'png': canvas._KINDS['png']})
+    patch.setattr(canvas, '_KINDS', without)
     return report.write(path)
 
 
