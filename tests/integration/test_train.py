@@ -449,19 +449,20 @@ def test_rates_follow_a_rule_for_batches_and_are_cut_at_given_epochs_and_layers_
     'optimizer.base_batch_size': 16,
     'optimizer.lr_decay_epochs': (1,),
     'optimizer.lr_multipliers.conv1': ((1, 0.0),),
+    'train.num_steps': 40,
   }
   config = tiny_config(changes)
   loop.train_and_evaluate(config, tmp_path)
   err = capfd.readouterr().err
   assert 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16)' in err
   printed = [re.sub('%.*', '', line) for line in err.splitlines() if line.startswith('step')]
-  assert printed[3] == 'step 24/45  learning rate 0.004'
-  for line, step in zip(printed[:3] + printed[4:], (10, 20, 23, 30, 40, 45), strict=True):
-    assert re.fullmatch(rf'step {step}/45  train [\d. ]+', line)
+  assert printed[3] == 'step 24/40  learning rate 0.004'
+  for line, step in zip(printed[:3] + printed[4:], (10, 20, 23, 30, 40), strict=True):
+    assert re.fullmatch(rf'step {step}/40  train [\d. ]+', line)
   rates = {r['step']: r['learning_rate'] for r in lines(tmp_path) if r['split'] == 'train'}
   assert rates[23] == pytest.approx(0.04)  # the first epoch's last steps
   assert rates[30] == pytest.approx(0.004)
-  first, last = params_at(tmp_path, 23, config), params_at(tmp_path, 45, config)
+  first, last = params_at(tmp_path, 23, config), params_at(tmp_path, 40, config)
   np.testing.assert_array_equal(first['conv1']['kernel'], last['conv1']['kernel'])
   assert np.abs(first['conv3']['kernel'] - last['conv3']['kernel']).max() > 0
   with pytest.raises(UserError, match=r"batch_size_rule: 'sqrt', not 'none'"):
