@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.models import receptive
+from alexnet_jax.models.params import Params
 from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -60,15 +61,16 @@ def occlusion(
 
 
 def saliency(
-  scores: Callable[[Array], Array], images: np.ndarray, labels: np.ndarray
+  scores: Callable[[Params, Array], Array], params: Params, images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
   """How much a class's score changes with each pixel: the gradient's size, of the largest color.
 
   Simonyan, Vedaldi and Zisserman, Deep Inside Convolutional Networks (2014), section 3.
 
   Args:
-    scores: from crops [N, S, S, 3] float32, 0 to 255, to fc8's outputs [N, classes], each image's of
-      itself alone.
+    scores: from parameters and crops [N, S, S, 3] float32, 0 to 255, to fc8's outputs [N, classes],
+      each image's of itself alone.
+    params: the parameters, which XLA would fold for seconds if they were constants of `scores`.
     images: [N, S, S, 3] uint8.
     labels: [N] int, the class of each.
 
@@ -77,10 +79,10 @@ def saliency(
   """
   chosen = np.asarray(labels)[:, None]
 
-  def total(pixels: Array) -> Array:
-    return jnp.take_along_axis(scores(pixels), chosen, axis=1).sum()
+  def total(pixels: Array, params: Params) -> Array:
+    return jnp.take_along_axis(scores(params, pixels), chosen, axis=1).sum()
 
-  gradient = jax.jit(jax.grad(total))(jnp.asarray(images, jnp.float32))
+  gradient = jax.jit(jax.grad(total))(jnp.asarray(images, jnp.float32), params)
   return np.asarray(jnp.abs(gradient).max(axis=-1))
 
 

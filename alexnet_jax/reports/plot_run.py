@@ -20,6 +20,7 @@ from alexnet_jax.evaluation import evidence, given_images, layer_outputs, predic
 from alexnet_jax.models import drawing, receptive
 from alexnet_jax.models.alexnet import AlexNet, initial_parameters
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
+from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat
 from alexnet_jax.reports import canvas, curves, figures, fonts
 from alexnet_jax.utils import files
@@ -411,14 +412,13 @@ def _evidence(shown: _Shown, seen: _Seen) -> Figure:
     for crop, label in zip(crops, labels, strict=True)
   ]
 
-  def scores(pixels: jax.Array) -> jax.Array:
-    outputs = layer_outputs.intermediates(shown.config, network.params, network.statistics, pixels)
-    return outputs['fc8']
+  def scores(params: Params, pixels: jax.Array) -> jax.Array:
+    return layer_outputs.intermediates(shown.config, params, network.statistics, pixels)['fc8']
 
   return figures.evidence(
     crops,
     np.stack(drops),
-    evidence.saliency(scores, crops, labels),
+    evidence.saliency(scores, network.params, crops, labels),
     predict(crops)[np.arange(len(labels)), labels],
     labels,
     imagenet_classes.display_names(network.class_names),
