@@ -64,6 +64,18 @@ def compile_once(tmp_path_factory):
   return
 
 
+@pytest.fixture(scope='module')
+def chromium():
+  """A browser without a window."""
+  from benchmarks import browser  # which few tests need
+
+  program = browser.program()
+  if program is None:
+    pytest.skip('no browser was found: install chromium (apt-get install chromium)')
+  with browser.started(program) as started:
+    yield started
+
+
 @pytest.fixture
 def no_other_folder(monkeypatch, tmp_path):
   """What forgets to say where to write does not write into the home folder."""
