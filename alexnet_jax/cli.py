@@ -1,25 +1,37 @@
-"""Trains, evaluates, predicts, draws, describes, converts or sweeps an AlexNet, or prepares its data.
+r"""Trains, evaluates, predicts, draws, converts or sweeps an AlexNet.
 
   python launch.py --config=configs/digits.py
-  python launch.py --config=configs/imagenet.py --config.data.data_dir=$HOME/tensorflow_datasets
-  python launch.py --mode=list
-  python launch.py --config=configs/imagenet.py --config.model.num_columns=1 --mode=summary
-  python launch.py --config=configs/digits.py --mode=config
-  python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --mode=prepare
+  python launch.py --config=configs/imagenet.py \
+    --config.data.data_dir=$HOME/tensorflow_datasets
   python launch.py --workdir=runs/digits --config.train.num_epochs=60
   python launch.py --workdir=runs/digits --mode=evaluate
-  python launch.py --workdir=runs/photos --mode=evaluate --config.data.data_dir=OTHER_PHOTOS
-  python launch.py --workdir=runs/photos --mode=predict --images=NEW_PHOTOS
-  python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c --workdir=runs/ensemble
   python launch.py --workdir=runs/digits --mode=figures
-  python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
-  python launch.py --mode=convert --source=runs/digits --target=digits.safetensors
+  python launch.py --mode=convert --source=runs/digits \
+    --target=digits.safetensors
 
-A config that is not in the current folder is taken from those that come with the program.
+  python launch.py --config=configs/image_folder.py \
+    --config.data.data_dir=PHOTOS --mode=prepare
+  python launch.py --workdir=runs/photos --mode=predict --images=NEW_PHOTOS
+  python launch.py --workdir=runs/photos --mode=evaluate \
+    --config.data.data_dir=OTHER_PHOTOS
+  python launch.py --mode=evaluate --members=runs/a,runs/b,runs/c \
+    --workdir=runs/ensemble
 
-The same command resumes a run. SIGINT (Ctrl-C) saves and exits with 0; SIGTERM, SIGUSR1 and
-SIGHUP (a terminal that closes) save and exit with 75, which asks for a restart. Under srun or mpirun
-the same command trains, or evaluates, on many hosts.
+  python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py \
+    --config=configs/digits.py
+
+  python launch.py --mode=list
+  python launch.py --config=configs/digits.py --mode=config
+  python launch.py --config=configs/imagenet.py --mode=summary \
+    --config.model.num_columns=1
+
+A config that is not in the current folder is taken from those that come with
+the program.
+
+The same command resumes a run. SIGINT (Ctrl-C) saves and exits with 0;
+SIGTERM, SIGUSR1 and SIGHUP (a terminal that closes) save and exit with 75,
+which asks for a restart. Under srun or mpirun the same command trains, or
+evaluates, on many hosts.
 """
 
 import contextlib

@@ -145,9 +145,13 @@ def draw(net: AlexNet, title: str | None = None) -> Figure:
   _draw_box(axes, output, _GRAY)
   for box in before:
     _draw_arrow(axes, box, output, '#444444')
-  _write(axes, x, bottom, ['fc8', f'{net.num_classes:,} classes'], below=True)
+  classes = f'{net.num_classes:,} classes'
+  _write(axes, x, bottom, ['fc8', classes], below=True)
   top = max(rows[0] + tallest / 2 + 0.35, image.height / 2 + 0.25)
-  low, right = min(bottom - (lines + 0.5) * _LINE, -image.height / 2 - 0.1), x + 0.8
+  low, right = (
+    min(bottom - (lines + 0.5) * _LINE, -image.height / 2 - 0.1),
+    x + max(0.8, _LETTER * len(classes) + 0.15),
+  )
   if columns > 1:
     for row, color, number in zip(rows, _COLORS, (1, 2), strict=True):
       x = image.right + _GAP

@@ -121,7 +121,7 @@ def of_config(config: Mapping[str, Any]) -> str:
   for field, value in fields.items():
     if (meaning := _meaning(field, said)) not in before:
       before.add(meaning)
-      lines += ['', *(f'# {line}' for line in textwrap.wrap(meaning, 76))]
+      lines += ['', *(f'# {line}' for line in textwrap.wrap(meaning, 76, break_on_hyphens=False))]
     lines.append(f'{field} = {value!r}')
     if field in differing:
       lines[-1] += f'  # the paper: {paper[field]!r}'

@@ -110,7 +110,7 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     ('network', 'step', 'views', *_headings(num_classes)),
     rows,
   )
-  files = {'figures': path / 'evaluation.json', 'tables': path / 'evaluation'}
+  files = {'results': path / 'evaluation.json', 'tables': path / 'evaluation'}
   if (path / 'config.json').exists():  # not the folder of --members
     from alexnet_jax.reports import run_page  # which nothing else here needs
 
@@ -190,10 +190,10 @@ def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np
   for file in written:
     if file.suffix == '.png':
       print(f'picture       {file}')
+  print('              each as .pdf and .svg too')
   from alexnet_jax.reports import run_page  # which nothing else here needs
 
   print(f'page          {run_page.write(path)}')
-  print('each as .pdf and .svg too')
 
 
 def preparation(config: ConfigDict) -> None:
@@ -224,7 +224,7 @@ def preparation(config: ConfigDict) -> None:
   if found is not None:
     color = ', '.join(f'{value:.2f}' for value in found['mean_image'].mean(axis=(0, 1)))
     axes = ', '.join(f'{value:.4f}' for value in found['eigenvalues'])
-    print(f'mean color   {color} (red, green, blue; 0 to 255)')
+    print(f'mean color    {color} (red, green, blue; 0 to 255)')
     print(f'eigenvalues   {axes} (of the covariance of RGB in [0, 1])')
   print(f'folder        {data_set.directory}')
   report = data_set.directory / left_out_list.FILE_NAME
@@ -256,7 +256,11 @@ def choices() -> None:
   for choice in fields.choices():
     print(choice.name)
     for text in filter(None, (choice.title, choice.cost)):
-      print(textwrap.fill(text, 79, initial_indent='    ', subsequent_indent='    '))
+      print(
+        textwrap.fill(
+          text, 79, initial_indent='    ', subsequent_indent='    ', break_on_hyphens=False
+        )
+      )
 
 
 def network(config: ConfigDict, target: Path | None = None) -> None:

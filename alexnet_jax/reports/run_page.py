@@ -5,8 +5,10 @@ file, no script and no network.
 """
 
 import base64
+import collections
 import csv
 import importlib.resources
+import io
 import itertools
 import json
 import math
@@ -16,9 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from PIL import Image
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.configs import imagenet
+from alexnet_jax.data import imagenet_classes
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError
 
@@ -55,7 +59,8 @@ _PICTURES = (
 )
 _MOST_CLASSES = 25  # of a confusion matrix that is drawn
 _MOST_ROWS = 20  # of other tables
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 320, 52, 16, 30, 36  # of the curves
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 330, 64, 16, 30, 50  # of the curves
+_FEWEST_MARKS = 3  # on the axis of errors, if there are as many
 
 
 class Mark(NamedTuple):
@@ -136,28 +141,42 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
   edges = [_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), _WIDTH - _RIGHT]
   for i, record in enumerate(validation):
     before = [each for each in training if each['step'] <= record['step']]
-    text = f'epoch {record["epoch"]:.4g}: validation error {record["top1_error"]:.2%}'
+    text = f'epoch {_epoch(record)}: validation error {record["top1_error"]:.2%}'
     if before:
       text += f', training {before[-1]["top1_error"]:.2%}, rate {before[-1]["learning_rate"]:.3g}'
     points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
   best = _best(validation)
-  text = f'best: {best["top1_error"]:.2%}, epoch {best["epoch"]:.4g}'
+  text = f'best: {best["top1_error"]:.2%}, epoch {_epoch(best)}'
   cuts = [
     Mark(x(before['epoch']), f'rate {after["learning_rate"]:.3g}')
     for before, after in itertools.pairwise(training)
     if after['learning_rate'] < before['learning_rate']
   ]
   step = next(step for step in _nice_steps() if last / step <= 10)
-  shares = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+  marks: list[Mark] = []
+  for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+    if len(marks) < _FEWEST_MARKS:
+      shares = [digit * scale for scale in (0.001, 0.01, 0.1, 1) for digit in digits]
+      marks = [
+        Mark(y(share), f'{100 * share:g}%')
+        for share in shares
+        if lowest <= share <= min(1, highest * 1.1)
+      ]
   return Curves(
     ' '.join(f'{x(record["epoch"]):.1f},{y(record["top1_error"]):.1f}' for record in training),
     points,
     Mark(x(best['epoch']), text),
     cuts,
     [Mark(x(i * step), f'{i * step:g}') for i in range(int(last / step) + 1)],
-    [Mark(y(share), f'{100 * share:g}%') for share in shares
-     if lowest <= share <= highest * 1.1],
-  )  # fmt: skip
+    marks,
+  )
+
+
+def _epoch(record: Mapping[str, Any]) -> str:
+  """How many epochs a line of metrics.jsonl comes after: '3' of 3.026, where a step ended the third."""
+  epochs = record['epoch']
+  of_a_step = epochs / record['step'] if record['step'] else 0
+  return f'{math.floor(epochs)}' if epochs % 1 < of_a_step else f'{epochs:.4g}'
 
 
 def _best(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -207,18 +226,22 @@ def write(path: str | os.PathLike[str]) -> Path:
   confusion, mistakes = _rows(tables / 'confusion.csv'), _mistakes(_rows(tables / 'images.csv'))
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'run.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+  per_class = _rows(tables / 'per_class.csv')
+  names = _names([row['class'] for row in per_class])
+  environment.filters['words'] = lambda name: names.get(name, name)
   validations = [record for record in records if record['split'] == 'validation']
   text = environment.from_string(template.read_text('utf-8')).render(
     title=path.name or str(path),
-    data=config['data']['name'],
+    data=_data(config['data']['name'], config['data'].get('data_dir')),
     last=validations[-1] if validations else None,
     best=_best(validations) if validations else None,
     curves=curves(records),
+    epoch=_epoch,
     size=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
     evaluation=_evaluation(path / 'evaluation.json'),
     confusion=_confusion(confusion),
     confused=_confused(confusion),
-    classes=_classes(_rows(tables / 'per_class.csv')),
+    classes=_classes(per_class),
     mistakes=mistakes[:_MOST_ROWS],
     num_mistakes=len(mistakes),
     pictures=_pictures(path),
@@ -264,6 +287,23 @@ def _evaluation(path: Path) -> Evaluation | None:
     )
   except (IndexError, KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again') from error
+
+
+def _data(name: str, folder: str | None) -> str:
+  """A data set as a sentence names it."""
+  return f'the folder {folder}' if name == 'folder' and folder else name
+
+
+def _names(class_names: Sequence[str]) -> dict[str, str]:
+  """What the page calls classes: ImageNet's synsets by the first of their words, where that is one's own."""
+  words = imagenet_classes.display_names(class_names)
+  pairs = list(zip(class_names, words, strict=True))
+  first = [text if text == name else text.partition(',')[0] for name, text in pairs]
+  count = collections.Counter(first)
+  return {
+    name: short if count[short] == 1 else text
+    for (name, text), short in zip(pairs, first, strict=True)
+  }
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -314,13 +354,21 @@ def _mistakes(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
 
 
 def _pictures(path: Path) -> list[tuple[str, str, str]]:
-  """The pictures that there are: title, caption, and content as a data: address."""
+  """The pictures that there are: title, caption, and content as a data: address.
+
+  Photographs are JPEG, which has a fifth of the bytes; kernels and drawings, which it blurs, stay PNG.
+  """
   found = []
   for name, title, caption in _PICTURES:
     file = files.inside(path, f'figures/{name}.png')
     if file.exists():
-      content = base64.b64encode(file.read_bytes()).decode()
-      found.append((title, caption, f'data:image/png;base64,{content}'))
+      kind, content = 'png', file.read_bytes()
+      with Image.open(file) as picture:
+        picture.convert('RGB').save(jpeg := io.BytesIO(), 'JPEG', quality=90, subsampling=0)
+      if len(jpeg.getvalue()) < len(content) / 2:
+        kind, content = 'jpeg', jpeg.getvalue()
+      address = f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
+      found.append((title, caption, address))
   return found
 
 
