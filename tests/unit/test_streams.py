@@ -1,7 +1,6 @@
 """What the program prints ends no run."""
 
 import faulthandler
-import io
 import logging
 import os
 import pty
@@ -14,11 +13,21 @@ import absl.logging
 from alexnet_jax.utils import silence, streams
 
 
-def test_characters_that_an_encoding_does_not_have_are_escaped():
-  content = io.BytesIO()
-  stream = streams.lasting(io.TextIOWrapper(content, 'ascii'), 999)
-  print('caf\u00e9', file=stream, flush=True)
-  assert content.getvalue() == b'caf\\xe9\n'
+def test_characters_that_an_encoding_does_not_have_are_escaped(tmp_path):
+  with open(tmp_path / 'out', 'w', encoding='ascii') as plain:
+    print('caf\u00e9', file=streams.lasting(plain, plain.fileno()))
+  assert (tmp_path / 'out').read_bytes() == b'caf\\xe9\n'
+
+
+def test_what_is_written_to_a_pipe_that_nobody_reads_is_dropped():
+  first, second = os.pipe()
+  with open(second, 'w', encoding='ascii') as plain:
+    stream = streams.lasting(plain, second)
+    print('caf\u00e9', file=stream, flush=True)
+    assert os.read(first, 100) == b'caf\\xe9\n'
+    os.close(first)
+    print('more', file=stream, flush=True)
+    stream.detach()
 
 
 def test_what_is_written_to_a_terminal_that_has_closed_is_dropped():
