@@ -11,6 +11,7 @@ COLUMNS/NAME.erased.txt.
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,8 +24,8 @@ CUT = '…'  # what rich has in place of what it cuts
 
 
 def commands(epochs: int) -> dict[str, list[str]]:
-  """Arguments of launch.py by the screen's name; those that come later read what earlier ones leave."""
-  config, run = '--config=configs/digits.py', '--workdir=run'
+  """Arguments of launch.py by the screen's name; later ones read what `train` leaves in its workdir."""
+  config, run = '--config=configs/digits.py', '--workdir=train'
   length = f'--config.train.num_epochs={epochs}'
   return {
     'help': ['--help'],
@@ -80,6 +81,7 @@ def main() -> None:
     for name, arguments in commands(args.epochs).items():
       if args.only and name not in args.only:
         continue
+      shutil.rmtree(folder / name, ignore_errors=True)  # the workdir of what is run anew
       screen, code = show(arguments, columns, folder)
       (folder / f'{name}.txt').write_text(screen.text(), 'utf-8')
       (folder / f'{name}.erased.txt').write_text(

@@ -269,9 +269,10 @@ def show(results: Results, written: Sequence[Path]) -> None:
     results: what `results.gather` returned.
     written: the files.
   """
-  print_table(
-    f'{results.path}: {results.title}', _SHOWN_HEADINGS, [_shown_cells(row) for row in results.rows]
-  )
+  columns = [*zip(_SHOWN_HEADINGS, *map(_shown_cells, results.rows), strict=True)]
+  columns = [column for column in columns if any(column[1:])]  # as where the paper says nothing
+  headings, *rows = zip(*columns, strict=True)
+  print_table(f'{results.path}: {results.title}', headings, rows)
   notes = [*tables.notes(results), *origin.differences(results)]
   if any(row.is_significant for row in results.rows):
     notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]

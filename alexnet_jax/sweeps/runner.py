@@ -133,6 +133,8 @@ def run_all(runs: Sequence[planning.Run], jobs: int, program: str) -> dict[str, 
     Stopped: SIGINT, or one of `signals.PREEMPTION`, came; the runs have saved, and the same sweep
       resumes from there.
   """
+  if not runs:  # nor is there any progress to show
+    return {}
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
   free = shares(jobs, cores, os.environ)
   waiting, running = list(runs), list[_Job]()
