@@ -37,6 +37,7 @@ evaluates, on many hosts.
 import contextlib
 import difflib
 import functools
+import importlib
 import os
 import re
 import runpy
@@ -437,6 +438,14 @@ def _join() -> None:
   multihost.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
 
 
+def _load_jax() -> None:
+  """Imports what every mode but config needs, and what takes seconds, with a sign of it."""
+  from alexnet_jax.utils.display import waiting
+
+  with waiting('loading JAX'):
+    importlib.import_module('alexnet_jax.reports.printed')
+
+
 def _fail(message: str, code: int) -> NoReturn:
   """Ends the process with a message, of several processes printed once."""
   if 'alexnet_jax.parallel.multihost' in sys.modules:  # else nothing has been joined
@@ -455,6 +464,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _run(config: ConfigDict, path: Path) -> None:
   """Each mode imports what it needs, so that the others, and mistakes, take no time."""
+  _load_jax()
   from alexnet_jax import experiment
   from alexnet_jax.parallel import xla
   from alexnet_jax.reports import printed
@@ -495,6 +505,7 @@ def _run(config: ConfigDict, path: Path) -> None:
 
 
 def _convert() -> None:
+  _load_jax()
   from alexnet_jax.convert import convert
   from alexnet_jax.reports import printed
   from alexnet_jax.utils import files
@@ -525,6 +536,7 @@ def _convert() -> None:
 
 
 def _predict() -> None:
+  _load_jax()
   from alexnet_jax.convert import convert
   from alexnet_jax.evaluation import photographs
   from alexnet_jax.parallel import xla
@@ -542,6 +554,7 @@ def _predict() -> None:
 
 
 def _evaluate_members(members: Sequence[str]) -> None:
+  _load_jax()
   from alexnet_jax.evaluation import evaluate
   from alexnet_jax.parallel import multihost, xla
   from alexnet_jax.reports import printed
@@ -560,6 +573,7 @@ def _evaluate_members(members: Sequence[str]) -> None:
 
 def _sweep(config: ConfigDict) -> int:
   """Runs what is missing and draws up the table; returns the exit code."""
+  _load_jax()
   from alexnet_jax.checkpoints import workdir
   from alexnet_jax.sweeps import planning, report, runner, spec
   from alexnet_jax.utils import provenance
@@ -620,6 +634,7 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value not in ('train', 'evaluate') and host.launched(os.environ) > 1:
       raise UserError(f'--mode={_MODE.value} is for one process; start it without srun or mpirun')
     if _MODE.value == 'list':
+      _load_jax()
       from alexnet_jax.reports import printed
 
       printed.choices()

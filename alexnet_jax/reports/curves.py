@@ -85,7 +85,7 @@ def use_log_scale(*panels: Any) -> None:
 def _log_ticks(low: float, high: float) -> list[float]:
   """Round numbers between two others, at like distances on a logarithmic scale."""
   decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-  for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+  for digits in ((1,), (1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
     ticks = [digit * 10.0**decade for decade in decades for digit in digits]
     ticks = [tick for tick in ticks if low <= tick <= high]
     if len(ticks) >= 5:

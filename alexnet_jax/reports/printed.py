@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from alexnet_jax.models import summary
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils import host
-from alexnet_jax.utils.display import Display, duration, print_table
+from alexnet_jax.utils.display import Display, duration, fill, print_table, waiting
 
 if TYPE_CHECKING:
   from alexnet_jax.evaluation import photographs
@@ -37,14 +36,15 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds:
     result: what `loop.train_and_evaluate` returned.
     seconds: since the run was started, or resumed.
   """
-  from alexnet_jax.reports import canvas, curves, fonts, run_page  # which nothing else here needs
+  with waiting('drawing the learning curves'):
+    from alexnet_jax.reports import canvas, curves, fonts, run_page  # which nothing else here needs
 
-  page = run_page.write(path)  # before the picture, which is the last file that a run writes
+    page = run_page.write(path)  # before the picture, which is the last file that a run writes
+    records = workdir.read_metrics(path)
+    drawn = curves.learning_curves({str(path): records}, str(path))
+    picture, *_ = canvas.save(drawn, path / workdir.LEARNING_CURVES)
   if missing := fonts.missing([str(path)]):
     print(missing, file=sys.stderr)
-  records = workdir.read_metrics(path)
-  drawn = curves.learning_curves({str(path): records}, str(path))
-  picture, *_ = canvas.save(drawn, path / workdir.LEARNING_CURVES)
   stored = workdir.read_config(path)
   assert stored is not None  # the run has written it
   num_classes = stored['model']['num_classes']
@@ -256,11 +256,7 @@ def choices() -> None:
   for choice in fields.choices():
     print(choice.name)
     for text in filter(None, (choice.title, choice.cost)):
-      print(
-        textwrap.fill(
-          text, 79, initial_indent='    ', subsequent_indent='    ', break_on_hyphens=False
-        )
-      )
+      print(fill(text, indent='    ', hanging='    '))
 
 
 def network(config: ConfigDict, target: Path | None = None) -> None:
@@ -281,10 +277,7 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
   )
   platform = mesh_lib.devices()[0].platform
   options = f'XLA options: {xla.describe(platform, config.train.library_fusions)}'
-  for line in textwrap.wrap(
-    options.replace(',', ', '), 79, subsequent_indent='  ', break_long_words=False
-  ):
-    print(line)
+  print(fill(options.replace(',', ', '), hanging='  '))
   if rate := experiment.describe_learning_rate(config):
     print(rate)
   if target is None:

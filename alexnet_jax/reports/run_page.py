@@ -129,8 +129,8 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
   lowest, highest = max(min(errors), 1e-4) / 1.3, max(errors)
   last = max(record['epoch'] for record in records)
 
-  def x(epoch: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epoch / last
+  def x(epochs: float) -> float:
+    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epochs / last
 
   def y(error: float) -> float:
     share = math.log(max(error, lowest) / lowest) / math.log(highest / lowest * 1.1)
@@ -141,12 +141,12 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
   edges = [_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), _WIDTH - _RIGHT]
   for i, record in enumerate(validation):
     before = [each for each in training if each['step'] <= record['step']]
-    text = f'epoch {_epoch(record)}: validation error {record["top1_error"]:.2%}'
+    text = f'epoch {epoch(record)}: validation error {record["top1_error"]:.2%}'
     if before:
       text += f', training {before[-1]["top1_error"]:.2%}, rate {before[-1]["learning_rate"]:.3g}'
     points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
   best = _best(validation)
-  text = f'best: {best["top1_error"]:.2%}, epoch {_epoch(best)}'
+  text = f'best: {best["top1_error"]:.2%}, epoch {epoch(best)}'
   cuts = [
     Mark(x(before['epoch']), f'rate {after["learning_rate"]:.3g}')
     for before, after in itertools.pairwise(training)
@@ -172,7 +172,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
   )
 
 
-def _epoch(record: Mapping[str, Any]) -> str:
+def epoch(record: Mapping[str, Any]) -> str:
   """How many epochs a line of metrics.jsonl comes after: '3' of 3.026, where a step ended the third."""
   epochs = record['epoch']
   of_a_step = epochs / record['step'] if record['step'] else 0
@@ -236,7 +236,7 @@ def write(path: str | os.PathLike[str]) -> Path:
     last=validations[-1] if validations else None,
     best=_best(validations) if validations else None,
     curves=curves(records),
-    epoch=_epoch,
+    epoch=epoch,
     size=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
     evaluation=_evaluation(path / 'evaluation.json'),
     confusion=_confusion(confusion),

@@ -160,7 +160,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   if largest > 20:
     axes.set_xscale('symlog', linthresh=5.0, linscale=2.0)
     axes.xaxis.set_major_formatter('{x:g}')
-    axes.set_xticks([x for x in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(x) <= largest])
+    axes.set_xticks([x for x in (-60, -20, -5, -2, 0, 2, 5, 20, 60) if abs(x) <= largest])
   axes.errorbar(values, places, xerr=intervals, fmt='none', ecolor='black', capsize=2, lw=1)
   dots: dict[str, Any] = {'marker': 'o', 'linestyle': 'none', 'color': 'black', 'markersize': 4}
   axes.plot(*np.reshape(seeds, (-1, 2)).T, **dots, markerfacecolor='white', zorder=4)

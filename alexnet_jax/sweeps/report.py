@@ -6,7 +6,6 @@ import importlib.resources
 import math
 import os
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from alexnet_jax.reports import canvas, fonts, run_page
 from alexnet_jax.sweeps import charts, latex, origin, planning, spec, tables
 from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResult, gather
 from alexnet_jax.utils import files
-from alexnet_jax.utils.display import print_table
+from alexnet_jax.utils.display import fill, print_table
 
 # What two runs of figure 1 may differ in, beside their length.
 _FIGURE1 = {'model.activation', 'optimizer.learning_rate', 'train.num_epochs'}
@@ -254,7 +253,7 @@ def _run_cells(run: RunResult, top5: bool) -> list[str]:
     return []
   final: Mapping[str, Any] = run.final
   return [
-    f'{final["epoch"]:.4g}',
+    run_page.epoch(final),
     f'{100 * final["top1_error"]:.2f}',
     *([f'{100 * final["top5_error"]:.2f}'] if top5 else []),
     f'{final["loss"]:.4f}',
@@ -277,7 +276,7 @@ def show(results: Results, written: Sequence[Path]) -> None:
   if any(row.is_significant for row in results.rows):
     notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]
   for note in notes:
-    print(textwrap.fill(note, 79, break_long_words=False, break_on_hyphens=False))
+    print(fill(note))
   if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
     print(missing, file=sys.stderr)
   for file in written:

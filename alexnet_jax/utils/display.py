@@ -1,10 +1,12 @@
 """The program's output: progress bars on a terminal or in a notebook, plain lines elsewhere, tables."""
 
+import contextlib
 import html
 import io
 import math
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from rich import box, progress
@@ -17,6 +19,7 @@ _SECONDS_BETWEEN_UPDATES = 0.5
 _NOTEBOOK_LINES = 200  # in a box that scrolls
 _NOTEBOOK_WIDTH = 100
 _BETWEEN_COLUMNS = 2  # spaces in a table
+_NARROWEST_BARS = 60  # columns of a terminal in which bars, and what they say, have a place
 _NARROWEST_NAME = 14  # to which a terminal's width may fold the first column of a table
 
 
@@ -80,12 +83,17 @@ class Display:
       self._output = _NotebookOutput()
     is_terminal = self._console.is_terminal and not quiet
     self.live = is_terminal or self._output is not None
-    self._bars = progress.Progress(
+    columns: list[progress.ProgressColumn] = [
       progress.TextColumn('{task.description}'),
       progress.BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what the others leave
       progress.TaskProgressColumn(),
-      _Times(),
+      _Times(table_column=Column(no_wrap=True)),
       progress.TextColumn('{task.fields[status]}'),
+    ]
+    if is_terminal and self._console.width < _NARROWEST_BARS:
+      columns = [progress.TextColumn('{task.description}'), progress.TaskProgressColumn()]
+    self._bars = progress.Progress(
+      *columns,
       console=self._console,
       expand=True,
       disable=not is_terminal,
@@ -143,6 +151,37 @@ class Display:
     else:
       self._output.lines.append(text)
       self._output.update(self._bars)
+
+
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+  """Shows on a terminal, on stderr, that something goes on that takes seconds and has no steps."""
+  console = Console(stderr=True)
+  if not console.is_terminal or console.is_jupyter:
+    yield
+    return
+  with console.status(text, spinner='line'):  # ASCII, which every locale has
+    yield
+
+
+def fill(text: str, indent: str = '', hanging: str = '') -> str:
+  """Fills lines of at most 79 characters, of fewer on a terminal that is narrower; breaks no word.
+
+  Args:
+    text: the text.
+    indent: before the first line.
+    hanging: before the others.
+  """
+  console = Console()
+  width = min(79, console.width) if console.is_terminal else 79
+  return textwrap.fill(
+    text,
+    width,
+    initial_indent=indent,
+    subsequent_indent=hanging,
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
 
 
 class _NotebookOutput:

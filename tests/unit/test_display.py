@@ -106,6 +106,36 @@ def test_a_bar_of_a_long_run_fits_a_terminal_of_80_columns(capsys, monkeypatch):
   assert len(bar) > len(', 12h 05m left')  # for which a second step makes room
 
 
+def test_a_narrow_terminal_has_how_much_is_done_and_cuts_nothing(capsys, monkeypatch):
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  monkeypatch.setenv('COLUMNS', '40')
+  with display.Display() as shown:
+    shown.task('norm_over_all_channels/seed0', 100)(13, status='loss 10.871')
+  text = re.sub(r'\x1b\[[^a-zA-Z]*[a-zA-Z]', '', capsys.readouterr().err)
+  assert text.splitlines()[-1].split() == ['norm_over_all_channels/seed0', '13%']
+
+
+def test_text_is_filled_to_the_width_of_a_terminal_and_to_79_elsewhere(capsys, monkeypatch):
+  text = 'a-b ' * 40
+  assert max(map(len, display.fill(text).splitlines())) == 79
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  monkeypatch.setenv('COLUMNS', '30')
+  lines = display.fill(text, indent='  ', hanging='    ').splitlines()
+  assert lines[:2] == ['  a-b a-b a-b a-b a-b a-b a-b', '    a-b a-b a-b a-b a-b a-b']
+
+
+def test_a_wait_is_shown_on_a_terminal_alone_and_leaves_nothing(capsys, monkeypatch):
+  with display.waiting('loading'):
+    pass
+  assert capsys.readouterr() == ('', '')
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  with display.waiting('loading'):
+    pass
+  shown = capsys.readouterr().err
+  assert 'loading' in shown
+  assert shown.rpartition('\x1b[2K')[2].strip('\r') == ''
+
+
 COLUMNS = ('name', 'parameters', 'error')
 ROWS = (('a network', '60,965,224', '18.21%'), ('another network', '7', ''))
 
