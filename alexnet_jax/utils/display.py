@@ -157,7 +157,7 @@ class Display:
 def waiting(text: str) -> Iterator[None]:
   """Shows on a terminal, on stderr, that something goes on that takes seconds and has no steps."""
   console = Console(stderr=True)
-  if not console.is_terminal or console.is_jupyter:
+  if not console.is_terminal or console.is_dumb_terminal or console.is_jupyter:
     yield
     return
   with console.status(text, spinner='line'):  # ASCII, which every locale has
