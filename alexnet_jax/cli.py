@@ -389,6 +389,18 @@ def _config_of(path: Path) -> ConfigDict:
   return config_fields.typed_as(experiment.checked(value, str(file)), base['get_config']())
 
 
+def _names_config(argv: Sequence[str]) -> bool:
+  """Whether a config will be read, which imports JAX."""
+  return any(re.match(r'--?(no)?config\b', argument) for argument in argv[1:])
+
+
+def _loading_jax() -> contextlib.AbstractContextManager[None]:
+  """Shows on a terminal that what takes seconds is being imported."""
+  from alexnet_jax.utils.display import waiting
+
+  return waiting('loading JAX')
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
   if _HELP & set(argv[1:]):
@@ -401,11 +413,13 @@ def _parse(argv: Sequence[str]) -> list[str]:
       delattr(flags.FLAGS, name)
   argv = [*argv[:1], *(_renamed(_shipped(argument)) for argument in argv[1:])]
   sys.argv = argv  # where config_flags looks for overrides
-  mistake, of_workdir = None, _take_config_of_workdir(argv)
-  try:
-    rest = list(flags.FLAGS(list(argv)))
-  except Exception as error:  # a config's file and an override can raise any kind
-    mistake = str(error).replace('\n', ' ')
+  mistake = None
+  with _loading_jax() if _names_config(argv) else contextlib.nullcontext():
+    of_workdir = _take_config_of_workdir(argv)
+    try:
+      rest = list(flags.FLAGS(list(argv)))
+    except Exception as error:  # a config's file and an override can raise any kind
+      mistake = str(error).replace('\n', ' ')
   mistake = of_workdir or _config_mistake(argv) or mistake
   if mistake:
     print(f'{host.program_name()}: {mistake}', file=sys.stderr)
@@ -439,10 +453,8 @@ def _join() -> None:
 
 
 def _load_jax() -> None:
-  """Imports what every mode but config needs, and what takes seconds, with a sign of it."""
-  from alexnet_jax.utils.display import waiting
-
-  with waiting('loading JAX'):
+  """Imports what every mode but config needs."""
+  with _loading_jax():
     importlib.import_module('alexnet_jax.reports.printed')
 
 
