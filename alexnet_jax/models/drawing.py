@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import jax
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from alexnet_jax.models import summary
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS, Convolution
+from alexnet_jax.utils.picture import Figure
 
 _COLORS = ('#c8553d', '#5b7f95')  # of the columns
 _GRAY, _CROSSING = '#8d8d8d', '#b8860b'

@@ -1,4 +1,4 @@
-"""A figure that shows itself in a notebook, and its files."""
+"""A figure's files and pixels."""
 
 import contextlib
 import io
@@ -20,15 +20,6 @@ _KINDS: Mapping[str, dict[str, None]] = {
   'pdf': {'CreationDate': None},
   'svg': {'Date': None},
 }
-
-
-class Figure(figure.Figure):
-  """A matplotlib figure that shows itself in a notebook, though nothing has imported pyplot."""
-
-  def _repr_png_(self) -> bytes:
-    file = io.BytesIO()
-    self.savefig(file, format='png', dpi=100)
-    return file.getvalue()
 
 
 def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:

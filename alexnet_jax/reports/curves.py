@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from alexnet_jax.reports import canvas
-from alexnet_jax.reports.canvas import Figure
+from alexnet_jax.utils.picture import Figure
 
 _MARKERS = 'osD^vP'
 

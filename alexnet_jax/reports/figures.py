@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from alexnet_jax.reports import canvas, tiles
-from alexnet_jax.reports.canvas import Figure
 from alexnet_jax.reports.short_names import short_names, short_names_of
+from alexnet_jax.utils.picture import Figure
 
 _RIGHT, _WRONG = '#d9534f', '#a9a9c9'  # bars
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -26,6 +25,7 @@ from alexnet_jax.reports import canvas, curves, figures, fonts
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.picture import Figure
 
 _IMAGES, _QUERIES, _NEIGHBORS = 8, 5, 6  # as in the paper's figure 4
 _CANDIDATES = 64  # validation images of which a run's end shows some

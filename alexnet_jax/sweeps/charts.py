@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from alexnet_jax.reports import canvas, curves
-from alexnet_jax.reports.canvas import Figure
+from alexnet_jax.utils.picture import Figure
 
 
 def training_errors(

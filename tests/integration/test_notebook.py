@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.evaluation import classifier
-from alexnet_jax.reports import canvas
 from alexnet_jax.training import loop
+from alexnet_jax.utils.picture import Figure
 from tests.small import small_config
 
 NOTEBOOK = Path(__file__).parents[2] / 'notebooks' / 'alexnet.ipynb'
@@ -57,7 +57,7 @@ def check(values):
   assert values['layers']['fc8'] == (10,)
   assert values['maps'].width == 800
   assert np.ptp(np.asarray(values['maps'])) > 100
-  assert isinstance(values['kernels'], canvas.Figure)
+  assert isinstance(values['kernels'], Figure)
   assert len(values['predictions'].axes) == 16  # eight images, each with its bars
   assert len(values['retrieval'].axes) >= 5 * 7
   assert len(values['kernels-start'].axes) == 4

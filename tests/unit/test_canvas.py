@@ -6,10 +6,11 @@ from xml.etree import ElementTree
 import pytest
 
 from alexnet_jax.reports import canvas
+from alexnet_jax.utils.picture import Figure
 
 
 def drawn():
-  figure = canvas.Figure()
+  figure = Figure()
   figure.suptitle(canvas.plain(r'$\nothing'))  # no formula
   return figure
 

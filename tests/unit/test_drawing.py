@@ -55,6 +55,10 @@ def test_the_papers_network_is_figure_2():
   assert crossings(figure) == 3  # before conv3, fc6 and fc7
 
 
+def test_a_drawing_shows_itself_in_a_notebook():
+  assert drawing.draw(net_of('digits'))._repr_png_().startswith(b'\x89PNG')
+
+
 def test_windows_and_maps_have_one_scale():
   net = AlexNet()
   pixel = 2.6 / 224  # the image's side on paper

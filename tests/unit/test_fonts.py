@@ -7,6 +7,7 @@ from matplotlib import font_manager
 
 from alexnet_jax.reports import canvas, figures, fonts
 from alexnet_jax.sweeps import charts
+from alexnet_jax.utils.picture import Figure
 
 CIRCLED = 'ⒶⒷ'  # matplotlib's own font lacks them, STIXGeneral, which comes with it, does not
 
@@ -48,6 +49,6 @@ def test_characters_that_no_font_has_are_said_and_drawn_as_boxes(tmp_path, monke
   said = fonts.missing(['猫', 'cat', '狗'])
   assert 'no installed font has 2 characters (狗 猫)' in said
   assert 'Noto Sans CJK' in said
-  picture = canvas.Figure()
+  picture = Figure()
   picture.suptitle('猫')
   assert all(file.exists() for file in canvas.save(picture, tmp_path / 'a'))
