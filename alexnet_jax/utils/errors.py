@@ -7,6 +7,10 @@ from collections.abc import Sequence
 class UserError(ValueError):
   """A mistake of the user; the message says in one or two lines what is wrong and what to do."""
 
+  def _render_traceback_(self) -> list[str]:
+    """What IPython shows in place of a traceback, in a notebook too."""
+    return str(self).splitlines()
+
 
 EXIT_AGAIN = 75
 """The exit code of a run that should be started again: EX_TEMPFAIL of sysexits.h."""
