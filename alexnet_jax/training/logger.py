@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from alexnet_jax.parallel import multihost
 from alexnet_jax.reports import tiles
 from alexnet_jax.training import progress_text
 from alexnet_jax.utils.display import Display
+
+OnRecord = Callable[[Mapping[str, Any]], None]
+"""Called with each record of metrics.jsonl, in the order of the file."""
 
 STATUS_EVERY = 10  # steps
 _SECONDS_BETWEEN_LINES = 60  # where there is no bar
@@ -43,6 +46,7 @@ class Logger:
     length: progress_text.Length,
     config: Mapping[str, Any],
     num_classes: int,
+    on_record: OnRecord | None = None,
   ):
     """Opens metrics.jsonl.
 
@@ -54,6 +58,8 @@ class Logger:
       length: of the run.
       config: the run's, as values for JSON.
       num_classes: of the data.
+      on_record: called with the lines that are kept, then with each as it is written; by the first of
+        several processes.
     """
     self._path, self._display, self._first_step = path, display, first_step
     self._length, self._config = length, config
@@ -61,6 +67,10 @@ class Logger:
     if metrics.has_top5(num_classes):
       self._scalars.append('top5_error')
     self._metrics = workdir.MetricsLog(path, keep_lines, multihost.is_first())
+    self._on_record = on_record
+    if on_record is not None and multihost.is_first():
+      for record in workdir.read_metrics(path):
+        on_record(record)
     self._clock: tuple[float, int] | None = None  # when it was last read, and at which step
     self._sums: dict[str, jax.Array] | None = None  # for the next status
     self._status = ''
@@ -220,4 +230,6 @@ class Logger:
     if multihost.is_first():
       shown = {name: values[name] for name in self._scalars if name in values}
       self._tensorboard.scalars(split, step, shown)
+      if self._on_record is not None:
+        self._on_record(record)
     return record

@@ -29,7 +29,7 @@ from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import progress_text, resume
 from alexnet_jax.training import step as step_lib
-from alexnet_jax.training.logger import Logger
+from alexnet_jax.training.logger import Logger, OnRecord
 from alexnet_jax.training.memory_check import check_memory
 from alexnet_jax.training.profiler import Profiler
 from alexnet_jax.utils import files, provenance
@@ -46,13 +46,18 @@ class NotFiniteError(UserError):
 
 @compat.default_settings()
 def train_and_evaluate(
-  config: ConfigDict, workdir_path: str | os.PathLike[str], shows_predictions: bool = False
+  config: ConfigDict,
+  workdir_path: str | os.PathLike[str],
+  on_record: OnRecord | None = None,
+  shows_predictions: bool = False,
 ) -> dict[str, Any]:
   """Trains what a config says, or resumes; see the README for what it leaves.
 
   Args:
     config: as `configs/imagenet.py` describes it.
     workdir_path: the run's folder, made if need be; where it has checkpoints, the run resumes.
+    on_record: called with each record of metrics.jsonl, those of a run that resumes first;
+      `live.train_and_evaluate` draws them.
     shows_predictions: whether the run ends with a picture for TensorBoard of what the network makes
       of validation images, which takes a second or two.
 
@@ -104,6 +109,7 @@ def train_and_evaluate(
         source,
         signals,
         display,
+        on_record,
       )
       closing.callback(run.close)
       if first:
@@ -135,6 +141,7 @@ class Run:
     source: pretrained.PretrainedNetwork | None,
     signals: Signals,
     display: Display,
+    on_record: OnRecord | None = None,
   ):
     """Compiles nothing yet; reads the newest checkpoint, or initializes from scratch.
 
@@ -150,6 +157,7 @@ class Run:
       source: a trained network whose layers a new run starts from.
       signals: that may stop the run.
       display: for the user.
+      on_record: see `train_and_evaluate`.
     """
     self.config, self.path, self.net, self.mesh = config, path, net, mesh
     self.train_split, self.validation_split = train_split, validation_split
@@ -198,6 +206,7 @@ class Run:
       length=self.length,
       config=experiment.resolved(config),
       num_classes=len(train_split.class_names),
+      on_record=on_record,
     )
     self.checkpoints = checkpoint.Writer(directory, config.checkpoint.keep)
     self.description = {  # part of every checkpoint

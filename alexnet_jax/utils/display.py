@@ -57,6 +57,11 @@ def short_number(value: float) -> str:
   return f'{value / 1000:.1f}G'
 
 
+def in_notebook() -> bool:
+  """Whether this is a notebook's kernel, which shows pictures below its cells."""
+  return Console().is_jupyter
+
+
 class _Times(progress.ProgressColumn):
   """How long a task has taken, and how long it still will: '0:12, 1:30 left'."""
 

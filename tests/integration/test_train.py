@@ -69,6 +69,15 @@ def test_a_run_leaves_config_metrics_statistics_and_checkpoints(finished):
   assert result['best_error'] == min(r['top1_error'] for r in records if r['split'] == 'validation')
 
 
+def test_records_are_handed_on_as_the_file_has_them_after_resuming_too(finished_copy):
+  path, _ = finished_copy
+  shutil.rmtree(path / 'checkpoints' / '45')
+  seen = []
+  loop.train_and_evaluate(tiny_config(), path, seen.append)
+  assert seen == workdir.read_metrics(path)
+  assert [record['step'] for record in seen if record['split'] == 'validation'] == [23, 45]
+
+
 def tensorboard_events(folder):
   """The events of the one file of a folder that TensorBoard reads."""
   from tensorboardX.proto.event_pb2 import Event
