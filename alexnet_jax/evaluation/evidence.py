@@ -1,14 +1,13 @@
 """Where in an image a class's evidence lies, and which patches of images a map answers to most."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.models import receptive
-from alexnet_jax.models.params import Params
 from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -61,16 +60,17 @@ def occlusion(
 
 
 def saliency(
-  scores: Callable[[Params, Array], Array], params: Params, images: np.ndarray, labels: np.ndarray
+  scores: Callable[[Any, Array], Array], params: Any, images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
   """How much a class's score changes with each pixel: the gradient's size, of the largest color.
 
   Simonyan, Vedaldi and Zisserman, Deep Inside Convolutional Networks (2014), section 3.
 
   Args:
-    scores: from parameters and crops [N, S, S, 3] float32, 0 to 255, to fc8's outputs [N, classes],
-      each image's of itself alone.
-    params: the parameters, which XLA would fold for seconds if they were constants of `scores`.
+    scores: from `params` and crops [N, S, S, 3] float32, 0 to 255, to fc8's outputs [N, classes], each
+      image's of itself alone.
+    params: a tree of arrays, with all large ones that `scores` uses: as constants of a program they
+      would take XLA long to compile.
     images: [N, S, S, 3] uint8.
     labels: [N] int, the class of each.
 
@@ -79,7 +79,7 @@ def saliency(
   """
   chosen = np.asarray(labels)[:, None]
 
-  def total(pixels: Array, params: Params) -> Array:
+  def total(pixels: Array, params: Any) -> Array:
     return jnp.take_along_axis(scores(params, pixels), chosen, axis=1).sum()
 
   gradient = jax.jit(jax.grad(total))(jnp.asarray(images, jnp.float32), params)

@@ -19,7 +19,6 @@ from alexnet_jax.evaluation import evidence, given_images, layer_outputs, predic
 from alexnet_jax.models import drawing, receptive
 from alexnet_jax.models.alexnet import AlexNet, initial_parameters
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
-from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat
 from alexnet_jax.reports import canvas, curves, figures, fonts
 from alexnet_jax.utils import files
@@ -412,13 +411,14 @@ def _evidence(shown: _Shown, seen: _Seen) -> Figure:
     for crop, label in zip(crops, labels, strict=True)
   ]
 
-  def scores(params: Params, pixels: jax.Array) -> jax.Array:
-    return layer_outputs.intermediates(shown.config, params, network.statistics, pixels)['fc8']
+  def scores(trained: Any, pixels: jax.Array) -> jax.Array:
+    params, statistics = trained
+    return layer_outputs.intermediates(shown.config, params, statistics, pixels)['fc8']
 
   return figures.evidence(
     crops,
     np.stack(drops),
-    evidence.saliency(scores, network.params, crops, labels),
+    evidence.saliency(scores, (network.params, network.statistics), crops, labels),
     predict(crops)[np.arange(len(labels)), labels],
     labels,
     imagenet_classes.display_names(network.class_names),

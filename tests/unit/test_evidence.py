@@ -48,10 +48,10 @@ def test_the_gradient_of_each_images_own_class_is_taken_of_its_largest_color():
   weights = np.random.default_rng(0).normal(size=(2, 3, 3, 3, 4)).astype(np.float32)
   images = np.full((2, 3, 3, 3), 7, np.uint8)
 
-  def scores(params, pixels):
-    return jnp.einsum('nhwc,nhwck->nk', pixels, params['fc8']['kernel'])
+  def scores(weights, pixels):
+    return jnp.einsum('nhwc,nhwck->nk', pixels, weights)
 
-  found = evidence.saliency(scores, {'fc8': {'kernel': weights}}, images, np.array([3, 1]))
+  found = evidence.saliency(scores, weights, images, np.array([3, 1]))
   expected = np.abs(np.stack([weights[0, ..., 3], weights[1, ..., 1]])).max(axis=-1)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
