@@ -6,6 +6,7 @@ network's evidence lies. Names and titles are drawn as they are, '$' included.
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,13 +128,16 @@ def evidence(
   Returns:
     A figure with three rows of N axes.
   """
-  picture = Figure(figsize=(1.5 * len(images) + 0.6, 6.2), layout='constrained')
-  picture.suptitle(canvas.plain(title))
-  picture.supxlabel(
+  width = 1.5 * len(images) + 0.6  # inches, each as wide as 15 small letters
+  explained = [
     "covered: mid-gray where a square's cover changes nothing, white where the class loses, black"
-    ' where it gains;\ngradient: the whiter, the more the score changes with the pixel',
-    fontsize='small',
-  )
+    ' where it gains;',
+    'gradient: the whiter, the more the score changes with the pixel',
+  ]
+  explained = [textwrap.fill(text, round(15 * width)) for text in explained]
+  picture = Figure(figsize=(width, 6.2), layout='constrained')
+  picture.suptitle(canvas.plain(title))
+  picture.supxlabel('\n'.join(explained), fontsize='small')
   panels = picture.subplots(3, len(images), squeeze=False)
   names = short_names_of(labels, class_names, 14)
   for i, label in enumerate(labels):

@@ -80,6 +80,17 @@ def test_kernels_at_the_start_stand_beside_those_of_now():
   assert axes[3].get_title().startswith('column 2 now: weights from')
 
 
+@pytest.mark.parametrize('count', [1, 8])
+def test_what_evidence_means_is_on_the_page_below_few_images_too(count):
+  maps = np.ones((count, 4, 4))
+  images = np.zeros((count, 4, 4, 3), np.uint8)
+  picture = figures.evidence(images, maps, maps, np.ones(count), [0] * count, 'a', 'title')
+  picture.draw_without_rendering()
+  [explained] = [text for text in picture.texts if text.get_text().startswith('covered')]
+  place = explained.get_window_extent()
+  assert 0 <= place.x0 < place.x1 <= picture.bbox.width
+
+
 def test_evidence_has_mid_gray_where_nothing_changes():
   images = np.arange(2 * 12, dtype=np.uint8).reshape(2, 2, 2, 3)
   drops = np.array([[[0.5, -0.1], [0, 0]], [[0, 0], [0, 0.001]]])
