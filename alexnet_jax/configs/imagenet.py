@@ -29,7 +29,9 @@ def get_config() -> config_dict.ConfigDict:
   config.model = _model()
 
   config.data = data = config_dict.ConfigDict()
-  data.name = 'imagenet2012'  # a tfds data set, 'folder', or 'digits' (scikit-learn's)
+  # A tfds data set, 'folder', or one that comes with the program: 'digits' (scikit-learn's),
+  # 'road_signs' or 'rare_road_signs'.
+  data.name = 'imagenet2012'
   data.data_dir = config_dict.placeholder(str)  # where tfds has it; None: tfds's own folder
   data.train_split = 'train'  # or a part of it, as tfds writes it: 'train[:90%]'
   data.validation_split = 'validation'  # of which the errors are

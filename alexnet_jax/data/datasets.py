@@ -1,11 +1,12 @@
 """The data sets that a config can name: each opened by `open_data_set`, each a `DataSet`.
 
-There are two kinds: scikit-learn's digits, and data sets in tfds's format. A folder of photographs,
-ImageNet's tar files and the large images of a tfds data set become one in tfds's format, by
-`prepare.prepare`, before they are used.
+There are two kinds: those that come with the program (`INCLUDED`), and data sets in tfds's format. A
+folder of photographs, ImageNet's tar files and the large images of a tfds data set become one in tfds's
+format, by `prepare.prepare`, before they are used.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from alexnet_jax.data import (
   pipeline,
   prepare,
   record_split,
+  road_signs,
   sources,
   splits,
   statistics,
@@ -113,6 +115,51 @@ class Digits:
 
   def stored_statistics(self, split: str) -> None:
     """See DataSet; there are none."""
+
+
+class RoadSigns:
+  """Drawn road signs, with the splits 'train' and 'validation'; see DataSet.
+
+  Attributes:
+    class_names: see DataSet.
+  """
+
+  fingerprint = None
+  held_out = False
+
+  def __init__(
+    self,
+    signs: Mapping[str, Sequence[road_signs.Layer]],
+    train: int,
+    validation: int,
+    image_size: int,
+  ):
+    """Draws nothing yet.
+
+    Args:
+      signs: the classes, as `road_signs.SIGNS`.
+      train: how many pictures of each class are for training.
+      validation: how many for validation.
+      image_size: side of the pictures in pixels.
+    """
+    self.class_names: Sequence[str] = tuple(signs)
+    self._signs, self._image_size = signs, image_size
+    self._per_class = {'train': train, 'validation': validation}
+
+  def load_split(self, split: str) -> splits.ArraySplit:
+    """See DataSet."""
+    return road_signs.split(self._signs, split, self._image_size, self._per_class)
+
+  def stored_statistics(self, split: str) -> None:
+    """See DataSet; there are none."""
+
+
+INCLUDED: Mapping[str, Callable[[int], DataSet]] = {
+  'digits': Digits,
+  'road_signs': functools.partial(RoadSigns, road_signs.SIGNS, 200, 50),
+  'rare_road_signs': functools.partial(RoadSigns, road_signs.RARE_SIGNS, 10, 100),
+}
+"""The data sets that come with the program, each opened with the side of its images in pixels."""
 
 
 def open_split(
@@ -235,7 +282,7 @@ def open_data_set(
   """Opens a data set; downloads and prepares it first where that is needed, and reports so.
 
   Args:
-    name: 'digits', 'folder', or the name of a tfds data set.
+    name: one of `INCLUDED`, 'folder', or the name of a tfds data set.
     storage: where it is.
     train_split: the split, or part of one, to be trained on.
     validation_split: the one to be evaluated.
@@ -254,8 +301,8 @@ def open_data_set(
     _check_split('validation_split', validation_split, originals)
 
   data_set: DataSet
-  if name == 'digits':
-    data_set = Digits(storage.image_size)
+  if name in INCLUDED:
+    data_set = INCLUDED[name](storage.image_size)
   else:
     data_set = _open_stored(
       name,
@@ -302,8 +349,8 @@ def open_for_evaluation(
       _check_split('validation_split', split, originals)
 
   data_set: DataSet
-  if name == 'digits':
-    data_set, available = Digits(storage.image_size), ['train', 'validation']
+  if name in INCLUDED:
+    data_set, available = INCLUDED[name](storage.image_size), ['train', 'validation']
   else:
     data_set = _open_stored(
       name,
@@ -393,7 +440,7 @@ def _find_tfds(
   Returns:
     A builder of what can be read as it is, or the originals that have to be prepared first.
   """
-  builder = tfds_reader.open_builder(name, storage.data_dir)
+  builder = tfds_reader.open_builder(name, storage.data_dir, (*INCLUDED, 'folder'))
   plain_name = tfds_reader.plain_name(builder)
   is_imagenet = plain_name == 'imagenet2012'
   if not builder.is_prepared():

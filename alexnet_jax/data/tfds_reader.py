@@ -60,8 +60,15 @@ def default_data_dir() -> str:
   return files.expanded(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
-def open_builder(name: str, data_dir: str | None) -> 'DatasetBuilder':
+def open_builder(
+  name: str, data_dir: str | None, other_names: Sequence[str] = ()
+) -> 'DatasetBuilder':
   """Opens a tfds builder, whose data may not be prepared yet.
+
+  Args:
+    name: the data set's.
+    data_dir: the folder of tfds's data sets; None for tfds's own.
+    other_names: of data sets that are not tfds's, for a message where one of them may be meant.
 
   Raises:
     UserError: neither tfds nor the folder has this data set.
@@ -74,7 +81,7 @@ def open_builder(name: str, data_dir: str | None) -> 'DatasetBuilder':
     with silenced():
       return tfds.builder(name, data_dir=data_dir)
   except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-    known = ['digits', 'folder', *tfds.list_builders(with_community_datasets=False)]
+    known = [*other_names, *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name, known)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
     folder = data_dir or default_data_dir()

@@ -209,7 +209,7 @@ def preparation(config: ConfigDict) -> None:
   with Display() as display:
     _, data_set = experiment.open_data(config, display)
   if not isinstance(data_set, datasets.TfdsDataSet):
-    print("scikit-learn's digits need no preparation")
+    print(f'{config.data.name} comes with the program and needs no preparation')
     return
   rows = [
     (name, f'{split.num_examples:,}', f'{split.num_shards:,}', f'{split.num_bytes / 1e6:,.1f}')

@@ -307,7 +307,7 @@ def test_the_summary_has_the_rate_where_it_follows_the_batch_size():
 def test_what_needs_no_preparation_says_so(tmp_path):
   workdir = tmp_path / 'run'
   result = launch('--config=configs/digits.py', f'--workdir={workdir}', '--mode=prepare')
-  assert result == (0, "scikit-learn's digits need no preparation\n", '')
+  assert result == (0, 'digits comes with the program and needs no preparation\n', '')
   assert not workdir.exists()
 
 

@@ -213,7 +213,7 @@ def test_images_without_labels_are_refused(data_dir):
   ('name', 'near'), [('cifar1O', 'cifar10'), ('imagnet2012', 'imagenet2012'), ('digit', 'digits')]
 )
 def test_an_unknown_name_brings_near_ones(data_dir, name, near):
-  message = refusal(tfds_reader.open_builder, name, str(data_dir))
+  message = refusal(tfds_reader.open_builder, name, str(data_dir), ('digits', 'folder'))
   assert re.search(rf"no data set '{name}'.*did you mean .*\b{near}\b", message)
 
 
