@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.reports import figures
+from alexnet_jax.reports import curves
 from alexnet_jax.training import loop
 from alexnet_jax.utils import display
 
@@ -61,7 +61,7 @@ class _Curves:
       return
     from IPython.display import display as show
 
-    picture = figures.learning_curves({self._title: self._records}, self._title)
+    picture = curves.learning_curves({self._title: self._records}, self._title)
     if self._handle is None:
       self._handle = show(picture, display_id=True)
     else:

@@ -35,8 +35,8 @@ def test_the_citation_is_of_this_version():
 def test_the_workflow_runs_every_check_and_every_python_that_is_promised():
   workflow = yaml.safe_load((ROOT / '.github' / 'workflows' / 'checks.yml').read_text())
   jobs = workflow['jobs']['check']['strategy']['matrix']['include']
-  checks = re.findall(r'^  (\w+)\)$', (ROOT / '.ci' / 'check').read_text(), re.M)
-  assert {job['check'] for job in jobs} == set(checks)
+  checks = re.findall(r'^    (\w+)\)$', (ROOT / '.ci' / 'check').read_text(), re.M)
+  assert {job['check'] for job in jobs} == {*checks} - {'newest'}  # which is a part of quick
   versions = [
     line.rpartition(' ')[2] for line in PROJECT['classifiers'] if ':: Python :: 3.' in line
   ]

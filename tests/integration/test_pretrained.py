@@ -51,7 +51,7 @@ def test_workdir_checkpoints_checkpoint_and_file_are_the_same_network(workdir, f
 
 
 def test_all_lies_on_the_first_device(workdir, file):
-  for path in (workdir[0], file):
+  for path in (workdir, file):
     params = jax.tree.leaves(pretrained.read(path).params)
     assert all(leaf.devices() == {jax.devices()[0]} for leaf in params)
 

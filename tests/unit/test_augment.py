@@ -83,18 +83,6 @@ def test_subtract_mean_is_numpys(mean):
   np.testing.assert_allclose(ours, expected, atol=1e-3)
 
 
-def test_unknown_mean_is_refused():
-  images, offsets = jnp.asarray(random_images(1)), jnp.zeros((1, 2), jnp.int32)
-  with pytest.raises(UserError, match=r"augment\.mean is 'median'.*'pixel', 'center', 'chan"):
-    augment.subtract_mean(images, offsets, make_statistics().mean_image, 'median')
-
-
-def test_unknown_lighting_scale_is_refused():
-  pixels = np.zeros((1, 2, 2, 3), np.float32)
-  with pytest.raises(UserError, match=r"lighting\.scale is 'variance'.*'eigenvalues', 'stand"):
-    light(pixels, 0.1, scale='variance')
-
-
 def numpy_turned(image, angle):
   """Turned clockwise: all pixels of an image, weighted by how near they are to each place."""
   rows, columns = (np.arange(size) for size in image.shape[:2])

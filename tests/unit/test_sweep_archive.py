@@ -102,7 +102,7 @@ def test_an_archive_of_before_starts_were_recorded_says_so_and_what_was_noted(ke
   )
   assert origin.facts(sweep_results.gather(kept)) == [
     ('command', 'not recorded'),
-    ('time', '0.0 minutes in training steps, all runs together'),
+    ('time', '0.8 minutes in training steps, all runs together'),
     ('start, commit, devices, versions', 'not recorded'),
     ('device (as archived)', 'a CPU'),
   ]

@@ -161,7 +161,7 @@ def test_latex_sets_a_text_letter_by_letter(text, written):
 def test_letters_that_pdflatex_refuses_are_named_above_the_table(tmp_path):
   for title, named in (('Größe “λ”', False), ('字 漢', True)):
     planned = sweeps.plan(tmp_path / title, spec.Sweep(title, ()))
-    spec.write(planned, {'command': 'a\nb', 'caller': None})
+    planning.write(planned, {'command': 'a\nb', 'caller': None})
     sweeps.write_run(planned.runs[0], sweeps.lines([0.5] * 4))
     lines = latex.table(sweep_results.gather(tmp_path / title)).splitlines()
     said = '% needs LuaLaTeX or XeLaTeX, and a font that has 字 漢'
