@@ -33,11 +33,11 @@ def train_and_evaluate(config: ConfigDict, workdir_path: str | os.PathLike[str])
   """
   if not display.in_notebook():
     return loop.train_and_evaluate(config, workdir_path)
-  curves = _Curves(os.fspath(workdir_path))
+  growing = _Curves(os.fspath(workdir_path))
   try:
-    return loop.train_and_evaluate(config, workdir_path, curves.add)
+    return loop.train_and_evaluate(config, workdir_path, growing.add)
   finally:
-    curves.draw()
+    growing.draw()
 
 
 class _Curves:
