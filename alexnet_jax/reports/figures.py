@@ -313,7 +313,7 @@ def predictions(
       clip_on=False,
     )
     for j, number in enumerate(best):
-      bars.text(0, j - 0.22, names[number], va='bottom', fontsize='small')
+      bars.text(0.01, j - 0.22, names[number], va='bottom', fontsize='small')
       percent = f'{100 * each[number]:.1f} %'
       bars.text(1, j - 0.22, percent, va='bottom', ha='right', fontsize='small')
     bars.set(xlim=(0, 1), ylim=(4.3, -0.8), xticks=[], yticks=[])
