@@ -1,5 +1,6 @@
 """launch.py as a user runs it."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -38,16 +39,24 @@ def _environment():
   }
 
 
+@contextlib.contextmanager
 def start(*args, **environment):
-  """Starts launch.py in a process of its own, as a shell would, with these variables too."""
-  return subprocess.Popen(
+  """Starts launch.py in a process of its own, as a shell would, with these variables too.
+
+  What still runs at the end, as where a test fails, is killed.
+  """
+  with subprocess.Popen(
     [sys.executable, 'launch.py', *map(str, args)],
     cwd=ROOT,
     env=_environment() | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-  )
+  ) as process:
+    try:
+      yield process
+    finally:
+      process.kill()
 
 
 def launch(*args):

@@ -354,15 +354,16 @@ def test_a_finished_run_is_evaluated_with_its_checkpoint_as_members(run_of_one_e
 )
 def test_a_signal_saves_and_exits_with_its_code(tmp_path, signum, code):
   handler = signal.signal(signum, signal.SIG_DFL)  # else a test under nohup would ignore SIGHUP
-  process = start(DIGITS, f'--workdir={tmp_path}', '--config.train.num_epochs=1000', *FEW_LAYERS)
-  signal.signal(signum, handler)
-  deadline = time.monotonic() + 200
-  log = tmp_path / 'metrics.jsonl'
-  while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
-    assert process.poll() is None
-    time.sleep(0.1)
-  process.send_signal(signum)
-  _, err = process.communicate(timeout=100)
+  command = (DIGITS, f'--workdir={tmp_path}', '--config.train.num_epochs=1000', *FEW_LAYERS)
+  with start(*command) as process:
+    signal.signal(signum, handler)
+    deadline = time.monotonic() + 200
+    log = tmp_path / 'metrics.jsonl'
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+      assert process.poll() is None
+      time.sleep(0.1)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=100)
   assert process.returncode == code
   assert 'stopped and saved' in err
   assert 'Traceback' not in err

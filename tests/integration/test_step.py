@@ -188,13 +188,13 @@ def test_bfloat16_ends_within_the_noise_of_float32_on_cifar10(tmp_path):
   def last_loss(precision, seed):
     """In a process whose programs are optimized: they compute for longer than they compile."""
     path = tmp_path / f'{precision}{seed}'
-    process = start(
+    command = (
       '--config=configs/cifar10.py', f'--config.data.data_dir={SHARED_DATA}',
       '--config.data.validation_split=test[:1024]', '--config.train.num_steps=120',
       f'--config.train.seed={seed}', f'--config.train.precision={precision}', f'--workdir={path}',
-      XLA_FLAGS='',
     )  # fmt: skip
-    assert process.communicate()[1] is not None
+    with start(*command, XLA_FLAGS='') as process:
+      process.communicate()
     assert process.returncode == 0
     return lines(path)[-1]['loss']
 

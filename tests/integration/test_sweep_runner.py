@@ -295,17 +295,18 @@ def launch_sweep(path):
 
 @pytest.mark.slow
 def test_a_sweep_killed_twice_ends_in_the_same_table(tmp_path):
-  whole = launch_sweep(tmp_path / 'whole')
-  assert whole.communicate()[1].count('top-1 error') >= 2
+  with launch_sweep(tmp_path / 'whole') as whole:
+    _, err = whole.communicate()
+  assert err.count('top-1 error') >= 2
   assert whole.returncode == 0
   cut = tmp_path / 'cut'
   for epoch in (1, 2):  # killed in the epoch after the first, and after the second
-    killed = launch_sweep(cut)
-    wait_for_lines(cut / 'base' / 'seed0' / 'metrics.jsonl', f'"epoch": {epoch}.')
-    killed.kill()
-    killed.communicate()
-  rest = launch_sweep(cut)
-  rest.communicate()
+    with launch_sweep(cut) as killed:
+      wait_for_lines(cut / 'base' / 'seed0' / 'metrics.jsonl', f'"epoch": {epoch}.')
+      killed.kill()
+      killed.communicate()  # returns once its runs have ended too
+  with launch_sweep(cut) as rest:
+    rest.communicate()
   assert rest.returncode == 0
   assert (cut / 'results.csv').read_bytes() == (tmp_path / 'whole/results.csv').read_bytes()
   assert planning.read_written(cut)['runs']
