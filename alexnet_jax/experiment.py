@@ -76,7 +76,7 @@ _KINDS: dict[str, Any] = {
   'train.num_steps': int,
   'train.seed': int,
 }
-"""Types of fields whose values may get far before they fail, if they are of another."""
+"""Types of fields for which a value of another type would only fail later, with a traceback."""
 
 
 def checked(value: Mapping[str, Any], path: str) -> ConfigDict:

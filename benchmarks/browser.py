@@ -46,14 +46,14 @@ class Opened(NamedTuple):
   Attributes:
     page: the page.
     width: its screen's, in pixels.
-    asked: the addresses that it asked for beside its own; what it has within itself (data:) is none.
-    complaints: what the browser said of it.
+    requests: the addresses that it requested beside its own; data: addresses are not counted.
+    messages: in the console, and errors of scripts.
   """
 
   page: Page
   width: int
-  asked: list[str]
-  complaints: list[str]
+  requests: list[str]
+  messages: list[str]
 
   def overflow(self) -> int:
     """By how many pixels the page is wider than its screen."""
@@ -79,11 +79,11 @@ def opened(
 
   def note(url: str) -> None:
     if url != own and not url.startswith('data:'):
-      shown.asked.append(url)
+      shown.requests.append(url)
 
   page.on('request', lambda request: note(request.url))
-  page.on('console', lambda said: shown.complaints.append(f'{said.type}: {said.text}'))
-  page.on('pageerror', lambda error: shown.complaints.append(str(error)))
+  page.on('console', lambda said: shown.messages.append(f'{said.type}: {said.text}'))
+  page.on('pageerror', lambda error: shown.messages.append(str(error)))
   page.goto(own)
   yield shown
   context.close()

@@ -1,11 +1,11 @@
-"""A browser's view of report.html, of runs and of sweeps: size, overflow, requests, complaints, pictures.
+"""A browser's view of report.html, of runs and of sweeps: size, overflow, requests, console messages.
 
   python benchmarks/pages.py --out=pages runs/digits runs/ablations_digits
 
 Each page is opened on a phone (390 pixels wide) and on a desktop (1280) in a browser that is installed,
 and kept as WORKDIR-SCREEN.png from its top to its end; as WORKDIR-dark.png as a desktop whose reader
 prefers dark pages has it; and as WORKDIR.pdf as it is printed. Needs `pip install -e ".[test]"`. Exits
-with 1 where a page is wider than its screen, asks for anything, or has the browser complain.
+with 1 where a page is wider than its screen, requests anything, or has messages in the console.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
   sys.path.insert(0, str(ROOT))
   from alexnet_jax.utils.display import print_table
 
-  rows, complaints = [], []
+  rows, problems = [], []
   with browser.started(program) as started:
     for page in pages:
       name = page.resolve().parent.name
@@ -43,21 +43,21 @@ def main() -> None:
         with browser.opened(started, page, screen) as shown:
           shown.page.screenshot(path=args.out / f'{name}-{screen}.png', full_page=True)
           height = shown.page.evaluate('document.documentElement.scrollHeight')
-          counts = (shown.overflow(), len(shown.asked), len(shown.complaints))
+          counts = (shown.overflow(), len(shown.requests), len(shown.messages))
         rows.append((name, screen, f'{page.stat().st_size:,}', f'{height:,}', *map(str, counts)))
-        complaints += [f'{name}, {screen}: {text}' for text in [*shown.asked, *shown.complaints]]
-        complaints += [f'{name}, {screen}: too wide'] * bool(counts[0])
+        problems += [f'{name}, {screen}: {text}' for text in [*shown.requests, *shown.messages]]
+        problems += [f'{name}, {screen}: too wide'] * bool(counts[0])
       with browser.opened(started, page, 'desktop', 'dark') as shown:
         shown.page.screenshot(path=args.out / f'{name}-dark.png')
         shown.page.pdf(path=args.out / f'{name}.pdf')
   print_table(
     'Pages',
-    ('workdir', 'screen', 'bytes', 'height', 'overflow', 'requests', 'complaints'),
+    ('workdir', 'screen', 'bytes', 'height', 'overflow', 'requests', 'console'),
     rows,
   )
-  for line in complaints:
+  for line in problems:
     print(line)
-  sys.exit(bool(complaints))
+  sys.exit(bool(problems))
 
 
 if __name__ == '__main__':

@@ -491,7 +491,8 @@ def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
     left_out_list.write(folder, done.unreadable, left_out)
     (folder / 'done.npz').unlink()  # or repaired files would not be read
     raise UserError(
-      f'no image of class {min(empty)!r} in {training!r} can be read; see {folder / left_out_list.FILE_NAME}'
+      f'no image of class {min(empty)!r} in {training!r} can be read;'
+      f' see {folder / left_out_list.FILE_NAME}'
     )
   size = rule['image_size']
   template = tfds.core.ShardedFileTemplate(

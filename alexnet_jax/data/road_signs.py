@@ -67,7 +67,7 @@ SIGNS: Mapping[str, Sequence[Layer]] = {
   'warning': [(_BLACK, _regular(3)), (_YELLOW, _regular(3, 0.75)), (_BLACK, _box(0.16, 0.5))],
   'yield': [(_RED, _regular(3, turn=0.5)), (_WHITE, _regular(3, 0.55, 0.5))],
 }  # fmt: skip
-"""By class, what a sign is painted of, from the bottom up."""
+"""For each class, the layers of its sign, from the bottom up."""
 
 RARE_SIGNS: Mapping[str, Sequence[Layer]] = {
   'crossing': [(_WHITE, _square()), (_BLUE, _square(0.9)), (_WHITE, _regular(3, 0.6))],

@@ -285,7 +285,7 @@ def predictions_picture(
   split: splits.Split,
   title: str,
 ) -> np.ndarray:
-  """Draws what a network makes of some images of a split, computed on one device.
+  """Draws a network's predictions for some images of a split, computed on one device.
 
   They are those that `predictions.instructive` chooses of 64 of the split, evenly spaced.
 
@@ -294,7 +294,7 @@ def predictions_picture(
     params: its parameters, as arrays on the host.
     statistics: of its training images, likewise.
     split: of which images are shown.
-    title: what stands above, before of how many images they are.
+    title: the picture's title; how many images were looked at is added.
 
   Returns:
     [H, W, 3] uint8.

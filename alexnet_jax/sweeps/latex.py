@@ -16,11 +16,11 @@ _SPECIAL = {
   '~': r'\textasciitilde{}',
   '^': r'\textasciicircum{}',
   **{letter: f'\\{letter}' for letter in '&%$#_{}'},
-  # Other letters in TeX's first fonts.
+  # TeX's original fonts have other letters in these places.
   '<': r'\textless{}',
   '>': r'\textgreater{}',
   '|': r'\textbar{}',
-  # Options of the line's end before them.
+  # After a line's end LaTeX would read these as its options.
   '[': '{[}',
   '*': '{*}',
 }
@@ -94,7 +94,7 @@ def escape(text: str) -> str:
     f'${_MATHEMATICS[letter]}$' if letter in _MATHEMATICS else _SPECIAL.get(letter, letter)
     for letter in ' '.join(text.split())
   )
-  return re.sub('-(?=-)', '-{}', written)  # not the dash that two of them are
+  return re.sub('-(?=-)', '-{}', written)  # two hyphens would become a dash
 
 
 def _is_known(letter: str) -> bool:

@@ -13,8 +13,8 @@ _NOT_RECORDED = 'not recorded'
 def facts(results: Results) -> list[tuple[str, str]]:
   """What is known, as names and texts: command, dates, time, commit, devices, versions, conditions.
 
-  All but the time is of finished runs, which the tables are of. What not all of them have alike is
-  told by run; what was recorded of none, as of runs of earlier versions, is said to be missing.
+  All but the time is of the finished runs, which are those of the tables. Values in which they differ
+  are listed by run; what no run has recorded, as in earlier versions, is named as not recorded.
 
   Args:
     results: what `results.gather` returned.
@@ -47,7 +47,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 def differences(results: Results) -> list[str]:
-  """Sentences on what finished runs do not have alike, of commit, devices and versions."""
+  """A sentence for each of commit, devices and packages in which finished runs differ."""
   runs = [run for run in results.runs if run.final and run.starts]
   return [
     f'Not all runs have the same {name}: {_differing(values)}.'
@@ -70,7 +70,7 @@ def _command(description: Any) -> str:
 
 
 def _by_value(runs: Sequence[RunResult]) -> dict[str, dict[str, list[str]]]:
-  """For commit, devices and each package: by value, its runs, with the step if not from the first."""
+  """For commit, devices and each package: the runs of each value, and the step where it changed."""
   all_starts = [recorded(start) for run in runs for start in run.starts]
   names = dict.fromkeys(name for start in all_starts for name in start)
   found: dict[str, dict[str, list[str]]] = {name: {} for name in names}
@@ -87,7 +87,7 @@ def _by_value(runs: Sequence[RunResult]) -> dict[str, dict[str, list[str]]]:
 
 
 def _differing(values: dict[str, list[str]]) -> str:
-  """The runs of each value but that of the most, which all others have."""
+  """Each value and its runs; for the value that most runs have, last, 'all others'."""
   *few, most = sorted(values, key=lambda value: len(values[value]))
   return '; '.join(
     [*(f'{value}: {", ".join(values[value])}' for value in few), f'{most}: all others']

@@ -58,8 +58,8 @@ def train_and_evaluate(
     workdir_path: the run's folder, made if need be; where it has checkpoints, the run resumes.
     on_record: called with each record of metrics.jsonl, those of a run that resumes first;
       `live.train_and_evaluate` draws them.
-    shows_predictions: whether the run ends with a picture for TensorBoard of what the network makes
-      of validation images, which takes a second or two.
+    shows_predictions: whether the run ends with a picture of predictions for validation images in
+      TensorBoard, which takes a second or two.
 
   Returns:
     The last validation's record of metrics.jsonl, with 'best_step', 'best_error' and 'best_loss'.
@@ -279,7 +279,7 @@ class Run:
       self.profiler.stop(self.step)
 
   def run(self, shows_predictions: bool = False) -> dict[str, Any]:
-    """Trains to the end; takes and returns what `train_and_evaluate` does."""
+    """Trains to the end; `shows_predictions` and the result are those of `train_and_evaluate`."""
     first_step = self.step
     for _ in self.steps():
       pass
@@ -477,7 +477,7 @@ class Run:
     self.logger.best(self.step, progress.best_error, columns)
 
   def show_predictions(self) -> None:
-    """Shows in TensorBoard what the network makes of some validation images."""
+    """Shows predictions for some validation images in TensorBoard."""
     params, statistics = jax.tree.map(multihost.whole, (self.state.params, self.statistics))
     if not multihost.is_first():
       return

@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_UPDATES = 0.5
 _NOTEBOOK_LINES = 200  # in a box that scrolls
 _NOTEBOOK_WIDTH = 100
 _BETWEEN_COLUMNS = 2  # spaces in a table
-_NARROWEST_BARS = 60  # columns of a terminal in which bars, and what they say, have a place
+_NARROWEST_BARS = 60  # columns of a terminal; in fewer, a task is its name and percentage
 _NARROWEST_NAME = 14  # to which a terminal's width may fold the first column of a table
 
 
@@ -160,7 +160,7 @@ class Display:
 
 @contextlib.contextmanager
 def waiting(text: str) -> Iterator[None]:
-  """Shows on a terminal, on stderr, that something goes on that takes seconds and has no steps."""
+  """Shows on a terminal, on stderr, that work of some seconds goes on whose progress is not known."""
   console = Console(stderr=True)
   if not console.is_terminal or console.is_dumb_terminal or console.is_jupyter:
     yield

@@ -45,11 +45,11 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
 
 
 def started_by() -> dict[str, str | None]:
-  """Says by what this process's work was started.
+  """Says what started this process's work.
 
   Returns:
-    'command', the line of a shell, None where Python code uses the library; and 'caller', then whose
-    code it is, as `host.caller` says. The command line of that is no command of this program.
+    'command', as a shell has it, None where Python code uses the library; and 'caller', which code
+    that is, as `host.caller` says. The command line of that code is not a command of this program.
   """
   caller = host.caller()
   command = f'{host.program()} {shlex.join(sys.argv[1:])}' if caller is None else None

@@ -139,8 +139,8 @@ def test_a_run_started_from_python_says_that_it_has_no_command(caller, by, tmp_p
 def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, screen, chromium):
   with browser.opened(chromium, page, screen) as shown:
     assert shown.overflow() == 0
-    assert shown.asked == []
-    assert shown.complaints == []
+    assert shown.requests == []
+    assert shown.messages == []
     words = shown.page.locator('.point text').nth(1)
     assert not words.is_visible()
     shown.page.locator('.point').nth(1).hover()

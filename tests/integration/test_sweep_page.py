@@ -116,9 +116,9 @@ def test_every_picture_is_there(opened):
   assert all(picture.is_visible() for picture in pictures.all())
 
 
-def test_the_page_asks_for_nothing_and_the_browser_has_no_complaint(opened):
-  assert opened.asked == []
-  assert opened.complaints == []
+def test_the_page_requests_nothing_and_leaves_the_console_empty(opened):
+  assert opened.requests == []
+  assert opened.messages == []
 
 
 def test_the_page_is_no_wider_than_the_screen(opened):
