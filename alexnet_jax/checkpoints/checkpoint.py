@@ -207,12 +207,27 @@ class Writer:
     if os.path.isdir(directory):
       for name in os.listdir(directory):  # Orbax writes files of its own beside the checkpoints
         files.inside(directory, name)
+    self._keep = keep
     self._newest = checkpoint_managers.LatestN(keep)
     self._kept = checkpoint_managers.AnyPreservationPolicy([self._newest])
     self._manager = ocp.CheckpointManager(
       Path(directory).absolute(),
       options=ocp.CheckpointManagerOptions(preservation_policy=self._kept),
     )
+
+  def delete_old(self, best_step: int | None) -> None:
+    """Deletes what `save` would have, had the process not been killed: all but the newest and the best.
+
+    Args:
+      best_step: as `save`'s.
+
+    Raises:
+      UserError: one cannot be deleted.
+    """
+    with self._named():
+      for step in sorted(self._manager.all_steps())[: -self._keep]:
+        if step != best_step:  # it may be whole, or deleted in part
+          self._manager.delete(step)
 
   def save(
     self, step: int, trees: Mapping[str, Any], description: Mapping[str, Any], best_step: int | None

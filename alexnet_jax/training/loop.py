@@ -209,6 +209,7 @@ class Run:
       on_record=on_record,
     )
     self.checkpoints = checkpoint.Writer(directory, config.checkpoint.keep)
+    self.checkpoints.delete_old(self.progress.best_step)
     self.description = {  # part of every checkpoint
       'config': experiment.resolved(config),
       'class_names': list(train_split.class_names),

@@ -194,6 +194,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_costs_nothing_before(
   assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.parametrize('part', ['whole', 'partly deleted'])
+def test_a_checkpoint_that_a_killed_run_was_deleting_is_gone_once_it_is_resumed(
+  tmp_path, whole, part
+):
+  shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+  old = tmp_path / 'checkpoints' / '10'
+  shutil.copytree(tmp_path / 'checkpoints' / '23', old)
+  if part == 'partly deleted':
+    shutil.rmtree(old / 'description')
+  loop.train_and_evaluate(tiny_config(), tmp_path)
+  assert_same_run(tmp_path, whole)
+  assert not old.exists()
+
+
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
   loop.train_and_evaluate(tiny_config({'train.num_epochs': 1}), tmp_path)
   now, now_ns = time.time, time.time_ns
