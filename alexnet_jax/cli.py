@@ -381,7 +381,8 @@ def _config_of(path: Path) -> ConfigDict:
 
   value = workdir.read_config(path)
   if value is None:
-    raise UserError(f'{path} has no config.json; give --config')
+    missing = 'has no config.json' if path.exists() else 'does not exist'
+    raise UserError(f'{path} {missing}; give the workdir of a run, or --config for a new one')
   file = Path(path) / 'config.json'
   if renamed := config_fields.old_names(value):
     print(f'{file} has old names of fields: {", ".join(renamed)}', file=sys.stderr)

@@ -7,9 +7,10 @@ format, by `prepare.prepare`, before they are used.
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -160,6 +161,12 @@ INCLUDED: Mapping[str, Callable[[int], DataSet]] = {
   'rare_road_signs': functools.partial(RoadSigns, road_signs.RARE_SIGNS, 10, 100),
 }
 """The data sets that come with the program, each opened with the side of its images in pixels."""
+
+
+def title(data: Mapping[str, Any]) -> str:
+  """What a data set is called in titles: its name, or that of its folder; `data` is a config's."""
+  folder = data.get('data_dir') if data['name'] == 'folder' else None
+  return Path(os.path.abspath(folder)).name if folder else str(data['name'])
 
 
 def open_split(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, tensorboard, workdir
-from alexnet_jax.data import augment, image_folder, imagenet_classes, splits
+from alexnet_jax.data import augment, datasets, image_folder, imagenet_classes, splits
 from alexnet_jax.evaluation import evidence, given_images, layer_outputs, predictions, retrieval
 from alexnet_jax.models import drawing, receptive
 from alexnet_jax.models.alexnet import AlexNet, initial_parameters
@@ -86,7 +86,7 @@ def draw(
       move(1)
 
     if runs[str(path)]:
-      title = str(path) if len(runs) == 1 else shown.config.data.name
+      title = str(path) if len(runs) == 1 else datasets.title(shown.config.data)
       save('learning_curves', curves.learning_curves(runs, title))
     else:
       display.line(f'{path} has no metrics.jsonl; its learning curves are left out')
@@ -497,7 +497,8 @@ def _description(
 ) -> str:
   """Data, network, step and, where it was measured then, the validation error."""
   columns = config.model.num_columns
-  parts = [config.data.name, f'{columns} column{"s" * (columns > 1)}', f'step {network.step}']
+  title = datasets.title(config.data)
+  parts = [title, f'{columns} column{"s" * (columns > 1)}', f'step {network.step}']
   for record in records:
     if (record['split'], record['step']) == ('validation', network.step):
       parts.append(f'top-1 error {record["top1_error"]:.1%}')

@@ -57,7 +57,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds:
     else (f'{result["best_error"]:.2%}', *[''] * (len(headings) - 1))
   )
   print_table(
-    f'{config.data.name}, {config.data.validation_split} images',
+    f'{datasets.title(config.data)}, {config.data.validation_split} images',
     ('', 'step', *headings),
     [
       ('last', f'{result["step"]}', *_errors(result, num_classes)),

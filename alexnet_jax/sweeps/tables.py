@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet_jax.data import datasets
 from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import host
@@ -56,7 +57,7 @@ def notes(results: Results) -> list[str]:
     for steps, epochs in sorted(lengths, key=lambda length: (length[0] or 0, length[1]))
   )
   written = [
-    f'Error of the last epoch, center crop, on {data["name"]}, {data["validation_split"]} images;'
+    f'Error of the last epoch, center crop, on {datasets.title(data)}, {data["validation_split"]} images;'
     f' {length}; seeds {", ".join(map(str, description["seeds"]))};'
     f' {description["config"]}'
     + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())

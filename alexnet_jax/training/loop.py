@@ -254,7 +254,7 @@ class Run:
     if not rate or self.rate != self.schedule.learning_rate:
       rate = f'learning rate {self.rate:.3g}'
     clauses = (
-      f'{self.config.data.name}: {split.num_examples:,} training and'
+      f'{datasets.title(self.config.data)}: {split.num_examples:,} training and'
       f' {self.validation_split.num_examples:,} validation images',
       f'shuffled {"whole" if whole else f"in blocks of {split.block_size:,} images"}',
       f'{devices} {self.mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with'
@@ -484,7 +484,7 @@ class Run:
       return
     from alexnet_jax.reports import fonts, plot_run  # matplotlib, which nothing else here needs
 
-    split, title = self.validation_split, f'{self.config.data.name}, step {self.step}'
+    split, title = self.validation_split, f'{datasets.title(self.config.data)}, step {self.step}'
     if missing := fonts.missing(split.class_names):
       self.display.line(missing)
     picture = plot_run.predictions_picture(self.config, params, statistics, split, title)

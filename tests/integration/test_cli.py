@@ -121,7 +121,7 @@ def test_fields_of_a_workdirs_config_take_what_those_of_a_file_take(run_of_one_e
   ('args', 'words'),
   [
     ((), ('--config.train.seed changes a field', 'give --config')),
-    (('--workdir=/nowhere',), ('/nowhere has no config.json', 'give --config')),
+    (('--workdir=/nowhere',), ('/nowhere does not exist', 'or --config')),
     (('--mode=evaluate', '--members=a'), ('--config.train.seed changes a field', 'give --config')),
   ],
 )
@@ -259,7 +259,7 @@ def test_a_mistaken_precision_is_named_before_tensorflow_is_imported(tmp_path):
   [
     ([DIGITS, '--workdir=~/x', '--config.train.init_from=~/no'], 'there is no HOME/no'),
     ([DIGITS, '--workdir=~/x', '--mode=figures', '--compare=~/no'], 'HOME/no has no metrics.jsonl'),
-    (['--workdir=~/no', '--mode=evaluate'], 'HOME/no has no config.json'),
+    (['--workdir=~/no', '--mode=evaluate'], 'HOME/no does not exist'),
     (['--mode=evaluate', '--members=~/no,~/other', '--workdir=~/x'], 'there is no HOME/no'),
     (['--mode=convert', '--source=~/no', '--target=~/a.safetensors'], 'there is no HOME/no'),
     ([DIGITS, '--mode=sweep', '--sweep=~/no.py', '--workdir=~/x'], 'there is no file HOME/no.py'),

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 import requests
+from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import pipeline, prepare, tfds_reader
+from alexnet_jax.data import datasets, pipeline, prepare, tfds_reader
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.training import loop
 from configs import (
@@ -234,6 +235,18 @@ def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
 
 
 # Folders.
+
+
+@pytest.mark.parametrize(
+  ('data', 'title'),
+  [
+    ({'name': 'cifar10', 'data_dir': '/data/tfds'}, 'cifar10'),
+    ({'name': 'folder', 'data_dir': '/data/birds/'}, 'birds'),
+    ({'name': 'folder', 'data_dir': None}, 'folder'),
+  ],
+)
+def test_a_folder_is_called_by_its_name_in_titles(data, title):
+  assert datasets.title(data) == datasets.title(ConfigDict(data)) == title
 
 
 def test_the_tutorials_folder_of_flowers_is_one_of_photographs(tmp_path):
