@@ -1,4 +1,4 @@
-"""Converts trained networks between this project's files and those of Caffe, TensorFlow and PyTorch.
+"""Converts trained networks between this project's files and those of Caffe, TensorFlow, PyTorch, ONNX.
 
 Files of other projects hold parameters only. The network's constants come from a config; class
 names and the mean image come from files, or else are numbers and the color that users of the format
@@ -7,9 +7,11 @@ augmentation would need; the eigenvalues are set to zero. What this project writ
 of that, as far as `write` says.
 """
 
+import base64
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,7 @@ from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
-# Keys of the metadata in .torch.safetensors.
+# Keys of the metadata in .torch.safetensors and .onnx.
 _STATE_DICT_DESCRIPTION = 'alexnet_jax_state_dict'
 _MEAN_COLOR = 'mean_color'
 _LIGHTING = 'lighting'
@@ -112,11 +114,14 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   """Reads the network of a file or folder that holds its config too; returns None for others."""
   if path.is_dir():
     return pretrained.read(path, log=log)
-  if not foreign.is_safetensors(path):
+  if onnx_file.is_onnx(path):
+    metadata = onnx_file.read_metadata(path)
+  elif foreign.is_safetensors(path):
+    metadata = safetensors_file.read_metadata(path)
+    if pretrained.DESCRIPTION in metadata:
+      return pretrained.read(path)
+  else:
     return None
-  metadata = safetensors_file.read_metadata(path)
-  if pretrained.DESCRIPTION in metadata:
-    return pretrained.read(path)
   if _STATE_DICT_DESCRIPTION not in metadata:
     return None
   description = metadata[_STATE_DICT_DESCRIPTION]
@@ -127,13 +132,31 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
     raise UserError(
       f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
     ) from error
-  arrays = safetensors_file.read_arrays(path)
+  is_onnx = onnx_file.is_onnx(path)
+  arrays = onnx_file.read(path).arrays if is_onnx else safetensors_file.read_arrays(path)
+  changed = [la for la in config.model.locally_connected if TORCHVISION.names[la][0] not in arrays]
+  if is_onnx and changed:
+    raise UserError(
+      f'{path} has the weights of {", ".join(changed)} in another form, as PyTorch exports those of'
+      ' locally connected layers; read a .safetensors of this network'
+    )
+  if is_onnx and pytorch_module.MEAN_IMAGE in metadata:
+    arrays[pytorch_module.MEAN_IMAGE] = _read_mean_image(path, metadata[pytorch_module.MEAN_IMAGE])
   names = {name: name for pair in TORCHVISION.names.values() for name in pair}
   network = foreign.network(path, arrays, names, TORCHVISION, config, (red, green, blue))
   statistics = network.statistics
   if _LIGHTING in metadata:
     statistics = statistics._replace(**_read_lighting(path, metadata[_LIGHTING]))
   return dataclasses.replace(network, statistics=statistics, class_names=class_names, step=step)
+
+
+def _read_mean_image(path: epath.Path, text: str) -> np.ndarray:
+  """The mean image of an .onnx, [3, s, s]; raises UserError where it cannot be read."""
+  try:
+    image = np.frombuffer(base64.b64decode(text, validate=True), '<f4')
+    return image.reshape(3, math.isqrt(len(image) // 3), -1)
+  except ValueError as error:
+    raise UserError(f'{path} has a mean image that cannot be read: {first_line(error)}') from error
 
 
 def _read_lighting(path: epath.Path, text: str) -> dict[str, jax.Array]:
@@ -286,8 +309,8 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
     as metadata. Beside it comes `module_path`, code of `pytorch_module.source` that makes the module
     of that state dict.
   - '.pth': the same state dict and module, without metadata; needs PyTorch.
-  - '.onnx': the program and its weights, with the config, class names and step as metadata; needs
-    `onnx_file.PACKAGES`, and is not read by `read`.
+  - '.onnx': the program and its weights, with metadata as '.torch.safetensors'; needs
+    `onnx_file.PACKAGES`.
   - '.safetensors': the file of `pretrained.write`.
   - '.jaxexport': the file of `export.export`.
 
@@ -319,7 +342,10 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:
   )
   if name.endswith('.onnx'):
     input_size = network.config.model.input_size
-    metadata = {pretrained.DESCRIPTION: pretrained.describe(network)}
+    metadata = _metadata(network)
+    if pytorch_module.MEAN_IMAGE in arrays:  # of which the program has only what it subtracts
+      image = arrays[pytorch_module.MEAN_IMAGE].astype('<f4').tobytes()
+      metadata[pytorch_module.MEAN_IMAGE] = base64.b64encode(image).decode()
     files.write(path, onnx_file.serialize(source, arrays, input_size, metadata))
     return
   if name.endswith('.pth'):
@@ -343,7 +369,7 @@ def _state_dict(network: PretrainedNetwork) -> dict[str, np.ndarray]:
 
 
 def _metadata(network: PretrainedNetwork) -> dict[str, str]:
-  """What a .torch.safetensors holds beside the arrays."""
+  """What a .torch.safetensors and an .onnx hold beside the arrays."""
   statistics = network.statistics
   mean_color = np.asarray(statistics.mean_image, np.float64).mean(axis=(0, 1))
   lighting = {

@@ -1,4 +1,4 @@
-"""Reads networks from the files of Caffe, TensorFlow and PyTorch, whatever they are called."""
+"""Reads networks from the files of Caffe, TensorFlow, PyTorch and ONNX, whatever they are called."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,15 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.configs import imagenet_caffe, imagenet_caffenet, imagenet_torchvision
-from alexnet_jax.convert import caffe, names, pytorch, pytorch_module, tensorflow, untrusted
+from alexnet_jax.convert import (
+  caffe,
+  names,
+  onnx_file,
+  pytorch,
+  pytorch_module,
+  tensorflow,
+  untrusted,
+)
 from alexnet_jax.convert.layouts import (
   CAFFE,
   PUBLISHED,
@@ -65,7 +73,8 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
 
   Args:
     path: a .caffemodel; a .npy or .npz as caffe-tensorflow and MMdnn write it, or of arrays named by
-      layer; a checkpoint of PyTorch, whatever its ending; or a .safetensors file of a state dict.
+      layer; a checkpoint of PyTorch, whatever its ending; a .safetensors file of a state dict; or an
+      .onnx as PyTorch writes it, or as the ONNX model zoo has Caffe's.
     config: the network's; model.num_classes may be None, for as many as the file has. None: of a
       published network, whose shapes and layers the file has.
     log: called with a line for what is not as published, as `names.find` and
@@ -137,24 +146,24 @@ def published(
   return fitting[0]
 
 
-def _other_orders(orders: Mapping[str, str], config: ConfigDict) -> list[str]:
-  """The convolutions after which a file has other steps, or in another order, than a config."""
+def _other_orders(orders: Mapping[str, str], config: ConfigDict) -> dict[str, str]:
+  """The convolutions after which a file has other steps, or in another order, and a config's there."""
   model = config.model
   layers = {'norm': model.response_norm.layers, 'pool': model.pool.layers, 'activation': LAYERS}
   own = {
     layer: '-'.join(step for step in model[layer].order.split('-') if layer in layers[step])
     for layer in CONVOLUTIONS
   }
-  return [layer for layer, order in orders.items() if own.get(layer, order) != order]
+  return {layer: own[layer] for layer, order in orders.items() if own.get(layer, order) != order}
 
 
 def _check_orders(path: epath.Path, orders: Mapping[str, str], config: ConfigDict) -> None:
   """Raises UserError where a file has other steps after a convolution than a config."""
-  for layer in _other_orders(orders, config):
+  for layer, order in _other_orders(orders, config).items():
     own = next((of for of in _CONFIGS_OF_CAFFE if not _other_orders(orders, of())), None)
     advice = f'pass --config=configs/{own.__module__.rsplit(".", 1)[-1]}.py' if own else ''
     raise UserError(
-      f'{path} has {orders[layer]} after {layer}, but the config has {config.model[layer].order};'
+      f'{path} has {orders[layer]} after {layer}, but the config has {order};'
       f' {advice or f"set --config.model.{layer}.order"}'
     )
 
@@ -171,6 +180,9 @@ def _read(path: epath.Path, log: Log) -> _Weights:
   if is_safetensors(path):
     arrays = safetensors_file.read_arrays(path)
     return _Weights(TORCHVISION, dict(sorted(arrays.items(), key=_natural_order)))
+  if onnx_file.is_onnx(path):
+    arrays, orders, is_caffe = onnx_file.read(path)
+    return _Weights(CAFFE if is_caffe else TORCHVISION, arrays, orders)
   if is_zip or head.startswith(b'\x80\x02') or head[257:262] == b'ustar':
     return _Weights(TORCHVISION, pytorch.read_checkpoint(path, log))
   for magic, kind in _NOT_READ.items():
@@ -188,7 +200,7 @@ def _read(path: epath.Path, log: Log) -> _Weights:
       return _Weights(TORCHVISION, pytorch.read_checkpoint(path, log))
   raise UserError(
     f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
-    ' .caffemodel, .npy, .npz or .pth file'
+    ' .caffemodel, .npy, .npz, .pth or .onnx file'
   )
 
 

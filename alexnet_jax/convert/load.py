@@ -12,8 +12,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
   Args:
     path: a workdir (its best checkpoint is loaded), one of its checkpoints, or a file of this
-      project; on disk, or in a bucket that Orbax can read (gs://...). Or a file of Caffe's or
-      PyTorch's, where its network is certain: torchvision's AlexNet, Caffe's bvlc_alexnet or CaffeNet,
+      project; on disk, or in a bucket that Orbax can read (gs://...). Or a file of Caffe's, PyTorch's
+      or ONNX, where its network is certain: torchvision's AlexNet, Caffe's bvlc_alexnet or CaffeNet,
       with any number of classes.
 
   Raises:

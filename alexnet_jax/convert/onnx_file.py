@@ -1,13 +1,169 @@
-"""Writes a network as an ONNX file, by PyTorch's exporter."""
+"""Reads the weights of ONNX files, without onnx, and writes networks as such, by PyTorch's exporter."""
 
+import math
+import re
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from etils import epath
+
+from alexnet_jax.convert import protobuf, untrusted
+from alexnet_jax.utils import files
+from alexnet_jax.utils.errors import UserError, first_line
 
 PACKAGES: Sequence[str] = ('torch', 'onnx', 'onnxscript')
 """What `serialize` needs."""
+
+# The parts of `onnx/onnx.proto` that hold weights, and say what follows convolutions.
+_MESSAGES = protobuf.message_classes(
+  'onnx',
+  {
+    'Entry': {'key': (1, 'optional bytes'), 'value': (2, 'optional bytes')},
+    'Tensor': {
+      'dims': (1, 'repeated int64'),
+      'data_type': (2, 'optional int32'),
+      'float_data': (4, 'repeated float'),
+      'name': (8, 'optional bytes'),
+      'raw_data': (9, 'optional bytes'),
+      'external_data': (13, 'repeated Entry'),
+    },
+    'Node': {'input': (1, 'repeated bytes'), 'op_type': (4, 'optional bytes')},
+    'Graph': {'node': (1, 'repeated Node'), 'initializer': (5, 'repeated Tensor')},
+    'Model': {'graph': (7, 'optional Graph'), 'metadata_props': (14, 'repeated Entry')},
+  },
+)
+
+_DTYPES: Mapping[int, np.dtype] = {
+  1: np.dtype('<f4'),
+  10: np.dtype('<f2'),
+  11: np.dtype('<f8'),
+  16: np.dtype(jnp.bfloat16),
+}
+
+# What may follow a convolution, as `order` of `models/options.py`.
+_STEPS: Mapping[bytes, str] = {
+  b'Relu': 'activation',
+  b'LRN': 'norm',
+  b'MaxPool': 'pool',
+  b'AveragePool': 'pool',
+}
+
+_CAFFE2 = re.compile(
+  r'(.+)_([wb])_0'
+)  # the names of Caffe2, with which Caffe's networks were converted
+
+_MAX_AXES = 8
+
+
+class OnnxFile(NamedTuple):
+  """What an ONNX file says of its network.
+
+  Attributes:
+    arrays: the weights by name, in the order of the file, of floating-point types. Those that Caffe2
+      calls 'conv1_w_0' and 'conv1_b_0' are 'conv1[0]' and 'conv1[1]', as in a caffemodel.
+    orders: of what follows each convolution, as {'conv1': 'activation-norm-pool'}.
+    is_caffe: whether the names are Caffe2's.
+  """
+
+  arrays: dict[str, np.ndarray]
+  orders: dict[str, str]
+  is_caffe: bool
+
+
+def is_onnx(path: epath.Path) -> bool:
+  """Whether a file begins as ONNX files do, or is called so."""
+  files.check_kind(path)
+  with path.open('rb') as file:
+    head = file.read(3)
+  begins_so = (
+    head[:1] == b'\x08' and head[1:2] < b'\x20' and head[2:] == b'\x12'
+  )  # version, producer
+  return begins_so or path.suffix == '.onnx'
+
+
+def read_metadata(path: epath.Path) -> dict[str, str]:
+  """Reads the metadata of an ONNX file; raises UserError where it is none."""
+  with untrusted.described(path, 'an ONNX file'):
+    model = _MESSAGES['Model'].FromString(path.read_bytes())
+    return {_text(entry.key): entry.value.decode() for entry in model.metadata_props}
+
+
+def read(path: epath.Path) -> OnnxFile:
+  """Reads the weights of an ONNX file, and of the file of weights beside it that it may name.
+
+  Raises:
+    UserError: it is not an ONNX file, is incomplete, or has no weights of floating-point numbers, as
+      one that was quantized.
+  """
+  with untrusted.described(path, 'an ONNX file'):
+    model = _MESSAGES['Model'].FromString(path.read_bytes())
+    tensors = {_text(tensor.name): tensor for tensor in model.graph.initializer}
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.data_type in _DTYPES}
+    if not any(len(tensor.dims) >= 2 for tensor in floats.values()):
+      raise ValueError(
+        'it has no weights of floating-point numbers, such as one that was quantized'
+      )
+    arrays = {name: _array(path, tensor) for name, tensor in floats.items()}
+    matches = {name: _CAFFE2.fullmatch(name) for name in arrays}
+    is_caffe = all(matches.values())
+    if is_caffe:
+      names = {
+        name: f'{found[1]}[{"wb".index(found[2])}]' for name, found in matches.items() if found
+      }
+      arrays = {names[name]: array for name, array in arrays.items()}
+    return OnnxFile(arrays, _orders(model.graph.node), is_caffe)
+
+
+def _orders(nodes: Iterable[Any]) -> dict[str, str]:
+  steps: dict[str, list[str]] = {}
+  convolution = None
+  for node in nodes:  # in the order in which they run
+    if node.op_type in _STEPS and convolution is not None:
+      steps.setdefault(convolution, []).append(_STEPS[node.op_type])
+    elif len(node.input) >= 2:
+      name = _text(node.input[1])
+      named = _CAFFE2.fullmatch(name)
+      convolution = named[1] if named and node.op_type == b'Conv' else None
+  return {name: '-'.join(parts) for name, parts in steps.items()}
+
+
+def _array(path: epath.Path, tensor: Any) -> np.ndarray:
+  shape, dtype = list(tensor.dims), _DTYPES[tensor.data_type]
+  if len(shape) > _MAX_AXES:  # computing their product could take forever
+    raise ValueError(f'an array has {len(shape):,} axes')
+  if tensor.external_data:
+    content = _external(
+      path, {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+    )
+  else:
+    content = tensor.raw_data or np.array(tensor.float_data, '<f4').tobytes()
+  if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content):
+    raise ValueError(f'an array of the shape {shape} has {len(content):,} bytes')
+  return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _external(path: epath.Path, where: Mapping[str, str]) -> bytes:
+  """A tensor's bytes in the file beside an ONNX file."""
+  name = where['location']
+  if name in ('', '.', '..') or '/' in name or '\\' in name:
+    raise ValueError(f'its weights are in {name}, which is not beside it')
+  file = path.with_name(name)
+  if not file.exists():
+    raise UserError(
+      f'the weights of {path} are in {file}, which is not there; keep the two together'
+    )
+  if '://' not in str(path):
+    files.inside(path.parent, name)
+  with file.open('rb') as opened:
+    opened.seek(int(where.get('offset', '0')))
+    return bytes(opened.read(int(where.get('length', '-1'))))
+
+
+def _text(value: bytes) -> str:
+  return first_line(value.decode())
 
 
 def serialize(

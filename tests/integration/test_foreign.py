@@ -18,6 +18,7 @@ from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.utils.errors import UserError
 from benchmarks import caffe_files
 from configs import imagenet, imagenet_caffe, imagenet_caffenet, imagenet_torchvision
+from tests import onnx_files
 from tests.other_formats import (
   NARROW,
   as_npy,
@@ -225,6 +226,86 @@ def test_a_caffemodel_is_not_taken_for_one_whose_layers_have_another_order(
   assert convert.read(tmp_path / 'x.caffemodel', own()).config == own()
   with pytest.raises(UserError, match=rf'after conv1, but the config has .*configs/{advice}'):
     convert.read(tmp_path / 'x.caffemodel', other())
+
+
+@pytest.mark.parametrize(
+  ('order', 'own', 'other', 'advice'),
+  [
+    (('Relu', 'LRN', 'MaxPool'), caffe_config, caffenet_config, 'imagenet_caffe.py'),
+    (('Relu', 'MaxPool', 'LRN'), caffenet_config, caffe_config, 'imagenet_caffenet.py'),
+    (('Relu', 'LRN', 'MaxPool'), caffe_config, torchvision_config, 'imagenet_caffe.py'),
+  ],
+  ids=['bvlc_alexnet', 'caffenet', 'without norms'],
+)
+def test_the_onnx_zoo_s_networks_are_caffe_s(tmp_path, order, own, other, advice):
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.caffemodel(caffe_blobs()))
+  (tmp_path / 'x.onnx').write_bytes(onnx_files.of_caffe2(caffe_blobs(), order))
+  network = convert.read(tmp_path / 'x.onnx', own())
+  expected = convert.read(tmp_path / 'x.caffemodel', own())
+  jax.tree.map(np.testing.assert_array_equal, network.params, expected.params)
+  np.testing.assert_array_equal(network.statistics.mean_image, expected.statistics.mean_image)
+  with pytest.raises(UserError, match=rf'after conv1, but the config has .*configs/{advice}'):
+    convert.read(tmp_path / 'x.onnx', other())
+
+
+def onnx_tensors(arrays, file=None):
+  """Initializers, whose numbers are in another file if one is given; and what that has to hold."""
+  tensors, content = [], b'before'
+  for name, array in arrays.items():
+    where = onnx_files.elsewhere(file, len(content), array.nbytes) if file else None
+    tensors.append(onnx_files.tensor(name, array, where))
+    content += array.tobytes()
+  return tensors, content
+
+
+@pytest.mark.parametrize('name', ['x.onnx', 'weights'])
+@pytest.mark.parametrize('beside', [False, True], ids=['within', 'beside'])
+def test_an_onnx_file_of_pytorch_is_read_with_its_weights_within_or_beside(tmp_path, name, beside):
+  file = 'x.onnx.data' if beside else None
+  tensors, content = onnx_tensors(state_dict(), file)
+  (tmp_path / name).write_bytes(onnx_files.model(tensors))
+  if file:
+    (tmp_path / file).write_bytes(content)
+  assert_read(convert.read(tmp_path / name, torchvision_config()))
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float16])
+def test_an_onnx_file_may_have_numbers_of_two_kinds(tmp_path, dtype):
+  arrays = {name: array.astype(dtype) for name, array in state_dict().items()}
+  [first, *_] = arrays
+  tensors, _ = onnx_tensors(arrays)
+  if dtype == np.float32:  # as numbers of protobuf's
+    content = caffe_files.counted(4, arrays[first].tobytes())
+    tensors[0] = onnx_files.tensor(first, arrays[first], content)
+  (tmp_path / 'x.onnx').write_bytes(onnx_files.model(tensors))
+  network = convert.read(tmp_path / 'x.onnx', torchvision_config())
+  kernel = arrays[first].astype(np.float32).transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(network.params['conv1']['kernel'], kernel)
+
+
+@pytest.mark.parametrize(
+  ('file', 'there', 'words'),
+  [
+    ('x.data', b'', r'the weights of .*x.onnx are in .*x.data, which is not there'),
+    ('../x.data', b'', 'its weights are in ../x.data, which is not beside it'),
+    ('x.data', b'short', 'an array of the shape .* has 0 bytes'),
+  ],
+  ids=['missing', 'outside', 'cut'],
+)
+def test_an_onnx_file_without_its_weights_says_where_they_should_be(tmp_path, file, there, words):
+  tensors, _ = onnx_tensors(state_dict(), file)
+  (tmp_path / 'x.onnx').write_bytes(onnx_files.model(tensors))
+  if there:
+    (tmp_path / file).write_bytes(there)
+  with pytest.raises(UserError, match=words):
+    convert.read(tmp_path / 'x.onnx', torchvision_config())
+
+
+def test_an_onnx_file_that_was_quantized_is_refused(tmp_path):
+  arrays = {name: array.astype(np.int8) for name, array in state_dict().items()}
+  (tmp_path / 'x.onnx').write_bytes(onnx_files.model(onnx_tensors(arrays)[0]))
+  with pytest.raises(UserError, match=r'no weights of floating-point numbers, such as one .*quant'):
+    convert.read(tmp_path / 'x.onnx', torchvision_config())
 
 
 def test_a_caffemodel_without_norms_is_not_taken_for_one_with_them(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from alexnet_jax.convert import convert
 from alexnet_jax.data import datasets
 from alexnet_jax.evaluation import layer_outputs
+from alexnet_jax.utils.errors import UserError
 from benchmarks import conversion, peers
 from configs import imagenet, imagenet_torchvision
 from tests.launching import start
@@ -97,13 +98,13 @@ def test_the_module_trains_with_the_paper_s_dropout(tmp_path):
   assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
-@pytest.mark.parametrize('target', ['net.pth', 'net.torch.safetensors'])
+@pytest.mark.parametrize('target', ['net.pth', 'net.torch.safetensors', 'net.onnx'])
 def test_in_out_and_in_again_is_the_same_bit_for_bit(tmp_path, target):
   network = conversion.random_network(make_config({'conv6.features': 12}))
   lost = []
   convert.write(tmp_path / 'net.safetensors', network)
   convert.convert(tmp_path / 'net.safetensors', tmp_path / target, log=lost.append)
-  has_metadata = target.endswith('.safetensors')
+  has_metadata = not target.endswith('.pth')
   back = convert.read(tmp_path / target, None if has_metadata else network.config)
   jax.tree.map(np.testing.assert_array_equal, back.params, network.params)
   np.testing.assert_array_equal(back.statistics.mean_image, network.statistics.mean_image)
@@ -113,6 +114,13 @@ def test_in_out_and_in_again_is_the_same_bit_for_bit(tmp_path, target):
   else:
     [line] = lost
     assert 'net.pth has the weights and the mean image, but not the config' in line
+
+
+def test_an_onnx_file_of_locally_connected_layers_is_not_read_again(tmp_path):
+  network = conversion.random_network(make_config({'locally_connected': ('conv5',)}))
+  convert.write(tmp_path / 'net.onnx', network)
+  with pytest.raises(UserError, match=r'net.onnx has the weights of conv5 in another form'):
+    convert.read(tmp_path / 'net.onnx')
 
 
 @pytest.mark.parametrize('target', ['net.pth', 'net.torch.safetensors'])
@@ -174,8 +182,8 @@ def test_onnxruntime_s_logits_are_ours_at_any_batch_size(tmp_path, updates):
     assert_close(peers.onnx_logits(tmp_path / 'net.onnx', crops), our_logits(network, crops))
   assert str(Path(torch.__file__).parent).encode() not in (tmp_path / 'net.onnx').read_bytes()
   session = onnxruntime.InferenceSession(tmp_path / 'net.onnx')
-  [text] = session.get_modelmeta().custom_metadata_map.values()
-  assert json.loads(text)['class_names'] == network.class_names
+  description = session.get_modelmeta().custom_metadata_map['alexnet_jax_state_dict']
+  assert json.loads(description)['class_names'] == network.class_names
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ from alexnet_jax.sweeps import report, runner, tables
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.utils.errors import UserError
 from benchmarks import caffe_files
-from tests import other_formats, sweeps
+from tests import onnx_files, other_formats, sweeps
 from tests.small import small_config
 
 SECONDS, BYTES = 20, 2**31  # that reading a file of a few kilobytes may take at most
@@ -283,6 +283,23 @@ def _caffemodels(_: Path) -> st.SearchStrategy[Input]:
 @_format('caffemodel', _caffemodels)
 def _read_caffemodel(folder: Path) -> Any:
   return convert.read(folder / 'x.caffemodel', other_formats.caffe_config())
+
+
+def _onnx_files(_: Path) -> st.SearchStrategy[Input]:
+  blobs = other_formats.caffe_blobs()
+  small = {layer: blobs[layer] for layer in ('conv1', 'fc8')}
+  kernel = small['conv1'][0]
+  beside = onnx_files.elsewhere('x.data', 0, kernel.nbytes)
+  files = [onnx_files.of_caffe2(b, ('Relu', 'LRN', 'MaxPool')) for b in (small, blobs)]
+  within = _one_file('x.onnx', [mutated(file) for file in files])
+  other = mutated(onnx_files.model([onnx_files.tensor('conv1_w_0', kernel, beside)]))
+  data = st.sampled_from([kernel.tobytes(), None, *_ELSEWHERE])
+  return within | st.tuples(other, data).map(lambda pair: {'x.onnx': pair[0], 'x.data': pair[1]})
+
+
+@_format('onnx', _onnx_files)
+def _read_onnx(folder: Path) -> Any:
+  return convert.read(folder / 'x.onnx', other_formats.caffe_config())
 
 
 def _binaryprotos(_: Path) -> st.SearchStrategy[Input]:
