@@ -13,7 +13,7 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -114,7 +114,8 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   """Reads the network of a file or folder that holds its config too; returns None for others."""
   if path.is_dir():
     return pretrained.read(path, log=log)
-  if onnx_file.is_onnx(path):
+  is_onnx = onnx_file.is_onnx(path)
+  if is_onnx:
     metadata = onnx_file.read_metadata(path)
   elif foreign.is_safetensors(path):
     metadata = safetensors_file.read_metadata(path)
@@ -132,16 +133,7 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
     raise UserError(
       f'{path} has a {_MEAN_COLOR} that cannot be read: {first_line(error)}'
     ) from error
-  is_onnx = onnx_file.is_onnx(path)
-  arrays = onnx_file.read(path).arrays if is_onnx else safetensors_file.read_arrays(path)
-  changed = [la for la in config.model.locally_connected if TORCHVISION.names[la][0] not in arrays]
-  if is_onnx and changed:
-    raise UserError(
-      f'{path} has the weights of {", ".join(changed)} in another form, as PyTorch exports those of'
-      ' locally connected layers; read a .safetensors of this network'
-    )
-  if is_onnx and pytorch_module.MEAN_IMAGE in metadata:
-    arrays[pytorch_module.MEAN_IMAGE] = _read_mean_image(path, metadata[pytorch_module.MEAN_IMAGE])
+  arrays = _read_onnx(path, metadata, config) if is_onnx else safetensors_file.read_arrays(path)
   names = {name: name for pair in TORCHVISION.names.values() for name in pair}
   network = foreign.network(path, arrays, names, TORCHVISION, config, (red, green, blue))
   statistics = network.statistics
@@ -150,13 +142,25 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   return dataclasses.replace(network, statistics=statistics, class_names=class_names, step=step)
 
 
-def _read_mean_image(path: epath.Path, text: str) -> np.ndarray:
-  """The mean image of an .onnx, [3, s, s]; raises UserError where it cannot be read."""
-  try:
-    image = np.frombuffer(base64.b64decode(text, validate=True), '<f4')
-    return image.reshape(3, math.isqrt(len(image) // 3), -1)
-  except ValueError as error:
-    raise UserError(f'{path} has a mean image that cannot be read: {first_line(error)}') from error
+def _read_onnx(
+  path: epath.Path, metadata: Mapping[str, str], config: ConfigDict
+) -> dict[str, np.ndarray]:
+  """The arrays of an .onnx as of a state dict; raises UserError where they are not there as such."""
+  arrays = onnx_file.read(path).arrays
+  changed = [la for la in config.model.locally_connected if TORCHVISION.names[la][0] not in arrays]
+  if changed:
+    raise UserError(
+      f'{path} has the weights of {", ".join(changed)} in another form, as PyTorch exports those of'
+      ' locally connected layers; read a .safetensors of this network'
+    )
+  if text := metadata.get(pytorch_module.MEAN_IMAGE):
+    try:
+      image = np.frombuffer(base64.b64decode(text, validate=True), '<f4')
+      arrays[pytorch_module.MEAN_IMAGE] = image.reshape(3, math.isqrt(len(image) // 3), -1)
+    except ValueError as error:
+      reason = first_line(error)
+      raise UserError(f'{path} has a mean image that cannot be read: {reason}') from error
+  return arrays
 
 
 def _read_lighting(path: epath.Path, text: str) -> dict[str, jax.Array]:

@@ -51,9 +51,8 @@ _STEPS: Mapping[bytes, str] = {
   b'AveragePool': 'pool',
 }
 
-_CAFFE2 = re.compile(
-  r'(.+)_([wb])_0'
-)  # the names of Caffe2, with which Caffe's networks were converted
+# The names of Caffe2, by which Caffe's networks became ONNX files.
+_CAFFE2 = re.compile(r'(.+)_([wb])_0')
 
 _MAX_AXES = 8
 
@@ -78,9 +77,8 @@ def is_onnx(path: epath.Path) -> bool:
   files.check_kind(path)
   with path.open('rb') as file:
     head = file.read(3)
-  begins_so = (
-    head[:1] == b'\x08' and head[1:2] < b'\x20' and head[2:] == b'\x12'
-  )  # version, producer
+  # The version, below 32, then the producer.
+  begins_so = head[:1] == b'\x08' and head[1:2] < b'\x20' and head[2:] == b'\x12'
   return begins_so or path.suffix == '.onnx'
 
 
