@@ -7,6 +7,8 @@ that it has.
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
               --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
 Cost:     three runs of 520 epochs for each of three seeds; 65 s an epoch on 2 cores.
+Expected: after 40 epochs, of one seed, 19.7 % without norms, 19.5 % with, 18.7 % of the net of 11 %
+          (docs/results.md).
 """
 
 from ml_collections import ConfigDict
