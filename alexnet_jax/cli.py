@@ -136,8 +136,8 @@ _SOURCE = flags.DEFINE_string(
   None,
   'For --mode=convert: a workdir, a checkpoint or a file of this project; or, with the --config of its'
   " network, Caffe's .caffemodel, TensorFlow users' .npy or .npz, an .onnx, or a checkpoint of PyTorch's,"
-  ' whatever its ending: --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel. There are as many'
-  ' classes as the file has, unless --config.model.num_classes is given.',
+  ' whatever its ending: --config=configs/imagenet_caffe.py --source=bvlc_alexnet.caffemodel. There are'
+  ' as many classes as the file has, unless --config.model.num_classes is given.',
 )
 _TARGET = flags.DEFINE_string(
   'target',

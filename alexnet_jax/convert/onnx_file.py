@@ -1,9 +1,10 @@
 """Reads the weights of ONNX files, without onnx, and writes networks as such, by PyTorch's exporter."""
 
+import functools
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -93,18 +94,18 @@ def read(path: epath.Path) -> OnnxFile:
   """Reads the weights of an ONNX file, and of the file of weights beside it that it may name.
 
   Raises:
-    UserError: it is not an ONNX file, is incomplete, or has no weights of floating-point numbers, as
-      one that was quantized.
+    UserError: it is not an ONNX file, is incomplete, or has no floating-point weights, such as a
+      quantized network.
   """
   with untrusted.described(path, 'an ONNX file'):
     model = _MESSAGES['Model'].FromString(path.read_bytes())
     tensors = {_text(tensor.name): tensor for tensor in model.graph.initializer}
     floats = {name: tensor for name, tensor in tensors.items() if tensor.data_type in _DTYPES}
     if not any(len(tensor.dims) >= 2 for tensor in floats.values()):
-      raise ValueError(
-        'it has no weights of floating-point numbers, such as one that was quantized'
-      )
-    arrays = {name: _array(path, tensor) for name, tensor in floats.items()}
+      raise ValueError('it has no floating-point weights; a quantized network is not read')
+    # Tensors share the content of a file, however many are in it.
+    beside = functools.cache(functools.partial(_read_beside, path))
+    arrays = {name: _array(tensor, beside) for name, tensor in floats.items()}
     matches = {name: _CAFFE2.fullmatch(name) for name in arrays}
     is_caffe = all(matches.values())
     if is_caffe:
@@ -128,24 +129,23 @@ def _orders(nodes: Iterable[Any]) -> dict[str, str]:
   return {name: '-'.join(parts) for name, parts in steps.items()}
 
 
-def _array(path: epath.Path, tensor: Any) -> np.ndarray:
+def _array(tensor: Any, beside: Callable[[str], bytes]) -> np.ndarray:
   shape, dtype = list(tensor.dims), _DTYPES[tensor.data_type]
   if len(shape) > _MAX_AXES:  # computing their product could take forever
     raise ValueError(f'an array has {len(shape):,} axes')
   if tensor.external_data:
-    content = _external(
-      path, {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
-    )
+    where = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+    rest = memoryview(beside(where['location']))[int(where.get('offset', '0')) :]
+    content = rest[: int(where.get('length', len(rest)))]
   else:
-    content = tensor.raw_data or np.array(tensor.float_data, '<f4').tobytes()
+    content = memoryview(tensor.raw_data or np.array(tensor.float_data, '<f4').tobytes())
   if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content):
     raise ValueError(f'an array of the shape {shape} has {len(content):,} bytes')
   return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _external(path: epath.Path, where: Mapping[str, str]) -> bytes:
-  """A tensor's bytes in the file beside an ONNX file."""
-  name = where['location']
+def _read_beside(path: epath.Path, name: str) -> bytes:
+  """The content of the file of weights of this name beside an ONNX file."""
   if name in ('', '.', '..') or '/' in name or '\\' in name:
     raise ValueError(f'its weights are in {name}, which is not beside it')
   file = path.with_name(name)
@@ -155,9 +155,8 @@ def _external(path: epath.Path, where: Mapping[str, str]) -> bytes:
     )
   if '://' not in str(path):
     files.inside(path.parent, name)
-  with file.open('rb') as opened:
-    opened.seek(int(where.get('offset', '0')))
-    return bytes(opened.read(int(where.get('length', '-1'))))
+  content: bytes = file.read_bytes()
+  return content
 
 
 def _text(value: bytes) -> str:

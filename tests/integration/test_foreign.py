@@ -304,7 +304,7 @@ def test_an_onnx_file_without_its_weights_says_where_they_should_be(tmp_path, fi
 def test_an_onnx_file_that_was_quantized_is_refused(tmp_path):
   arrays = {name: array.astype(np.int8) for name, array in state_dict().items()}
   (tmp_path / 'x.onnx').write_bytes(onnx_files.model(onnx_tensors(arrays)[0]))
-  with pytest.raises(UserError, match=r'no weights of floating-point numbers, such as one .*quant'):
+  with pytest.raises(UserError, match='no floating-point weights; a quantized network is not read'):
     convert.read(tmp_path / 'x.onnx', torchvision_config())
 
 
