@@ -24,11 +24,11 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file
 from alexnet_jax.data import augment, sources
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
-from alexnet_jax.models.options import DENSE
+from alexnet_jax.models.options import DENSE, LAYERS
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.utils import files, host
+from alexnet_jax.utils import config_fields, files, host
 from alexnet_jax.utils.errors import UserError, first_line
 
 FORMAT = 1
@@ -221,6 +221,45 @@ def load_matching_layers(
       shardings = {kind: array.sharding for kind, array in initial.items()}
       result[layer] = mesh_lib.place({kind: pretrained[kind] for kind in initial}, shardings)
   return result, loaded, reasons
+
+
+# Fields of a model that are seen in its layers' shapes, or matter to training alone.
+_SHAPES = (
+  'features',
+  'input_size',
+  'kernel_size',
+  'num_classes',
+  'num_columns',
+  'one_column_halves',
+)
+_TRAINING = ('bias', 'initialization', 'rate', 'weight_std')
+
+
+def other_settings(
+  config: ConfigDict, source: PretrainedNetwork, layers: Sequence[str]
+) -> dict[str, tuple[Any, Any]]:
+  """The fields on which a pretrained network's layers depend, where a config has other values.
+
+  Args:
+    config: of the network that the layers are put into.
+    source: the pretrained network.
+    layers: the names of those that are put into it.
+
+  Returns:
+    The pretrained network's value and the config's own, by field.
+  """
+  found = {}
+  trained = dict(config_fields.flatten(source.config.to_dict()))
+  for field, value in config_fields.flatten(config.to_dict()):
+    *sections, name = field.split('.')
+    if sections[0] == 'model':
+      of_others = sections[-1] in LAYERS and sections[-1] not in layers
+      relevant = name not in (*_SHAPES, *_TRAINING) and not of_others
+    else:
+      relevant = field in ('augment.mean', 'augment.pixel_scale')
+    if relevant and trained.get(field, value) != value:
+      found[field] = trained[field], value
+  return found
 
 
 def _shape(layer: Mapping[str, jax.Array | np.ndarray]) -> str:

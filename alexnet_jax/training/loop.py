@@ -238,9 +238,7 @@ class Run:
     statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
     state = step_lib.init_state(net, tx, mesh, self.config.train.seed)
     if source is not None:
-      params = resume.start_from(
-        source, state.params, net.num_columns, split.class_names, self.display
-      )
+      params = resume.start_from(source, state.params, self.config, split.class_names, self.display)
       state = state._replace(params=params)
     return state, statistics, resume.Progress()
 

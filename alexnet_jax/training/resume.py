@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
 from alexnet_jax.checkpoints import checkpoint, pretrained
@@ -173,23 +175,28 @@ def restore(
 def start_from(
   source: pretrained.PretrainedNetwork,
   params: Any,
-  num_columns: int,
+  config: ConfigDict,
   class_names: Sequence[str],
   display: Display,
 ) -> Any:
   """Replaces parameters by a trained network's layers of the same shape, and says which.
 
+  Settings that decide what these layers compute, and that were others where they were trained, are
+  said too.
+
   Args:
     source: the trained network.
     params: initial parameters of the network to be trained, on its devices.
-    num_columns: of that network.
+    config: the config of that network.
     class_names: of the data that it will be trained on, in the order of the labels.
     display: for lines to the user.
 
   Raises:
     UserError: no layer fits.
   """
-  params, taken, reasons = pretrained.load_matching_layers(params, num_columns, class_names, source)
+  params, taken, reasons = pretrained.load_matching_layers(
+    params, config.model.num_columns, class_names, source
+  )
   listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
   if not taken:
     raise UserError(f'train.init_from={source.path} has no layer that fits this network: {listed}')
@@ -199,6 +206,12 @@ def start_from(
   display.line(f'initialized from scratch: {listed or "nothing"}')
   if unused := [layer for layer in source.params if layer not in params]:
     display.line(f'not used: {", ".join(unused)}')
+  if others := pretrained.other_settings(config, source, taken):
+    display.line('the loaded layers compute something else here; they were trained with')
+    for field, (trained, here) in others.items():
+      display.line(f'  {field}={trained}, here {here}')
+    options = shlex.join(f'--config.{field}={trained}' for field, (trained, _) in others.items())
+    display.line(f'to train with these settings, in a new --workdir, add {options}')
   return params
 
 

@@ -195,10 +195,10 @@ def test_a_run_starts_from_a_trained_network_and_goes_on_from_itself(finished, t
 
 def start_from(path, class_names=datasets.DIGITS, **overrides):
   """New parameters of `tiny_config` with these fields, its layers from the run in `path`."""
-  net = experiment.make_network(tiny_config(overrides))
-  params = jax.tree.map(jnp.asarray, random_params(net))
+  config = tiny_config(overrides)
+  params = jax.tree.map(jnp.asarray, random_params(experiment.make_network(config)))
   with Display() as display:
-    return resume.start_from(read_trained(path), params, 2, class_names, display)
+    return resume.start_from(read_trained(path), params, config, class_names, display)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,27 @@ def test_a_run_says_what_becomes_of_the_layers_it_starts_from(
 ):
   start_from(finished[0], names, **overrides)
   assert said in capfd.readouterr().err
+
+
+def test_a_run_says_which_settings_its_pretrained_layers_had(finished, capfd):
+  start_from(finished[0], **{'model.fc6.bias': 1.0, 'train.seed': 1, 'model.dropout.rate': 0.1})
+  assert 'other settings' not in capfd.readouterr().err
+  overrides = {
+    'augment.pixel_scale': 0.5,
+    'model.response_norm.layers': ('conv1', 'conv3'),
+    'model.conv3.order': 'norm-activation-pool',
+    'model.fc6.features': 32,
+  }
+  start_from(finished[0], **overrides)
+  said = capfd.readouterr().err
+  scale, layers = tiny_config().augment.pixel_scale, tiny_config().model.response_norm.layers
+  assert (
+    'the loaded layers compute something else here; they were trained with\n'
+    f'  augment.pixel_scale={scale}, here 0.5\n'
+    '  model.conv3.order=activation-norm-pool, here norm-activation-pool\n'
+    f"  model.response_norm.layers={layers}, here ('conv1', 'conv3')\n"
+    f'to train with these settings, in a new --workdir, add --config.augment.pixel_scale={scale} '
+  ) in said
 
 
 def test_a_network_to_start_from_must_be_there_and_fit(finished, tmp_path):
