@@ -114,6 +114,7 @@ def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedN
   """Reads the network of a file or folder that holds its config too; returns None for others."""
   if path.is_dir():
     return pretrained.read(path, log=log)
+  foreign.check_is_weights(path)
   is_onnx = onnx_file.is_onnx(path)
   if is_onnx:
     metadata = onnx_file.read_metadata(path)

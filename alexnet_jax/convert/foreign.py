@@ -49,11 +49,15 @@ _CONFIGS_OF_CAFFE = (imagenet_caffe.get_config, imagenet_caffenet.get_config)
 
 _PYTORCH_ENDINGS = ('.pth', '.pt', '.bin', '.pkl', '.ckpt', '.tar')
 
-# Files that are often called weights, by their first bytes.
+# Files that are often called weights, by their first bytes in lower case, and what to do.
+_WEB_PAGE = 'a web page: the download failed, or needs a login; download it again'
 _NOT_READ = {
-  b'\x89HDF\r\n\x1a\n': 'HDF5',
-  b'MATLAB 5.0': "MATLAB's",
-  b'\x1f\x8b': 'compressed by gzip',
+  b'\x89hdf\r\n\x1a\n': f'HDF5, which is not read; {untrusted.SAVE_ARRAYS}',
+  b'matlab 5.0': f"MATLAB's, which is not read; {untrusted.SAVE_ARRAYS}",
+  b'\x1f\x8b': 'compressed by gzip; unpack it with gunzip, or tar -xzf where it is a tar file',
+  b'version https://git-lfs': 'a Git LFS pointer, not the file itself; fetch that with git lfs pull',
+  b'<!doctype': _WEB_PAGE,
+  b'<html': _WEB_PAGE,
 }
 
 
@@ -101,6 +105,15 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
     synsets = list(imagenet_classes.words())  # whose order all layouts have
     converted = dataclasses.replace(converted, class_names=synsets)
   return converted
+
+
+def check_is_weights(path: epath.Path) -> None:
+  """Raises UserError, with what to do, for a file of a kind that cannot be read, whatever its ending."""
+  with untrusted.described(path, 'a file of weights'), path.open('rb') as file:
+    head = file.read(64).lstrip().lower()
+  for magic, kind in _NOT_READ.items():
+    if head.startswith(magic):
+      raise UserError(f'{path} is {kind}')
 
 
 def _layers(config: ConfigDict) -> list[str]:
@@ -183,14 +196,8 @@ def _read(path: epath.Path, log: Log) -> _Weights:
   if onnx_file.is_onnx(path):
     arrays, orders, is_caffe = onnx_file.read(path)
     return _Weights(CAFFE if is_caffe else TORCHVISION, arrays, orders)
-  if is_zip or head.startswith(b'\x80\x02') or head[257:262] == b'ustar':
+  if is_zip or head[:1] == b'\x80' or head[257:262] == b'ustar':
     return _Weights(TORCHVISION, pytorch.read_checkpoint(path, log))
-  for magic, kind in _NOT_READ.items():
-    if head.startswith(magic):
-      raise UserError(
-        f'{path} is {kind}, which is not read; save its arrays with numpy.savez under the names'
-        ' conv1.weight, conv1.bias to fc8.bias, in the axes of PyTorch'
-      )
   match path.suffix:
     case '.caffemodel':
       return _Weights(CAFFE, *caffe.read_caffemodel(path))

@@ -12,6 +12,12 @@ from etils import epath
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
+SAVE_ARRAYS = (
+  'save its arrays with numpy.savez under the names conv1.weight, conv1.bias to fc8.bias, in the axes of'
+  ' PyTorch'
+)
+"""What to do with a file that is not read."""
+
 _STRINGS = {'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8'}
 
 _INTEGERS = {'BININT', 'BININT1', 'BININT2', 'LONG1'}

@@ -50,6 +50,11 @@ _FIRST_BYTES = (
   ('JPEG XL', rb'\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n'),
   ('Photoshop', rb'8BPS\x00'),
 )
+# What an image's name may hide, by its first bytes.
+_INSTEAD = (
+  (rb'version https://git-lfs', 'a Git LFS pointer, not the image; fetch that with git lfs pull'),
+  (rb'\s*<(!doctype|html)', 'a web page, not an image; its download failed'),
+)
 _HEIC_BRANDS = {b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1'}
 
 # PNG's level 1 makes files a seventh larger than level 6 does, in a fifth of the time.
@@ -125,7 +130,11 @@ def decode(encoded: bytes, resize: str = 'paper') -> Image.Image:
   """
   if not encoded:
     raise UnreadableError('empty file')
-  kind = kind_of(encoded[:HEAD_BYTES])
+  head = encoded[:HEAD_BYTES]
+  for pattern, instead in _INSTEAD:
+    if re.match(pattern, head, re.IGNORECASE):
+      raise UnreadableError(instead)
+  kind = kind_of(head)
   if kind and kind not in FORMATS:
     raise UnreadableError(not_read(kind))
   try:

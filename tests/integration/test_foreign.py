@@ -4,6 +4,7 @@ import argparse
 import collections
 import functools
 import pathlib
+import pickle
 import tarfile
 
 import jax
@@ -140,10 +141,40 @@ def test_a_tar_of_pytorch_s_first_months_must_be_saved_again(tmp_path):
     convert.read(tmp_path / 'x.pth', torchvision_config())
 
 
-def test_files_that_are_called_weights_but_are_not_read_are_told_what_they_are(tmp_path):
-  (tmp_path / 'alexnet_weights.h5').write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(100))
-  with pytest.raises(UserError, match=r'is HDF5, which is not read; save its arrays with numpy'):
-    convert.read(tmp_path / 'alexnet_weights.h5', torchvision_config())
+@pytest.mark.parametrize(
+  ('name', 'content', 'said'),
+  [
+    (
+      'x.h5',
+      b'\x89HDF\r\n\x1a\n' + bytes(100),
+      'HDF5, which is not read; save its arrays with numpy',
+    ),
+    ('x.pth.gz', b'\x1f\x8b\x08', 'compressed by gzip; unpack it with gunzip'),
+    (
+      'x.pth',
+      b'version https://git-lfs.github.com/spec/v1\noid',
+      'a Git LFS pointer, not the file',
+    ),
+    (
+      'x.caffemodel',
+      b'version https://git-lfs.github.com/spec/v1',
+      'a Git LFS pointer, not the file',
+    ),
+    ('x.safetensors', b'\n<!DOCTYPE html>\n<html lang="en">', 'a web page: the download failed'),
+    ('x.npz', b'<html><head>', 'a web page: the download failed'),
+    (
+      'x.ckpt',
+      pickle.dumps({'Conv_0': {'kernel': np.ones(3)}}),
+      "another program's pickle, none of",
+    ),
+  ],
+)
+def test_a_file_that_is_called_weights_but_is_not_read_is_told_what_it_is(
+  tmp_path, name, content, said
+):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(UserError, match=rf'{name} is {said}'):
+    convert.read(tmp_path / name, torchvision_config())
 
 
 def fine_tuned(layer, classes):
