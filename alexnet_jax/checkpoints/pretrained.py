@@ -223,22 +223,17 @@ def load_matching_layers(
   return result, loaded, reasons
 
 
-# Fields of a model that are seen in its layers' shapes, or matter to training alone.
-_SHAPES = (
-  'features',
-  'input_size',
-  'kernel_size',
-  'num_classes',
-  'num_columns',
-  'one_column_halves',
-)
-_TRAINING = ('bias', 'initialization', 'rate', 'weight_std')
+# Fields of a model that decide nothing that its layers compute: what they start from, and how many
+# outputs and places there are.
+_INDIFFERENT = ('bias', 'initialization', 'input_size', 'num_classes', 'rate', 'weight_std')
 
 
 def other_settings(
   config: ConfigDict, source: PretrainedNetwork, layers: Sequence[str]
 ) -> dict[str, tuple[Any, Any]]:
   """The fields on which a pretrained network's layers depend, where a config has other values.
+
+  Layers after the last of them are left out.
 
   Args:
     config: of the network that the layers are put into.
@@ -248,13 +243,13 @@ def other_settings(
   Returns:
     The pretrained network's value and the config's own, by field.
   """
+  after = LAYERS[max(map(LAYERS.index, layers)) + 1 :]
   found = {}
   trained = dict(config_fields.flatten(source.config.to_dict()))
   for field, value in config_fields.flatten(config.to_dict()):
-    *sections, name = field.split('.')
-    if sections[0] == 'model':
-      of_others = sections[-1] in LAYERS and sections[-1] not in layers
-      relevant = name not in (*_SHAPES, *_TRAINING) and not of_others
+    section, *inner, name = field.split('.')
+    if section == 'model':
+      relevant = name not in _INDIFFERENT and not set(inner) & set(after)
     else:
       relevant = field in ('augment.mean', 'augment.pixel_scale')
     if relevant and trained.get(field, value) != value:

@@ -210,7 +210,8 @@ def start_from(
     display.line('the loaded layers compute something else here; they were trained with')
     for field, (trained, here) in others.items():
       display.line(f'  {field}={trained}, here {here}')
-    options = shlex.join(f'--config.{field}={trained}' for field, (trained, _) in others.items())
+    values = {field: str(trained).replace("'", '"') for field, (trained, _) in others.items()}
+    options = shlex.join(f'--config.{field}={value}' for field, value in values.items())
     display.line(f'to train with these settings, in a new --workdir, add {options}')
   return params
 

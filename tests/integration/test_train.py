@@ -245,6 +245,16 @@ def test_a_run_says_which_settings_its_pretrained_layers_had(finished, capfd):
   ) in said
 
 
+def test_layers_after_others_that_do_not_fit_are_said_to_be_of_no_use(finished, capfd):
+  start_from(
+    finished[0], **{'model.conv1.features': 8, 'model.cross_column': ('conv3', 'fc6', 'fc7')}
+  )
+  said = capfd.readouterr().err
+  assert 'the loaded layers compute something else here' in said
+  assert re.search(r"  model\.conv1\.features=\d+, here 8\n  model\.cross_column=\('conv3', ", said)
+  assert """--config.model.cross_column=("conv3", """ in said
+
+
 def test_a_network_to_start_from_must_be_there_and_fit(finished, tmp_path):
   config = tiny_config({'train.init_from': str(tmp_path / 'nowhere')})
   with pytest.raises(UserError, match=r'there is no .*nowhere'):
