@@ -2,7 +2,7 @@
 
 Command:  python launch.py --config=configs/cifar10_alexnet_small.py --config.data.data_dir=TFDS_FOLDER
 Cost:     18 epochs of 50,000 images, 21 minutes on one core.
-Expected: 19.7 % error after 16 epochs with cuts after 11 and 14 (seed 0).
+Expected: 18.9 % error by the center crop, 16.6 % by ten views (seed 0).
 """
 
 from ml_collections import config_dict

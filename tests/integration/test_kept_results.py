@@ -25,7 +25,12 @@ def test_a_kept_table_is_what_its_runs_metrics_give(folder, tmp_path):
 
 
 def test_the_kept_sweeps_are_found():
-  assert [folder.name for folder in SWEEPS] == ['cifar10_ablations', 'lrn_cifar', 'relu_vs_tanh']
+  assert [folder.name for folder in SWEEPS] == [
+    'cifar10_ablations',
+    'cifar10_ablations_18_epochs',
+    'lrn_cifar',
+    'relu_vs_tanh',
+  ]
 
 
 def test_the_lowest_cifar10_error_is_that_of_its_runs_metrics():
