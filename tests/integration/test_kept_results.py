@@ -33,6 +33,15 @@ def test_the_kept_sweeps_are_found():
   ]
 
 
+def test_the_errors_on_flowers_are_those_of_their_runs_metrics():
+  lines = gzip.decompress((RESULTS / 'flowers' / 'metrics.jsonl.gz').read_bytes()).splitlines()
+  validations = [record for record in map(json.loads, lines) if record['split'] == 'validation']
+  last = {record['run']: 100 * record['top1_error'] for record in validations}
+  assert list(last) == ['from_scratch', 'conv1_over_4', 'fine_tuned']
+  text = (RESULTS.parent / 'results.md').read_text()
+  assert all(f' | {error:.2f} | ' in text for error in last.values())
+
+
 def test_the_lowest_cifar10_error_is_that_of_its_runs_metrics():
   lines = gzip.decompress((RESULTS / 'cifar10_best' / 'metrics.jsonl.gz').read_bytes())
   last = json.loads(lines.splitlines()[-1])
