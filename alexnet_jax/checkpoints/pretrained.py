@@ -223,9 +223,9 @@ def load_matching_layers(
   return result, loaded, reasons
 
 
-# Fields of a model that decide nothing that its layers compute: what they start from, and how many
-# outputs and places there are.
-_INDIFFERENT = ('bias', 'initialization', 'input_size', 'num_classes', 'rate', 'weight_std')
+# Fields of a model that do not change what its trained layers compute: their initial values, and the
+# sizes of the input and of the output.
+_NO_EFFECT = ('bias', 'initialization', 'input_size', 'num_classes', 'weight_std')
 
 
 def other_settings(
@@ -249,7 +249,7 @@ def other_settings(
   for field, value in config_fields.flatten(config.to_dict()):
     section, *inner, name = field.split('.')
     if section == 'model':
-      relevant = name not in _INDIFFERENT and not set(inner) & set(after)
+      relevant = name not in _NO_EFFECT and not set(inner) & set(after)
     else:
       relevant = field in ('augment.mean', 'augment.pixel_scale')
     if relevant and trained.get(field, value) != value:

@@ -49,15 +49,11 @@ _CONFIGS_OF_CAFFE = (imagenet_caffe.get_config, imagenet_caffenet.get_config)
 
 _PYTORCH_ENDINGS = ('.pth', '.pt', '.bin', '.pkl', '.ckpt', '.tar')
 
-# Files that are often called weights, by their first bytes in lower case, and what to do.
-_WEB_PAGE = 'a web page: the download failed, or needs a login; download it again'
+# Files that are often called weights but are not read, by their first bytes, and what to do.
 _NOT_READ = {
-  b'\x89hdf\r\n\x1a\n': f'HDF5, which is not read; {untrusted.SAVE_ARRAYS}',
-  b'matlab 5.0': f"MATLAB's, which is not read; {untrusted.SAVE_ARRAYS}",
+  b'\x89HDF\r\n\x1a\n': f'HDF5, which is not read; {untrusted.SAVE_ARRAYS}',
+  b'MATLAB 5.0': f"MATLAB's, which is not read; {untrusted.SAVE_ARRAYS}",
   b'\x1f\x8b': 'compressed by gzip; unpack it with gunzip, or tar -xzf where it is a tar file',
-  b'version https://git-lfs': 'a Git LFS pointer, not the file itself; fetch that with git lfs pull',
-  b'<!doctype': _WEB_PAGE,
-  b'<html': _WEB_PAGE,
 }
 
 
@@ -110,9 +106,11 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
 def check_is_weights(path: epath.Path) -> None:
   """Raises UserError, with what to do, for a file of a kind that cannot be read, whatever its ending."""
   with untrusted.described(path, 'a file of weights'), path.open('rb') as file:
-    head = file.read(64).lstrip().lower()
-  for magic, kind in _NOT_READ.items():
-    if head.startswith(magic):
+    head = file.read(64)
+  if _begins_as_safetensors(head):  # whose first bytes, a length, may be those of gzip
+    return
+  for kind in (files.stand_in(head), *(_NOT_READ[m] for m in _NOT_READ if head.startswith(m))):
+    if kind:
       raise UserError(f'{path} is {kind}')
 
 
@@ -233,9 +231,13 @@ def is_safetensors(path: epath.Path) -> bool:
   """Whether a file begins as safetensors do, or is called so."""
   files.check_kind(path)
   with path.open('rb') as file:
-    head = file.read(9)  # the length of the header, which is JSON
-  begins_so = head[8:] == b'{' and int.from_bytes(head[:8], 'little') < 2**32
-  return begins_so or path.suffix in ('.safetensors', '.jaxexport')
+    head = file.read(9)
+  return _begins_as_safetensors(head) or path.suffix in ('.safetensors', '.jaxexport')
+
+
+def _begins_as_safetensors(head: bytes) -> bool:
+  """Whether these are the length of a header, and the first letter of one, which is JSON."""
+  return head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 2**32
 
 
 def _natural_order(item: tuple[str, np.ndarray]) -> list[tuple[int, str]]:

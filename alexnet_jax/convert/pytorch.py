@@ -23,8 +23,7 @@ _DEEPEST = 3  # dictionaries within each other
 
 _ON_CPU = "map_location='cpu'"  # of what may have been saved from a GPU
 
-# In the first of the pickles of torch.save before PyTorch 1.6.
-_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, 'little')
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before PyTorch 1.6
 
 
 def read_checkpoint(
@@ -109,11 +108,13 @@ def _read_legacy(
   path: epath.Path, content: bytes, log: Callable[[str], None]
 ) -> dict[str, np.ndarray]:
   """Reads what `torch.save` wrote before PyTorch 1.6: five pickles, then each storage's numbers."""
-  if content[:1] == b'\x80' and _LEGACY_MAGIC not in content[:32]:
+  if content[:1] == b'\x80' and _LEGACY_MAGIC.to_bytes(10, 'little') not in content[:32]:
     raise UserError(
       f"{path} is another program's pickle, none of which was run; {untrusted.SAVE_ARRAYS}"
     )
-  _, _, system, described, keys = pickles = list(_pickles(content))
+  magic, _, system, described, keys = pickles = list(_pickles(content))
+  if untrusted.Unpickler(path, magic).load() != _LEGACY_MAGIC:
+    raise ValueError('it is a pickle of another program')
   if untrusted.Unpickler(path, system).load()['little_endian'] is not True:
     raise ValueError('its byte order is not little-endian')
   unpickler = _Unpickler(path, described)

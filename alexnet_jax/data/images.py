@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, _imaging, features
 
+from alexnet_jax.utils import files
+
 # Pillow warns of damage that it then copes with, most of it in EXIF. `catch_warnings`, for one call
 # at a time, is not for threads.
 warnings.filterwarnings('ignore', module=r'PIL\.')
@@ -49,11 +51,6 @@ _FIRST_BYTES = (
   ('JPEG2000', rb'\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n'),
   ('JPEG XL', rb'\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n'),
   ('Photoshop', rb'8BPS\x00'),
-)
-# What an image's name may hide, by its first bytes.
-_INSTEAD = (
-  (rb'version https://git-lfs', 'a Git LFS pointer, not the image; fetch that with git lfs pull'),
-  (rb'\s*<(!doctype|html)', 'a web page, not an image; its download failed'),
 )
 _HEIC_BRANDS = {b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1'}
 
@@ -131,12 +128,11 @@ def decode(encoded: bytes, resize: str = 'paper') -> Image.Image:
   if not encoded:
     raise UnreadableError('empty file')
   head = encoded[:HEAD_BYTES]
-  for pattern, instead in _INSTEAD:
-    if re.match(pattern, head, re.IGNORECASE):
-      raise UnreadableError(instead)
   kind = kind_of(head)
   if kind and kind not in FORMATS:
     raise UnreadableError(not_read(kind))
+  if not kind and (stand_in := files.stand_in(head)):
+    raise UnreadableError(stand_in)
   try:
     return _decode(encoded, resize)
   except UnreadableError:

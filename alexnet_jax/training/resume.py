@@ -181,8 +181,7 @@ def start_from(
 ) -> Any:
   """Replaces parameters by a trained network's layers of the same shape, and says which.
 
-  Settings that decide what these layers compute, and that were others where they were trained, are
-  said too.
+  It also says which settings that these layers depend on had another value where they were trained.
 
   Args:
     source: the trained network.

@@ -20,6 +20,17 @@ from etils import epath
 from alexnet_jax.utils.errors import UserError, first_line
 
 _DEEPEST = 20  # lists and objects within each other in JSON
+# What a download or a clone may leave under a file's name, by its first bytes.
+_STAND_INS = (
+  (
+    rb'version https://git-lfs',
+    'a Git LFS pointer, not the file itself; fetch that with git lfs pull',
+  ),
+  (
+    rb'\s*<(!doctype|html)',
+    'a web page, not the file itself: the download failed, or needs a login',
+  ),
+)
 _MOST = 2**26  # bytes of a file of JSON; the largest, a sweep's of 1,000 runs, has one or two
 
 
@@ -148,6 +159,12 @@ def check_kind(path: str | os.PathLike[str]) -> None:
   """Raises UserError where a path is a pipe, which may be waited for without end, or a device."""
   if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
     raise UserError(f'{path} is neither a file nor a folder, but a pipe or the like; remove it')
+
+
+def stand_in(head: bytes) -> str:
+  """What came in place of a file, and what to do, from its first bytes; '' where it is none of these."""
+  found = (what for pattern, what in _STAND_INS if re.match(pattern, head, re.IGNORECASE))
+  return next(found, '')
 
 
 def inside(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:

@@ -160,8 +160,12 @@ def test_a_tar_of_pytorch_s_first_months_must_be_saved_again(tmp_path):
       b'version https://git-lfs.github.com/spec/v1',
       'a Git LFS pointer, not the file',
     ),
-    ('x.safetensors', b'\n<!DOCTYPE html>\n<html lang="en">', 'a web page: the download failed'),
-    ('x.npz', b'<html><head>', 'a web page: the download failed'),
+    (
+      'x.safetensors',
+      b'\n<!DOCTYPE html>\n<html lang="en">',
+      'a web page, not the file itself: the download failed',
+    ),
+    ('x.npz', b'<html><head>', 'a web page, not the file itself: the download failed'),
     (
       'x.ckpt',
       pickle.dumps({'Conv_0': {'kernel': np.ones(3)}}),
@@ -175,6 +179,16 @@ def test_a_file_that_is_called_weights_but_is_not_read_is_told_what_it_is(
   (tmp_path / name).write_bytes(content)
   with pytest.raises(UserError, match=rf'{name} is {said}'):
     convert.read(tmp_path / name, torchvision_config())
+
+
+def test_a_safetensors_whose_length_reads_as_gzip_is_read(tmp_path):
+  source = write_state_dict(tmp_path / 'x.safetensors', state_dict())
+  content, length = source.read_bytes(), 0x8B1F
+  end = 8 + int.from_bytes(content[:8], 'little')
+  assert end < length
+  header = length.to_bytes(8, 'little') + content[8:end].ljust(length)
+  source.write_bytes(header + content[end:])
+  assert_read(convert.read(source, torchvision_config()))
 
 
 def fine_tuned(layer, classes):
