@@ -48,7 +48,7 @@ def reported(difference: spec.Reported | None) -> str:
 
 def notes(results: Results) -> list[str]:
   """The notes below the table: the runs' conditions, the statistics, what is reported or missing."""
-  description = results.description
+  description, seeds = results.description, results.description['seeds']
   of_config = next(run.config for run in results.runs if run.config)
   data = of_config['data']
   lengths = {(run['num_steps'], run['num_epochs']) for run in description['runs']}
@@ -58,7 +58,7 @@ def notes(results: Results) -> list[str]:
   )
   written = [
     f'Error of the last epoch, center crop, on {datasets.title(data)}, {data["validation_split"]} images;'
-    f' {length}; seeds {", ".join(map(str, description["seeds"]))};'
+    f' {length}; seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))};'
     f' {description["config"]}'
     + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())
     + '.',

@@ -92,7 +92,7 @@ def test_the_table_in_markdown(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('steps', 'said'), [(None, '2 epochs or 4 epochs; seeds 0;'), (20, '20 steps; seeds 0;')]
+  ('steps', 'said'), [(None, '2 epochs or 4 epochs; seed 0;'), (20, '20 steps; seed 0;')]
 )
 def test_how_long_the_runs_were_is_said(steps, said, tmp_path):
   overrides = {} if steps is None else {'train.num_steps': steps}
