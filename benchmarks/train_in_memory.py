@@ -341,7 +341,7 @@ def run(
     center, ten = predict(programs, data, best_params)
     errors = {
       kind: float(metrics.errors(jnp.asarray(values), jnp.asarray(data.test_labels), 1).mean())
-      for kind, values in (('centre_crop_error', center), ('ten_views_error', ten))
+      for kind, values in (('center_crop_error', center), ('ten_views_error', ten))
     }
     result |= errors | {'best_epoch': best[1], 'selectivity': lines[-1]['selectivity']}
     result['predictions'] = center.astype(np.float16), ten.astype(np.float16)
@@ -558,14 +558,14 @@ def main() -> None:
       kernels.update({f'{label}_{epoch}': value for epoch, value in history.items()})
       np.savez_compressed(args.out / 'kernels.npz', **kernels)
     if 'predictions' in found:
-      predictions[f'{label}_centre'], predictions[f'{label}_ten'] = found.pop('predictions')
+      predictions[f'{label}_center'], predictions[f'{label}_ten'] = found.pop('predictions')
       params = found.pop('params')
       if with_neighbors:
         predictions['neighbors'] = neighbors(programs, data, params)
       np.savez_compressed(args.out / 'predictions.npz', **predictions)
     with (args.out / 'results.jsonl').open('a') as file:
       file.write(json.dumps(found) + '\n')
-    return float(found.get('centre_crop_error', 2.0))
+    return float(found.get('center_crop_error', 2.0))
 
   for described, config in planned:
     if (error := do(described.name, config, with_neighbors=False)) < lowest[0]:

@@ -44,7 +44,7 @@ def tiny_config(overrides: Mapping[str, Any] | None = None) -> ConfigDict:
 
 
 def random_params(net: AlexNet) -> Any:
-  """Parameters without the seconds that compiling the initialisers takes."""
+  """Parameters without the seconds that compiling the initializers takes."""
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda leaf: (0.1 * rng.normal(size=leaf.shape)).astype(np.float32),

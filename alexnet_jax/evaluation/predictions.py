@@ -22,14 +22,13 @@ class Predictions(NamedTuple):
   """Predictions of a network or an ensemble for a split's images, in the split's order.
 
   Attributes:
-    centre_crop: [N, classes] float32, probabilities for the center crop; spelled as in
-      evaluation.json and predictions.npz.
+    center_crop: [N, classes] float32, probabilities for the center crop.
     ten_views: [N, classes] float32, mean probabilities of the paper's ten views (section 4.1).
     labels: [N] int32, the true classes.
     file_names: [N] str, the images' files within the data set; [0] where they are not known.
   """
 
-  centre_crop: np.ndarray
+  center_crop: np.ndarray
   ten_views: np.ndarray
   labels: np.ndarray
   file_names: np.ndarray = np.zeros(0, np.str_)
@@ -44,13 +43,13 @@ def add(total: Predictions | None, predictions: Predictions, share: float) -> Pr
     share: the network's weight; those of all networks add up to 1.
   """
   weighted = predictions._replace(
-    centre_crop=np.float32(share) * predictions.centre_crop,
+    center_crop=np.float32(share) * predictions.center_crop,
     ten_views=np.float32(share) * predictions.ten_views,
   )
   if total is None:
     return weighted
   return total._replace(
-    centre_crop=total.centre_crop + weighted.centre_crop,
+    center_crop=total.center_crop + weighted.center_crop,
     ten_views=total.ten_views + weighted.ten_views,
   )
 
@@ -63,11 +62,11 @@ def errors(predictions: Predictions) -> dict[str, dict[str, float]]:
   at most 87.
 
   Returns:
-    For each of 'centre_crop' and 'ten_views': 'loss', 'top1_error' and 'top5_error' (fractions),
+    For each of 'center_crop' and 'ten_views': 'loss', 'top1_error' and 'top5_error' (fractions),
     and 'top1_errors' and 'top5_errors' (numbers of images; fractional where classes tie).
   """
   return {
-    'centre_crop': _errors(predictions.centre_crop, predictions.labels),
+    'center_crop': _errors(predictions.center_crop, predictions.labels),
     'ten_views': _errors(predictions.ten_views, predictions.labels),
   }
 
@@ -141,24 +140,32 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   if not path.exists():
     return None
   try:
-    names = ('identity', *Predictions._fields)
-    try:
-      arrays = files.read_npz(path, names)
-    except KeyError:  # as files from before there were names of images
-      arrays = files.read_npz(path, names[:-1])
-    if files.parse_json(str(arrays.pop('identity'))) != json.loads(json.dumps(identity)):
+    written, *arrays = _read(path)
+    if files.parse_json(str(written)) != json.loads(json.dumps(identity)):
       return None
-    predictions = Predictions(**arrays)
+    predictions = Predictions(*arrays)
     _check(predictions)
   except Exception as error:  # a damaged file fails in many ways
     raise UserError(f'{path} cannot be read ({first_line(error)}); remove it') from error
   return predictions
 
 
+def _read(path: Path) -> list[np.ndarray]:
+  """The identity and the arrays of a file of `save`, also of one that an earlier version wrote."""
+  names = ('identity', *Predictions._fields)
+  earlier = ('identity', 'centre_crop', *Predictions._fields[1:])
+  for known in (names, earlier, earlier[:-1]):  # the last from before there were names of images
+    try:
+      return list(files.read_npz(path, known).values())
+    except KeyError as error:
+      missing = error
+  raise missing
+
+
 def _check(predictions: Predictions) -> None:
   """Raises ValueError where arrays are not valid predictions."""
-  images, classes = predictions.centre_crop.shape
-  for probabilities in (predictions.centre_crop, predictions.ten_views):
+  images, classes = predictions.center_crop.shape
+  for probabilities in (predictions.center_crop, predictions.ten_views):
     if probabilities.shape != (images, classes) or probabilities.dtype != np.float32:
       raise ValueError('its probabilities have the wrong shape or dtype')
     if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):

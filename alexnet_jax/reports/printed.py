@@ -160,7 +160,7 @@ def _cells(names: Sequence[str], probabilities: Sequence[float], count: int) -> 
 def _views(name: str, of: Mapping[str, Any], num_classes: int) -> list[tuple[str, ...]]:
   step = '' if of.get('step') is None else f'{of["step"]}'
   return [
-    (name, step, 'center crop', *_errors(of['centre_crop'], num_classes)),
+    (name, step, 'center crop', *_errors(of['center_crop'], num_classes)),
     ('', '', 'ten views', *_errors(of['ten_views'], num_classes)),
   ]
 

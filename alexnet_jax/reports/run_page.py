@@ -278,9 +278,10 @@ def _evaluation(path: Path) -> Evaluation | None:
     return None
   try:
     value = files.parse_json(files.read(path))
+    center_crop = 'center_crop' if 'center_crop' in value else 'centre_crop'  # of earlier versions
     errors = {
       name: float(value[views]['top1_error'])
-      for views, name in (('centre_crop', 'center crop'), ('ten_views', 'ten views'))
+      for views, name in ((center_crop, 'center crop'), ('ten_views', 'ten views'))
     }
     return Evaluation(
       value['members'][0]['step'], int(value['images']), value['data'], value['split'], errors

@@ -96,13 +96,13 @@ def plain_errors(probabilities, labels):
 
 def assert_plain(network, split, predicted):
   """Compares predictions with plain_predictions, for every image."""
-  centre_crop, ten_views = plain_predictions(network, split)
+  center_crop, ten_views = plain_predictions(network, split)
   _, labels = all_images(split)
   np.testing.assert_array_equal(predicted.labels, labels)
-  np.testing.assert_allclose(predicted.centre_crop, centre_crop, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(predicted.center_crop, center_crop, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(predicted.ten_views, ten_views, rtol=1e-4, atol=1e-6)
   errors = predictions.errors(predicted)
-  for name, probabilities in (('centre_crop', centre_crop), ('ten_views', ten_views)):
+  for name, probabilities in (('center_crop', center_crop), ('ten_views', ten_views)):
     top1, top5 = plain_errors(probabilities, labels)
     assert (errors[name]['top1_error'], errors[name]['top5_error']) == (top1, top5)
     loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
@@ -141,7 +141,7 @@ def test_predictions_are_those_of_a_plain_loop_over_ten_crops(split, mean):
   network = network_of(split, **{'augment.mean': mean})
   predicted = predict(network, split)
   assert_plain(network, split, predicted)
-  assert np.abs(predicted.centre_crop - predicted.ten_views).max() > 0.01
+  assert np.abs(predicted.center_crop - predicted.ten_views).max() > 0.01
 
 
 @pytest.mark.parametrize('batch_size', [7, 128])
@@ -151,7 +151,7 @@ def test_any_batch_size_counts_every_image_once(split, batch_size):
   predicted = predict(network, split, batch_size=batch_size, progress=moved.append)
   assert sum(moved) == IMAGES
   np.testing.assert_array_equal(predicted.labels, split.labels)
-  np.testing.assert_allclose(predicted.centre_crop, whole.centre_crop, rtol=1e-5)
+  np.testing.assert_allclose(predicted.center_crop, whole.center_crop, rtol=1e-5)
   np.testing.assert_allclose(predicted.ten_views, whole.ten_views, rtol=1e-5)
 
 
@@ -159,7 +159,7 @@ def test_any_batch_size_counts_every_image_once(split, batch_size):
 def test_any_mesh_predicts_as_one_device_does(split, devices):
   network = network_of(split)
   one, many = predict(network, split), predict(network, split, devices)
-  np.testing.assert_allclose(many.centre_crop, one.centre_crop, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(many.center_crop, one.center_crop, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(many.ten_views, one.ten_views, rtol=1e-4, atol=1e-6)
 
 
@@ -263,7 +263,7 @@ def test_a_run_is_evaluated_with_all_its_files(runs):
   assert (errors['data'], errors['split'], errors['classes']) == ('digits', 'validation', 10)
   [member] = errors['members']
   assert (member['path'], member['step']) == ('a', 10)
-  for name in ('centre_crop', 'ten_views'):
+  for name in ('center_crop', 'ten_views'):
     assert errors[name] == member[name]
 
   split = datasets.digits('validation')
@@ -322,7 +322,7 @@ def test_an_ensemble_is_numpys_average(runs):
     errors = evaluate.evaluate_ensemble(['a', 'b', 'c'], weights, 'together')
     each = [kept(name) for name in 'abc']
     together = kept('together')
-    for name in ('centre_crop', 'ten_views'):
+    for name in ('center_crop', 'ten_views'):
       average = np.average([one[name] for one in each], axis=0, weights=weights)
       np.testing.assert_allclose(together[name], average, rtol=1e-5, atol=1e-7)
       top1, top5 = plain_errors(together[name], together['labels'])
@@ -517,7 +517,7 @@ def assert_classified(path, data_dir, files):
   assert sorted(arrays['file_names']) == sorted(files)
   classifier = alexnet_jax.load(path / 'run')
   logits = classifier.logits([data_dir / name for name in arrays['file_names']])
-  np.testing.assert_allclose(arrays['centre_crop'], softmax(logits), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(arrays['center_crop'], softmax(logits), rtol=1e-4, atol=1e-6)
   labels = [NAMES.index(Path(name).parent.name) for name in arrays['file_names']]
   np.testing.assert_array_equal(arrays['labels'], labels)
 

@@ -259,7 +259,7 @@ def test_two_processes_evaluate_as_one_does(two, tmp_path):
   *several, one = (np.load(each / 'evaluation' / 'predictions.npz') for each in paths)
   for found in several:
     np.testing.assert_array_equal(found['labels'], one['labels'])
-    for views in ('centre_crop', 'ten_views'):
+    for views in ('center_crop', 'ten_views'):
       np.testing.assert_allclose(found[views], one[views], atol=1e-6)
       assert len(found[views]) == 359
 

@@ -46,7 +46,7 @@ def leave_evaluation(path, classes=10):
   (path / 'evaluation').mkdir()
   predictions.write_tables(path / 'evaluation', probabilities, labels, names, files)
   errors = {'top1_error': 0.2, 'top5_error': 0.0}
-  content = {'centre_crop': errors, 'ten_views': {**errors, 'top1_error': 0.175}}
+  content = {'center_crop': errors, 'ten_views': {**errors, 'top1_error': 0.175}}
   content |= {'members': [{'step': 20}], 'images': 40, 'data': 'folder /b', 'split': 'all'}
   (path / 'evaluation.json').write_text(json.dumps(content))
 
@@ -92,6 +92,14 @@ def test_which_checkpoint_was_evaluated_on_what_is_said(text):
     ' error 20.00 % by center crop, 17.50 % by ten views.'
   ) in text
   assert 'The lowest validation error is now that of step 30.' in text
+
+
+def test_an_evaluation_of_an_earlier_version_is_read(tmp_path):
+  leave_run(tmp_path / 'run')
+  leave_evaluation(tmp_path / 'run')
+  file = tmp_path / 'run' / 'evaluation.json'
+  file.write_text(file.read_text().replace('center_crop', 'centre_crop'))
+  assert 'error 20.00 % by center crop' in run_page.write(tmp_path / 'run').read_text('utf-8')
 
 
 def test_an_evaluation_that_cannot_be_read_is_named(tmp_path):

@@ -312,7 +312,7 @@ def test_evaluation_gives_the_error_of_the_best_checkpoint(finished_copy):
   config, (tmp_path, result) = tiny_config(), finished_copy
   said = evaluate.evaluate_workdir(tmp_path, config)
   assert said['members'][0]['step'] == result['best_step']
-  assert said['centre_crop']['top1_error'] == pytest.approx(result['best_error'])
+  assert said['center_crop']['top1_error'] == pytest.approx(result['best_error'])
 
 
 def test_the_best_is_of_the_lowest_error_and_of_equal_ones_of_the_lowest_loss():

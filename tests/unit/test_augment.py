@@ -61,17 +61,17 @@ def replace(options=OPTIONS, **changes):
   return augment.Options(**{**vars(options), **changes})
 
 
-def numpy_centred(images, offsets, mean_image, mean):
+def numpy_centered(images, offsets, mean_image, mean):
   size, border = images.shape[1], (mean_image.shape[0] - images.shape[1]) // 2
-  centred = []
+  centered = []
   for image, (row, column) in zip(images, offsets, strict=True):
     if mean == 'center':
       row = column = border
     subtracted = mean_image[row : row + size, column : column + size]
     if mean == 'channel':
       subtracted = mean_image.mean(axis=(0, 1))
-    centred.append(image.astype(np.float64) - subtracted)
-  return np.stack(centred)
+    centered.append(image.astype(np.float64) - subtracted)
+  return np.stack(centered)
 
 
 @pytest.mark.parametrize('mean', ['pixel', 'center', 'channel'])
@@ -79,7 +79,7 @@ def test_subtract_mean_is_numpys(mean):
   images, offsets, mean_image = random_images(9), random_offsets(9), make_statistics().mean_image
   ours = augment.subtract_mean(jnp.asarray(images), jnp.asarray(offsets), mean_image, mean)
   assert ours.dtype == jnp.float32
-  expected = numpy_centred(images, offsets, np.asarray(mean_image), mean)
+  expected = numpy_centered(images, offsets, np.asarray(mean_image), mean)
   np.testing.assert_allclose(ours, expected, atol=1e-3)
 
 
@@ -110,8 +110,8 @@ def angles(n, degrees, key=KEY, positions=None):
   places = np.stack(np.mgrid[:3, :3], axis=-1).astype(np.uint8)
   positions = np.arange(n) if positions is None else positions
   turned = np.asarray(rotate(key, np.tile(places, (n, 1, 1, 1)), positions, degrees=degrees))
-  right_of_centre = turned[:, 1, 2] - 1.0
-  return np.degrees(np.arctan2(-right_of_centre[:, 0], right_of_centre[:, 1]))
+  right_of_center = turned[:, 1, 2] - 1.0
+  return np.degrees(np.arctan2(-right_of_center[:, 0], right_of_center[:, 1]))
 
 
 @pytest.mark.parametrize('degrees', [0.5, 30.0, 180.0])
@@ -270,7 +270,7 @@ def test_training_without_augmentation_is_evaluation(mean):
     jnp.asarray(images), jnp.asarray(offsets), make_statistics(), options
   )
   np.testing.assert_array_equal(training_pixels(images, offsets, options), evaluated)
-  expected = numpy_centred(images, offsets, np.asarray(make_statistics().mean_image), mean) / 64
+  expected = numpy_centered(images, offsets, np.asarray(make_statistics().mean_image), mean) / 64
   np.testing.assert_allclose(evaluated, expected, atol=1e-4)
 
 
@@ -299,9 +299,9 @@ def numpy_training_pixels(images, offsets, positions, std, options):
     return 255 * EIGENVECTORS @ (std * normal * values)
 
   if options.mean == 'pixel':
-    pixels = moved(numpy_centred(images, offsets, mean_image, options.mean))
+    pixels = moved(numpy_centered(images, offsets, mean_image, options.mean))
   else:
-    pixels = numpy_centred(moved(images), offsets, mean_image, options.mean)
+    pixels = numpy_centered(moved(images), offsets, mean_image, options.mean)
   lit = pixels + np.stack([shift(place) for place in positions])[:, None, None]
   return options.pixel_scale * (lit / (1 + std) if options.lighting_rescale else lit)
 

@@ -465,7 +465,7 @@ def test_an_image_of_the_size_is_left_alone():
 
 
 @pytest.mark.parametrize('shape', [(20, 36), (36, 20)])
-def test_the_centre_is_cut_out(shape):
+def test_the_center_is_cut_out(shape):
   marked = np.zeros((*shape, 3), np.uint8)
   marked[shape[0] // 2 - 10 : shape[0] // 2 + 10, shape[1] // 2 - 10 : shape[1] // 2 + 10] = 255
   fitted = np.asarray(images.fit_square(Image.fromarray(marked), 20))
@@ -473,7 +473,7 @@ def test_the_centre_is_cut_out(shape):
   assert np.all(fitted == 255)
 
 
-def test_the_shorter_side_is_scaled_and_the_centre_cut_out():
+def test_the_shorter_side_is_scaled_and_the_center_cut_out():
   rows, columns = np.mgrid[:48, :96]
   ramps = np.stack([2 * columns, 4 * rows, 0 * rows], axis=-1).astype(np.uint8)
   fitted = np.asarray(images.fit_square(Image.fromarray(ramps), 12)).astype(float)

@@ -287,7 +287,7 @@ def test_evaluation_counts_every_image_once_in_order(batch_size):
   assert joined(got, 'label')[mask].tolist() == list(range(TRAIN))
 
 
-def test_evaluation_cuts_the_centre(numbers):
+def test_evaluation_cuts_the_center(numbers):
   for batch in evaluation(numbers, 20, SIZE - 4):
     assert np.all(batch['offset'] == 2)
     for image, label in zip(batch['image'], batch['label'], strict=True):

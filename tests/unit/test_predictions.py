@@ -35,7 +35,7 @@ def ranks(probabilities, labels):
 def test_errors_are_numpys_for_each_reading():
   predicted = random_predictions()
   values = predictions.errors(predicted)
-  for name in ('centre_crop', 'ten_views'):
+  for name in ('center_crop', 'ten_views'):
     probabilities = getattr(predicted, name).astype(np.float64)
     of_true = ranks(probabilities, predicted.labels)
     assert values[name] == {
@@ -45,7 +45,7 @@ def test_errors_are_numpys_for_each_reading():
       'top1_errors': np.sum(of_true >= 1),
       'top5_errors': np.sum(of_true >= 5),
     }
-  assert values['centre_crop'] != values['ten_views']
+  assert values['center_crop'] != values['ten_views']
 
 
 def test_ties_of_averaged_probabilities_share_the_places_left():
@@ -63,7 +63,7 @@ def test_ties_of_averaged_probabilities_share_the_places_left():
 def test_a_true_class_of_no_probability_has_a_finite_loss():
   predicted = np.asarray([[0, 1], [0.5, 0.5]], np.float32)
   both = Predictions(predicted, predicted, np.zeros(2, np.int32))
-  values = predictions.errors(both)['centre_crop']
+  values = predictions.errors(both)['center_crop']
   # 2**-126 is the smallest normal number.
   assert values['loss'] == pytest.approx((126 * np.log(2) + np.log(2)) / 2)
 
@@ -73,7 +73,7 @@ def test_a_weighted_sum_is_numpys_average():
   total = None
   for one, share in zip(each, shares, strict=True):
     total = predictions.add(total, one, share)
-  for name in ('centre_crop', 'ten_views'):
+  for name in ('center_crop', 'ten_views'):
     expected = np.average([getattr(one, name) for one in each], axis=0, weights=shares)
     np.testing.assert_allclose(getattr(total, name), expected, rtol=1e-6)
     assert getattr(total, name).dtype == np.float32
@@ -162,12 +162,19 @@ def test_names_of_files_are_stored_with_predictions(tmp_path):
     predictions.load(path, {})
 
 
-def test_predictions_from_before_files_were_named_are_read(tmp_path):
+@pytest.mark.parametrize('named', [True, False])
+def test_predictions_of_earlier_versions_are_read(tmp_path, named):
   path = tmp_path / 'predictions.npz'
-  arrays = random_predictions()._asdict()
-  del arrays['file_names']
+  predicted = random_predictions()
+  arrays = predicted._asdict()
+  arrays['centre_crop'] = arrays.pop('center_crop')
+  if not named:
+    del arrays['file_names']
   np.savez(path, identity=np.asarray('{}'), **arrays)
-  assert predictions.load(path, {}).file_names.shape == (0,)
+  read = predictions.load(path, {})
+  np.testing.assert_array_equal(read.center_crop, predicted.center_crop)
+  np.testing.assert_array_equal(read.labels, predicted.labels)
+  assert read.file_names.shape == (0,)
 
 
 def test_the_confusion_counts_every_image_once(tables):
@@ -211,8 +218,8 @@ def test_a_submission_has_five_classes_a_line_counted_from_one(tables):
     {'labels': np.zeros(40, np.int64)},
     {'ten_views': np.zeros((40, 6), np.float32)},
     {'ten_views': np.full((40, 7), np.nan, np.float32)},
-    {'centre_crop': np.zeros(40, np.float32)},
-    dict.fromkeys(('centre_crop', 'ten_views'), np.zeros((0, 7), np.float32))
+    {'center_crop': np.zeros(40, np.float32)},
+    dict.fromkeys(('center_crop', 'ten_views'), np.zeros((0, 7), np.float32))
     | {'labels': np.zeros(0, np.int32)},
   ],
 )

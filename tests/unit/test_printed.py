@@ -8,7 +8,7 @@ from alexnet_jax.reports import printed
 @pytest.mark.parametrize('classes', [5, 6])
 def test_a_top_5_error_is_shown_of_more_than_five_classes(tmp_path, capsys, classes):
   errors = {'top1_error': 0.25, 'top5_error': 0.125, 'loss': 0.5}
-  views = {'centre_crop': errors, 'ten_views': errors}
+  views = {'center_crop': errors, 'ten_views': errors}
   result = {
     'data': 'pets',
     'split': 'test',

@@ -101,7 +101,7 @@ def small():
   return net, config, params, statistics, split
 
 
-def test_features_are_the_networks_output_for_every_centre_crop(small):
+def test_features_are_the_networks_output_for_every_center_crop(small):
   net, config, params, statistics, split = small
   step = layer_outputs.make_outputs_step(config, ['conv5_pool'])
   moved = []
