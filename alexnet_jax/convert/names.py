@@ -144,8 +144,8 @@ def _by_order(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], No
   if (len(by_axes[4]), len(by_axes[2])) != (len(convolutions), len(dense)):
     if not any(name in shapes for name in names):
       raise UserError(
-        f'{path} has {len(by_axes[4])} convolutions and {len(by_axes[2])} fully connected layers with'
-        f' weights and biases; AlexNet has {len(convolutions)} and {len(dense)}'
+        f'AlexNet has {len(convolutions)} convolutions and {len(dense)} fully connected layers with'
+        f' weights and biases; {path} has {len(by_axes[4])} and {len(by_axes[2])}'
       )
     return Found(names, False, False)  # so that the first array that is missing is named
   _check_norms(path, shapes)

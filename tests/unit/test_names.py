@@ -115,7 +115,7 @@ def without_last(*added):
     ),
     (
       {'body.weight': (8, 3, 3, 3), 'body.bias': (8,), 'head.weight': (7, 8), 'head.bias': (7,)},
-      'has 1 convolutions and 1 fully connected layers with weights and biases; AlexNet has 5 and 3',
+      'layers with weights and biases; x.pth has 1 and 1',
     ),
     ({**OWN, 'features.1.running_mean': (8,)}, 'has batch norms (features.1.running_mean)'),
     (
