@@ -72,8 +72,9 @@ def evaluate_workdir(
     _prepare(path)
     given = _with_circumstances(network.config, config, (*_MAY_DIFFER, 'data.name'))
     evaluated, predicted = _predict(network, given, split, display, _listing_once())
-    member = _Member(str(path), network, 1.0, predictions.errors(predicted))
-    return _write(path, [member], evaluated, predicted)
+    errors = predictions.errors(predicted)
+    member = _Member(str(path), network, 1.0, errors)
+    return _write(path, [member], evaluated, predicted, errors)
 
 
 @compat.default_settings()
@@ -106,7 +107,8 @@ def evaluate_ensemble(
     was trained on; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
     how many of them the images are of; 'ties'; the `predictions.errors` of the average; and
     'members', a list of each network's 'path', 'step', 'weight' (in all 1) and `predictions.errors`.
-    The file has 'provenance' beside them, from `provenance.describe`.
+    Of several networks, the average and each member but the first have 'compared_with_first', the
+    `predictions.differences` from the first. The file has 'provenance' beside them, from `provenance.describe`.
 
   Raises:
     UserError: a network cannot be read, networks have different classes or data, the weights are
@@ -121,7 +123,7 @@ def evaluate_ensemble(
       f'{path} is a training run; pass another --workdir for the evaluation of --members'
     )
   _emulate_devices(config)
-  members, total, evaluated = [], None, None
+  members, total, evaluated, of_first = [], None, None, None
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     networks = [pretrained.read(member, log=display.line) for member in paths]
     _check_alike(paths, networks)
@@ -138,10 +140,23 @@ def evaluate_ensemble(
       if total is not None and not np.array_equal(predicted.labels, total.labels):
         raise UserError(f'{paths[0]} and {member} were not evaluated on the same images')
       total = predictions.add(total, predicted, share)
-      members.append(_Member(str(member), network, share, predictions.errors(predicted)))
+      values = predictions.errors(predicted)
+      if of_first is None:
+        of_first = predictions.top1_errors(predicted)
+      else:
+        values |= _compared(predicted, of_first)
+      members.append(_Member(str(member), network, share, values))
     assert total is not None
     assert evaluated is not None
-    return _write(path, members, evaluated, total)
+    assert of_first is not None
+    errors = predictions.errors(total) | (_compared(total, of_first) if len(members) > 1 else {})
+    return _write(path, members, evaluated, total, errors)
+
+
+def _compared(predicted: Predictions, of_first: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  return {
+    'compared_with_first': predictions.differences(predictions.top1_errors(predicted), of_first)
+  }
 
 
 class _Images(NamedTuple):
@@ -158,7 +173,7 @@ class _Member(NamedTuple):
   path: str
   network: pretrained.PretrainedNetwork
   share: float
-  errors: dict[str, dict[str, float]]
+  errors: dict[str, Any]
 
 
 def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
@@ -357,7 +372,11 @@ def _prepare(path: Path) -> None:
 
 
 def _write(
-  path: Path, members: Sequence[_Member], images: _Images, predicted: Predictions
+  path: Path,
+  members: Sequence[_Member],
+  images: _Images,
+  predicted: Predictions,
+  errors: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Writes an evaluation's files; returns the content of evaluation.json."""
   identity = _identity(
@@ -370,7 +389,7 @@ def _write(
     'classes': len(identity['class_names']),
     'classes_with_images': len(np.unique(predicted.labels)),
     'ties': predictions.TIES,
-    **predictions.errors(predicted),
+    **errors,
     'members': [
       {'path': member.path, 'step': member.network.step, 'weight': member.share, **member.errors}
       for member in members

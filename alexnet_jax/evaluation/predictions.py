@@ -89,6 +89,44 @@ def image_errors(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.nd
   return np.asarray(metrics.errors(jnp.asarray(probabilities), jnp.asarray(labels), k), np.float64)
 
 
+def top1_errors(predictions: Predictions) -> dict[str, np.ndarray]:
+  """Each image's top-1 error, [N] float64, by 'center_crop' and by 'ten_views'."""
+  return {
+    views: image_errors(probabilities, predictions.labels, 1)
+    for views, probabilities in (
+      ('center_crop', predictions.center_crop),
+      ('ten_views', predictions.ten_views),
+    )
+  }
+
+
+def differences(
+  errors: Mapping[str, np.ndarray], of_first: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+  """Compares a network's top-1 errors with another's, image by image, as McNemar's test does.
+
+  The interval is for these two trained networks on other images of the kind. How errors vary from
+  seed to seed is not in it.
+
+  Args:
+    errors: the network's, from `top1_errors`.
+    of_first: the other network's, for the same images.
+
+  Returns:
+    For each of 'center_crop' and 'ten_views': 'top1_difference', a fraction, positive where the
+    network is wrong on more images than the other, and 'half_interval', half the width of its 95 %
+    interval (normal approximation).
+  """
+  by_view = {views: of_images - of_first[views] for views, of_images in errors.items()}
+  return {
+    views: {
+      'top1_difference': float(each.mean()),
+      'half_interval': float(1.96 * each.std() / np.sqrt(len(each))),
+    }
+    for views, each in by_view.items()
+  }
+
+
 def instructive(
   probabilities: np.ndarray, predicted: np.ndarray, labels: np.ndarray, count: int
 ) -> list[tuple[str, np.ndarray]]:

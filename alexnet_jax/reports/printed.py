@@ -102,14 +102,24 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
   if result['classes_with_images'] != num_classes:
     classes = f'{result["classes_with_images"]:,} of {num_classes:,} classes'
   rows = [row for member in members for row in _views(member['path'], member, num_classes)]
+  compared: list[tuple[str, ...]] = []
   if len(members) > 1:
     weighted = len({member['weight'] for member in members}) > 1
-    rows += _views(f'{"weighted " * weighted}average of {len(members)}', result, num_classes)
+    average = f'{"weighted " * weighted}average of {len(members)}'
+    rows += _views(average, result, num_classes)
+    others = [(member['path'], member) for member in members[1:]] + [(average, result)]
+    compared = [(name, *_differences(of['compared_with_first'])) for name, of in others]
   print_table(
     f'{path}, {result["data"]}, {result["images"]:,} images ({result["split"]}) of {classes}',
     ('network', 'step', 'views', *_headings(num_classes)),
     rows,
   )
+  if compared:
+    print_table(
+      f'\ntop-1 error minus that of {members[0]["path"]}, percentage points and 95 % interval',
+      ('network', 'center crop', 'ten views'),
+      compared,
+    )
   files = {'results': path / 'evaluation.json', 'tables': path / 'evaluation'}
   if (path / 'config.json').exists():  # not the folder of --members
     from alexnet_jax.reports import run_page  # which nothing else here needs
@@ -163,6 +173,14 @@ def _views(name: str, of: Mapping[str, Any], num_classes: int) -> list[tuple[str
     (name, step, 'center crop', *_errors(of['center_crop'], num_classes)),
     ('', '', 'ten views', *_errors(of['ten_views'], num_classes)),
   ]
+
+
+def _differences(compared: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+  """'+2.33 ± 0.69' by center crop and by ten views; see `predictions.differences`."""
+  return tuple(
+    f'{100 * values["top1_difference"]:+.2f} ± {100 * values["half_interval"]:.2f}'
+    for values in (compared['center_crop'], compared['ten_views'])
+  )
 
 
 def pictures(path: Path, written: Sequence[Path], color_selectivity: Sequence[np.ndarray]) -> None:

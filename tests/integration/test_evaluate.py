@@ -334,6 +334,12 @@ def test_an_ensemble_is_numpys_average(runs):
     shares = np.array(weights or [1, 1, 1]) / sum(weights or [1, 1, 1])
     assert [member['weight'] for member in errors['members']] == pytest.approx(shares)
     assert [member['path'] for member in errors['members']] == ['a', 'b', 'c']
+    assert 'compared_with_first' not in errors['members'][0]
+    for name in ('center_crop', 'ten_views'):
+      first = errors['members'][0][name]['top1_error']
+      for one in (*errors['members'][1:], errors):
+        compared = one['compared_with_first'][name]
+        assert compared['top1_difference'] == pytest.approx(one[name]['top1_error'] - first)
 
 
 def test_members_may_be_workdirs_checkpoints_and_files(runs):

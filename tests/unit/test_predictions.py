@@ -68,6 +68,23 @@ def test_a_true_class_of_no_probability_has_a_finite_loss():
   assert values['loss'] == pytest.approx((126 * np.log(2) + np.log(2)) / 2)
 
 
+def test_the_interval_of_a_difference_is_that_of_mcnemars_counts():
+  labels = np.zeros(1000, np.int32)
+  right, wrong = [0.75, 0.25], [0.25, 0.75]
+
+  def errors(wrong_ones):
+    probabilities = np.array([wrong if i in wrong_ones else right for i in range(1000)], np.float32)
+    return predictions.top1_errors(Predictions(probabilities, probabilities, labels))
+
+  # Of 70 images that the first has wrong, 50 are right in the other, which has 80 others wrong.
+  first, other = errors(range(70)), errors(range(50, 150))
+  found = predictions.differences(other, first)['ten_views']
+  worse, better = 80, 50
+  assert found['top1_difference'] == pytest.approx((worse - better) / 1000)
+  variance = worse + better - (worse - better) ** 2 / 1000
+  assert found['half_interval'] == pytest.approx(1.96 * variance**0.5 / 1000)
+
+
 def test_a_weighted_sum_is_numpys_average():
   each, shares = [random_predictions(seed) for seed in range(3)], [0.25, 0.25, 0.5]
   total = None
