@@ -33,6 +33,24 @@ def test_the_kept_sweeps_are_found():
   ]
 
 
+@pytest.mark.parametrize('seed', [0, 1])
+def test_the_differences_on_cifar10_are_those_of_their_evaluations(seed):
+  path = RESULTS / 'cifar10_ablations_18_epochs' / f'evaluation_seed{seed}.json'
+  text = (RESULTS.parent / 'results.md').read_text()
+  section = text.split('\n## Ablations on CIFAR-10\n')[1].split('\n## ')[0].splitlines()
+  members = json.loads(path.read_text())['members']
+  assert len(members) == 9
+  for member in members:
+    name = member['path'].partition('/')[0]
+    [row] = [line for line in section if line.startswith(f'| {name} ')]
+    for views in ('center_crop', 'ten_views'):
+      assert f'{100 * member[views]["top1_error"]:.2f}' in row
+      if name != 'base':
+        compared = member['compared_with_first'][views]
+        difference, half = (compared[key] for key in ('top1_difference', 'half_interval'))
+        assert f'{100 * difference:+.2f} ± {100 * half:.2f}' in row
+
+
 def test_the_errors_on_flowers_are_those_of_their_runs_metrics():
   lines = gzip.decompress((RESULTS / 'flowers' / 'metrics.jsonl.gz').read_bytes()).splitlines()
   validations = [record for record in map(json.loads, lines) if record['split'] == 'validation']
