@@ -112,8 +112,8 @@ _MEMBERS = flags.DEFINE_list(
   'members',
   None,
   'With --mode=evaluate: networks to evaluate alone and together, their probabilities averaged, and to'
-  ' compare with the first, image by image: --members=runs/a,runs/b; each a workdir (of which the best checkpoint is taken), a checkpoint or'
-  ' a .safetensors file. Results go to --workdir (default: runs/ensemble). Each has a config of its'
+  ' compare with the first, image by image: --members=runs/a,runs/b; each a workdir (of which the best'
+  ' checkpoint is taken), a checkpoint or a .safetensors file. Results go to --workdir (default: runs/ensemble). Each has a config of its'
   ' own; of --config, where given, data_dir, the batch size and the devices are taken.',
 )
 _MEMBER_WEIGHTS = flags.DEFINE_list(

@@ -107,8 +107,9 @@ def evaluate_ensemble(
     was trained on; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
     how many of them the images are of; 'ties'; the `predictions.errors` of the average; and
     'members', a list of each network's 'path', 'step', 'weight' (in all 1) and `predictions.errors`.
-    Of several networks, the average and each member but the first have 'compared_with_first', the
-    `predictions.differences` from the first. The file has 'provenance' beside them, from `provenance.describe`.
+    Of several networks, the average and each member but the first have 'compared_with_first', their
+    `predictions.differences` from the first. The file has 'provenance' beside them, from
+    `provenance.describe`.
 
   Raises:
     UserError: a network cannot be read, networks have different classes or data, the weights are
@@ -154,9 +155,8 @@ def evaluate_ensemble(
 
 
 def _compared(predicted: Predictions, of_first: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  return {
-    'compared_with_first': predictions.differences(predictions.top1_errors(predicted), of_first)
-  }
+  differences = predictions.differences(predictions.top1_errors(predicted), of_first)
+  return {'compared_with_first': differences}
 
 
 class _Images(NamedTuple):

@@ -105,8 +105,8 @@ def differences(
 ) -> dict[str, dict[str, float]]:
   """Compares a network's top-1 errors with another's, image by image, as McNemar's test does.
 
-  The interval is for these two trained networks on other images of the kind. How errors vary from
-  seed to seed is not in it.
+  The interval is for these two trained networks, on other images of the same kind. It does not
+  include how errors vary from seed to seed.
 
   Args:
     errors: the network's, from `top1_errors`.
@@ -114,14 +114,14 @@ def differences(
 
   Returns:
     For each of 'center_crop' and 'ten_views': 'top1_difference', a fraction, positive where the
-    network is wrong on more images than the other, and 'half_interval', half the width of its 95 %
-    interval (normal approximation).
+    network is wrong on more images than the other, and 'margin_of_error', half the width of its
+    95 % interval (normal approximation).
   """
   by_view = {views: of_images - of_first[views] for views, of_images in errors.items()}
   return {
     views: {
       'top1_difference': float(each.mean()),
-      'half_interval': float(1.96 * each.std() / np.sqrt(len(each))),
+      'margin_of_error': float(1.96 * each.std() / np.sqrt(len(each))),
     }
     for views, each in by_view.items()
   }
@@ -192,12 +192,13 @@ def _read(path: Path) -> list[np.ndarray]:
   """The identity and the arrays of a file of `save`, also of one that an earlier version wrote."""
   names = ('identity', *Predictions._fields)
   earlier = ('identity', 'centre_crop', *Predictions._fields[1:])
+  missing = []
   for known in (names, earlier, earlier[:-1]):  # the last from before there were names of images
     try:
       return list(files.read_npz(path, known).values())
     except KeyError as error:
-      missing = error
-  raise missing
+      missing.append(error)
+  raise missing[0]
 
 
 def _check(predictions: Predictions) -> None:

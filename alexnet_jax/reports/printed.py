@@ -178,7 +178,7 @@ def _views(name: str, of: Mapping[str, Any], num_classes: int) -> list[tuple[str
 def _differences(compared: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
   """'+2.33 ± 0.69' by center crop and by ten views; see `predictions.differences`."""
   return tuple(
-    f'{100 * values["top1_difference"]:+.2f} ± {100 * values["half_interval"]:.2f}'
+    f'{100 * values["top1_difference"]:+.2f} ± {100 * values["margin_of_error"]:.2f}'
     for values in (compared['center_crop'], compared['ten_views'])
   )
 

@@ -47,7 +47,7 @@ def test_the_differences_on_cifar10_are_those_of_their_evaluations(seed):
       assert f'{100 * member[views]["top1_error"]:.2f}' in row
       if name != 'base':
         compared = member['compared_with_first'][views]
-        difference, half = (compared[key] for key in ('top1_difference', 'half_interval'))
+        difference, half = (compared[key] for key in ('top1_difference', 'margin_of_error'))
         assert f'{100 * difference:+.2f} ± {100 * half:.2f}' in row
 
 

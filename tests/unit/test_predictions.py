@@ -82,7 +82,7 @@ def test_the_interval_of_a_difference_is_that_of_mcnemars_counts():
   worse, better = 80, 50
   assert found['top1_difference'] == pytest.approx((worse - better) / 1000)
   variance = worse + better - (worse - better) ** 2 / 1000
-  assert found['half_interval'] == pytest.approx(1.96 * variance**0.5 / 1000)
+  assert found['margin_of_error'] == pytest.approx(1.96 * variance**0.5 / 1000)
 
 
 def test_a_weighted_sum_is_numpys_average():

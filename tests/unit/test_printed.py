@@ -33,7 +33,7 @@ def test_networks_are_compared_with_the_first(tmp_path, capsys):
   def compared(center_crop, ten_views):
     return {
       'compared_with_first': {
-        name: {'top1_difference': difference, 'half_interval': 0.0069}
+        name: {'top1_difference': difference, 'margin_of_error': 0.0069}
         for name, difference in (('center_crop', center_crop), ('ten_views', ten_views))
       }
     }
