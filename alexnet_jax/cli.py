@@ -86,7 +86,7 @@ _OF_A_RUN = ('train', 'prepare', 'summary', 'config', 'evaluate', 'figures')
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
-  help_string='What to run: a file of configs/, its fields changed by --config.section.field=value'
+  help_string='What to run: a file of configs/; change its fields with --config.section.field=value'
   ' (--config.model.num_columns=1). Where the workdir has a config.json, that is the default, and its'
   ' fields are changed in the same way.',
 )
@@ -112,9 +112,9 @@ _MEMBERS = flags.DEFINE_list(
   'members',
   None,
   'With --mode=evaluate: networks to evaluate alone and together, their probabilities averaged, and to'
-  ' compare with the first, image by image: --members=runs/a,runs/b; each a workdir (of which the best'
-  ' checkpoint is taken), a checkpoint or a .safetensors file. Results go to --workdir (default: runs/ensemble). Each has a config of its'
-  ' own; of --config, where given, data_dir, the batch size and the devices are taken.',
+  ' compare with the first, image by image: --members=runs/a,runs/b; each a workdir (its best'
+  ' checkpoint), a checkpoint or a .safetensors file. Results go to --workdir (default: runs/ensemble).'
+  ' Each network uses its own config; --config sets only data_dir, the batch size and the devices.',
 )
 _MEMBER_WEIGHTS = flags.DEFINE_list(
   'member_weights', None, "The members' weights in the average, as 1,1,2 (default: equal)."
@@ -123,7 +123,7 @@ _LAYER = flags.DEFINE_string(
   'layer',
   None,
   'For --mode=figures: the output by which training images are near, as fc6 or conv5_pool (default:'
-  ' that of the last hidden layer, as in the paper). An unknown name is answered with all names.',
+  ' that of the last hidden layer, as in the paper). An unknown name prints the list of names.',
 )
 _COMPARE = flags.DEFINE_list(
   'compare',
@@ -336,7 +336,7 @@ def _renamed(argument: str) -> str:
   value = config_fields.RENAMED_VALUES.get((field, rest.removeprefix('=')))
   new = f'{prefix}{new_name}{rest if value is None else f"={value}"}'
   if new != argument:
-    print(f'{host.program_name()}: {argument} is now {new}', file=sys.stderr)
+    print(f'{host.program_name()}: {argument} was renamed; using {new}', file=sys.stderr)
   return new
 
 
@@ -355,7 +355,9 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   except flags.Error:  # of another flag, which will be told
     return None
   if _MODE.value == 'predict':
-    return f'--mode=predict does not read --{overrides[0]}; the network has its config'
+    return (
+      f'--mode=predict does not read --{overrides[0]}; leave it out: the network has its own config'
+    )
   if _MODE.value not in _OF_A_RUN or _MEMBERS.value is not None or _WORKDIR.value is None:
     return f'--{overrides[0]} changes a field of a config; give --config, such as configs/digits.py'
   try:
@@ -561,7 +563,9 @@ def _predict() -> None:
       'pass --workdir and --images, such as --workdir=runs/photos --images=NEW_PHOTOS'
     )
   if flags.FLAGS['config'].present:
-    raise UserError('--mode=predict does not read --config; the network has its config')
+    raise UserError(
+      '--mode=predict does not read --config; leave it out: the network has its own config'
+    )
   xla.use_cache()
   printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value, convert.read))
 
@@ -690,7 +694,7 @@ def main(argv: Sequence[str]) -> int:
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
     message = f'{host.program_name()}: {error}'
     if isinstance(error, OSError):
-      message += '\nOnce that is repaired, give the same command again.'
+      message += '\nFix this, then run the same command again.'
     _fail(message, 1)
   except KeyboardInterrupt:
     return 130

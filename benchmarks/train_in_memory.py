@@ -406,9 +406,7 @@ def table(out: Path) -> None:
     return {seed: 100 * line[split]['top1_error'] for seed, line in of_run.items()}
 
   base = of(names[0])
-  print(
-    '| run | seeds | validation error, % | training error, % | difference | 95 % interval | p |'
-  )
+  print('| run | seeds | validation error, % | training error, % | difference | 95% interval | p |')
   print('|---|---:|---:|---:|---:|---|---:|')
   for name in names:
     errors, train_errors = of(name), of(name, 'train')

@@ -1,12 +1,12 @@
-"""The conv-local net with response normalization on CIFAR-10: 11 % error.
+"""The conv-local net with response normalization on CIFAR-10: 11% error.
 
 cuda-convnet's `layers-conv-local-11pct.cfg` (2,112,970 parameters); that it is the "four-layer CNN" with
-normalization of the paper's section 3.3 is inferred from its error. It differs from the 13 % net in more than the norms:
+normalization of the paper's section 3.3 is inferred from its error. It differs from the 13% net in more than the norms:
 conv3 has 64 maps, and fc8 more weight decay.
 
 Command:  python launch.py --config=configs/cifar10_11pct.py --config.data.data_dir=TFDS_FOLDER
 Cost:     520 epochs of 50,000 images.
-Expected: 11 % error (cuda-convnet's figure); 18.7 % after 40 epochs, the rate cut before the 34th and
+Expected: 11% error (cuda-convnet's figure); 18.7% after 40 epochs, the rate cut before the 34th and
           38th (docs/results.md).
 """
 

@@ -5,7 +5,7 @@ pools, dropout, crops and mirror images as in the paper, He et al.'s initializat
 
 Command:  python launch.py --config=configs/cifar10_alexnet.py --config.data.data_dir=TFDS_FOLDER
 Cost:     60 epochs of 50,000 images, 0.3 GFLOP an image.
-Expected: 16.9 % error after 34 epochs, of JPEG-compressed images (seed 0), with
+Expected: 16.9% error after 34 epochs, of JPEG-compressed images (seed 0), with
           --config.model.dropout.rate=0.25 --config.optimizer.lr_decay_epochs="(22,30)"
           --config.train.num_epochs=34; as it stands, not yet measured.
 """

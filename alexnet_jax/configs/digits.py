@@ -6,7 +6,7 @@ for 8x8 pixels; He et al.'s initialization, because the paper's starts too slowl
 
 Command:  python launch.py --config=configs/digits.py
 Cost:     23 s on 2 cores.
-Expected: at least 97 % of the 359 held-out digits right.
+Expected: at least 97% of the 359 held-out digits right.
 """
 
 from ml_collections import config_dict

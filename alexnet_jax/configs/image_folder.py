@@ -6,14 +6,14 @@ out. The first run shrinks the images once, to 256x256 pixels, and says where it
 flower_photos, of the Keras and TensorFlow tutorials, is such a folder as it is unpacked.
 
 Weights are drawn as He et al. do, on pixels divided by 64, which learns fastest at first: of Imagenette's
-validation images 67 % are wrong after 74 batches of 128, with the paper's start 81 %
+validation images 67% are wrong after 74 batches of 128, with the paper's start 81%
 (docs/results.md), and a folder of some hundred images does not give many more.
 
 Command:  python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS
           Give each folder a --workdir of its own.
 Cost:     20 epochs; 30 to 45 images/s on 2 cores, 17 on one.
-Expected: 22.7 % of 550 validation images wrong, of five flowers, after training on 2,569 photographs
-          (seed 0; docs/results.md, also of fine-tuning); 19.3 % of 300, of six kinds of scenery, after
+Expected: 22.7% of 550 validation images wrong, of five flowers, after training on 2,569 photographs
+          (seed 0; docs/results.md, also of fine-tuning); 19.3% of 300, of six kinds of scenery, after
           training on 1,200 photographs of 64x64 pixels (seed 0).
 """
 

@@ -3,15 +3,16 @@
 Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks,
 NIPS 2012. Every field has the value of the paper's text. Where the paper is silent, the released
 2012 code decides: the convolutions' paddings and the rounding up of conv1's output, biases without
-weight decay, response norms within a column. Two choices are neither's: the lighting is that of
-pixels in [0, 1], the only range in which the paper's formula gives usable colors, and the rate is
-cut after five epochs without improvement, where the authors cut it by hand.
+weight decay, response norms within a column. Three choices are neither's: the lighting is that of
+pixels in [0, 1], the only range in which the paper's formula gives usable colors; the learning rate
+is cut after five epochs without improvement, where the authors cut it by hand; and images are resized
+with bicubic interpolation, for the paper names none.
 
 conv1's output is 55x55x96, 290,400 neurons; figure 2's caption has 253,440, which is 55x48x96.
 
 Command:  python launch.py --config=configs/imagenet.py --config.data.data_dir=TFDS_FOLDER
 Cost:     90 epochs of 1.28 million images, 4.1 GFLOP an image: 4.8e17 FLOP.
-Expected: 40.7 % top-1 and 18.2 % top-5 error on the ILSVRC-2012 validation images, ten views
+Expected: 40.7% top-1 and 18.2% top-5 error on the ILSVRC-2012 validation images, ten views
           (paper, table 2; not yet reproduced here).
 
 This is the base from which the other configs differ.
@@ -32,12 +33,13 @@ def get_config() -> config_dict.ConfigDict:
   # A tfds data set, 'folder', or one that comes with the program: 'digits' (scikit-learn's),
   # 'road_signs' or 'rare_road_signs'.
   data.name = 'imagenet2012'
-  data.data_dir = config_dict.placeholder(str)  # where tfds has it; None: tfds's own folder
+  # Folder of tfds's data sets, of photographs, or of ImageNet's tar files; None: tfds's own folder.
+  data.data_dir = config_dict.placeholder(str)
   data.train_split = 'train'  # or a part of it, as tfds writes it: 'train[:90%]'
-  data.validation_split = 'validation'  # of which the errors are
+  data.validation_split = 'validation'  # the split on which errors are measured
   data.image_size = 256  # shorter side scaled to this, then the central square (section 2)
-  # How: 'paper', bicubic, rotated as EXIF says; or 'torchvision', the pixels of its Resize and
-  # CenterCrop, with which its weights are evaluated: bilinear, not rotated.
+  # How images are resized: 'paper', bicubic, rotated as EXIF says; or 'torchvision', the pixels of its
+  # Resize and CenterCrop, with which its weights are evaluated: bilinear, not rotated.
   data.resize = 'paper'
   # Images of other sizes are shrunk once, into a tfds data set in this folder; None: tfds's own.
   data.prepared_dir = config_dict.placeholder(str)
@@ -46,7 +48,7 @@ def get_config() -> config_dict.ConfigDict:
   data.unreadable_limit = 0.001  # the share of files that may be unreadable; ten always may
   data.validation_fraction = 0.1  # held out of each class of a folder without validation
   # In a folder: 1 if the classes are a split's folders, 2 if they are the folders in these, as in
-  # a/abbey, and so on; None: it is asked for where more than one is possible.
+  # a/abbey, and so on; None: as the folders show; where they do not, an error lists the depths.
   data.class_depth = config_dict.placeholder(int)
   # A split that fits, decoded, is held in memory and shuffled whole; a larger one is read as it is
   # used, and shuffled in blocks of so many megabytes of encoded images.
@@ -103,11 +105,12 @@ def get_config() -> config_dict.ConfigDict:
   train.gradient_accumulation_steps = 1
   train.num_epochs = 90  # section 5
   train.num_steps = config_dict.placeholder(int)  # stop after so many steps, if set
-  train.seed = 0  # of initial weights, order, crops, mirror images, lighting and dropout
+  train.seed = 0  # seeds initial weights, order, crops, mirror images, lighting and dropout
   # A workdir, checkpoint or file of weights to start from, as `alexnet_jax.load` takes it: layers
-  # whose shapes agree are taken.
+  # whose shapes agree are loaded.
   train.init_from = config_dict.placeholder(str)
-  train.log_every_steps = 50  # a line with the mean since the last one
+  # Steps between lines of metrics.jsonl, each the mean since the last one.
+  train.log_every_steps = 50
   # Steps, as (first, last), counted from 1, that jax's profiler traces into WORKDIR/profile; () for
   # none. One step before them compiles.
   train.profile_steps = ()
@@ -119,9 +122,8 @@ def get_config() -> config_dict.ConfigDict:
   train.library_fusions = True
 
   config.checkpoint = checkpoint = config_dict.ConfigDict()
-  checkpoint.every_steps = config_dict.placeholder(
-    int
-  )  # save so often, besides at every epoch's end
+  # Save every so many steps too, besides each epoch's end.
+  checkpoint.every_steps = config_dict.placeholder(int)
   checkpoint.keep = 2  # newest checkpoints kept; the best one is always kept
 
   config.mesh = mesh = config_dict.ConfigDict()

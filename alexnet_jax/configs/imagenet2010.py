@@ -7,7 +7,7 @@ is of the test images, which evaluation takes.
 Command:  python launch.py --config=configs/imagenet2010.py --config.data.data_dir=FOLDER
           and then the same with --mode=evaluate --config.data.validation_split=test
 Cost:     as configs/imagenet.py.
-Expected: 37.5 % top-1 and 17.0 % top-5 error on the test images, ten views; 39.0 and 18.3 % by
+Expected: 37.5% top-1 and 17.0% top-5 error on the test images, ten views; 39.0 and 18.3% by
           center crops (paper, section 6 with its table 1 and footnote 5; not run here).
 """
 

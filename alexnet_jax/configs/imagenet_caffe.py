@@ -11,7 +11,7 @@ Command:  python launch.py --config=configs/imagenet_caffe.py --config.data.data
             --source=bvlc_alexnet.caffemodel --target=caffe.safetensors
           CaffeNet (bvlc_reference_caffenet) has configs/imagenet_caffenet.py.
 Cost:     90 epochs of 1.28 million images; the published weights are of epoch 72.
-Expected: 42.9 % top-1, 19.8 % top-5 error on the ILSVRC-2012 validation images, center crop (the
+Expected: 42.9% top-1, 19.8% top-5 error on the ILSVRC-2012 validation images, center crop (the
           model's readme; not yet reproduced here).
 """
 

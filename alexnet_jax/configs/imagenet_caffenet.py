@@ -8,7 +8,7 @@ Command:  python launch.py --config=configs/imagenet_caffenet.py --config.data.d
           python launch.py --mode=convert --config=configs/imagenet_caffenet.py
             --source=bvlc_reference_caffenet.caffemodel --target=caffenet.safetensors
 Cost:     90 epochs of 1.28 million images; the published weights are of epoch 62.
-Expected: 42.6 % top-1, 19.6 % top-5 error on the ILSVRC-2012 validation images, center crop (the
+Expected: 42.6% top-1, 19.6% top-5 error on the ILSVRC-2012 validation images, center crop (the
           model's readme; not yet reproduced here).
 """
 

@@ -6,7 +6,7 @@ has two steps, which are configs/imagenet_conv6_pretrain.py, on a larger ImageNe
 configs/imagenet_conv6_finetune.py.
 
 Command:  python launch.py --config=configs/imagenet_conv6.py --config.data.data_dir=TFDS_FOLDER
-Cost:     as configs/imagenet.py, 3 % more multiply-adds.
+Cost:     as configs/imagenet.py, 3% more multiply-adds.
 Expected: not known; the source stopped a like net that was trained on 1,000 classes alone, because
           it overfitted. With both steps: configs/imagenet_conv6_finetune.py.
 """

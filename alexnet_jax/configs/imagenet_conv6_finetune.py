@@ -9,8 +9,8 @@ configs/imagenet_conv6_finetune_2009.py.
 Command:  python launch.py --config=configs/imagenet_conv6_finetune.py
           --config.data.data_dir=TFDS_FOLDER --config.train.init_from=runs/imagenet_conv6_pretrain
 Cost:     54 epochs of 1.28 million images, 4.26 GFLOP an image: 2.95e17 FLOP.
-Expected: 39.0 % top-1, 16.6 % top-5 error, ten views (paper, table 2); the source's log has 38.99 and
-          16.62 %. Not run here.
+Expected: 39.0% top-1, 16.6% top-5 error, ten views (paper, table 2); the source's log has 38.99 and
+          16.62%. Not run here.
 """
 
 from ml_collections import config_dict

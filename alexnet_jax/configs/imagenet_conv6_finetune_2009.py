@@ -6,7 +6,7 @@ rate of all layers, and conv1 is frozen earlier. The paper's table 2 has no figu
 Command:  python launch.py --config=configs/imagenet_conv6_finetune_2009.py
           --config.data.data_dir=TFDS_FOLDER --config.train.init_from=runs/imagenet_fall2009
 Cost:     52 epochs of 1.28 million images, 4.26 GFLOP an image: 2.84e17 FLOP.
-Expected: 39.10 % top-1, 16.88 % top-5 error, ten views (the source's log; not run here).
+Expected: 39.10% top-1, 16.88% top-5 error, ten views (the source's log; not run here).
 """
 
 from ml_collections import config_dict

@@ -8,8 +8,8 @@ Command:  python launch.py --config=configs/imagenet_fall2009.py --config.data.d
           --config.train.init_from=runs/imagenet
           where FOLDER has a folder of images for each synset
 Cost:     7 epochs of 4.45 million images, 4.49 GFLOP an image: 1.4e17 FLOP.
-Expected: 67.4 % top-1 and 40.9 % top-5 error on the other half (paper, section 6; not yet measured
-          here). The source's logs have 69.4 and 43.7 % of other nets.
+Expected: 67.4% top-1 and 40.9% top-5 error on the other half (paper, section 6; not yet measured
+          here). The source's logs have 69.4 and 43.7% of other nets.
 """
 
 from ml_collections import config_dict

@@ -8,7 +8,7 @@ the center of the mean image subtracted from every crop.
 
 Command:  python launch.py --config=configs/imagenet_source.py --config.data.data_dir=TFDS_FOLDER
 Cost:     91 epochs of 1.28 million images.
-Expected: 40.66 % top-1, 18.21 % top-5 error on the ILSVRC-2012 validation images, ten views (the
+Expected: 40.66% top-1, 18.21% top-5 error on the ILSVRC-2012 validation images, ten views (the
           log of net 145, and the paper's table 2; not yet reproduced here).
 """
 

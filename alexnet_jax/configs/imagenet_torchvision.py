@@ -10,9 +10,9 @@ Command:  python launch.py --config=configs/imagenet_torchvision.py --config.dat
           or with torchvision's own weights, its .pth or a .safetensors of its state dict:
           python launch.py --mode=convert --config=configs/imagenet_torchvision.py
             --source=alexnet.pth --target=torchvision.safetensors
-Cost:     90 epochs of 1.28 million images, all but as many multiply-adds as configs/imagenet.py.
-Expected: 43.478 % top-1, 20.934 % top-5 error on the ILSVRC-2012 validation images, center crop
-          (torchvision's IMAGENET1K_V1: 56.522 and 79.066 % right; not yet reproduced here).
+Cost:     90 epochs of 1.28 million images, nearly as many multiply-adds as configs/imagenet.py.
+Expected: 43.478% top-1, 20.934% top-5 error on the ILSVRC-2012 validation images, center crop
+          (torchvision's IMAGENET1K_V1: 56.522 and 79.066% right; not yet reproduced here).
 """
 
 from ml_collections import config_dict

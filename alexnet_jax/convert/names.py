@@ -159,8 +159,8 @@ def _by_order(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], No
     names |= dict(zip(layout.names[own], found[1:], strict=True))
   in_order = ', '.join(first_line(found.name) for found in [*by_axes[4], *by_axes[2]])
   log(
-    f'{path}: layers are taken by their order, as {", ".join(layout.names)}: {in_order}; norms and pools'
-    ' between them, of which the file says nothing, are those of the config'
+    f'{path}: layers are matched by their order, as {", ".join(layout.names)}: {in_order}; the file does'
+    " not describe norms and pools, so the config's are used"
   )
   return Found(names, False, False)
 

@@ -409,9 +409,9 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
   repeated = [other.name for f in folders if f != folder for other in deeper[f]]
   if any(each.name in repeated for each in inner):
     raise UserError(
-      f'{split_folder} has the same folders in several, as'
-      f' {str(inner[0].relative_to(split_folder))!r}:'
-      f' give one of these, as --config.data.data_dir={shlex.quote(str(folder))},\nor call them train'
+      f'{split_folder} has several folders with the same folders in them, such as'
+      f' {str(inner[0].relative_to(split_folder))!r}: choose one,'
+      f' --config.data.data_dir={shlex.quote(str(folder))},\nor rename them to train'
       f' and val if they are splits; else say which are the classes: {_depths(tree, folders)}'
     )
   raise UserError(

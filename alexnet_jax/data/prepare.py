@@ -281,10 +281,12 @@ def _prepare(
   )
   allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * sum(source.splits.values())))
   if len(earlier):
-    display.line(f'{len(earlier):,} images were prepared before; those that are the same are taken')
+    display.line(
+      f'{len(earlier):,} images were prepared earlier; those of identical files are reused'
+    )
   if damaged := len(earlier.damaged):
     display.line(
-      f'{damaged:,} {"file" if damaged == 1 else "files"} of images prepared before cannot be read to'
+      f'{damaged:,} {"file" if damaged == 1 else "files"} of images prepared earlier cannot be read to'
       f' the end, such as {earlier.damaged[0]}: what is missing is prepared again'
     )
 
@@ -303,7 +305,7 @@ def _prepare(
         _write_shard(temporary, itertools.islice(squares, size), split, done, log)
         if len(done.unreadable) > allowed:
           display.line(
-            f'more than {allowed:,} files cannot be read: reading on without writing, to list all'
+            f'more than {allowed:,} files cannot be read: checking the remaining ones, to list them all'
           )
           # So far, should this be interrupted.
           left_out_list.write(folder, done.unreadable, left_out)

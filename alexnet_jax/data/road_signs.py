@@ -15,7 +15,7 @@ from alexnet_jax.data import splits
 from alexnet_jax.utils.errors import UserError
 
 Point = tuple[float, float]
-"""x to the right and y downwards, within the unit circle."""
+"""x to the right and y downward, within the unit circle."""
 
 Layer = tuple[str, Sequence[Point]]
 """A color, and the corners of the polygon that it fills."""

@@ -86,7 +86,7 @@ def open_builder(
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
     folder = data_dir or default_data_dir()
     raise UserError(
-      f'tfds has no data set {name!r}, nor has {folder} one prepared{hint}'
+      f'tfds has no data set {name!r}, and {folder} has none prepared{hint}'
     ) from error
 
 
@@ -105,8 +105,8 @@ def let_tfds_prepare(builder: 'DatasetBuilder') -> None:
     raise UserError(
       f'{builder.info.full_name} is not prepared in {builder.data_path.parents[len(name)]}, and'
       f' preparing it failed: {first_line(error)}\n'
-      'Set data.data_dir to the folder where tfds has prepared it; without internet, to a copy of'
-      f' what `tfds build {"/".join(name)}` makes where there is.'
+      'Set data.data_dir to the folder where tfds has prepared it. Without internet, run'
+      f' `tfds build {"/".join(name)}` on a machine that has it, and copy the result.'
     ) from error
 
 

@@ -223,7 +223,7 @@ def _emulate_devices(config: ConfigDict | None) -> None:
 def _with_circumstances(
   config: ConfigDict, other: ConfigDict | None, fields: Sequence[str] = _MAY_DIFFER
 ) -> ConfigDict:
-  """A network's config with fields and sections that may differ in an evaluation taken from another."""
+  """A network's config, but with the fields and sections that an evaluation may change from another."""
   if other is None:
     return config
   config = config.copy_and_resolve_references()

@@ -115,7 +115,7 @@ def differences(
   Returns:
     For each of 'center_crop' and 'ten_views': 'top1_difference', a fraction, positive where the
     network is wrong on more images than the other, and 'margin_of_error', half the width of its
-    95 % interval (normal approximation).
+    95% interval (normal approximation).
   """
   by_view = {views: of_images - of_first[views] for views, of_images in errors.items()}
   return {
@@ -132,8 +132,8 @@ def instructive(
 ) -> list[tuple[str, np.ndarray]]:
   """Chooses images that show both what a network can do and where it fails.
 
-  A quarter are right, of as many classes as can be; of the rest one half is wrong, and of the other,
-  right or wrong, the most probable class is least probable. Where fewer are wrong, more are right.
+  A quarter are the surest right ones, spread over the classes. Of the rest, half are the surest wrong
+  ones, and half the least sure, right or wrong. Where fewer are wrong, more are right.
 
   Args:
     probabilities: [N] of each image's most probable class.

@@ -36,7 +36,7 @@ def needed(train_step: Callable[..., object], arguments: tuple[Any, ...], mesh: 
     for part in batch.values()
   )
   if mesh.devices.flat[0].platform == 'cpu':
-    # Measured: libraries use up to 9 % of XLA's count on top of it, and writing a checkpoint about
+    # Measured: libraries use up to 9% of XLA's count on top of it, and writing a checkpoint about
     # three times the state.
     total = 1.1 * total * mesh.local_mesh.devices.size
     total += 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))

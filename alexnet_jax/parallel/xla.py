@@ -78,7 +78,7 @@ def ordered(platform: str) -> dict[str, str]:
   """Returns options with which `lax.optimization_barrier` also orders computation on CPUs.
 
   XLA's CPU backend removes barriers before it schedules, and so determines how much memory is
-  needed; other platforms remove them afterwards.
+  needed; other platforms remove them afterward.
   """
   return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if platform == 'cpu' else {}
 
@@ -107,9 +107,9 @@ def use_cache() -> None:
 def _repair_cache(
   folder: Path, show: Callable[..., None], message: object, *args: object, **kwargs: object
 ) -> None:
-  """Shows a warning unless it is about the cache; removes the programs of which it is.
+  """Deletes the damaged cache entry that a warning names; shows warnings that are not of the cache.
 
-  JAX warns of damaged programs, but keeps them; once removed they are written again.
+  JAX warns of damaged programs, but keeps them; once deleted they are written again.
   """
   damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", str(message))
   if damaged:

@@ -64,7 +64,7 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
 
 
 def use_log_scale(*panels: Any) -> None:
-  """Makes panels' y axes logarithmic, the same for all, so that 1 % and 50 % can both be read.
+  """Makes panels' y axes logarithmic, the same for all, so that 1% and 50% can both be read.
 
   What is 0 lies below the lower edge. Where nothing is above 0, the scale stays linear.
   """

@@ -113,8 +113,8 @@ def evidence(
 ) -> Figure:
   """Images, and below each where its class's evidence lies: by covering, and by gradient.
 
-  Of what covering does, mid-gray is nothing; white and black are the largest loss or gain there is,
-  or one point of probability where all are smaller. A gradient is black at 0 and white at its maximum.
+  In the row for covering, mid-gray means no change, white the largest loss of probability and black the
+  largest gain (at least one point). A gradient is black at 0 and white at its maximum.
 
   Args:
     images: [N, S, S, 3] uint8, as the network sees them.
@@ -143,7 +143,7 @@ def evidence(
   for i, label in enumerate(labels):
     image, covered, gradient = panels[:, i]
     _show(image, images[i])
-    image.set_xlabel(f'{names[label]}: {100 * probabilities[i]:.1f} %', fontsize='small')
+    image.set_xlabel(f'{names[label]}: {100 * probabilities[i]:.1f}%', fontsize='small')
     largest = max(np.abs(drops[i]).max(), 0.01)
     _show(covered, drops[i], -largest, largest)
     gain, loss = (100 * max(0.0, value) for value in (-drops[i].min(), drops[i].max()))
@@ -314,7 +314,7 @@ def predictions(
     )
     for j, number in enumerate(best):
       bars.text(0.01, j - 0.22, names[number], va='bottom', fontsize='small')
-      percent = f'{100 * each[number]:.1f} %'
+      percent = f'{100 * each[number]:.1f}%'
       bars.text(1, j - 0.22, percent, va='bottom', ha='right', fontsize='small')
     bars.set(xlim=(0, 1), ylim=(4.3, -0.8), xticks=[], yticks=[])
     bars.spines[['top', 'right', 'bottom']].set_visible(False)

@@ -41,7 +41,7 @@ def missing(texts: Iterable[str]) -> str | None:
 
 
 def use(picture: figure.Figure) -> None:
-  """Gives texts of a figure, where matplotlib's font lacks some of their characters, others too."""
+  """Adds fallback fonts to texts that have characters which matplotlib's font lacks."""
   texts = [text for text in picture.findobj(Text) if isinstance(text, Text)]
   for axes in picture.axes:  # labels of ticks are made when they are asked for
     texts += [*axes.get_xticklabels(), *axes.get_yticklabels()]
@@ -65,7 +65,7 @@ def substitutes_allowed() -> Iterator[None]:
 
 
 def _is_not_of_weight(record: logging.LogRecord) -> bool:
-  """Whether a message is of anything but a font's weight, which many Chinese fonts have one of."""
+  """Whether a message is not of a missing font weight; many Chinese fonts have only one weight."""
   return 'Failed to find font weight' not in str(record.msg)
 
 

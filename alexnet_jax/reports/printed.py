@@ -116,7 +116,7 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
   )
   if compared:
     print_table(
-      f'\ntop-1 error minus that of {members[0]["path"]}, percentage points and 95 % interval',
+      f'\ntop-1 error minus that of {members[0]["path"]}, percentage points and 95% interval',
       ('network', 'center crop', 'ten views'),
       compared,
     )

@@ -41,8 +41,8 @@ _PICTURES = (
   (
     'evidence',
     'Where the evidence lies',
-    'A gray square of an eighth of the side covers a part of the image: how much less probable its'
-    ' class then is; and how much the score of its class changes with each pixel.',
+    'A square of the mean color, an eighth of the side wide, covers a part of the image: how much less'
+    ' probable its class then is; and how much the score of its class changes with each pixel.',
   ),
   (
     'figure4_retrieval',

@@ -72,7 +72,7 @@ def figure1(
     title: what stands above.
 
   Returns:
-    The figure, and its caption: after how many epochs each reached 25 %, and the ratio.
+    The figure, and its caption: after how many epochs each reached 25%, and the ratio.
   """
   threshold = 0.25
   picture = Figure(figsize=(6, 4.6), layout='constrained')
@@ -88,7 +88,7 @@ def figure1(
       axes.plot([at], [threshold], 'o', color=color, markersize=5)
   axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
   beside = axes.get_yaxis_transform()  # the curves cross the line within the axes
-  axes.text(1.01, threshold, '25 %', transform=beside, ha='left', va='center')
+  axes.text(1.01, threshold, '25%', transform=beside, ha='left', va='center')
   axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
   axes.grid(color='0.92')
   axes.spines[['top', 'right']].set_visible(False)
@@ -100,7 +100,7 @@ def figure1(
       return f'{name} does not in {records[-1]["epoch"]:.1f} epochs'
     return f'{name} after {at:.1f} epochs'
 
-  caption = f'25 % training error over {window} steps: {said("ReLU", relu)}, {said("tanh", tanh)}'
+  caption = f'25% training error over {window} steps: {said("ReLU", relu)}, {said("tanh", tanh)}'
   if reached['ReLU'] is not None:
     if reached['tanh'] is not None:
       caption += f', {reached["tanh"] / reached["ReLU"]:.1f} times as many'
@@ -135,7 +135,7 @@ class Bar:
 def differences(bars: Sequence[Bar], title: str) -> Figure:
   """How much worse each variant is than the base, beside the paper's and the source's differences.
 
-  A bar is the mean over the seeds, each of which is a dot, and a line its 95 % confidence interval.
+  A bar is the mean over the seeds, each of which is a dot, and a line its 95% confidence interval.
 
   Args:
     bars: from top to bottom.
@@ -167,7 +167,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   handles: list[Any] = [
     Patch(facecolor='0.45', edgecolor='0.45', label='mean, significant (p < 0.05)'),
     Patch(facecolor='0.85', edgecolor='0.45', label='mean, not significant or too few seeds'),
-    Line2D([], [], color='black', linewidth=1, label='95 % interval of the mean'),
+    Line2D([], [], color='black', linewidth=1, label='95% interval of the mean'),
     Line2D([], [], **dots, markerfacecolor='white', label='a seed'),
   ]
   # One above the other, for they often agree.

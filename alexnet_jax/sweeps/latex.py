@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from alexnet_jax.sweeps import origin, tables
 from alexnet_jax.sweeps.results import Results, Row
 
-_HEADINGS = ('variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', '$p$')
+_HEADINGS = ('variant', 'runs', 'top-1 error, %', 'difference', '95% interval', '$p$')
 _DESCRIPTIONS = r'>{\raggedright\arraybackslash}p{0.18\linewidth}'  # their column
 _REPORTED = ('paper', 'source')
 _SPECIAL = {
@@ -80,7 +80,7 @@ def table(results: Results) -> str:
 
 _EXPLAINED = (
   'Top-1 error in percent ± standard deviation over seeds; differences from the base in percentage'
-  ' points, with 95 % confidence intervals and p of the paired t test over seeds.'
+  ' points, with 95% confidence intervals and p of the paired t test over seeds.'
 )
 
 

@@ -80,7 +80,7 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
   for picture in pictures:
     name = next(file.name for file in picture.paths if file.suffix == '.png')
     lines.append(f'![{picture.title}](figures/{name})\n\n{picture.caption}\n')
-  lines += ['## Where it comes from', '']
+  lines += ['## Provenance', '']
   lines += [f'- {name}: {text}' for name, text in origin.facts(results)]
   return '\n'.join(lines) + '\n'
 
@@ -97,7 +97,7 @@ def _pictures(results: Results) -> list[Picture]:
 
 
 def _figure1(results: Results, folder: Path) -> Picture | None:
-  """Figure 1; None where neither activation reaches 25 % training error."""
+  """Figure 1; None where neither activation reaches 25% training error."""
   relu, tanh = _by_rate(results, 'relu'), _by_rate(results, 'tanh')
   best = [min(runs.values(), key=_soonest) for runs in (relu, tanh) if runs]
   if len(best) < 2 or all(_soonest(run)[0] == math.inf for run in best):
@@ -114,7 +114,7 @@ def _figure1(results: Results, folder: Path) -> Picture | None:
 
 
 def _differences(results: Results, words: Mapping[str, str], folder: Path) -> Picture | None:
-  """The variants' differences to the base; None where there are none yet."""
+  """The variants' differences from the base; None where there are none yet."""
   bars = [
     charts.Bar(
       words[row.name],
@@ -131,9 +131,9 @@ def _differences(results: Results, words: Mapping[str, str], folder: Path) -> Pi
   if not bars:
     return None
   return Picture(
-    'Differences to the base',
+    'Differences from the base',
     'Top-1 error minus that of the base, percentage points; positive: more errors than the base.'
-    ' Bars are means over seeds, dots the seeds, lines 95 % confidence intervals of the mean.',
+    ' Bars are means over seeds, dots the seeds, lines 95% confidence intervals of the mean.',
     canvas.save(charts.differences(bars, results.title), folder / 'differences'),
   )
 
@@ -188,7 +188,7 @@ def _rate(run: RunResult) -> float:
 
 
 def _soonest(run: RunResult) -> tuple[float, float, float]:
-  """Orders runs by when they reach 25 % training error; equal ones by that error, then by loss.
+  """Orders runs by when they reach 25% training error; equal ones by that error, then by loss.
 
   The error is of the last epoch's training, the loss of the last validation.
   """
@@ -227,7 +227,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   )
 
 
-_UNITS = {by: f'{by}, points' for by in ('difference', '95 % interval', 'paper', 'source')}
+_UNITS = {by: f'{by}, points' for by in ('difference', '95% interval', 'paper', 'source')}
 
 
 def _row_cells(row: Row) -> tuple[str, str, list[str]]:
@@ -288,7 +288,7 @@ _KINDS = {'.png': 'picture', '.md': 'table', '.csv': 'table', '.tex': 'table', '
 
 # Fewer and shorter than in the files, for a terminal.
 _SHOWN_HEADINGS = (
-  'variant', 'runs', 'error, %', 'difference', '95 % interval', 'paper', 'source'
+  'variant', 'runs', 'error, %', 'difference', '95% interval', 'paper', 'source'
 )  # fmt: skip
 
 

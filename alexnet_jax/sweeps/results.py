@@ -37,7 +37,7 @@ class RunResult:
     records: lines of its metrics.jsonl up to its end.
     final: its last validation; None where it is not finished.
     state: 'finished', or why it is not.
-    starts: lines of its starts.jsonl up to its end; none of a run of before there were any.
+    starts: lines of its starts.jsonl up to its end; none for a run of an older version.
   """
 
   variant: str
@@ -88,7 +88,7 @@ class Row:
     differences: top-1 difference of each pair.
     difference, difference_top5: mean differences of the pairs; NaN without one.
     difference_deviation: standard deviation of the top-1 differences (n - 1); NaN below two.
-    interval: 95 % confidence interval of the top-1 difference (Student's t); NaN where there are
+    interval: 95% confidence interval of the top-1 difference (Student's t); NaN where there are
       fewer than two pairs, or where all differ by the same, which leaves nothing to estimate.
     p: p value of the paired t test of no top-1 difference; NaN likewise.
     paper, source: the differences that they report.

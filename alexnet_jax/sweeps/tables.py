@@ -12,7 +12,7 @@ from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import host
 
 HEADINGS = (
-  'variant', 'runs', 'top-1 error, %', 'difference', '95 % interval', 'paper', 'source', 'sign',
+  'variant', 'runs', 'top-1 error, %', 'difference', '95% interval', 'paper', 'source', 'sign',
   'significance', 'description',
 )  # fmt: skip
 

@@ -53,8 +53,8 @@ def check_memory(
   if of_batch is None or free is None or of_batch <= free:
     return
   message = (
-    f'training with train.batch_size={batch_size} needs {of_batch / 1e6:,.0f} MB more memory,'
-    f' and {free / 1e6:,.0f} MB are free; '
+    f'training with train.batch_size={batch_size} needs {of_batch / 1e6:,.0f} MB besides'
+    f' parameters and velocity, but {free / 1e6:,.0f} MB are free; '
   )
   advice = (
     'The same batch needs less with more --config.train.gradient_accumulation_steps (now'

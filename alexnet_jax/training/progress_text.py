@@ -42,7 +42,7 @@ class Length:
     return self._place(f'{min(epoch, self.num_epochs):g}', 0)
 
   def before_bar(self, step: int) -> str:
-    """`current`, of steps without how many there are, for the bar has 80 columns and their share."""
+    """Like `current`, but in a run of steps without their total, for the bar to fit in 80 columns."""
     if self.num_epochs is None:
       return f'step {step:>{len(f"{self.total_steps}")}}'
     return self.current(step)

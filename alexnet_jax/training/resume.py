@@ -144,9 +144,9 @@ def restore(
     fingerprint = description.get('fingerprint')
     if fingerprint is None and data_set.held_out:  # once they were drawn at random
       raise UserError(
-        f'{directory} is of an older version, which held out other images for validation; this one'
-        ' would validate on images that it has trained on\nStart from scratch in another --workdir, or'
-        ' end the run with the version that began it.'
+        f'{directory} was written by an older version, which held out other images for validation:'
+        ' resumed here, the run would be validated on images that it was trained on\nStart from scratch'
+        ' in another --workdir, or finish this run with that version.'
       )
     if trained_on != (split.num_examples, list(split.class_names)):
       raise UserError(
@@ -206,7 +206,9 @@ def start_from(
   if unused := [layer for layer in source.params if layer not in params]:
     display.line(f'not used: {", ".join(unused)}')
   if others := pretrained.other_settings(config, source, taken):
-    display.line('the loaded layers compute something else here; they were trained with')
+    display.line(
+      'the loaded layers were trained with other settings, so they compute something else here:'
+    )
     for field, (trained, here) in others.items():
       display.line(f'  {field}={trained}, here {here}')
     values = {field: str(trained).replace("'", '"') for field, (trained, _) in others.items()}

@@ -49,7 +49,7 @@ def lock(
       if error.errno not in _NO_LOCKS:
         raise
       owner = owner_file(path)
-      log(f'there are no locks in {path.parent} ({error.strerror}); {owner} is one instead')
+      log(f'{path.parent} has no file locks ({error.strerror}); the file {owner} is used instead')
       held.enter_context(_owned(owner, taken))
     yield
 

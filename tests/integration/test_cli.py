@@ -52,10 +52,10 @@ def test_a_field_by_its_old_name_is_read_saying_so():
     '--config.optimizer.rate_multipliers.conv1=((1,0.5),)',
   )
   assert (code, len(err.splitlines())) == (0, 4)
-  assert 'is now --config.optimizer.lr_decay_epochs=(1,2)\n' in err
-  assert 'is now --config.augment.mean=center\n' in err
-  assert 'is now --noconfig.optimizer.lr_decay_biases\n' in err
-  assert 'is now --config.optimizer.lr_multipliers.conv1=((1,0.5),)\n' in err
+  assert 'was renamed; using --config.optimizer.lr_decay_epochs=(1,2)\n' in err
+  assert 'was renamed; using --config.augment.mean=center\n' in err
+  assert 'was renamed; using --noconfig.optimizer.lr_decay_biases\n' in err
+  assert 'was renamed; using --config.optimizer.lr_multipliers.conv1=((1,0.5),)\n' in err
 
 
 DIGITS = '--config=configs/digits.py'

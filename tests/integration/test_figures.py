@@ -98,7 +98,7 @@ def test_evidence_has_mid_gray_where_nothing_changes():
   picture = figures.evidence(images, drops, gradients, [0.75, 1.0], [1, 1], ('a', 'b'), 'title')
   shown, covered, gradient = np.reshape(picture.axes, (3, 2))
   assert (shown[0].get_images()[0].get_array() == images[0]).all()
-  assert [axes.get_xlabel() for axes in shown] == ['b: 75.0 %', 'b: 100.0 %']
+  assert [axes.get_xlabel() for axes in shown] == ['b: 75.0%', 'b: 100.0%']
   assert covered[0].get_xlabel() == 'loses up to 50.0,\ngains up to 10.0 points'
   assert [axes.get_images()[0].get_clim() for axes in covered] == [(-0.5, 0.5), (-0.01, 0.01)]
   assert [axes.get_images()[0].get_clim() for axes in gradient] == [(0, 3), (0, 1)]
@@ -186,7 +186,7 @@ def test_predictions_have_five_bars_of_which_the_true_one_is_red_and_outlined():
   assert [axes.get_title() for axes in shown] == list(headings)
   texts = [text.get_text() for text in charts[0].texts]
   assert texts[::2] == ['tench', r'a \$ b \$', 'c' * 23 + '…', 'd', 'e']
-  assert texts[1::2] == ['50.0 %', '20.0 %', '10.0 %', '10.0 %', '6.0 %']
+  assert texts[1::2] == ['50.0%', '20.0%', '10.0%', '10.0%', '6.0%']
 
 
 def test_retrieval_tells_classes_apart_whose_names_begin_alike():

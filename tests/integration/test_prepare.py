@@ -435,7 +435,7 @@ def test_where_the_file_system_has_no_locks_a_file_is_one(source, png, tmp_path,
   monkeypatch.setattr(fcntl, 'flock', flock)
   display = Lines()
   directory = run(source, tmp_path, display)
-  assert f'there are no locks in {directory}.incomplete' in display.lines[0]
+  assert f'{directory}.incomplete has no file locks (' in display.lines[0]
   assert contents(directory) == contents(png)
 
 
@@ -509,7 +509,7 @@ def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch
   message = refusal(run, source, tmp_path / 'out', display, images_per_shard=1)
   [written] = (tmp_path / 'out').glob(f'*/*/{left_out_list.FILE_NAME}')
   assert '4 files cannot be read, more than 1, such as train/' in message
-  assert 'reading on without writing, to list all' in display.text
+  assert 'checking the remaining ones, to list them all' in display.text
   assert str(written) in message
   assert 'data.unreadable_limit' in message
   assert len(written.read_text('utf-8').splitlines()) == 1 + 4  # those that came later as well
@@ -653,7 +653,7 @@ def test_images_that_were_prepared_before_are_taken(tmp_path, monkeypatch, encod
   source = image_folder.open_folder(root, 0.1)
   again = run(source, out, display, encoding=encoding)
   assert len(made) == 1
-  assert '18 images were prepared before; those that are the same are taken' in display.lines
+  assert '18 images were prepared earlier; those of identical files are reused' in display.lines
   whole = run(source, fresh, encoding=encoding)
   assert len(made) == 1 + 19
   for split in ('train', 'validation'):
@@ -672,7 +672,7 @@ def test_damaged_images_of_before_are_made_again(tmp_path):
   display = Lines()
   again, whole = run(source, tmp_path / 'out', display), run(source, tmp_path / 'fresh')
   assert stored(again, 'train') == stored(whole, 'train')
-  assert '3 files of images prepared before cannot be read to the end, such as' in display.text
+  assert '3 files of images prepared earlier cannot be read to the end, such as' in display.text
 
 
 # Folders that cannot be written to.

@@ -68,7 +68,7 @@ def text(page):
 
 
 def test_the_best_epoch_and_the_cut_of_the_rate_are_marked(text):
-  assert 'Lowest validation error 20.00 %, at epoch 3; after the last, 4, 30.00 %.' in text
+  assert 'Lowest validation error 20.00%, at epoch 3; after the last, 4, 30.00%.' in text
   assert 'Red: best: 20.00%, epoch 3.' in text
   assert text.count('stroke-dasharray') == 1
   assert re.findall(r'<title>(epoch .*?)</title>', text)[2] == (
@@ -81,7 +81,7 @@ def test_mistakes_have_their_files_and_the_surest_is_first(text):
   found = re.findall(r'<td class="break">(.*?)</td>', text)
   first = found.index('class7/7.jpg')
   assert found[first : first + 3] == ['class7/7.jpg', 'class7', 'class8']
-  assert '57.00 %' in text
+  assert '57.00%' in text
   assert found.index('class6/6.jpg') > first
   assert 'The 8 most confident of 8 mistakes.' in text
 
@@ -89,7 +89,7 @@ def test_mistakes_have_their_files_and_the_surest_is_first(text):
 def test_which_checkpoint_was_evaluated_on_what_is_said(text):
   assert (
     'Of the checkpoint of step 20, on the 40 images of folder /b (all), as last evaluated: top-1'
-    ' error 20.00 % by center crop, 17.50 % by ten views.'
+    ' error 20.00% by center crop, 17.50% by ten views.'
   ) in text
   assert 'The lowest validation error is now that of step 30.' in text
 
@@ -99,7 +99,7 @@ def test_an_evaluation_of_an_earlier_version_is_read(tmp_path):
   leave_evaluation(tmp_path / 'run')
   file = tmp_path / 'run' / 'evaluation.json'
   file.write_text(file.read_text().replace('center_crop', 'centre_crop'))
-  assert 'error 20.00 % by center crop' in run_page.write(tmp_path / 'run').read_text('utf-8')
+  assert 'error 20.00% by center crop' in run_page.write(tmp_path / 'run').read_text('utf-8')
 
 
 def test_an_evaluation_that_cannot_be_read_is_named(tmp_path):
@@ -140,7 +140,7 @@ def test_a_run_started_from_python_says_that_it_has_no_command(caller, by, tmp_p
   file.write_text(json.dumps({**start, 'command': None, **caller}) + '\n')
   text = run_page.write(tmp_path / 'run').read_text('utf-8')
   assert f'There is no command: it was started from Python{by}. What it was called with' in text
-  assert 'The same again' not in text
+  assert 'To run it again' not in text
 
 
 @pytest.mark.parametrize('screen', browser.SCREENS)
@@ -182,7 +182,7 @@ def test_a_step_that_ends_an_epoch_is_said_to_be_at_its_end(tmp_path):
   ends[-1]['epoch'] = 4.5
   (path / 'metrics.jsonl').write_text(''.join(f'{json.dumps(line)}\n' for line in ends))
   text = run_page.write(path).read_text('utf-8')
-  assert 'Lowest validation error 20.00 %, at epoch 3; after the last, 4.5, 30.00 %.' in text
+  assert 'Lowest validation error 20.00%, at epoch 3; after the last, 4.5, 30.00%.' in text
 
 
 def test_an_axis_of_errors_that_are_near_each_other_has_marks_too():

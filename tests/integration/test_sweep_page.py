@@ -94,7 +94,7 @@ def test_every_number_has_its_heading_with_units(opened):
   number = page.locator('#results tbody tr').nth(2).locator('td')
   above = page.locator('#results thead th')
   headings = [
-    'runs', 'top-1 error, %', 'difference, points', '95 % interval, points', 'paper, points',
+    'runs', 'top-1 error, %', 'difference, points', '95% interval, points', 'paper, points',
     'source, points', 'sign', 'significance',
   ]  # fmt: skip
   if opened.width > 800:
@@ -109,7 +109,7 @@ def test_every_picture_is_there(opened):
   page = opened.page
   pictures = page.locator('img')
   assert page.locator('h2').all_inner_texts() == [
-    'Figure 1', 'Differences to the base', 'Validation error', 'Runs', 'Where it comes from'
+    'Figure 1', 'Differences from the base', 'Validation error', 'Runs', 'Provenance'
   ]  # fmt: skip
   loaded = pictures.evaluate_all('all => all.map(one => one.complete && one.naturalWidth > 0)')
   assert loaded == [True] * 3

@@ -238,7 +238,7 @@ def test_a_run_says_which_settings_its_pretrained_layers_had(finished, capfd):
   said = capfd.readouterr().err
   scale, layers = tiny_config().augment.pixel_scale, tiny_config().model.response_norm.layers
   assert (
-    'the loaded layers compute something else here; they were trained with\n'
+    'the loaded layers were trained with other settings, so they compute something else here:\n'
     f'  augment.pixel_scale={scale}, here 0.5\n'
     '  model.conv3.order=activation-norm-pool, here norm-activation-pool\n'
     f'  model.dropout.rate={tiny_config().model.dropout.rate}, here 0.1\n'
@@ -252,7 +252,7 @@ def test_layers_after_others_that_do_not_fit_are_said_to_be_of_no_use(finished, 
     finished[0], **{'model.conv1.features': 8, 'model.cross_column': ('conv3', 'fc6', 'fc7')}
   )
   said = capfd.readouterr().err
-  assert 'the loaded layers compute something else here' in said
+  assert 'so they compute something else here' in said
   assert re.search(r"  model\.conv1\.features=\d+, here 8\n  model\.cross_column=\('conv3', ", said)
   assert """--config.model.cross_column=("conv3", """ in said
 

@@ -61,7 +61,7 @@ def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent()
   assert list(lines['tanh'].get_ydata()) == pytest.approx([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
   assert any(list(line.get_ydata()) == [0.25, 0.25] for line in axes.lines)
   assert caption == (
-    '25 % training error over 10 steps: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
+    '25% training error over 10 steps: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
     ' paper: six times.'
   )
 
@@ -73,7 +73,7 @@ def test_figure_1_does_not_claim_what_was_not_reached():
     in (charts.figure1(relu, tanh, 10, '')[1])
   )
   assert charts.figure1(tanh, tanh, 10, '')[1] == (
-    '25 % training error over 10 steps: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
+    '25% training error over 10 steps: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
     ' six times.'
   )
 

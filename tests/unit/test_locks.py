@@ -42,7 +42,7 @@ def test_a_workdir_is_one_process_s_where_there_are_no_locks(tmp_path, no_locks)
         pass
     assert workdir.is_locked(tmp_path)
   assert len(said) == 1
-  assert f'there are no locks in {tmp_path} (' in said[0]
+  assert f'{tmp_path} has no file locks (' in said[0]
   assert [path.name for path in tmp_path.iterdir()] == ['.lock']
   assert not workdir.is_locked(tmp_path)
 

@@ -71,7 +71,7 @@ def test_modules_that_are_shifted_are_found_by_their_order():
   assert not found.by_name
   [line] = lines
   assert line.startswith(
-    f'x.pth: layers are taken by their order, as {", ".join(LAYERS)}: {", ".join(modules)}; norms'
+    f'x.pth: layers are matched by their order, as {", ".join(LAYERS)}: {", ".join(modules)}; the file'
   )
 
 

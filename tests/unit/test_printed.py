@@ -55,7 +55,7 @@ def test_networks_are_compared_with_the_first(tmp_path, capsys):
     },
   )
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-  title = 'top-1 error minus that of runs/base, percentage points and 95 % interval'
+  title = 'top-1 error minus that of runs/base, percentage points and 95% interval'
   assert title.split() in lines
   assert ['runs/tanh', '+2.33', '±', '0.69', '-0.10', '±', '0.69'] in lines
   assert ['average', 'of', '2', '-1.00', '±', '0.69', '+0.00', '±', '0.69'] in lines

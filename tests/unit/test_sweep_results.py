@@ -324,7 +324,7 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
     sweeps.write_run(run, sweeps.lines(errors[run.variant]))
   sweeps.report_quickly(tmp_path)
   assert (
-    '25 % training error over 10 steps: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as'
+    '25% training error over 10 steps: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as'
     ' many. In the paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
     ' epochs), 0.25: 20.0% (4 epochs). tanh at a learning rate of 0.5; training error by rate:'
     ' 0.02: 60.0% (4 epochs), 0.5: 25.0% (4 epochs).'

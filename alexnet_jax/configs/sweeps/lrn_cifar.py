@@ -1,13 +1,13 @@
-"""Section 3.3's other figure: response normalization on CIFAR-10, 13 % error without and 11 % with.
+"""Section 3.3's other result: response normalization on CIFAR-10, 13% error without and 11% with.
 
-The base is the source's net of 13 % (configs/cifar10_13pct.py). Its net of 11 %
-(configs/cifar10_11pct.py) differs in more than the norms, so both are here: the norms alone, and all
-that it has.
+The base is the 2012 code's 13% net (configs/cifar10_13pct.py). Its 11% net
+(configs/cifar10_11pct.py) differs in more than the norms, so there are two variants: the norms alone,
+and all of its differences.
 
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
               --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
 Cost:     three runs of 520 epochs for each of three seeds; 65 s an epoch on 2 cores.
-Expected: after 40 epochs, of one seed, 19.7 % without norms, 19.5 % with, 18.7 % of the net of 11 %
+Expected: after 40 epochs, of one seed, 19.7% without norms, 19.5% with, 18.7% with the 11% net
           (docs/results.md).
 """
 
@@ -17,7 +17,7 @@ from alexnet_jax.configs import cifar10_11pct, cifar10_13pct
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from alexnet_jax.utils.config_fields import flatten
 
-_PAPER = Reported(-2.0, where='CIFAR-10 test, 13 % to 11 %')
+_PAPER = Reported(-2.0, where='CIFAR-10 test, 13% to 11%')
 
 
 def get_sweep(config: ConfigDict) -> Sweep:
@@ -35,7 +35,7 @@ def get_sweep(config: ConfigDict) -> Sweep:
       Variant(
         'response_norm_and_wider_conv3',
         changes,
-        "the source's net of 11 %: with it, 64 maps in conv3 and more weight decay of fc8",
+        "the source's net of 11%: with it, 64 maps in conv3 and more weight decay of fc8",
         paper=_PAPER,
       ),
     ],

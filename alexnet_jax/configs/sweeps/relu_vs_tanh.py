@@ -1,10 +1,10 @@
-"""Figure 1 of the paper: how much sooner ReLU than tanh reaches 25 % training error.
+"""Figure 1 of the paper: how much sooner ReLU than tanh reaches 25% training error.
 
 Section 3.1: a four-layer convolutional network on CIFAR-10, without regularization, each activation
-at the learning rate with which it is fastest; the paper says six times. Rates are tried for two epochs
-each, tanh's four fastest for six, for its order still changes; the one that gets on best goes on. They
-are multiples of the config's own rate, and were found with configs/cifar10.py: another net needs
-other numbers here.
+at the learning rate with which it is fastest; the paper says six times. Each rate is tried for two
+epochs, tanh's four fastest for six, because their order still changes; the best rate of each activation
+is continued. Rates are multiples of the config's own, and were found with configs/cifar10.py: another
+network needs others.
 
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/relu_vs_tanh.py --jobs=2
               --config=configs/cifar10.py --config.data.data_dir=TFDS_FOLDER
