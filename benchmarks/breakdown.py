@@ -43,6 +43,7 @@ def main() -> None:
   from alexnet_jax import experiment
   from alexnet_jax.models import layers, summary
   from alexnet_jax.models.alexnet import AlexNet
+  from alexnet_jax.models.options import ACTIVATIONS
   from alexnet_jax.parallel import xla
   from alexnet_jax.utils.display import print_table
 
@@ -63,7 +64,16 @@ def main() -> None:
 
     @nn.compact
     def __call__(self, name: str, columns: Any) -> Any:
-      return self._stage(name, columns, {}, dropout_key, positions)
+      x = self._linear(name, self._both(columns) if name in self.cross_column else columns)
+      for step in getattr(self, name).steps:
+        if step == 'activation':
+          x = [ACTIVATIONS[self.activation](column) for column in x]
+        elif step == 'norm':
+          x = self._response_norm(name, x) or x
+          x = self._within_norm(name, x) or x
+        else:
+          x = self._pool(name, x) or x
+      return self._dropout(name, x, dropout_key, positions) or x
 
   fields = (field.name for field in dataclasses.fields(net) if field.name not in ('parent', 'name'))
   one_layer = OneLayer(**{name: getattr(net, name) for name in fields})

@@ -358,14 +358,13 @@ def _shapes(
   net: AlexNet,
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]], dict[str, Any]]:
   """For one image: what each layer reads, and every output by name; and the parameters."""
-  image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
-  (_, arrays), variables = jax.eval_shape(net.init_with_output, jax.random.key(0), image)
-  outputs = {name: array.shape[1:] for name, array in arrays.items()}
-  reads, here = {}, image.shape[1:]
+  outputs, params = summary.shapes(net)
+  reads: dict[str, tuple[int, ...]] = {}
+  here: tuple[int, ...] = (net.input_size, net.input_size, 3)
   for name in LAYERS:
     reads[name] = here
     here = outputs.get(f'{name}_pool', outputs.get(name, here))
-  return reads, outputs, variables['params']
+  return reads, outputs, params
 
 
 def expected(

@@ -282,7 +282,7 @@ def training(directory: Path, options: argparse.Namespace) -> None:
   mesh = experiment.make_mesh(config)
   megabytes = config.data.memory_megabytes
   builder = tfds_reader.open_directory(directory)
-  data_set = datasets.TfdsDataSet(builder, config.data.image_size, megabytes)
+  data_set = datasets.TfdsDataSet(builder, config.data.image_size, megabytes, config.data.resize)
   split = data_set.load_split('train')
   net = experiment.make_network(config)
   if (steps := (options.rounds + 1) * options.train_steps + 1) * batch_size > split.num_examples:

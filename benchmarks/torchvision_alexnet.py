@@ -113,7 +113,11 @@ def main() -> None:
   torch.backends.cudnn.benchmark = True
   splits = {}
   for name in ('train', 'val'):
-    pixels, labels, classes = read_folder(args.data_dir / name, 256)
+    pixels, labels, names = read_folder(args.data_dir / name, 256)
+    if name == 'train':
+      classes = names
+    elif names != classes:
+      sys.exit(f'{args.data_dir}: train and val have different classes, so labels would not agree')
     splits[name] = torch.from_numpy(pixels).to(device), torch.from_numpy(labels).long().to(device)
   border = (splits['train'][0].shape[1] - SIDE) // 2
   corners = [(0, 0), (0, 2 * border), (2 * border, 0), (2 * border, 2 * border), (border, border)]

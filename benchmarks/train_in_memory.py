@@ -181,7 +181,9 @@ class Data:
 
   def __init__(self, folder: Path, size: int):
     train_pixels, self.train_labels, self.classes = read_folder(folder / 'train', size)
-    test_pixels, self.test_labels, _ = read_folder(folder / 'val', size)
+    test_pixels, self.test_labels, classes = read_folder(folder / 'val', size)
+    if classes != self.classes:
+      sys.exit(f'{folder}: train and val have different classes, so labels would not agree')
     log(f'decoded {len(train_pixels)} and {len(test_pixels)} photographs')
     self.statistics = compute_statistics(train_pixels)
     log('statistics: eigenvalues', np.asarray(self.statistics.eigenvalues))
@@ -469,7 +471,9 @@ def _compiled_fields(config: ConfigDict) -> str:
     if name.startswith(('model.', 'augment.', 'train.precision', 'train.batch_size'))
     and name.rpartition('.')[2] not in others
   }
-  return json.dumps(kept | {'decay': config.optimizer.weight_decay}, sort_keys=True, default=str)
+  rule = ('momentum', 'weight_decay', 'weight_decay_multipliers')
+  kept |= {name: config.optimizer[name] for name in rule}
+  return json.dumps(kept, sort_keys=True, default=str)
 
 
 def draw(out: Path) -> None:

@@ -7,7 +7,7 @@ project itself is this checkout. The contestants are those of `train_step.py` an
 one mode, all versions take turns.
 
 With `--flags` every version also runs with these XLA_FLAGS in place of the options that
-`compilation.py` chooses; several values are separated by semicolons:
+`alexnet_jax/parallel/xla.py` chooses; several values are separated by semicolons:
 
   python benchmarks/versions.py --python=jax012/bin/python --mode=train \
     --flags='--xla_cpu_experimental_ynn_fusion_type=;--xla_cpu_use_fusion_emitters=false'
