@@ -308,7 +308,7 @@ def _from_array(array_like: Any, where: str) -> Image.Image:
 def _picture(image: Any) -> str:
   """An image as HTML; '' where it can no longer be read."""
   with contextlib.suppress(UserError):
-    rgb = _rgb(image, 0)
+    rgb = _rgb(image, 0).copy()  # it may be the caller's own
     rgb.thumbnail((_THUMBNAIL, _THUMBNAIL))
     style = f'height:{_THUMBNAIL}px;image-rendering:{"pixelated" if rgb.height < 64 else "auto"}'
     return _image_tag(images.encode(rgb, 'png'), style)

@@ -394,6 +394,12 @@ def test_html_is_escaped_and_shows_what_there_is(classifier, digits, tmp_path):
   assert '<img' not in prediction._repr_html_()
 
 
+def test_showing_a_prediction_leaves_the_image_as_it_was(classifier):
+  image = Image.new('RGB', (600, 400))
+  assert '<img' in classifier.predict(image)._repr_html_()
+  assert image.size == (600, 400)
+
+
 ALONE = """
 import sys
 import jax, jax.export, numpy as np, safetensors.numpy
