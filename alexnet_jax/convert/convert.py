@@ -250,7 +250,7 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
   """Reads class names from a text file with one name per line, in the order of the labels.
 
   Raises:
-    UserError: it is missing, is not text, or does not have `num_classes` lines.
+    UserError: it is missing, is not text, does not have `num_classes` lines, or has a name twice.
   """
   file = files.readable(path)
   if not file.exists():
@@ -262,6 +262,12 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
     raise UserError(f'{file} is not text in UTF-8: {first_line(error)}') from error
   if len(names) != num_classes:
     raise UserError(f'{file} has {len(names):,} lines, but the network has {num_classes:,} classes')
+  for line, name in enumerate(names):
+    if (first := names.index(name)) < line:
+      raise UserError(
+        f'{file} has {name!r} in lines {first + 1} and {line + 1}; labels are matched by name, so'
+        ' each class needs its own'
+      )
   return names
 
 

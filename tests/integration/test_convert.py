@@ -744,6 +744,9 @@ def test_a_mean_or_names_that_do_not_fit_are_named(tmp_path):
   file.write_text('one\ntwo\n')
   with pytest.raises(UserError, match='has 2 lines, but the network has 7 classes'):
     convert_it(class_names=file)
+  file.write_text('crane\ndog\ncat\ncrane\nox\nowl\nhen\n')
+  with pytest.raises(UserError, match=r"has 'crane' in lines 1 and 4; .* needs its own"):
+    convert_it(class_names=file)
   assert not target.exists()
 
 
