@@ -78,6 +78,8 @@ def network(model: Any) -> tuple[nn.Sequential, int]:
   """
   if model.num_classes is None:
     sys.exit('pytorch_peer.py: model.num_classes is not set')
+  if model.bottleneck.features:
+    sys.exit('pytorch_peer.py: there is a bottleneck, which this peer does not have')
   parts: dict[str, nn.Module] = {}
   channels, side = 3, model.input_size
   input_side = side
@@ -150,12 +152,11 @@ def _norms(model: Any, name: str) -> dict[str, nn.Module]:
     if name not in norm.layers:
       continue
     alpha = norm.alpha / norm.size**axes if norm.divide_alpha else norm.alpha
-    window = norm.size // 2 * 2 + 1  # as ours: so many neighbors on each side
     if axes == 1:
-      # PyTorch's divides alpha by the window.
-      part: nn.Module = nn.LocalResponseNorm(window, alpha * window, norm.beta, norm.k)
+      # PyTorch's divides alpha by the size.
+      part: nn.Module = nn.LocalResponseNorm(norm.size, alpha * norm.size, norm.beta, norm.k)
     else:
-      part = WithinNorm(window, norm.k, alpha, norm.beta)
+      part = WithinNorm(norm.size, norm.k, alpha, norm.beta)
     norms[f'{name}_{suffix}'] = part
   return norms
 

@@ -232,10 +232,9 @@ def _norms(net: AlexNet, name: str) -> list[str]:
 
 
 def _norm_constants(norm: ResponseNorm | WithinNorm, axes: int) -> dict[str, float]:
-  """The constants as PyTorch counts them: alpha multiplies a mean, and size is odd."""
-  size = norm.size // 2 * 2 + 1  # so many neighbors on each side
-  alpha = norm.alpha * (size / norm.size if norm.divide_alpha else size) ** axes
-  return {'size': size, 'alpha': alpha, 'beta': norm.beta, 'k': norm.k}
+  """The constants as PyTorch counts them: alpha multiplies a mean."""
+  alpha = norm.alpha if norm.divide_alpha else norm.alpha * norm.size**axes
+  return {'size': norm.size, 'alpha': alpha, 'beta': norm.beta, 'k': norm.k}
 
 
 def _dropout(net: AlexNet, name: str) -> list[str]:

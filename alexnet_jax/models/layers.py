@@ -149,8 +149,8 @@ def response_norm(
 
   Args:
     x: [N, H, W, C].
-    size: neighbors along each axis, the place itself included; the window is clipped at the
-      ends.
+    size: neighbors along each axis, the place itself included, an odd number; the window is clipped
+      at the ends.
     k: what is added to the sum.
     alpha: what multiplies the sum.
     beta: the power.
