@@ -122,6 +122,8 @@ _AT_LEAST_1 = (
   'train.log_every_steps',
 )
 
+_SEEDS = 10**18  # JAX's keys take more, but config.json is not read with integers of more digits
+
 _CHOICES = {
   'augment.lighting.scale': augment.LIGHTING_SCALES,
   'augment.mean': augment.MEANS,
@@ -146,8 +148,10 @@ def check(config: ConfigDict) -> None:
   for field in _AT_LEAST_1:
     if fields[field] < 1:
       raise UserError(f'{field} is {fields[field]}; it must be at least 1')
-  if config.train.seed < 0:
-    raise UserError(f'train.seed is {config.train.seed}; it must be at least 0')
+  if not 0 <= config.train.seed < _SEEDS:
+    raise UserError(
+      f'train.seed is {config.train.seed}; it must be at least 0, and of at most 18 digits'
+    )
   for field, choices in _CHOICES.items():
     if fields[field] not in choices:
       listed = ', '.join(map(repr, choices))
@@ -182,6 +186,13 @@ def _check_data(config: ConfigDict) -> None:
 def _check_training(config: ConfigDict) -> None:
   """Checks the values of `optimizer` and `train`."""
   chosen, profiled = config.optimizer, config.train.profile_steps
+  if config.train.num_epochs <= 0:
+    raise UserError(f'train.num_epochs is {config.train.num_epochs}; it must be above 0')
+  if config.train.num_steps is not None and config.train.num_steps < 1:
+    raise UserError(
+      f'train.num_steps is {config.train.num_steps}; it must be at least 1, or None: as many as'
+      ' train.num_epochs has'
+    )
   if chosen.lr_decay_factor <= 0:
     raise UserError(f'optimizer.lr_decay_factor is {chosen.lr_decay_factor}; it must be above 0')
   if not all(isinstance(epoch, int | float) for epoch in chosen.lr_decay_epochs):

@@ -51,7 +51,7 @@ def train_and_evaluate(
   on_record: OnRecord | None = None,
   shows_predictions: bool = False,
 ) -> dict[str, Any]:
-  """Trains what a config says, or resumes; see the README for what it leaves.
+  """Trains what a config says, or resumes; docs/configs.md lists what it writes.
 
   Args:
     config: as `configs/imagenet.py` describes it.
