@@ -25,6 +25,8 @@ _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
 _EVENTS = ('tensorboard/train', 'tensorboard/validation')
 _MAX_LINE = 2**16  # bytes; a line of metrics has about 200
+# What may differ where the mean image of a run that has not begun is kept.
+_NOT_OF_IMAGES = tuple(field for field in config_fields.CIRCUMSTANCES if field != 'data.data_dir')
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -171,7 +173,9 @@ def prepare(
       files.inside(path, folder)
     if started:
       check(path, config)
-    elif (stored := read_config(path)) is not None and config_fields.differences(config, stored):
+    elif (stored := read_config(path)) is not None and config_fields.differences(
+      config, stored, but_for=_NOT_OF_IMAGES
+    ):
       (path / 'statistics.npz').unlink(missing_ok=True)
     with files.atomic_write(path / 'config.json') as temporary:
       temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')

@@ -1,7 +1,7 @@
-"""Original images, as `prepare` reads them: image files in folders, or ImageNet's tar files.
+"""Original images, as `prepare` reads them: files in folders, ImageNet's tar files, or tfds's examples.
 
-The order of a split is a fixed permutation of its files, so that neighbors are of different classes
-and reading can resume at any of them.
+The order of a split is fixed, so that reading can resume at any image; that of files is a
+permutation, so that neighbors are of different classes.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence

@@ -130,7 +130,13 @@ def test_prepare_takes_the_new_circumstances(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('changes', 'kept'), [({}, True), (CIRCUMSTANCES, True), ({'data.name': 'cifar10'}, False)]
+  ('changes', 'kept'),
+  [
+    ({}, True),
+    ({**CIRCUMSTANCES, 'data.data_dir': None}, True),
+    ({'data.data_dir': '/others'}, False),
+    ({'data.name': 'cifar10'}, False),
+  ],
 )
 def test_what_was_not_started_gives_way_and_its_statistics_too(tmp_path, changes, kept):
   workdir.prepare(tmp_path, CONFIG, started=False)
