@@ -105,13 +105,13 @@ class Tree:
     links among a few folders can make more paths than could ever be listed.
 
     Args:
-      folder: its absolute path.
-      but: absolute paths of folders to pass over.
+      folder: its path.
+      but: paths of folders to pass over, written as `folder` is.
 
     Raises:
       UserError: a folder cannot be listed, and is none of the system's.
     """
-    above = {self._identity(str(parent)) for parent in Path(folder).parents}
+    above = {self._identity(str(parent)) for parent in Path(os.path.abspath(folder)).parents}
     return self._walk(os.fspath(folder), but, above)
 
   def holds_images(self, folder: str | Path) -> bool:

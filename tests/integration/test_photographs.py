@@ -94,6 +94,13 @@ def test_folders_that_links_lead_back_to_are_listed_once(tmp_path):
   assert ([Path(image).name for image in images], others) == (['b.png'], [])
 
 
+def test_a_relative_folder_is_not_left_through_a_link_above_it(tmp_path, monkeypatch):
+  write_photographs(tmp_path, 'here/photos/b.png', 'c.png')
+  (tmp_path / 'here' / 'photos' / 'up').symlink_to(tmp_path)
+  monkeypatch.chdir(tmp_path / 'here')
+  assert photographs.find(['photos']) == ([os.path.join('photos', 'b.png')], [])
+
+
 @pytest.mark.parametrize(
   ('paths', 'target', 'words'),
   [
