@@ -41,7 +41,6 @@ import importlib
 import os
 import re
 import runpy
-import shlex
 import signal
 import sys
 import time
@@ -52,8 +51,8 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from alexnet_jax.utils import config_fields, host, silence, streams
-from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError
+from alexnet_jax.utils import config_fields, host, shell, silence, streams
+from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError, listed
 from alexnet_jax.utils.signals import preemption
 
 
@@ -249,7 +248,7 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   file, argument = _split(named[1])
   path = Path(file)
   if path.suffix == '.json' and path.is_file():
-    return f'{path} is what a run has written; resume that run with --workdir={path.parent}'
+    return f'{path} is what a run has written; resume that run with --workdir={shell.quote(str(path.parent))}'
   if path.is_dir():
     return f'{path} is a folder; --config takes a file, such as configs/digits.py'
   if not path.is_file():
@@ -613,13 +612,21 @@ def _sweep(config: ConfigDict) -> int:
   planning.check_folder(plan)
   runs = runner.missing(plan)
   started_by = provenance.started_by()
+  recorded, planned = planning.recorded(plan.path), {run.name for run in plan.runs}
   if _LIST.value:
-    planning.write(plan, started_by)
+    if not planned <= set(recorded):  # else a sweep that has begun keeps its table
+      planning.write(plan, started_by)
     for run in runs:
-      print(f'{host.program()} {shlex.join(run.command)}')
+      print(host.command(*run.command))
     return 0
   program = os.path.abspath(sys.argv[0])
   with workdir.lock(plan.path, functools.partial(print, file=sys.stderr)):
+    if left_out := [name for name in recorded if name not in planned]:
+      print(
+        f'the table will leave out {listed(left_out)}, of an earlier command in {plan.path}; to have'
+        ' them in it, give their --only and --seeds too',
+        file=sys.stderr,
+      )
     planning.write(plan, started_by)
     if _JOBS.value > 1:
       runner.prepare_data(runs, program)
@@ -666,6 +673,11 @@ def main(argv: Sequence[str]) -> int:
       from alexnet_jax.sweeps import planning, report
 
       if (folder / planning.FILE_NAME).exists():
+        if unread := [name for name in ('layer', 'compare', 'config') if flags.FLAGS[name].present]:
+          raise UserError(
+            f'{folder} is the folder of a sweep, whose figures do not depend on --{unread[0]}; leave'
+            ' it out, or give the --workdir of one run'
+          )
         report.show(*report.write(folder))
         return 0
     if _MEMBERS.value is not None or _MEMBER_WEIGHTS.value is not None:

@@ -28,7 +28,7 @@ from alexnet_jax.models.options import DENSE, LAYERS
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.utils import config_fields, files, host
+from alexnet_jax.utils import config_fields, files, host, shell
 from alexnet_jax.utils.errors import UserError, first_line
 
 FORMAT = 1
@@ -93,7 +93,10 @@ def read(
       return _read_checkpoint(directory, step)
     except checkpoint.DamagedError as error:
       log(f'checkpoint {step} is damaged ({error}); trying another')
-  raise UserError(f'{directory} has no complete checkpoint; train first, with --workdir={source}')
+  raise UserError(
+    f'{directory} has no complete checkpoint; train first, with'
+    f' --workdir={shell.quote(str(source))}'
+  )
 
 
 def _best_first(directory: epath.Path) -> list[int]:
@@ -357,7 +360,7 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
 
 
 def _read_file(path: epath.Path) -> PretrainedNetwork:
-  advice = f'{host.program()} --mode=convert --source={path} --target=net.safetensors'
+  advice = host.command('--mode=convert', f'--source={path}', '--target=net.safetensors')
   try:
     metadata = safetensors_file.read_metadata(path)
   except UserError as error:

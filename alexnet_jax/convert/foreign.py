@@ -152,7 +152,12 @@ def published(
   if len(fitting) != 1:  # Caffe's two differ in their orders alone, which not all files say
     raise UserError(
       f'{path} has no config; pass one, such as --config={layout.config}\n'
-      f'{host.program()} --mode=convert --config={layout.config} --source={path} --target=net.safetensors'
+      + host.command(
+        '--mode=convert',
+        f'--config={layout.config}',
+        f'--source={path}',
+        '--target=net.safetensors',
+      )
     )
   return fitting[0]
 

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from alexnet_jax.convert import untrusted
+from alexnet_jax.utils import shell
 from alexnet_jax.utils.errors import UserError, first_line
 
 # Where programs keep a network within a checkpoint; of several alike the first is taken.
@@ -73,7 +74,8 @@ def _command(path: epath.Path, weights: str) -> str:
 
 def _program(path: epath.Path, load: str, weights: str) -> str:
   new = path.with_name(f'{path.name.split(".")[0]}_weights.pth')
-  return f'python -c "import torch; {load}; torch.save({weights}, {_quoted(new)})"'
+  program = f'import torch; {load}; torch.save({weights}, {_quoted(new)})'
+  return f'python -c {shell.quote(program)}'
 
 
 def _quoted(path: epath.Path) -> str:

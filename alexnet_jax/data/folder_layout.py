@@ -5,7 +5,6 @@ Where a layout has two readings, or one that nobody is likely to mean, it is ref
 
 import os
 import re
-import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import NamedTuple
 
 from alexnet_jax.data.folder_tree import Tree
 from alexnet_jax.data.sources import SPLITS
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils import shell
+from alexnet_jax.utils.errors import UserError, listed
 
 LAYOUT = '<folder>/train/<class>/<images> or <folder>/<class>/<images>'
 """The layouts that are read, in words."""
@@ -230,7 +230,7 @@ def _find_splits(base: Path, tree: Tree, notes: list[str]) -> tuple[dict[str, Pa
   if strange := [folder.name for folder in others if folder not in unlabeled]:
     first = splits.get('train', next(iter(named)))
     raise UserError(
-      f'{base} has {first.name!r}, which is read as a split, beside {_shortened(strange)}: if it'
+      f'{base} has {first.name!r}, which is read as a split, beside {listed(strange)}: if it'
       f' is a class, rename it, to {f"{first.name}_class"!r} for one;\n'
       f'if it is a split, {_mending_of(strange, first, splits)}'
     )
@@ -324,7 +324,7 @@ def _below(folders: Mapping[str, Path], tree: Tree) -> dict[str, Path]:
 def _note_passed(folders: Sequence[Path], within: Path, notes: list[str]) -> None:
   """Notes the folders without images, if there are any."""
   if folders:
-    names = _shortened([folder.name for folder in folders])
+    names = listed([folder.name for folder in folders])
     notes.append(f'{within} has folders without images, which are passed over: {names}')
 
 
@@ -347,7 +347,7 @@ def _check_names(split_folder: Path, folders: Sequence[Path]) -> None:
   """Raises UserError for folders that can hardly be classes beside each other."""
   if len(folders) > 1 and _are_several_splits(folders):
     raise UserError(
-      f'{split_folder} has {_shortened([f.name for f in folders])}, which are splits, not'
+      f'{split_folder} has {listed([f.name for f in folders])}, which are splits, not'
       f' classes; give {LAYOUT}'
     )
   for folder in folders:
@@ -358,13 +358,13 @@ def _check_names(split_folder: Path, folders: Sequence[Path]) -> None:
       )
   if len(folders) > 1 and _are_parts([folder.name for folder in folders]):
     raise UserError(
-      f'{split_folder} has {_shortened([f.name for f in folders])}, which are parts by their names,'
+      f'{split_folder} has {listed([f.name for f in folders])}, which are parts by their names,'
       ' not classes;\nput the images into a folder for each class, or rename them if they are classes'
     )
   for folder in folders:
     if len(folders) > 1 and folder.name.lower() in _NO_CLASSES:
       raise UserError(
-        f'{split_folder} has images in {_shortened([f.name for f in folders])}, and'
+        f'{split_folder} has images in {listed([f.name for f in folders])}, and'
         f' {folder.name!r} is hardly a class; give {LAYOUT},\n'
         'and move other images away; if it is a class, rename it'
       )
@@ -386,7 +386,7 @@ def _check_repeated(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> 
     inner = {below.name for below in tree.image_folders(folder)}
     if len(both := sorted(inner & names)) > 1:
       raise UserError(
-        f'{split_folder} has {folder.name!r}, in which there are {_shortened(both)} again; move it'
+        f'{split_folder} has {folder.name!r}, in which there are {listed(both)} again; move it'
         ' away if it is a copy, or set data.class_depth=1 if it is a class'
       )
 
@@ -402,7 +402,7 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
   folder, inner = next((f, inner) for f, inner in deeper.items() if len(inner) > 1)
   if _are_several_splits(inner):
     raise UserError(
-      f'{folder} has {_shortened([f.name for f in inner])}, which are splits: put them above the'
+      f'{folder} has {listed([f.name for f in inner])}, which are splits: put them above the'
       f' classes, as in {inner[0].name}/{folder.name}; or set data.class_depth=1, to read'
       f' {folder.name!r} as one class'
     )
@@ -411,7 +411,7 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> Non
     raise UserError(
       f'{split_folder} has several folders with the same folders in them, such as'
       f' {str(inner[0].relative_to(split_folder))!r}: choose one,'
-      f' --config.data.data_dir={shlex.quote(str(folder))},\nor rename them to train'
+      f' --config.data.data_dir={shell.quote(str(folder))},\nor rename them to train'
       f' and val if they are splits; else say which are the classes: {_depths(tree, folders)}'
     )
   raise UserError(
@@ -497,7 +497,7 @@ def _hint(folder: Path, tree: Tree) -> str:
     begins = sorted({match.group(1) for match in matches if match})
     if 1 < len(begins) <= len(images) // 2 and all(matches):
       return (
-        f' (those in it have names that begin with {_shortened(begins)}: if these are the classes,'
+        f' (those in it have names that begin with {listed(begins)}: if these are the classes,'
         ' put each into a folder of its own)'
       )
     return ' (those in it lie outside of such folders)'
@@ -507,9 +507,3 @@ def _hint(folder: Path, tree: Tree) -> str:
     unpack = '; unpack them' if {end.lower() for end in ends} & _ARCHIVES else ''
     return f' (its files end in {", ".join([*ends[:5], *reasons[:1]])}{unpack})'
   return ''
-
-
-def _shortened(names: Sequence[str]) -> str:
-  """Lists names in quotes, the first few of many."""
-  more = f' and {len(names) - 4:,} more' if len(names) > 5 else ''
-  return ', '.join(map(repr, names[:4] if more else names)) + more

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import operator
 import os
-import shlex
 import tarfile
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -107,12 +106,12 @@ class ImagenetSource:
 def instructions(data_dir: Path) -> str:
   """Lines of text that say how to get ImageNet's files."""
   files = [f'  {a.file_name}  {a.size:,} bytes, MD5 {a.md5}' for a in ARCHIVES]
-  command = f'{host.program()} --config=configs/imagenet.py --mode=prepare'
+  prepare = ('--config=configs/imagenet.py', '--mode=prepare')
   lines = [
     'ImageNet has to be downloaded by hand: register at https://image-net.org/download-images, put',
     *files,
     f'into {data_dir} as they are, and then give',
-    f'  {command} --config.data.data_dir={shlex.quote(str(data_dir))}',
+    f'  {host.command(*prepare, f"--config.data.data_dir={data_dir}")}',
   ]
   return '\n'.join(lines)
 

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ import PIL
 from alexnet_jax.data import images, left_out_list, statistics, tfds_reader
 from alexnet_jax.data.earlier import ORIGINAL, Earlier, fingerprint
 from alexnet_jax.data.sources import Example, LeftOut, Source
-from alexnet_jax.utils import files, locks, threads
+from alexnet_jax.utils import files, locks, shell, threads
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
@@ -243,7 +242,7 @@ def _removable(path: Path) -> str:
   size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
   return (
     f'{path.parent} ({size / 1e6:,.1f} MB) was prepared from the same folder, of other files or'
-    f' with other settings; if it is not needed any more: rm -r {shlex.quote(str(path.parent))}'
+    f' with other settings; if it is not needed any more: rm -r {shell.quote(str(path.parent))}'
   )
 
 

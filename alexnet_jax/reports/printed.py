@@ -1,7 +1,6 @@
 """What a mode of the program prints, and draws, when it is done."""
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,7 +79,7 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds:
     modes.append('--mode=predict --images=PHOTOGRAPHS')
   print('next:')
   for mode in modes:
-    print(f'  {host.program()} --workdir={shlex.quote(str(path))} {mode}')
+    print(f'  {host.command(f"--workdir={path}")} {mode}')
 
 
 def _print_list(values: Mapping[str, object]) -> None:

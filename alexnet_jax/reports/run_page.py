@@ -23,7 +23,7 @@ from PIL import Image
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.configs import imagenet
 from alexnet_jax.data import imagenet_classes
-from alexnet_jax.utils import config_fields, files
+from alexnet_jax.utils import config_fields, files, host
 from alexnet_jax.utils.errors import UserError
 
 NAME = 'report.html'
@@ -146,7 +146,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
       text += f', training {before[-1]["top1_error"]:.2%}, rate {before[-1]["learning_rate"]:.3g}'
     points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
   best = _best(validation)
-  text = f'best: {best["top1_error"]:.2%}, epoch {epoch(best)}'
+  text = f'lowest error, {best["top1_error"]:.2%}, epoch {epoch(best)}'
   cuts = [
     Mark(x(before['epoch']), f'rate {after["learning_rate"]:.3g}')
     for before, after in itertools.pairwise(training)
@@ -223,10 +223,11 @@ def write(path: str | os.PathLike[str]) -> Path:
   records = workdir.read_metrics(path)
   starts = workdir.read_starts(path)
   tables = path / 'evaluation'
-  confusion, mistakes = _rows(tables / 'confusion.csv'), _mistakes(_rows(tables / 'images.csv'))
+  confusion = _rows(tables / 'confusion.csv')
+  mistakes = _mistakes(_by_heading(_rows(tables / 'images.csv')))
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'run.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-  per_class = _rows(tables / 'per_class.csv')
+  per_class = _by_heading(_rows(tables / 'per_class.csv'))
   names = _names([row['class'] for row in per_class])
   environment.filters['words'] = lambda name: names.get(name, name)
   validations = [record for record in records if record['split'] == 'validation']
@@ -248,7 +249,7 @@ def write(path: str | os.PathLike[str]) -> Path:
     differing=_differing(config),
     starts=starts,
     versions=starts[-1].get('versions', {}) if starts else {},
-    workdir=str(path),
+    command=host.command(f'--workdir={path}'),
   )
   with files.atomic_write(files.inside(path, NAME)) as temporary:
     temporary.write_text(text, 'utf-8')
@@ -307,32 +308,35 @@ def _names(class_names: Sequence[str]) -> dict[str, str]:
   }
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-  """The rows of a table that an evaluation left; none where there is none."""
+def _rows(path: Path) -> list[list[str]]:
+  """The rows of a table that an evaluation left, the first of headings; none where there is none."""
   if not path.exists():
     return []
   with path.open(newline='', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
+    return [row for row in csv.reader(file) if row]
 
 
-def _confusion(rows: Sequence[Mapping[str, str]]) -> Confusion | None:
-  if not rows or len(rows) > _MOST_CLASSES:
+def _by_heading(rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+  return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+
+
+def _confusion(rows: Sequence[Sequence[str]]) -> Confusion | None:
+  if not rows or len(rows) - 1 > _MOST_CLASSES:
     return None
-  names = [name for name in rows[0] if name != 'class']
   cells = []
-  for row in rows:
-    total = sum(int(row[name]) for name in names) or 1
-    cells.append([(row[name], int(row[name]) / total) for name in names])
-  return Confusion(names, cells)
+  for _, *counts in rows[1:]:
+    total = sum(map(int, counts)) or 1
+    cells.append([(count, int(count) / total) for count in counts])
+  return Confusion(rows[0][1:], cells)
 
 
-def _confused(rows: Sequence[Mapping[str, str]]) -> list[tuple[int, str, str]]:
+def _confused(rows: Sequence[Sequence[str]]) -> list[tuple[int, str, str]]:
   """The pairs of classes that are confused most: how often, the true one, and for which."""
   pairs = [
-    (int(count), row['class'], name)
-    for row in rows
-    for name, count in row.items()
-    if name not in ('class', row['class']) and count != '0'
+    (int(count), actual, name)
+    for actual, *counts in rows[1:]
+    for name, count in zip(rows[0][1:], counts, strict=False)
+    if name != actual and count != '0'
   ]
   return sorted(pairs, key=lambda pair: -pair[0])[:_MOST_ROWS]
 

@@ -213,6 +213,12 @@ def check_folder(plan: Plan) -> None:
     )
 
 
+def recorded(path: str | os.PathLike[str]) -> list[str]:
+  """Names of the runs, as `Run.name`, that a folder's sweep.json has; raises as `read_written`."""
+  written = read_written(path)
+  return [f'{run["variant"]}/seed{run["seed"]}' for run in written['runs']] if written else []
+
+
 def write(plan: Plan, started_by: Mapping[str, str | None] | None = None) -> None:
   """Makes the sweep's folder and writes sweep.json: all that its tables need beside the runs.
 

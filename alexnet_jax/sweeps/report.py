@@ -16,7 +16,7 @@ from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import canvas, fonts, run_page
 from alexnet_jax.sweeps import charts, latex, origin, planning, spec, tables
 from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResult, gather
-from alexnet_jax.utils import files
+from alexnet_jax.utils import files, host
 from alexnet_jax.utils.display import fill, print_table
 
 # What two runs of figure 1 may differ in, beside their length.
@@ -223,6 +223,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
     pictures=pictures,
     run_headings=_run_headings(top5),
     facts=origin.facts(results),
+    commands=[host.command(*run.command) for run in results.runs],
     runs=[(run, _run_cells(run, top5), _page(results.path, run)) for run in results.runs],
   )
 

@@ -9,7 +9,7 @@ from typing import Any
 from alexnet_jax.data import datasets
 from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
-from alexnet_jax.utils import host
+from alexnet_jax.utils import host, shell
 
 HEADINGS = (
   'variant', 'runs', 'top-1 error, %', 'difference', '95% interval', 'paper', 'source', 'sign',
@@ -56,12 +56,11 @@ def notes(results: Results) -> list[str]:
     f'{epochs:g} epochs' if steps is None else f'{steps} steps'
     for steps, epochs in sorted(lengths, key=lambda length: (length[0] or 0, length[1]))
   )
+  overrides = [f'--config.{field}={value}' for field, value in description['overrides'].items()]
   written = [
     f'Error of the last epoch, center crop, on {datasets.title(data)}, {data["validation_split"]} images;'
     f' {length}; seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))};'
-    f' {description["config"]}'
-    + ''.join(f' --config.{field}={value}' for field, value in description['overrides'].items())
-    + '.',
+    f' {description["config"]}' + ''.join(f' {shell.quote(option)}' for option in overrides) + '.',
     "Differences are from the base's run of the same seed and length, which took the same images in"
     ' the same order, in percentage points: positive where the variant is worse. ± is the standard'
     ' deviation over seeds. Intervals and significance are by the paired t test over seeds.',
@@ -160,7 +159,7 @@ def runs_csv(results: Results) -> str:
         },
         'started': run.starts[0]['date'] if run.starts else None,
         **_recorded([run]),
-        'command': ' '.join([host.program(), *run.command]),
+        'command': host.command(*run.command),
       }
       for run in results.runs
     ]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import multihost
 from alexnet_jax.training import step as step_lib
-from alexnet_jax.utils import files
+from alexnet_jax.utils import files, shell
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError, first_line
 from alexnet_jax.utils.signals import Signals
@@ -211,8 +210,7 @@ def start_from(
     )
     for field, (trained, here) in others.items():
       display.line(f'  {field}={trained}, here {here}')
-    values = {field: str(trained).replace("'", '"') for field, (trained, _) in others.items()}
-    options = shlex.join(f'--config.{field}={value}' for field, value in values.items())
+    options = shell.join(f'--config.{field}={trained}' for field, (trained, _) in others.items())
     display.line(f'to train with these settings, in a new --workdir, add {options}')
   return params
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from alexnet_jax.utils import shell
 from alexnet_jax.utils.errors import UserError
 
 _HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
@@ -161,6 +162,11 @@ def has_peers(environment: Mapping[str, str]) -> bool:
 def program() -> str:
   """Returns the command that runs the program: `alexnet` if it was started so, else launch.py."""
   return 'alexnet' if Path(sys.argv[0]).stem == 'alexnet' else 'python launch.py'
+
+
+def command(*arguments: str) -> str:
+  """Returns a command line of the program, quoted for a shell."""
+  return f'{program()} {shell.join(arguments)}'
 
 
 def program_name() -> str:

@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +51,7 @@ def started_by() -> dict[str, str | None]:
     that is, as `host.caller` says. The command line of that code is not a command of this program.
   """
   caller = host.caller()
-  command = f'{host.program()} {shlex.join(sys.argv[1:])}' if caller is None else None
+  command = host.command(*sys.argv[1:]) if caller is None else None
   return {'command': command, 'caller': caller}
 
 

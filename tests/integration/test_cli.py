@@ -411,6 +411,14 @@ def test_a_sweeps_commands_are_listed_one_a_line(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['sweep.json']
   command = planning.read_written(tmp_path)['command']
   assert command.startswith('python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py ')
+  # A list of some of them leaves the sweep as it is.
+  launch(
+    '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--config.train.num_epochs=1',
+    '--list', '--only=no_dropout', '--seeds=1', f'--workdir={tmp_path}',
+  )  # fmt: skip
+  assert len(planning.read_written(tmp_path)['runs']) == 4
+  result = launch('--mode=figures', '--layer=fc6', f'--workdir={tmp_path}')
+  assert_message(result, 1, 'the folder of a sweep', '--layer')
 
 
 def test_a_sweep_without_a_finished_run_says_so(tmp_path):
@@ -422,12 +430,14 @@ def test_a_sweep_without_a_finished_run_says_so(tmp_path):
 def test_a_sweep_whose_runs_fail_says_which_and_why(tmp_path):
   # A folder without images is found out only by the run.
   (tmp_path / 'data').mkdir()
-  result = launch(
+  arguments = (
     '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--config.data.name=folder',
-    f'--config.data.data_dir={tmp_path / "data"}', '--only=base', f'--workdir={tmp_path / "s"}',
+    f'--config.data.data_dir={tmp_path / "data"}', f'--workdir={tmp_path / "s"}',
   )  # fmt: skip
-  returncode, _, err = result
+  launch(*arguments, '--only=no_dropout', '--list')
+  returncode, _, err = launch(*arguments, '--only=base')
   assert returncode == 1
+  assert "the table will leave out 'no_dropout/seed0', of an earlier command" in err
   assert 'base/seed0  failed: ' in err
   assert 'Traceback' not in err
   assert err.strip().splitlines()[-1].startswith('launch.py: no run of the sweep')

@@ -35,13 +35,13 @@ def leave_run(path):
   workdir.record_start(path, {**start, 'command': 'python launch.py --config=<i>.py'})
 
 
-def leave_evaluation(path, classes=10):
+def leave_evaluation(path, classes=10, names=None):
   """Predictions of 40 images, of which the network takes 8 for the next class."""
   labels = (np.arange(40) % classes).astype(np.int32)
   probabilities = np.full((40, classes), 0.01, np.float32)
   taken = np.where(np.arange(40) < 8, (labels + 1) % classes, labels)
   probabilities[np.arange(40), taken] = 0.5 + np.arange(40) / 100
-  names = NAMES if classes == 10 else [f'class{i}' for i in range(classes)]
+  names = names or (NAMES if classes == 10 else [f'class{i}' for i in range(classes)])
   files = [f'{names[label]}/{i}.jpg' for i, label in enumerate(labels)]
   (path / 'evaluation').mkdir()
   predictions.write_tables(path / 'evaluation', probabilities, labels, names, files)
@@ -69,7 +69,7 @@ def text(page):
 
 def test_the_best_epoch_and_the_cut_of_the_rate_are_marked(text):
   assert 'Lowest validation error 20.00%, at epoch 3; after the last, 4, 30.00%.' in text
-  assert 'Red: best: 20.00%, epoch 3.' in text
+  assert 'Red line: lowest error, 20.00%, epoch 3.' in text
   assert text.count('stroke-dasharray') == 1
   assert re.findall(r'<title>(epoch .*?)</title>', text)[2] == (
     'epoch 3: validation error 20.00%, training 20.00%, rate 0.01'
@@ -173,6 +173,17 @@ def test_of_many_classes_the_pairs_that_are_confused_most_are_listed(tmp_path):
   assert (
     '<td class="break">class0</td><td class="break">class1</td><td class="number">1</td>' in text
   )
+
+
+def test_a_class_may_be_called_class(tmp_path):
+  path = tmp_path / 'run'
+  leave_run(path)
+  leave_evaluation(path, classes=3, names=['cat', 'class', 'dog'])
+  text = run_page.write(path).read_text('utf-8')
+  [head] = re.findall(r'<thead><tr><td></td>(.*?)</tr></thead>', text)
+  assert re.findall(r'<th scope="col">(.*?)</th>', head) == ['cat', 'class', 'dog']
+  [first, *_] = re.findall(r'<tbody><tr><th scope="row">cat</th>(.*?)</tr>', text, re.S)
+  assert re.findall(r'>(\d*)</td>', first) == ['11', '3', '']
 
 
 def test_a_step_that_ends_an_epoch_is_said_to_be_at_its_end(tmp_path):

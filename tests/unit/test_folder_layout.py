@@ -172,7 +172,10 @@ def test_images_beside_pictures_of_annotations_are_refused(tmp_path, folders, no
     (('train_mini/cats', 'train_mini/dogs', 'val/cats'), "rename 'train_mini' to 'train'"),
     (('DCIM/100APPLE', 'DCIM/101CANON'), 'which are parts by their names'),
     (('images_001/images', 'images_002/images'), 'which are parts by their names'),
-    (('amazon/images/mug', 'amazon/images/pen', 'dslr/images/mug'), "several, as 'amazon/images/"),
+    (
+      ('amazon/images/mug', 'amazon/images/pen', 'dslr/images/mug'),
+      "folders in them, such as 'amazon/images/",
+    ),
   ],
 )
 def test_folders_as_they_are_downloaded_are_refused_with_what_to_do(tmp_path, folders, words):
@@ -250,8 +253,8 @@ def test_names_that_differ_in_a_number_are_classes(tmp_path, names):
 def test_folders_that_hold_the_same_classes_may_be_splits(tmp_path):
   fill(tmp_path, *two_each('fold 1/cats', 'fold 1/dogs', 'fold2/cats', 'fold2/dogs'))
   message = refusal(open_folder, tmp_path)
-  assert f"give one of these, as --config.data.data_dir='{tmp_path}/fold 1'" in message
-  assert 'call them train and val if they are splits' in message
+  assert f"choose one, --config.data.data_dir='{tmp_path}/fold 1'" in message
+  assert 'rename them to train and val if they are splits' in message
   assert 'class_depth=1 for 2' in message
 
 
