@@ -49,7 +49,7 @@ from alexnet_jax.utils.signals import Signals
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ('originals', 'jpeg', 'raw', 'cifar10', 'resume', 'torch', 'training')
-SAMPLE = 500  # originals; the larger sets repeat them
+SAMPLE = 300  # originals; the larger sets repeat them
 BATCH, SIZE, CROP = 128, 256, 224
 CIFAR_SIZE, CIFAR_CROP = 32, 24  # as configs/cifar10_13pct.py
 BLOCK_BYTES = 512 * 10**6  # data.memory_megabytes of configs/imagenet.py
@@ -543,7 +543,7 @@ def _options() -> argparse.Namespace:
     default=','.join(SECTIONS[:-1]),
     help=f'which of {", ".join(SECTIONS)}, with commas between',
   )
-  add('--images', type=_count, default=16000, help=f'size of the JPEG set, in steps of {SAMPLE}')
+  add('--images', type=_count, default=15000, help=f'size of the JPEG set, in steps of {SAMPLE}')
   add('--rounds', type=_count, default=5, help='stretches of each contestant')
   add('--step_ms', type=_milliseconds, default=50.0, help='of a step that consumes batches')
   add('--config', default=str(ROOT / 'configs' / 'imagenet.py'), help='of the section training')

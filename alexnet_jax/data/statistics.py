@@ -93,7 +93,7 @@ def load(path: Path, size: int) -> dict[str, np.ndarray]:
   if len(shape) == 3 and shape != (size, size, 3):
     raise UserError(
       f'{path} is of images of {" x ".join(map(str, shape[:2]))} pixels, but data.image_size is'
-      f' {size}'
+      f' {size}; set it to these, or remove the file'
     )
   wanted = {'mean_image': (size, size, 3), 'eigenvalues': (3,), 'eigenvectors': (3, 3)}
   for name, array in statistics.items():

@@ -96,7 +96,7 @@ def _rest(config: ConfigDict) -> list[Variant]:
   variants += [
     Variant('tanh', {'model.activation': 'tanh'}, 'tanh instead of ReLU (3.1), the same rate'),
     Variant('no_flips', {'augment.flip': False}, 'no mirror images (4.1)'),
-    Variant('no_crops', {'augment.crop_offsets': 1}, 'the central crop only (4.1)'),
+    Variant('no_crops', {'augment.crop_offsets': 1}, 'the center crop only (4.1)'),
     Variant(
       'no_lighting',
       {'augment.lighting.std': ()},

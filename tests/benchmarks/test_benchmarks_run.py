@@ -1,0 +1,29 @@
+"""Benchmarks run on this version of the project, at a small size; what they measure is not looked at."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('command', 'title'),
+  [
+    (['breakdown.py', '--rounds=1'], 'whole network'),
+    (['train_step.py', '--rounds=1', '--steps=1'], 'float32, 1 device'),
+    (['predict.py', '--rounds=1', '--steps=1'], 'float32, 1 device'),
+  ],
+  ids=lambda value: value[0] if isinstance(value, list) else '',
+)
+def test_a_benchmark_prints_its_table(command, title):
+  program, *options = command
+  arguments = [f'benchmarks/{program}', '--config=configs/digits.py', '--batch_size=4', *options]
+  result = subprocess.run(
+    [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert result.returncode == 0, result.stderr
+  assert f'\n{title}' in result.stdout
