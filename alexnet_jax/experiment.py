@@ -188,11 +188,8 @@ def _check_training(config: ConfigDict) -> None:
   chosen, profiled = config.optimizer, config.train.profile_steps
   if config.train.num_epochs <= 0:
     raise UserError(f'train.num_epochs is {config.train.num_epochs}; it must be above 0')
-  if config.train.num_steps is not None and config.train.num_steps < 1:
-    raise UserError(
-      f'train.num_steps is {config.train.num_steps}; it must be at least 1, or None: as many as'
-      ' train.num_epochs has'
-    )
+  if config.train.num_steps is not None and config.train.num_steps < 0:
+    raise UserError(f'train.num_steps is {config.train.num_steps}; it must be at least 0, or None')
   if chosen.lr_decay_factor <= 0:
     raise UserError(f'optimizer.lr_decay_factor is {chosen.lr_decay_factor}; it must be above 0')
   if not all(isinstance(epoch, int | float) for epoch in chosen.lr_decay_epochs):

@@ -56,14 +56,14 @@ def check(net: 'AlexNet') -> None:
   at_least('input_size', net.input_size, 1)
   for field, norm in (('response_norm', net.response_norm), ('within_norm', net.within_norm)):
     at_least(f'{field}.size', norm.size, 1)
-    if norm.size % 2 == 0:
-      raise UserError(
-        f'model.{field}.size is {norm.size}; it must be odd: as many neighbors on either side'
-      )
     if norm.size > _LARGEST_NORM:
       raise UserError(
         f'model.{field}.size is {norm.size}; it must be at most {_LARGEST_NORM}, as neighbors are'
         ' added one by one'
+      )
+    if norm.size % 2 == 0:
+      raise UserError(
+        f'model.{field}.size is {norm.size}; it must be odd: as many neighbors on either side'
       )
   at_least('pool.stride', net.pool.stride, 1)
   if net.pool.stride > net.pool.window:

@@ -116,18 +116,18 @@ class Curves(NamedTuple):
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
-  """Lays out the curves of a run; None where there is no validation yet.
+  """Lays out the curves of a run; None where there is no validation yet, or no step.
 
   Args:
     records: the lines of metrics.jsonl.
   """
   training = [record for record in records if record['split'] == 'train']
   validation = [record for record in records if record['split'] == 'validation']
-  if not validation:
+  last = max((record['epoch'] for record in records), default=0)
+  if not validation or not last:
     return None
   errors = [record['top1_error'] for record in records if record['top1_error'] > 0] or [1.0]
   lowest, highest = max(min(errors), 1e-4) / 1.3, max(errors)
-  last = max(record['epoch'] for record in records)
 
   def x(epochs: float) -> float:
     return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epochs / last

@@ -230,6 +230,14 @@ def test_before_the_first_validation_there_are_no_curves(tmp_path):
   assert 'No validation yet.' in run_page.write(path).read_text('utf-8')
 
 
+def test_a_validation_before_the_first_step_has_a_page_without_curves(tmp_path):
+  path = tmp_path / 'run'
+  leave_run(path)
+  record = {**sweeps.lines([0.5])[-1], 'step': 0, 'epoch': 0.0}
+  (path / 'metrics.jsonl').write_text(f'{json.dumps(record)}\n')
+  assert '<svg' not in run_page.write(path).read_text('utf-8')
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
   with pytest.raises(UserError, match=r'has no config\.json'):
     run_page.write(tmp_path)

@@ -254,7 +254,7 @@ def test_layers_after_others_that_do_not_fit_are_said_to_be_of_no_use(finished, 
   said = capfd.readouterr().err
   assert 'so they compute something else here' in said
   assert re.search(r"  model\.conv1\.features=\d+, here 8\n  model\.cross_column=\('conv3', ", said)
-  assert """--config.model.cross_column=("conv3", """ in said
+  assert """--config.model.cross_column=('conv3', """ in said
 
 
 def test_a_network_to_start_from_must_be_there_and_fit(finished, tmp_path):
@@ -555,7 +555,7 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('train.seed', -1),
     ('train.seed', 10**18),
     ('train.num_epochs', 0),
-    ('train.num_steps', 0),
+    ('train.num_steps', -1),
     ('augment.images_per_draw', 0),
     ('augment.crop_offsets', 0),
     ('checkpoint.keep', 0),

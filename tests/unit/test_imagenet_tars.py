@@ -216,5 +216,5 @@ def test_instructions_say_what_to_put_where(tmp_path):
   assert 'https://image-net.org/download-images' in text
   assert text.endswith(
     'python launch.py --config=configs/imagenet.py --mode=prepare'
-    f" --config.data.data_dir='{data_dir}'"
+    f" '--config.data.data_dir={data_dir}'"
   )
