@@ -5,7 +5,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from tests import sweeps
 
@@ -33,22 +35,37 @@ def test_the_kept_sweeps_are_found():
   ]
 
 
-@pytest.mark.parametrize('seed', [0, 1])
-def test_the_differences_on_cifar10_are_those_of_their_evaluations(seed):
-  path = RESULTS / 'cifar10_ablations_18_epochs' / f'evaluation_seed{seed}.json'
+def test_the_differences_on_cifar10_are_those_of_their_evaluations():
+  folder = RESULTS / 'cifar10_ablations_18_epochs'
+  evaluated = [json.loads((folder / f'evaluation_seed{i}.json').read_text()) for i in range(3)]
   text = (RESULTS.parent / 'results.md').read_text()
   section = text.split('\n## Ablations on CIFAR-10\n')[1].split('\n## ')[0].splitlines()
-  members = json.loads(path.read_text())['members']
-  assert len(members) == 9
-  for member in members:
-    name = member['path'].partition('/')[0]
-    [row] = [line for line in section if line.startswith(f'| {name} ')]
-    for views in ('center_crop', 'ten_views'):
-      assert f'{100 * member[views]["top1_error"]:.2f}' in row
-      if name != 'base':
-        compared = member['compared_with_first'][views]
-        difference, half = (compared[key] for key in ('top1_difference', 'margin_of_error'))
-        assert f'{100 * difference:+.2f} ± {100 * half:.2f}' in row
+  rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in section if '|' in line]
+  cells = {name.partition(' ')[0]: rest for name, *rest in rows}
+  by_variant = list(zip(*(each['members'] for each in evaluated), strict=True))
+  assert len(by_variant) == 9
+  for members in by_variant:
+    [name] = {member['path'].partition('/')[0] for member in members}
+    assert cells[name][:6] == [*_errors(members, 'center_crop'), *_errors(members, 'ten_views')]
+
+
+def _errors(members, views):
+  """A variant's cells: its errors; the mean difference and its interval; the difference by seed."""
+  errors = [100 * member[views]['top1_error'] for member in members]
+  error = f'{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}'
+  if 'compared_with_first' not in members[0]:
+    return error, '', ''
+  compared = [member['compared_with_first'][views] for member in members]
+  differences = [100 * each['top1_difference'] for each in compared]
+  low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+  mean = f'{np.mean(differences):+.2f} ({low:+.2f} to {high:+.2f})'
+  by_seed = [
+    f'**{difference:+.2f}**'
+    if abs(difference) > 100 * each['margin_of_error']
+    else f'{difference:+.2f}'
+    for difference, each in zip(differences, compared, strict=True)
+  ]
+  return error, f'**{mean}**' if low * high > 0 else mean, ', '.join(by_seed)
 
 
 def test_the_errors_on_flowers_are_those_of_their_runs_metrics():
