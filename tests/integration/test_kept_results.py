@@ -30,6 +30,7 @@ def test_the_kept_sweeps_are_found():
   assert [folder.name for folder in SWEEPS] == [
     'cifar10_ablations',
     'cifar10_ablations_18_epochs',
+    'cifar10_overfitting',
     'lrn_cifar',
     'relu_vs_tanh',
   ]
@@ -66,6 +67,20 @@ def _errors(members, views):
     for difference, each in zip(differences, compared, strict=True)
   ]
   return error, f'**{mean}**' if low * high > 0 else mean, ', '.join(by_seed)
+
+
+def test_the_errors_where_it_overfits_are_those_of_their_evaluation():
+  path = RESULTS / 'cifar10_overfitting' / 'evaluation.json'
+  text = (RESULTS.parent / 'results.md').read_text()
+  rows = (
+    text.split('\n### Where it overfits\n')[1].split('\n### ')[0].split('|---:|\n')[1].splitlines()
+  )
+  for row, member in zip(rows, json.loads(path.read_text())['members'], strict=False):
+    for views in ('center_crop', 'ten_views'):
+      assert f'| {100 * member[views]["top1_error"]:.2f} |' in row
+      if compared := member.get('compared_with_first', {}).get(views):
+        difference, margin = (100 * compared[key] for key in ('top1_difference', 'margin_of_error'))
+        assert f'{difference:+.2f} ± {margin:.2f}' in row
 
 
 def test_the_errors_on_flowers_are_those_of_their_runs_metrics():
