@@ -118,7 +118,7 @@ def test_every_cell_runs_and_shows_what_it_should(tmp_path):
   judged = re.findall(r'^(\S.*?) +\d+\.\d% of the val', text(outputs['fine-tune']), re.MULTILINE)
   assert judged == ['new fc8, not trained yet', 'fine-tuned', 'from scratch']
   [line] = text(outputs['imagenet']).splitlines()
-  assert line.startswith('No weights, for http://localhost:9/')
+  assert line.startswith('Cannot download the weights, http://localhost:9/')
   assert (tmp_path / 'signs.jaxexport').stat().st_size > 100_000
 
   assert workdir.read_config(tmp_path / 'runs/signs tanh')['model']['activation'] == 'tanh'
@@ -134,7 +134,7 @@ def test_under_run_in_another_notebook_every_cell_runs(tmp_path):
     cells=[nbformat.v4.new_code_cell('%run shorter.ipynb', id='all')]
   )
   outputs = run(outer, tmp_path)['all']
-  assert 'No weights, for http://localhost:9/' in text(outputs)
+  assert 'Cannot download the weights, http://localhost:9/' in text(outputs)
   assert len(pictures(outputs)) > 2
   assert (tmp_path / 'signs.jaxexport').exists()
 
