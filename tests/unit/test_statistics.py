@@ -108,7 +108,7 @@ def test_statistics_of_another_resolution_are_refused(saved):
   path, _ = saved
   with pytest.raises(UserError, match=re.escape(f'{path} is of images of 8 x 8 pixels')) as refused:
     statistics.load(path, SIZE)
-  assert str(refused.value).endswith(f'data.image_size is {SIZE}')
+  assert f'data.image_size is {SIZE}; set it to these' in str(refused.value)
 
 
 @pytest.mark.parametrize('damage', ['cut', 'flipped', 'empty', 'text', 'other arrays', 'gone'])
