@@ -54,7 +54,7 @@ def check_memory(
     return
   message = (
     f'training with train.batch_size={batch_size} needs {of_batch / 1e6:,.0f} MB besides'
-    f' parameters and velocity, but {free / 1e6:,.0f} MB are free; '
+    f' parameters and velocity, but only {free / 1e6:,.0f} MB are free; '
   )
   advice = (
     'The same batch needs less with more --config.train.gradient_accumulation_steps (now'
