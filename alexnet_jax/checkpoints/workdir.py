@@ -25,7 +25,7 @@ _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
 _EVENTS = ('tensorboard/train', 'tensorboard/validation')
 _MAX_LINE = 2**16  # bytes; a line of metrics has about 200
-# What may differ where the mean image of a run that has not begun is kept.
+# What may change in a run without checkpoints while its mean image is kept.
 _NOT_OF_IMAGES = tuple(field for field in config_fields.CIRCUMSTANCES if field != 'data.data_dir')
 
 

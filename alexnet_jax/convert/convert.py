@@ -262,11 +262,12 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
     raise UserError(f'{file} is not text in UTF-8: {first_line(error)}') from error
   if len(names) != num_classes:
     raise UserError(f'{file} has {len(names):,} lines, but the network has {num_classes:,} classes')
-  for line, name in enumerate(names):
-    if (first := names.index(name)) < line:
+  lines: dict[str, int] = {}
+  for line, name in enumerate(names, 1):
+    if (first := lines.setdefault(name, line)) < line:
       raise UserError(
-        f'{file} has {name!r} in lines {first + 1} and {line + 1}; labels are matched by name, so'
-        ' each class needs its own'
+        f'{file} has {name!r} in lines {first} and {line}; labels are matched by name, so each class'
+        ' needs its own'
       )
   return names
 
