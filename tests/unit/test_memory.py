@@ -51,7 +51,9 @@ def test_too_little_memory_is_foreseen_and_the_batch_that_is_named_trains(
 
 def test_no_batch_is_named_where_none_fits(tmp_path, monkeypatch):
   monkeypatch.setattr(memory, 'free_on_host', lambda: 5_000)
-  with pytest.raises(UserError, match=r'but only 0 MB are free; no batch fits\nIt takes more devices'):
+  with pytest.raises(
+    UserError, match=r'but only 0 MB are free; no batch fits\nIt takes more devices'
+  ):
     loop.train_and_evaluate(small_config(FEW_LAYERS), tmp_path)
   assert not lines(tmp_path)
 
