@@ -6,7 +6,7 @@ Paper, section 5:
   w <- w + v
 
 The velocity v holds rate times gradient, so a cut of the rate leaves the old momentum alone
-(in `optax.sgd` it would shrink at once). Biases have no weight decay (2012 source).
+(in `optax.sgd` it would shrink at once). Biases have no weight decay (2012 code).
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def paper_sgd(
 ) -> optax.GradientTransformation:
   """The paper's rule; its updates are v.
 
-  A parameter whose rate is 0 is frozen, momentum and all, as in the source (`src/weights.cu`).
+  A parameter whose rate is 0 is frozen, momentum and all, as in the 2012 code (`src/weights.cu`).
 
   Args:
     momentum: 0.9 in the paper.
@@ -146,8 +146,8 @@ class Schedule:
     lr_decay_epochs: epochs at whose start it is cut; (): as `Plateau` has it.
     patience, max_lr_decays: of `Plateau.update`.
     multipliers: each layer's multiples of the rate, as (from epoch, multiple).
-    bias_lr_multiplier: the biases' rate over the weights' (2 in the source and Caffe).
-    lr_decay_biases: whether cuts and multipliers apply to biases; in the source they did not, but for
+    bias_lr_multiplier: the biases' rate over the weights' (2 in the 2012 code and Caffe).
+    lr_decay_biases: whether cuts and multipliers apply to biases; in the 2012 code they did not, but for
       the multiplier 0, which freezes the layer.
   """
 

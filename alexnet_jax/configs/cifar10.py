@@ -7,7 +7,7 @@ takes the maximum and one, as the third, the mean; rates and weight decays are t
 
 Command:  python launch.py --config=configs/cifar10.py --config.data.data_dir=TFDS_FOLDER
 Cost:     28 epochs of 50,000 images, 34 s each on 2 cores.
-Expected: 24.6% error. The source's own schedule, five times as long, gives 18% by its account
+Expected: 24.6% error. The 2012 code's own schedule, five times as long, gives 18% by its account
           (not run here): --config.optimizer.lr_decay_epochs="(120,130)" --config.train.num_epochs=140
 """
 
@@ -54,7 +54,7 @@ def get_config() -> config_dict.ConfigDict:
   optimizer.bias_lr_multiplier = 2.0
   optimizer.weight_decay = 0.004
   optimizer.weight_decay_multipliers.fc8 = 250.0  # 1.0 in all
-  optimizer.lr_decay_epochs = (24, 27)  # (120, 130) of 140 in the source
+  optimizer.lr_decay_epochs = (24, 27)  # (120, 130) of 140 in the 2012 code
   config.train.num_epochs = 28
   config.train.log_every_steps = 100
   return config

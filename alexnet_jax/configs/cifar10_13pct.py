@@ -1,12 +1,12 @@
 """The conv-local net on CIFAR-10: two convolutions, two locally connected layers, 13% error.
 
-The source's `example-layers/layers-conv-local-13pct.cfg`, on 24x24 crops and mirror images (1,116,490
+The 2012 code's `example-layers/layers-conv-local-13pct.cfg`, on 24x24 crops and mirror images (1,116,490
 parameters). That it is the "four-layer CNN" without normalization of the paper's section 3.3 is
 inferred from its error.
 
 Command:  python launch.py --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
 Cost:     520 epochs of 50,000 images.
-Expected: 13% error (the source's figure); 19.7% after 40 epochs, the rate cut before the 34th and 38th
+Expected: 13% error (the 2012 code's figure); 19.7% after 40 epochs, the rate cut before the 34th and 38th
           (docs/results.md).
 """
 

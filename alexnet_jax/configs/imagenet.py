@@ -56,15 +56,15 @@ def get_config() -> config_dict.ConfigDict:
 
   config.augment = augment = config_dict.ConfigDict()
   # Random crops of the model's input size (section 4.1): offsets 0 to 31 each way, and mirror
-  # images, make 2048 variants. The source draws from 0 to 32.
+  # images, make 2048 variants. The 2012 code draws from 0 to 32.
   augment.crop_offsets = 32
   augment.flip = True  # mirror images, of half the draws (section 4.1)
-  augment.images_per_draw = 1  # consecutive images that share a crop and flip; 32 in the source
+  augment.images_per_draw = 1  # consecutive images that share a crop and flip; 32 in the 2012 code
   # Each image is turned about its center by an angle drawn uniformly, from minus this to this. 0:
   # none, as in the paper; a Keras tutorial uses 30.
   augment.rotation_degrees = 0.0
   # The mean image is subtracted from each pixel: at the crop's own place ('pixel'), from any crop
-  # its central part ('center', the source), or its mean color ('channel').
+  # its central part ('center', the 2012 code), or its mean color ('channel').
   augment.mean = 'pixel'
   # Multiplies the centered pixels, 0 to 255: a number, or one each for red, green and blue.
   augment.pixel_scale = config_dict.placeholder(object)
@@ -73,9 +73,9 @@ def get_config() -> config_dict.ConfigDict:
   # Standard deviation of the PCA lighting's normal draws, as (from epoch, value): section 4.1.
   lighting.std = ((0, 0.1),)
   # What the draws multiply: 'eigenvalues' of the RGB covariance of pixels in [0, 1] (the paper)
-  # or 'standard_deviations' of pixels in [0, 255] (the source).
+  # or 'standard_deviations' of pixels in [0, 255] (the 2012 code).
   lighting.scale = 'eigenvalues'
-  lighting.rescale = False  # divide lit images by 1 + std, as the source does
+  lighting.rescale = False  # divide lit images by 1 + std, as the 2012 code does
 
   config.optimizer = optimizer = config_dict.ConfigDict()
   optimizer.learning_rate = 0.01  # section 5
@@ -90,8 +90,8 @@ def get_config() -> config_dict.ConfigDict:
   optimizer.max_lr_decays = 3  # how often the rate is cut, at the most
   optimizer.patience = 5  # epochs without improvement before a cut; the paper did it by hand
   optimizer.lr_decay_epochs = ()  # cut the rate at the start of these epochs instead
-  optimizer.bias_lr_multiplier = 1.0  # the biases' multiple of the rate; 2 in the source
-  optimizer.lr_decay_biases = True  # whether the biases' rate is cut too; not in the source
+  optimizer.bias_lr_multiplier = 1.0  # the biases' multiple of the rate; 2 in the 2012 code
+  optimizer.lr_decay_biases = True  # whether the biases' rate is cut too; not in the 2012 code
   # Each layer's multiple of the rate, as (from epoch, multiple): ((0, 0.1), (50, 0.0)) starts at
   # a tenth and freezes the layer, momentum and all, at epoch 50. Empty: 1 throughout.
   optimizer.lr_multipliers = config_dict.ConfigDict(dict.fromkeys(LAYERS, ()))

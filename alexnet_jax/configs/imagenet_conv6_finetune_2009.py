@@ -1,12 +1,12 @@
 """The net with conv6 fine-tuned on ILSVRC-2012 from the Fall 2009 release.
 
-The source's `layer-params-146-2012-2009.cfg`: as configs/imagenet_conv6_finetune.py, but fc8 has the
+The 2012 code's `layer-params-146-2012-2009.cfg`: as configs/imagenet_conv6_finetune.py, but fc8 has the
 rate of all layers, and conv1 is frozen earlier. The paper's table 2 has no figure of it.
 
 Command:  python launch.py --config=configs/imagenet_conv6_finetune_2009.py
           --config.data.data_dir=TFDS_FOLDER --config.train.init_from=runs/imagenet_fall2009
 Cost:     52 epochs of 1.28 million images, 4.26 GFLOP an image: 2.84e17 FLOP.
-Expected: 39.10% top-1, 16.88% top-5 error, ten views (the source's log; not run here).
+Expected: 39.10% top-1, 16.88% top-5 error, ten views (the 2012 code's log; not run here).
 """
 
 from ml_collections import config_dict

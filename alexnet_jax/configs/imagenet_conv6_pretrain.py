@@ -1,6 +1,6 @@
 """First step of the paper's "1 CNN*": the net with conv6 on the Fall 2011 ImageNet, all its classes.
 
-Paper, section 6, and the source's net 146 for 2011 (`layer-params-146-2011.cfg`): 21,843 classes,
+Paper, section 6, and the 2012 code's net 146 for 2011 (`layer-params-146-2011.cfg`): 21,843 classes,
 and 1024 + 1024 linear units between fc7 and the classes, without which those alone would have 90
 million weights (110,605,267 parameters in all).
 
@@ -24,7 +24,7 @@ def get_config() -> config_dict.ConfigDict:
   config.data.name = 'folder'
   # The paper trained on all of them; a hundredth of each class shows here how it goes.
   config.data.validation_fraction = 0.01
-  # 0.01, and 0.001 from epoch 6. The source took conv1 to conv6 from the same net trained on the
+  # 0.01, and 0.001 from epoch 6. The 2012 code took conv1 to conv6 from the same net trained on the
   # 2009 release (configs/imagenet_fall2009.py, train.init_from) and trained them at a tenth of the
   # rate, 0.001, until the other layers came down to it at epoch 6.
   config.optimizer.lr_decay_epochs = (6,)

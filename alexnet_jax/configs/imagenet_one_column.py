@@ -6,7 +6,7 @@ and top-5 errors by 1.7 and 1.2 points.
 
 Command:  python launch.py --config=configs/imagenet_one_column.py --config.data.data_dir=FOLDER
 Cost:     90 epochs of 1.28 million images, 54% of configs/imagenet.py's multiply-adds.
-Expected: no figure is known for ILSVRC-2012, which this trains on. On ILSVRC-2010 the source's net
+Expected: no figure is known for ILSVRC-2012, which this trains on. On ILSVRC-2010 the 2012 code's net
           145-half has 39.2% top-1 and 18.2% top-5 error by ten views, 1.7 and 1.2 points more than
           its two columns: --config.data.name=folder, as configs/imagenet2010.py. Not run here.
 """

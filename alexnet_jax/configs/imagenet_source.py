@@ -1,4 +1,4 @@
-"""What the 2012 code really ran: net 145 of the source released in 2025.
+"""What the 2012 code, released in 2025, really ran: its net 145.
 
 It differs from the paper's text in the lines below: ReLU after the first pool, a second norm
 within each map in layer 2, alpha divided by the number of neighbors, wider initial weights in

@@ -28,7 +28,7 @@ class Options:
     mean: see `subtract_mean`.
     pixel_scale: multiplies the centered pixels: a number, or one each for red, green and blue.
     flip: whether training images are mirrored with probability 1/2.
-    images_per_draw: consecutive images that share a draw (32 in the source).
+    images_per_draw: consecutive images that share a draw (32 in the 2012 code).
     rotation_degrees: training images are rotated by up to this angle either way; 0: not.
     lighting_scale, lighting_rescale: see `lighting`.
   """
@@ -64,7 +64,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
     offsets: [N, 2] int, row and column at which each was cut; [1, 2] where it is the same for all.
     mean_image: [S, S, 3] float32.
     mean: 'pixel': the mean at the crop's own position (paper, section 2; Caffe); 'center': the mean
-      image's center, wherever the crop was cut (2012 source); 'channel': the mean color.
+      image's center, wherever the crop was cut (2012 code); 'channel': the mean color.
 
   Returns:
     [N, s, s, 3] float32.
@@ -128,7 +128,7 @@ def flip(key: Array, pixels: Array, positions: Array, draw: int = 1) -> Array:
     key: this step's key.
     pixels: [N, H, W, C].
     positions: [N] int, positions in the global batch.
-    draw: how many consecutive images share a draw (32 in the source).
+    draw: how many consecutive images share a draw (32 in the 2012 code).
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions // draw)
   heads = jax.vmap(jax.random.bernoulli)(keys)
@@ -153,8 +153,8 @@ def lighting(
     statistics: of the training images.
     std: scalar, standard deviation of the draws; 0.1 in the paper, 0 for no lighting.
     scale: what a draw multiplies: 'eigenvalues' of the covariance of pixels in [0, 1] (the paper)
-      or 'standard_deviations' along the axes (2012 source), about twice as much on ImageNet.
-    rescale: divide by 1 + std, as the source does to keep the training images' scale.
+      or 'standard_deviations' along the axes (2012 code), about twice as much on ImageNet.
+    rescale: divide by 1 + std, as the 2012 code does to keep the training images' scale.
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
   draws = std * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
@@ -205,7 +205,7 @@ def training_pixels(
 def _center_and_transform(
   images: Array, offsets: Array, mean_image: Array, mean: str, transform: Callable[[Array], Array]
 ) -> Array:
-  """Transforms the mean of the crop's own position with the image, but not the source's."""
+  """Transforms the mean of the crop's own position with the image, but not the center's."""
   if mean == 'pixel':
     return transform(subtract_mean(images, offsets, mean_image, mean))
   return subtract_mean(transform(images), offsets, mean_image, mean)
@@ -238,7 +238,7 @@ class View(NamedTuple):
 def ten_views(image_size: int, crop_size: int) -> list[View]:
   """The crops of the center and the four corners, and their mirror images (paper, section 4.1).
 
-  The offsets are the 2012 source's: 0, 16 and 32 each way for crops of 224 from 256 pixels.
+  The offsets are the 2012 code's: 0, 16 and 32 each way for crops of 224 from 256 pixels.
 
   Args:
     image_size: side of the images in pixels.

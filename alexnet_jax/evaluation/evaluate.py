@@ -97,7 +97,7 @@ def evaluate_ensemble(
 
   Args:
     paths: of the networks, as `pretrained.read` takes them.
-    weights: of the average, at least 0 (2012 source, `avg-test.py`); None: all equal.
+    weights: of the average, at least 0 (2012 code, `avg-test.py`); None: all equal.
     path: the folder for the results, made if need be.
     config: where the data are, the devices and the batch size; its other fields are not used. None:
       each network's own config.

@@ -234,7 +234,7 @@ def write_tables(
   - `confusion.csv`: the confusion matrix, with a row for each true class.
   - `per_class.csv`: for each class its number of images and their errors as fractions.
   - `submission.txt`: for each image its five most probable classes, the best first, counted from 1
-    in the order of the labels, as the 2012 source's `txt-preds.py` writes them.
+    in the order of the labels, as the 2012 code's `txt-preds.py` writes them.
 
   Of classes that tie the first counts as the best here, while errors are shared (`metrics.errors`).
 

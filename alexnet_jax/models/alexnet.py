@@ -45,7 +45,7 @@ class AlexNet(nn.Module):
     conv1 ... fc8: each layer's own numbers.
     cross_column: layers that read every column, which are figure 2's arrows between the GPUs; conv1
       reads the image, the others their own column. With () the columns never meet before fc8; the
-      source's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
+      2012 code's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
     response_norm, within_norm, pool, dropout: see there.
     activation: 'relu', 'tanh' or 'logistic', after every layer but the bottleneck and fc8.
     num_columns: 2, or 1: the layers in `one_column_halves` then have half their kernels.

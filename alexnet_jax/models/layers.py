@@ -30,7 +30,7 @@ ROUNDINGS = {'up': math.ceil, 'down': math.floor}
 def output_size(size: int, window: int, stride: int, padding: int, rounding: str = 'up') -> int:
   """Side of a convolution's or pool's output.
 
-  Rounded 'up' as the 2012 source does (`layer.py`), or 'down', as Caffe's and PyTorch's convolutions.
+  Rounded 'up' as the 2012 code does (`layer.py`), or 'down', as Caffe's and PyTorch's convolutions.
   """
   return 1 + max(0, ROUNDINGS[rounding]((2 * padding + size - window) / stride))
 
@@ -143,9 +143,9 @@ def response_norm(
 ) -> Array:
   """Local response normalization, `x / (k + alpha * sum of x^2 over neighbors)**beta`.
 
-  Paper, section 3.3, with `axes=(3,)` (neighboring maps); the 2012 source's within-map form
+  Paper, section 3.3, with `axes=(3,)` (neighboring maps); the 2012 code's within-map form
   with `axes=(1, 2)` (neighboring pixels). `alpha` multiplies the sum as the paper writes it;
-  Caffe, PyTorch and the source divide it first by the number of neighbors.
+  Caffe, PyTorch and the 2012 code divide it first by the number of neighbors.
 
   Args:
     x: [N, H, W, C].

@@ -21,11 +21,11 @@ class Convolution:
   Attributes:
     features: kernels over both columns, an even number; 0 leaves the layer out.
     kernel_size, stride, padding: in pixels.
-    rounding: of the output's side where the stride does not divide: 'up' (the 2012 source: 224
+    rounding: of the output's side where the stride does not divide: 'up' (the 2012 code: 224
       pixels give 55, three of them zero pixels beyond the edge) or 'down' (Caffe, PyTorch).
     order: what follows the convolution, in order. The paper's is 'activation-norm-pool'; the
-      source has 'norm-pool-activation' in conv1, CaffeNet 'activation-pool-norm'. A step that the
-      layer does not have is skipped.
+      2012 code has 'norm-pool-activation' in conv1, CaffeNet 'activation-pool-norm'. A step that
+      the layer does not have is skipped.
     weight_std, bias: initial values where they differ from `AlexNet.initialization`.
   """
 
@@ -62,7 +62,7 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Bottleneck(Dense):
-  """A linear layer between fc7 and fc8: 2048 units in the source's net for 21,843 classes."""
+  """A linear layer between fc7 and fc8: 2048 units in the 2012 code's net for 21,843 classes."""
 
   steps: ClassVar[tuple[str, ...]] = ()
 
@@ -89,7 +89,7 @@ class ResponseNorm:
     layers: names of the layers that are followed by it.
     size, k, alpha, beta: the constants n, k, alpha and beta.
     divide_alpha: whether alpha is first divided by the number of neighbors. The paper does not;
-      the source, Caffe and PyTorch do.
+      the 2012 code, Caffe and PyTorch do.
     over: the maps of a 'column', or 'all_channels' (Caffe).
   """
 
@@ -104,9 +104,9 @@ class ResponseNorm:
 
 @dataclasses.dataclass(frozen=True)
 class WithinNorm:
-  """The source's second norm, across neighboring pixels of each map; the paper has none.
+  """The 2012 code's second norm, across neighboring pixels of each map; the paper has none.
 
-  Attributes: as `ResponseNorm`'s; the constants are the source's.
+  Attributes: as `ResponseNorm`'s; the constants are the 2012 code's.
   """
 
   layers: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class Pool:
     average: of these, the layers whose pools take the mean instead of the maximum.
     window, stride: in pixels; pools overlap where the stride is less than the window.
     trim: layers whose padding is one pixel less where pools do not overlap (window == stride),
-      as in the source's net 147, so that fc6 keeps its input.
+      as in the 2012 code's net 147, so that fc6 keeps its input.
   """
 
   layers: tuple[str, ...] = ('conv1', 'conv2', 'conv5')
@@ -164,7 +164,7 @@ def _initialization(
 
 
 # By name, each layer's standard deviation of the Gaussian weights and its bias. Paper, section 5;
-# the source's `layers/layers-145.cfg`; Caffe's `bvlc_alexnet/train_val.prototxt`; the source's
+# the 2012 code's `layers/layers-145.cfg`; Caffe's `bvlc_alexnet/train_val.prototxt`; the 2012 code's
 # CIFAR-10 nets (`example-layers`). None: He et al.'s, from the number of inputs, for small nets.
 INITIALIZATIONS = {
   'paper': _initialization(0.01, 1.0),

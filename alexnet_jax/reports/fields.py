@@ -135,7 +135,7 @@ def markdown() -> str:
     '',
     'Every field of a config, with the value of the paper (configs/imagenet.py) and what it means. Any of',
     'them is changed on the command line, as `--config.model.num_columns=1`; `--mode=config` prints those of',
-    'a config or a run. "The source" is the code of 2012, released in 2025. Written by'
+    'a config or a run. "The 2012 code" is that of [Configs](configs.md). Written by'
     ' `python -m alexnet_jax.reports.fields`.',
   ]
   said = meanings()

@@ -1,6 +1,6 @@
 """Pictures: arrays in, matplotlib figures out, readable in black and white.
 
-Figures 3 and 4 of the paper, as the 2012 source's `shownet.py` draws them, activations, and where a
+Figures 3 and 4 of the paper, as the 2012 code's `shownet.py` draws them, activations, and where a
 network's evidence lies. Names and titles are drawn as they are, '$' included.
 """
 
@@ -43,7 +43,7 @@ def kernels(kernels: np.ndarray, columns: int, title: str, gray: bool = False) -
   """The first layer's kernels, a column above the other: the paper's figure 3.
 
   16 in a row, a black pixel between them, and each column's weights scaled from their minimum to
-  their maximum, as in the source. Above each column stands the mean of its kernels'
+  their maximum, as in the 2012 code. Above each column stands the mean of its kernels'
   `color_selectivity`.
 
   Args:

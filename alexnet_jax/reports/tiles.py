@@ -18,7 +18,7 @@ def tiled(tiles: np.ndarray, per_row: int, between: float) -> np.ndarray:
 
 
 def kernels(part: np.ndarray, per_row: int = 16, gray: bool = False) -> np.ndarray:
-  """A column's kernels of the first layer as one picture, as the source drew them.
+  """A column's kernels of the first layer as one picture, as the 2012 code drew them.
 
   A black pixel between them, scaled from the column's least weight to its greatest.
 

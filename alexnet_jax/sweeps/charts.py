@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from alexnet_jax.reports import canvas, curves
+from alexnet_jax.sweeps import spec
 from alexnet_jax.utils.picture import Figure
 
 
@@ -133,7 +134,7 @@ class Bar:
 
 
 def differences(bars: Sequence[Bar], title: str) -> Figure:
-  """How much worse each variant is than the base, beside the paper's and the source's differences.
+  """How much worse each variant is than the base, beside what the paper and the 2012 logs report.
 
   A bar is the mean over the seeds, each of which is a dot, and a line its 95% confidence interval.
 
@@ -184,7 +185,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
         'markersize': 6,
       }
       axes.plot(marks, places - above, **look, zorder=3)
-      handles.append(Line2D([], [], **look, label=f'the {by}'))
+      handles.append(Line2D([], [], **look, label=f'the {spec.REPORTERS[by]}'))
   axes.axvline(0, color='black', linewidth=0.8)
   axes.set_yticks(places, [canvas.plain(name) for name in names])
   axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error minus that of the base, points')

@@ -5,12 +5,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from alexnet_jax.sweeps import origin, tables
+from alexnet_jax.sweeps import origin, spec, tables
 from alexnet_jax.sweeps.results import Results, Row
 
 _HEADINGS = ('variant', 'runs', 'top-1 error, %', 'difference', '95% interval', '$p$')
 _DESCRIPTIONS = r'>{\raggedright\arraybackslash}p{0.18\linewidth}'  # their column
-_REPORTED = ('paper', 'source')
 _SPECIAL = {
   '\\': r'\textbackslash{}',
   '~': r'\textasciitilde{}',
@@ -47,13 +46,13 @@ _PUNCTUATION = '\N{EN DASH}—\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOT
 def table(results: Results) -> str:
   """The table as results.tex has it: a `table` environment, for the packages array and booktabs.
 
-  Errors are in percent, differences in percentage points. What the paper and the source report has
+  Errors are in percent, differences in percentage points. What the paper and the 2012 logs report has
   a column each where there is any. Comments say where the results come from.
 
   Args:
     results: what `results.gather` returned.
   """
-  reported = [by for by in _REPORTED if any(getattr(row, by) for row in results.rows)]
+  reported = [by for by in spec.REPORTERS if any(getattr(row, by) for row in results.rows)]
   headings = [escape(heading) if '$' not in heading else heading for heading in _HEADINGS]
   told = [results.title, *(row.description or row.name for row in results.rows)]
   unknown = sorted({letter for text in told for letter in text if not _is_known(letter)})
@@ -68,7 +67,7 @@ def table(results: Results) -> str:
     r'  \setlength{\tabcolsep}{3pt}',
     f'  \\begin{{tabular}}{{@{{}}{_DESCRIPTIONS}{"r" * (len(headings) - 1 + len(reported))}@{{}}}}',
     r'    \toprule',
-    _line([*headings, *reported]),
+    _line([*headings, *(spec.REPORTERS[by] for by in reported)]),
     r'    \midrule',
     *(_line(_cells(row, reported)) for row in results.rows),
     r'    \bottomrule',

@@ -228,7 +228,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   )
 
 
-_UNITS = {by: f'{by}, points' for by in ('difference', '95% interval', 'paper', 'source')}
+_UNITS = {by: f'{by}, points' for by in ('difference', '95% interval', *spec.REPORTERS.values())}
 
 
 def _row_cells(row: Row) -> tuple[str, str, list[str]]:
@@ -289,11 +289,11 @@ _KINDS = {'.png': 'picture', '.md': 'table', '.csv': 'table', '.tex': 'table', '
 
 # Fewer and shorter than in the files, for a terminal.
 _SHOWN_HEADINGS = (
-  'variant', 'runs', 'error, %', 'difference', '95% interval', 'paper', 'source'
+  'variant', 'runs', 'error, %', 'difference', '95% interval', *spec.REPORTERS.values()
 )  # fmt: skip
 
 
 def _shown_cells(row: Row) -> tuple[str, ...]:
-  name, runs, error, difference, interval, paper, source, *_ = tables.cells(row)
+  name, runs, error, difference, interval, paper, logs, *_ = tables.cells(row)
   mark = '*' if row.is_significant else ' '
-  return name, runs, error, difference and f'{difference} {mark}', interval, paper, source
+  return name, runs, error, difference and f'{difference} {mark}', interval, paper, logs

@@ -16,6 +16,8 @@ from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError
 
 BASE = 'base'
+# Who reports differences: fields of `Variant`, and their names in tables and pictures.
+REPORTERS = {'paper': 'paper', 'source': '2012 logs'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Reported:
 
   Attributes:
     top1, top5: of the top-1 and top-5 error; top5 None where it is not given.
-    roughly: what stands before the number in the source, as 'about' or 'over'.
+    roughly: what stands before the number where it is reported, as 'about' or 'over'.
     where: the data and views it was measured with, as 'ILSVRC-2012 validation'.
   """
 
@@ -43,7 +45,7 @@ class Variant:
     overrides: values by field, as {'model.pool.window': 2}; of the fields' own types.
     description: what it is, in a few words.
     paper: the difference that the paper reports, if it does.
-    source: the difference that the logs of the 2012 source show, if there are any.
+    source: the difference that the logs of the 2012 code show, if there are any.
   """
 
   name: str

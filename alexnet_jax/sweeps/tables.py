@@ -12,7 +12,7 @@ from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import host, shell
 
 HEADINGS = (
-  'variant', 'runs', 'top-1 error, %', 'difference', '95% interval', 'paper', 'source', 'sign',
+  'variant', 'runs', 'top-1 error, %', 'difference', '95% interval', *spec.REPORTERS.values(), 'sign',
   'significance', 'description',
 )  # fmt: skip
 
@@ -26,8 +26,7 @@ def cells(row: Row) -> tuple[str, ...]:
     number(row.top1, row.deviation),
     '' if math.isnan(row.difference) else f'{row.difference:+.2f}',
     '' if math.isnan(row.p) else '{:+.2f} to {:+.2f}'.format(*row.interval),
-    reported(row.paper),
-    reported(row.source),
+    *(reported(getattr(row, by)) for by in spec.REPORTERS),
     agreement,
     row.significance,
     row.description,
@@ -66,7 +65,8 @@ def notes(results: Results) -> list[str]:
     ' deviation over seeds. Intervals and significance are by the paired t test over seeds.',
   ]
   for row in results.rows:
-    for by, difference in (('paper', row.paper), ('source', row.source)):
+    for field, by in spec.REPORTERS.items():
+      difference: spec.Reported | None = getattr(row, field)
       if difference is not None:
         top5 = '' if difference.top5 is None else f', top-5 {difference.top5:+.4g}'
         where = f', {difference.where}' if difference.where else ''
@@ -129,7 +129,8 @@ def table_csv(results: Results) -> str:
       'p': row.p,
       'difference_top5': _fraction(row.difference_top5),
     }
-    for by, reported in (('paper', row.paper), ('source', row.source)):
+    for by in spec.REPORTERS:
+      reported: spec.Reported | None = getattr(row, by)
       top1, top5 = (reported.top1, reported.top5) if reported else (None, None)
       fields[f'{by}_difference'] = _fraction(top1)
       fields[f'{by}_difference_top5'] = _fraction(top5)

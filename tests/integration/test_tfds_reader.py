@@ -132,7 +132,7 @@ def test_the_next_block_is_asked_for_while_one_is_read(data_dir, monkeypatch):
 @pytest.mark.parametrize('label', JPEGS)
 def test_a_crop_cut_while_decoding_is_that_of_the_whole_image(data_dir, label):
   split = open_records(data_dir, name='jpegs', image_size=SIDE)
-  size, whole = SIDE - 32, np.asarray(decoded(JPEGS[label]))  # 33 offsets, as the source's
+  size, whole = SIDE - 32, np.asarray(decoded(JPEGS[label]))  # 33 offsets, as the 2012 code's
   [example] = np.flatnonzero(read_all(split)[1] == label)
   offsets = np.argwhere(np.ones((33, 33), bool)).astype(np.int32)
   groups = [(np.full(len(offsets), example), offsets)]

@@ -108,7 +108,7 @@ def test_a_bar_for_each_variant_with_its_seeds_and_what_the_paper_reports():
   assert list(seeds.get_ydata()) == [0, 0, 1, 1]
   marks = next(line for line in axes.lines if line.get_marker() == 'D')
   np.testing.assert_array_equal(marks.get_xdata(), [math.nan, 1.4])
-  assert not any(line.get_marker() == 'X' for line in axes.lines)  # nobody reports from the source
+  assert not any(line.get_marker() == 'X' for line in axes.lines)  # no 2012 logs here
   assert axes.get_xscale() == 'linear'
 
 

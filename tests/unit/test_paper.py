@@ -1,4 +1,4 @@
-"""Numbers of the paper and of the 2012 source's nets, which the configs must reproduce."""
+"""Numbers of the paper and of the 2012 code's nets, which the configs must reproduce."""
 
 import importlib
 

@@ -89,7 +89,7 @@ def test_the_papers_and_the_sources_differences_are_as_reported():
     for variant in ablations.get_sweep(imagenet.get_config()).variants
     if variant.paper or variant.source
   }
-  assert reported == {  # paper, sections 3.2 to 3.4, 4.1 and 7; the source's logs
+  assert reported == {  # paper, sections 3.2 to 3.4, 4.1 and 7; the 2012 code's logs
     'no_response_norm': ((1.4, 1.2), (1.37, 1.15)),
     'no_overlap': ((0.4, 0.3), (0.39, 0.30)),
     'one_column': ((1.7, 1.2), (1.70, 1.23)),

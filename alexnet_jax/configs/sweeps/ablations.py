@@ -1,6 +1,6 @@
 """The paper's ablations, and more of its choices undone one at a time.
 
-Sections 3 to 5 and 7 of the paper; its differences, and those that the logs of the 2012 source show,
+Sections 3 to 5 and 7 of the paper; its differences, and those that the logs of the 2012 code show,
 stand beside ours. Any config will do as the base; what changes nothing of it is left out.
 
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py --config=configs/digits.py
@@ -120,7 +120,7 @@ def _rest(config: ConfigDict) -> list[Variant]:
     Variant('no_weight_decay', {'optimizer.weight_decay': 0.0}, 'no weight decay (5)')
   )
   for preset in INITIALIZATIONS:
-    # The source's for CIFAR-10 is for small nets: where it is the base, all others are tried.
+    # The 2012 code's for CIFAR-10 is for small nets: where it is the base, all others are tried.
     if preset != 'source_cifar10':
       variants.append(
         Variant(f'{preset}_initialization', {'model.initialization': preset}, _STARTS[preset])
@@ -130,7 +130,7 @@ def _rest(config: ConfigDict) -> list[Variant]:
 
 _STARTS = {
   'paper': "the paper's initial weights and biases (5)",
-  'source': "the source's: wider in conv3 to conv5",
+  'source': "the 2012 code's: wider in conv3 to conv5",
   'caffe': "Caffe's: biases of 0.1",
   'he': "He et al.'s initial weights",
 }
