@@ -10,7 +10,7 @@ r"""Trains, evaluates, predicts, draws, converts or sweeps an AlexNet.
     --target=digits.safetensors
 
   python launch.py --config=configs/image_folder.py \
-    --config.data.data_dir=PHOTOS --mode=prepare
+    --config.data.data_dir=PHOTOS --workdir=runs/photos
   python launch.py --workdir=runs/photos --mode=predict --images=NEW_PHOTOS
   python launch.py --workdir=runs/photos --mode=evaluate \
     --config.data.data_dir=OTHER_PHOTOS
@@ -151,7 +151,7 @@ _IMAGES = flags.DEFINE_list(
   'images',
   None,
   'For --mode=predict: photographs to classify, files and folders, as --images=a.jpg,photos. --workdir'
-  ' may be a checkpoint or a file of weights, too.',
+  ' may be a checkpoint or a file of weights, too, with --target=FILE.csv.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',

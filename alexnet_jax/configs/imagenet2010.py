@@ -1,7 +1,7 @@
 """The paper on ILSVRC-2010, whose test labels are public: the set of most of its experiments.
 
 From folders: FOLDER/train/SYNSET/*, FOLDER/val/SYNSET/* and FOLDER/test/SYNSET/*, 1,000 synsets,
-1.2 million, 50,000 and 150,000 images. The rate is cut by the validation images; the paper's table 1
+1.2 million, 50,000 and 150,000 images. The learning rate is cut by the validation error; the paper's table 1
 is of the test images, which evaluation takes.
 
 Command:  python launch.py --config=configs/imagenet2010.py --config.data.data_dir=FOLDER

@@ -1,6 +1,6 @@
 """Caffe's AlexNet, models/bvlc_alexnet: the weights that most people mean by AlexNet's.
 
-It differs from the paper in the lines below: crops of 227 pixels without color noise, response
+It differs from the paper in the lines below: crops of 227 pixels without PCA lighting, response
 norms over both groups with k = 1 and alpha divided by the number of neighbors, smaller initial
 biases, dropout that divides in training, biases at twice the rate, and fixed cuts of the rate.
 Caffe's readme advises to warp images to 256x256 pixels; here their central squares are taken.

@@ -3,7 +3,7 @@
 tfds's `imagenette/full-size-v2`: 9,469 training and 3,925 validation images, as large as they are
 in ImageNet. --config.data.name=imagenette/320px-v2 has the same at a shorter side of 320 pixels.
 The paper's network but for ten outputs, from the paper's own start: on this set it leaves chance within
-an epoch of 74 batches, and the two columns part as in the paper's figure 3 (docs/results.md).
+an epoch of 74 batches, and the two columns specialize as in the paper's figure 3 (docs/results.md).
 
 Command:  python launch.py --config=configs/imagenette.py
           tfds downloads the images (1.6 GB) where --config.data.data_dir does not have them.

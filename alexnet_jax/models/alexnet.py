@@ -48,10 +48,11 @@ class AlexNet(nn.Module):
       2012 code's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
     response_norm, within_norm, pool, dropout: see there.
     activation: 'relu', 'tanh' or 'logistic', after every layer but the bottleneck and fc8.
-    num_columns: 2, or 1: the layers in `one_column_halves` then have half their kernels.
-    one_column_halves: see `num_columns` (section 3.2, footnote).
+    num_columns: 2, or 1, where the layers in `one_column_halves` have half their kernels.
+    one_column_halves: layers that have half their kernels with one column (section 3.2, footnote).
     locally_connected: convolutions whose kernels differ from place to place.
-    initialization: a key of `options.INITIALIZATIONS`.
+    initialization: 'paper', 'source' (the 2012 code's), 'caffe', 'he' (He et al.), or
+      'source_cifar10' (the 2012 code's for CIFAR-10's nets).
     column_devices: devices over which the columns are spread; `local` sets it.
     column_axis: name of the mesh axis of those devices, inside `shard_map`; else None.
   """

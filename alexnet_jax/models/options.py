@@ -21,12 +21,13 @@ class Convolution:
   Attributes:
     features: kernels over both columns, an even number; 0 leaves the layer out.
     kernel_size, stride, padding: in pixels.
-    rounding: of the output's side where the stride does not divide: 'up' (the 2012 code: 224
-      pixels give 55, three of them zero pixels beyond the edge) or 'down' (Caffe, PyTorch).
+    rounding: how the output's side is rounded where the stride does not divide evenly: 'up' (the
+      2012 code: 224 pixels give 55, with three zero pixels added) or 'down' (Caffe, PyTorch).
     order: what follows the convolution, in order. The paper's is 'activation-norm-pool'; the
       2012 code has 'norm-pool-activation' in conv1, CaffeNet 'activation-pool-norm'. A step that
       the layer does not have is skipped.
-    weight_std, bias: initial values where they differ from `AlexNet.initialization`.
+    weight_std: standard deviation of the initial weights; None: as `model.initialization` says.
+    bias: initial value of the biases; None: as `model.initialization` says.
   """
 
   features: int
@@ -50,7 +51,8 @@ class Dense:
 
   Attributes:
     features: units over both columns, an even number; 0 leaves the layer out.
-    weight_std, bias: initial values where they differ from `AlexNet.initialization`.
+    weight_std: standard deviation of the initial weights; None: as `model.initialization` says.
+    bias: initial value of the biases; None: as `model.initialization` says.
   """
 
   features: int
@@ -72,7 +74,8 @@ class Output:
   """The last layer, with a unit for each class.
 
   Attributes:
-    weight_std, bias: initial values where they differ from `AlexNet.initialization`.
+    weight_std: standard deviation of the initial weights; None: as `model.initialization` says.
+    bias: initial value of the biases; None: as `model.initialization` says.
   """
 
   weight_std: float | None = None
@@ -86,8 +89,9 @@ class ResponseNorm:
   `layers.response_norm` has the formula.
 
   Attributes:
-    layers: names of the layers that are followed by it.
-    size, k, alpha, beta: the constants n, k, alpha and beta.
+    layers: names of the layers that this norm follows.
+    size: how many neighboring maps are summed, the map itself included; n in section 3.3's formula.
+    k, alpha, beta: constants of these names in section 3.3's formula.
     divide_alpha: whether alpha is first divided by the number of neighbors. The paper does not;
       the 2012 code, Caffe and PyTorch do.
     over: the maps of a 'column', or 'all_channels' (Caffe).
@@ -106,7 +110,11 @@ class ResponseNorm:
 class WithinNorm:
   """The 2012 code's second norm, across neighboring pixels of each map; the paper has none.
 
-  Attributes: as `ResponseNorm`'s; the constants are the 2012 code's.
+  Attributes:
+    layers: names of the layers that this norm follows.
+    size: side in pixels of the neighborhood that is summed within each map.
+    k, alpha, beta: constants of these names in section 3.3's formula, with the 2012 code's values.
+    divide_alpha: whether alpha is first divided by the neighborhood's pixels, as the 2012 code does.
   """
 
   layers: tuple[str, ...] = ()
@@ -122,7 +130,7 @@ class Pool:
   """Overlapping pooling (section 3.4).
 
   Attributes:
-    layers: names of the layers that are followed by it.
+    layers: names of the layers that a pool follows.
     average: of these, the layers whose pools take the mean instead of the maximum.
     window, stride: in pixels; pools overlap where the stride is less than the window.
     trim: layers whose padding is one pixel less where pools do not overlap (window == stride),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.configs import imagenet
 from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.models.options import CONVOLUTIONS, LAYERS, ResponseNorm, WithinNorm
+from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.utils import config_fields
 
 CONFIGS = Path(imagenet.__file__).parent
@@ -93,7 +93,7 @@ def _of_network() -> dict[str, str]:
     part = type(getattr(AlexNet(), field))
     described: dict[str, str] = {}
     for base in reversed(part.__mro__):  # Bottleneck's are those of Dense
-      described |= _attributes(ResponseNorm if base is WithinNorm else base)
+      described |= _attributes(base)
     found |= {f'model.{field}.{name}': described[name] for name in value}
   return found
 
@@ -133,8 +133,8 @@ def markdown() -> str:
   lines = [
     '# Fields',
     '',
-    'Every field of a config, with the value of the paper (configs/imagenet.py) and what it means. Any of',
-    'them is changed on the command line, as `--config.model.num_columns=1`; `--mode=config` prints those of',
+    "Every field of a config, its value in configs/imagenet.py (the paper's, where the paper has one) and what it",
+    'means. Any of them is changed on the command line, as `--config.model.num_columns=1`; `--mode=config` prints those of',
     'a config or a run. "The 2012 code" is that of [Configs](configs.md). Written by'
     ' `python -m alexnet_jax.reports.fields`.',
   ]
@@ -150,7 +150,7 @@ def markdown() -> str:
   for row, fields in grouped.items():
     if row.partition('.')[0] != section:
       section = row.partition('.')[0]
-      lines += ['', f'## {section}', '', '| field | the paper | |', '|---|---|---|']
+      lines += ['', f'## {section}', '', '| field | imagenet.py | |', '|---|---|---|']
     values = {layer: f'`{value!r}`' for layer, (_, value) in fields.items()}
     if len(set(values.values())) > 1:
       shown = ', '.join(f'{layer} {value}' for layer, value in values.items())
