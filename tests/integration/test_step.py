@@ -14,6 +14,7 @@ from alexnet_jax import experiment
 from alexnet_jax.data import augment, datasets, pipeline
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import step as step_lib
+from tests import reference
 from tests.launching import start
 from tests.small import assert_close, lines, small_config
 
@@ -55,18 +56,22 @@ class Trainer:
     _, specs = step_lib.state_specs(self.net, self.tx)
     return jax.device_put(jax.device_get(state), mesh.shardings(self.mesh, specs))
 
-  def run(self, steps):
-    """Losses of the next steps."""
-    read = pipeline.train_batches(
+  def batches(self, first_step):
+    """The batches from a step on."""
+    return pipeline.train_batches(
       self.split,
       seed=self.config.train.seed,
       batch_size=self.config.train.batch_size,
-      first_step=int(self.state.step),
+      first_step=first_step,
       crop_size=self.net.input_size,
       crop_offsets=self.config.augment.crop_offsets,
       images_per_draw=1,
     )
-    losses, std = [], jnp.asarray(0.1, jnp.float32)
+
+  def run(self, steps, lighting_std=0.1):
+    """Losses of the next steps."""
+    losses, std = [], jnp.asarray(lighting_std, jnp.float32)
+    read = self.batches(int(self.state.step))
     with contextlib.closing(pipeline.put_batches(read, self.mesh)) as batches:
       for batch in itertools.islice(batches, steps):
         self.state, loss = self.step(self.state, batch, self.statistics, std)
@@ -101,6 +106,52 @@ def trained():
   return jax.device_get(one.state)
 
 
+@contextlib.contextmanager
+def exact_trainer(state, column_devices, data_devices, changes):
+  """A trainer in float64 that goes on from a state; for tests with `x64`."""
+  # The mean color, because jax 0.10 cannot cut the mean image at int32 offsets in float64.
+  config = step_config(**{'augment.mean': 'channel', **changes})
+  with config.ignore_type():
+    config.train.precision = 'float64'
+  with jax.numpy_dtype_promotion('standard'):
+    trainer = Trainer(config, column_devices, data_devices)
+    params, velocity = jax.tree.map(np.float64, (state.params, state.opt_state.velocity))
+    optimizer = state.opt_state._replace(velocity=velocity)
+    trainer.state = trainer.placed(state._replace(params=params, opt_state=optimizer))
+    yield trainer
+
+
+def test_a_step_is_the_paper_s_rule_on_the_plain_network_s_gradient(trained, x64):
+  """Without draws, in float64; pixels and learning rates are float32."""
+  changes = {
+    'augment.crop_offsets': 1, 'augment.flip': False, 'model.dropout.rate': 0.0,
+    'optimizer.weight_decay': 0.05, 'optimizer.weight_decay_multipliers.fc6': 3.0,
+  }  # fmt: skip
+  with exact_trainer(trained, 1, 1, changes) as trainer:
+    before, net = jax.device_get(trainer.state), trainer.net
+    trainer.run(1, lighting_std=0.0)
+    [batch] = itertools.islice(trainer.batches(int(before.step)), 1)
+    mean = np.mean(np.asarray(trainer.statistics.mean_image), axis=(0, 1))
+    pixels = ((batch['image'] - mean) / 32).astype(np.float64)
+
+    def loss(params):
+      logits = reference.forward(params, pixels, net)
+      return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(logits)), batch['label']])
+
+    gradients = jax.jit(jax.grad(loss))(before.params)
+  rate = float(np.float32(0.02))
+  for layer, parameters in gradients.items():
+    for kind, gradient in parameters.items():
+      weights, velocity = (
+        np.asarray(tree[layer][kind]) for tree in (before.params, before.opt_state.velocity)
+      )
+      decay = 0.0 if kind == 'bias' else 0.15 if layer == 'fc6' else 0.05
+      velocity = 0.9 * velocity - decay * rate * weights - rate * gradient
+      after = trainer.state.opt_state.velocity[layer][kind]
+      assert_close(velocity, after, 1e-6)
+      assert_close(weights + velocity, trainer.state.params[layer][kind], 1e-6)
+
+
 @pytest.mark.parametrize(('column_devices', 'data_devices'), [(1, 2), (2, 2)])
 def test_any_mesh_trains_as_one_device_does(trained, column_devices, data_devices):
   one, many = trainer(1, 1), trainer(column_devices, data_devices)
@@ -125,17 +176,8 @@ def test_microbatches_train_as_the_whole_batch_does(
   """In float64, with the same draws: dropout, mirror images and lighting are on."""
 
   def run(steps):
-    # The mean color, because jax 0.10 cannot cut the mean image at int32 offsets in float64.
-    changes = {'augment.mean': 'channel', 'train.gradient_accumulation_steps': steps}
-    config = step_config(**changes)
-    with config.ignore_type():
-      config.train.precision = 'float64'
-    with jax.numpy_dtype_promotion('standard'):
-      trainer = Trainer(config, column_devices, data_devices)
-      exact = jax.tree.map(np.float64, (trained.params, trained.opt_state.velocity))
-      trainer.state = trainer.placed(
-        trained._replace(params=exact[0], opt_state=trained.opt_state._replace(velocity=exact[1]))
-      )
+    changes = {'train.gradient_accumulation_steps': steps}
+    with exact_trainer(trained, column_devices, data_devices, changes) as trainer:
       losses = trainer.run(3)
     return losses, jax.device_get(trainer.state)
 
