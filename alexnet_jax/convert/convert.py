@@ -249,22 +249,30 @@ def read_mean(path: str | os.PathLike[str], image_size: int, crop_size: int) -> 
 def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str]:
   """Reads class names from a text file with one name per line, in the order of the labels.
 
+  Spaces around a name are not part of it.
+
   Raises:
-    UserError: it is missing, is not text, does not have `num_classes` lines, or has a name twice.
+    UserError: it is missing, is not text, does not have `num_classes` lines, has an empty line, or
+      has a name twice.
   """
   file = files.readable(path)
   if not file.exists():
     raise UserError(f'there is no {file} (--class_names)')
   files.check_kind(file)
   try:
-    names = file.read_text(encoding='utf-8').splitlines()
+    lines = file.read_bytes().decode('utf-8-sig').splitlines()  # with the mark that Windows writes
   except UnicodeDecodeError as error:
     raise UserError(f'{file} is not text in UTF-8: {first_line(error)}') from error
+  names = [line.strip() for line in lines]
   if len(names) != num_classes:
     raise UserError(f'{file} has {len(names):,} lines, but the network has {num_classes:,} classes')
-  lines: dict[str, int] = {}
+  found: dict[str, int] = {}
   for line, name in enumerate(names, 1):
-    if (first := lines.setdefault(name, line)) < line:
+    if not name:
+      raise UserError(
+        f'{file} has no name in line {line}; give each class one, in a line of its own'
+      )
+    if (first := found.setdefault(name, line)) < line:
       raise UserError(
         f'{file} has {name!r} in lines {first} and {line}; labels are matched by name, so each class'
         ' needs its own'

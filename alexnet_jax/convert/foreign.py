@@ -84,6 +84,7 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
     UserError: it is damaged, of another kind, or not the network of the config.
   """
   whole, arrays, orders = _read(path, log)
+  arrays = _with_mean_image(arrays)
   layout = whole.of_layers(PUBLISHED if config is None else _layers(config))
   of_layers = {name: each for name, each in arrays.items() if name != pytorch_module.MEAN_IMAGE}
   shapes = {name: array.shape for name, array in of_layers.items()}
@@ -93,14 +94,23 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   experiment.check(config)
   _check_orders(path, orders, config)
   last = shapes.get(found.names[layout.names['fc8'][1]])
-  if config.model.num_classes is None and last:
+  if config.model.num_classes is None:
     config = config.copy_and_resolve_references()
-    config.model.num_classes = last[0]
+    config.model.num_classes = last[0] if last else 1  # `network` says that the layer is missing
   converted = network(path, arrays, found.names, layout, config, layout.mean_color)
   if found.has_own_last_layer and config.model.num_classes == len(imagenet_classes.words()):
     synsets = list(imagenet_classes.words())  # whose order all layouts have
     converted = dataclasses.replace(converted, class_names=synsets)
   return converted
+
+
+def _with_mean_image(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+  """Arrays in which the mean image has its own name again, as where DataParallel has put one before."""
+  mean = pytorch_module.MEAN_IMAGE
+  within = [name for name in arrays if name.endswith(f'.{mean}')]
+  if mean in arrays or len(within) != 1:
+    return arrays
+  return {mean if name in within else name: array for name, array in arrays.items()}
 
 
 def check_is_weights(path: epath.Path) -> None:
@@ -225,6 +235,7 @@ def _read_npz(path: epath.Path, log: Log) -> _Weights:
   """Reads a .npz, whose layout its names and the axes of its first kernel tell."""
   arrays = tensorflow.read_npz(path)
   if any(re.search(r'\.(weight|bias)$', name) for name in arrays):
+    log(f"{path}: its channels are taken for red, green and blue, and for PyTorch's order of axes")
     return _Weights(TORCHVISION, arrays)
   first = next((array.shape for array in arrays.values() if array.ndim == 4), ())
   layout = CAFFE if first[1:2] == (3,) else TENSORFLOW

@@ -172,9 +172,7 @@ def _layers(shapes: Shapes) -> Iterator[_Layer]:
     by_layer.setdefault(_KIND.sub('', name), []).append(name)
   for layer, names in by_layer.items():
     if len(names) >= 2:
-      weights, biases = sorted(
-        names, key=lambda name: (-len(shapes[name]), name[-8:] != '.weight')
-      )[:2]
+      weights, biases = sorted(names, key=lambda name: -len(shapes[name]))[:2]
       if len(shapes[biases]) == 1:
         yield _Layer(layer, weights, biases)
 

@@ -19,7 +19,7 @@ from alexnet_jax.utils import shell
 from alexnet_jax.utils.errors import UserError, first_line
 
 # Where programs keep a network within a checkpoint; of several alike the first is taken.
-_PLACES = ('', 'state_dict', 'model_state_dict', 'model', 'net')
+_PLACES = ((), ('state_dict',), ('model_state_dict',), ('model',), ('net',))
 _DEEPEST = 3  # dictionaries within each other
 
 _ON_CPU = "map_location='cpu'"  # of what may have been saved from a GPU
@@ -86,7 +86,13 @@ def _read_zip(
   path: epath.Path, archive: zipfile.ZipFile, log: Callable[[str], None]
 ) -> dict[str, np.ndarray]:
   names = archive.namelist()
-  [folder] = (name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl'))
+  folders = [name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')]
+  if len(folders) != 1:
+    what = "Keras's, which is not read" if 'model.weights.h5' in names else 'not written by PyTorch'
+    raise UserError(
+      f'{path} is a zip file, {what}; give a file that is in it, or {untrusted.SAVE_ARRAYS}'
+    )
+  [folder] = folders
   if f'{folder}constants.pkl' in names:
     load = f'c = torch.jit.load({_quoted(path)}, {_ON_CPU})'
     raise UserError(
@@ -169,21 +175,21 @@ class _Tensor(NamedTuple):
 
 def _state_dict(path: epath.Path, loaded: object, log: Callable[[str], None]) -> dict[str, _Tensor]:
   """The tensors of the dictionary with most weights, of several alike the first in _PLACES."""
-  found: dict[str, Mapping[Any, object]] = {}
+  found: dict[tuple[object, ...], Mapping[Any, object]] = {}
   seen: set[int] = set()
 
-  def search(value: object, place: str, depth: int) -> None:
-    if isinstance(value, dict) and id(value) not in seen and depth <= _DEEPEST:
+  def search(value: object, place: tuple[object, ...]) -> None:
+    if isinstance(value, dict) and id(value) not in seen and len(place) <= _DEEPEST:
       seen.add(id(value))
       found[place] = value
       for key, inner in value.items():
-        search(inner, f'{place}.{key}' if place else str(key), depth + 1)
+        search(inner, (*place, key))
 
-  def weights(place: str) -> tuple[int, int]:
+  def weights(place: tuple[object, ...]) -> tuple[int, int]:
     tensors = [value for value in found[place].values() if isinstance(value, _Tensor)]
     return sum(len(tensor.size) >= 2 for tensor in tensors), len(tensors)
 
-  search(loaded, '', 0)
+  search(loaded, ())
   most = max(map(weights, found), default=(0, 0))
   if most == (0, 0):
     what = (
@@ -193,12 +199,15 @@ def _state_dict(path: epath.Path, loaded: object, log: Callable[[str], None]) ->
   alike = [place for place in found if weights(place) == most]
   place = min(alike, key=lambda place: _PLACES.index(place) if place in _PLACES else len(_PLACES))
   if place:
-    assert isinstance(loaded, dict)
-    others = [first_line(key) for key in loaded if key != place.split('.')[0]]
-    log(
-      f'{path}: the weights are those of {first_line(place)!r}; not used: {", ".join(others[:8])}'
-      + (' and more' if len(others) > 8 else '')
-    )
+    others = [
+      first_line('.'.join(map(str, (*place[:depth], key))))
+      for depth in range(len(place))
+      for key in found[place[:depth]]
+      if key != place[depth]
+    ]
+    more = ' and more' if len(others) > 8 else ''
+    not_used = f'; not used: {", ".join(others[:8])}{more}' if others else ''
+    log(f'{path}: the weights are those of {first_line(".".join(map(str, place)))!r}{not_used}')
   return {
     first_line(name): tensor for name, tensor in found[place].items() if isinstance(tensor, _Tensor)
   }

@@ -159,7 +159,7 @@ class Tree:
         ) from error
       listing = _Listing([], [], [])
       for entry in entries:
-        if not entry.is_dir():
+        if not os.path.isdir(entry.path):  # entry.is_dir() raises for some links
           listing.files.append(_found(entry))
         elif _is_system(entry.name):
           listing.system_folders.append(entry.path)

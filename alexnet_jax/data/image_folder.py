@@ -88,7 +88,7 @@ def open_folder(
   description: dict[str, Any] = {
     'kind': 'folder',
     'path': str(root),
-    'fingerprint': _fingerprint(root, layout.split_folders, files),
+    'fingerprint': _fingerprint(layout.split_folders, files),
     'validation': 'folder',
   }
   if class_depth not in (None, 1):
@@ -149,7 +149,7 @@ def open_for_evaluation(
       raise unknown_classes(str(layout.split_folders[split]), unknown, known)
   files = {split: _labeled(of, known, tree) for split, of in layout.class_folders.items()}
   left_out = _left_out(root, tree, layout)
-  fingerprint = _fingerprint(root, layout.split_folders, files)
+  fingerprint = _fingerprint(layout.split_folders, files)
   description = {'kind': 'folder', 'path': str(root), 'fingerprint': fingerprint}
   digest = hashlib.sha256(json.dumps([fingerprint, known]).encode()).hexdigest()[:8]
   name = f'{_data_set_name(root.name)}_{digest}'
@@ -163,11 +163,17 @@ def open_for_evaluation(
 
 
 def _root(path: str | Path) -> Path:
-  """The folder's absolute path; raises UserError where there is none."""
+  """The folder's absolute path; raises UserError where there is none, or its path is not Unicode."""
   root = Path(os.path.abspath(path))
   if not root.is_dir():
     what = 'is a file' if root.exists() else 'does not exist'
     raise UserError(f'{root} {what}; give a folder of images, {folder_layout.LAYOUT}')
+  try:
+    str(root).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f'the path {str(root)!a} is not Unicode; rename the folder, or give a link to it'
+    ) from error
   return root
 
 
@@ -236,18 +242,18 @@ def _position(path: str, train_folder: Path) -> float:
 
 
 def _fingerprint(
-  root: Path, split_folders: Mapping[str, Path], files: Mapping[str, Sequence[tuple[str, int]]]
+  split_folders: Mapping[str, Path], files: Mapping[str, Sequence[tuple[str, int]]]
 ) -> str:
   """SHA-256 of the files' names and sizes, in hexadecimal digits; the same wherever they are."""
   lines = sorted(
-    f'{normal(split + path.removeprefix(str(split_folders[split])))}\0{_size(root / path)}\n'
+    f'{normal(split + path.removeprefix(str(split_folders[split])))}\0{_size(path)}\n'
     for split, of_split in files.items()
     for path, _ in of_split
   )
   return hashlib.sha256(os.fsencode(''.join(lines))).hexdigest()
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
   try:
     return os.stat(path).st_size
   except OSError:  # a link to nowhere, which reading will report

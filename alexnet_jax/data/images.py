@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, _imaging, features
+from PIL import ExifTags, Image, _imaging, features
 
 from alexnet_jax.utils import files
 
@@ -167,6 +167,19 @@ def _without_text(png: bytes) -> bytes:
   return b''.join(parts)
 
 
+# How an image of each orientation of EXIF is turned, and what of Pillow's may hold EXIF.
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_WITH_EXIF = ('exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp')
+
+
 def as_shown(image: Image.Image, resize: str = 'paper') -> Image.Image:
   """Converts a Pillow image to what a viewer shows, as `decode` does with its file.
 
@@ -182,9 +195,15 @@ def as_shown(image: Image.Image, resize: str = 'paper') -> Image.Image:
   """
   with _reasons():
     image.load()
+    if not all(image.size):
+      raise ValueError('it has no pixels')
+    orientation = None
     with contextlib.suppress(Exception):  # where EXIF is damaged the pixels are still good
-      if resize != 'torchvision' and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+      orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if resize != 'torchvision' and orientation in _UPRIGHT:
+      # Not ImageOps.exif_transpose, which fails where it cannot write the rest of EXIF again.
+      image = image.transpose(_UPRIGHT[orientation])
+      image.info = {key: value for key, value in image.info.items() if key not in _WITH_EXIF}
     return _to_rgb(image)
 
 

@@ -6,6 +6,7 @@ TensorFlow is imported only in this module, and only when a tfds data set is ope
 import contextlib
 import difflib
 import functools
+import json
 import os
 import re
 import sys
@@ -71,23 +72,40 @@ def open_builder(
     other_names: of data sets that are not tfds's, for a message where one of them may be meant.
 
   Raises:
-    UserError: neither tfds nor the folder has this data set.
+    UserError: neither tfds nor the folder has this data set, or it is damaged.
   """
   if data_dir and not os.path.isdir(data_dir) and '://' not in data_dir:
     raise UserError(f'there is no folder {data_dir} (data.data_dir)')
-  _check_kinds(Path(data_dir or default_data_dir(), re.split('[/:]', name)[0]))
+  own_folder = Path(data_dir or default_data_dir(), re.split('[/:]', name)[0])
+  _check_kinds(own_folder)
   _, tfds = import_tensorflow()
   try:
     with silenced():
       return tfds.builder(name, data_dir=data_dir)
-  except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
+  except Exception as error:  # tfds's own of many kinds, and those of damaged descriptions
+    if not isinstance(error, ValueError | AssertionError) or any(
+      map(_is_damaged, own_folder.rglob('*.json'))
+    ):
+      raise UserError(
+        f'{own_folder} cannot be read ({first_line(error)}); copy it again, or remove it to have it'
+        ' prepared again'
+      ) from error
+    folder = data_dir or default_data_dir()
     known = [*other_names, *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name, known)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
-    folder = data_dir or default_data_dir()
     raise UserError(
       f'tfds has no data set {name!r}, and {folder} has none prepared{hint}'
     ) from error
+
+
+def _is_damaged(path: Path) -> bool:
+  """Whether a file of JSON is not whole."""
+  try:
+    json.loads(path.read_bytes())
+  except ValueError:
+    return True
+  return False
 
 
 def _check_kinds(folder: Path) -> None:

@@ -28,7 +28,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 # Config fields that may differ between the training of a network and its evaluation.
-_MAY_DIFFER = (*config_fields.CIRCUMSTANCES, 'train.batch_size')
+_MAY_DIFFER = (*config_fields.CIRCUMSTANCES, 'train.batch_size', 'data.class_depth')
 
 _PREDICTIONS = Path('evaluation') / 'predictions.npz'  # in a workdir
 
@@ -41,8 +41,8 @@ def evaluate_workdir(
 
   Args:
     path: the run's folder.
-    config: the run's; only the devices, the batch size, the data set and where it is, and
-      data.validation_split, the split to evaluate on, may differ.
+    config: the run's; only the devices, the batch size, the data set, where it is and which of its
+      folders are classes, and data.validation_split, the split to evaluate on, may differ.
     split: the split to evaluate on; None: data.validation_split, or, where the data are others than
       the run's and it is that of the run, what `datasets.open_for_evaluation` finds.
 
@@ -132,14 +132,16 @@ def evaluate_ensemble(
     open_folder = _listing_once()
     for member, network, share in zip(paths, networks, shares, strict=True):
       images, predicted = _stored_or_predicted(member, network, config, display, open_folder)
-      if evaluated not in (None, images):
+      if evaluated is not None and str(evaluated) != str(images):
         raise UserError(
           f'{paths[0]} was evaluated on {evaluated}, but {member} on {images}; members must have'
           ' the same data'
         )
-      evaluated = images
-      if total is not None and not np.array_equal(predicted.labels, total.labels):
+      if total is not None and (
+        evaluated != images or not np.array_equal(predicted.labels, total.labels)
+      ):
         raise UserError(f'{paths[0]} and {member} were not evaluated on the same images')
+      evaluated = images
       total = predictions.add(total, predicted, share)
       values = predictions.errors(predicted)
       if of_first is None:
@@ -160,10 +162,17 @@ def _compared(predicted: Predictions, of_first: Mapping[str, np.ndarray]) -> dic
 
 
 class _Images(NamedTuple):
-  """What networks are evaluated on: a data set's name, with its folder if need be, and a split."""
+  """What networks are evaluated on.
+
+  Attributes:
+    data: a data set's name, with its folder if need be.
+    split: its split.
+    fingerprint: of the files, where the data set is a folder that the network was trained on.
+  """
 
   data: str
   split: str
+  fingerprint: str | None = None
 
   def __str__(self) -> str:
     return f'{self.data} ({self.split})'
@@ -258,7 +267,8 @@ def _open(
       f'{given.data} is not what {network.path} was trained on: its classes are matched by name,'
       f' and {of} evaluated'
     )
-  return _Images(given.data, given.split_name), given.split
+  fingerprint = None if given.trained_on is None else given.trained_on.fingerprint
+  return _Images(given.data, given.split_name, fingerprint), given.split
 
 
 def _predict(
@@ -304,7 +314,7 @@ def _identity(
 ) -> dict[str, Any]:
   """Identifies the data and networks of predictions; by digests, since runs share step numbers."""
   return {
-    **images._asdict(),
+    **{name: value for name, value in images._asdict().items() if value is not None},
     'class_names': list(networks[0].class_names),
     'members': [
       {
@@ -329,11 +339,11 @@ def _stored_or_predicted(
   of_workdir = (folder / 'checkpoints').is_dir()  # not a file or a checkpoint
   # The other fields of the config are not used.
   config = _with_circumstances(network.config, config)
-  if not of_workdir or given_images.are_others(
-    network, config, given_images.read_training(network), open_folder
-  ):
+  training = given_images.read_training(network)
+  if not of_workdir or given_images.are_others(network, config, training, open_folder):
     return _predict(network, config, None, display, open_folder)
-  images = _Images(network.config.data.name, network.config.data.validation_split)
+  fingerprint = given_images.fingerprint(config, training, open_folder)
+  images = _Images(network.config.data.name, network.config.data.validation_split, fingerprint)
   identity = _identity([network], [1.0], images)
   file = files.inside(folder, _PREDICTIONS)
 

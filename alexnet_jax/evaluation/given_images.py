@@ -81,6 +81,30 @@ def are_others(
   )
 
 
+def fingerprint(
+  config: ConfigDict, training: Mapping[str, Any], open_folder: datasets.OpenFolder
+) -> str | None:
+  """The fingerprint of a folder's files as they are now, or, where it is gone, as they were trained on.
+
+  Args:
+    config: of a network, with the data that it was trained on.
+    training: from `read_training`.
+    open_folder: see `datasets.open_data_set`.
+
+  Returns:
+    SHA-256 in hexadecimal digits; None where the data are no folder.
+  """
+  data = config.data
+  if data.name != 'folder' or not data.data_dir:
+    return None
+  try:
+    folder = files.local(data.data_dir, 'data.data_dir')
+    found = open_folder(folder, data.validation_fraction, data.class_depth)
+  except UserError:
+    return training.get('fingerprint')
+  return str(found.description['fingerprint'])
+
+
 def open_images(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict,

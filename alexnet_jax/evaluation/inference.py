@@ -5,7 +5,6 @@ probabilities are by center crop and by ten views. Of several processes all comp
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,8 +18,8 @@ from alexnet_jax.evaluation import metrics
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.params import Params
+from alexnet_jax.parallel import memory, xla
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.parallel import xla
 from alexnet_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -165,15 +164,15 @@ def predict(
   Args as `evaluate`, but for the step, which is from `make_view_step`.
 
   Raises:
-    UserError: the probabilities need more memory than the machine has.
+    UserError: the probabilities need more memory than is free.
   """
   count, classes = split.num_examples, len(split.class_names)
   needed = 2 * 4 * count * classes
-  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  if needed > memory:
+  free = memory.free_on_host()
+  if free is not None and needed > free:
     raise UserError(
       f'the probabilities of {count:,} images and {classes:,} classes need {needed / 1e9:,.0f} GB,'
-      f' but there are {memory / 1e9:,.0f} GB of memory; evaluate a part of the images, such as'
+      f' but only {free / 1e9:,.0f} GB of memory are free; evaluate a part of the images, such as'
       " --config.data.validation_split='validation[:1%]'"
     )
   center_crop = np.empty((count, classes), np.float32)

@@ -35,7 +35,7 @@ class Classified:
   target: Path
 
 
-def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+def find(paths: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
   """Lists the images among files and in folders, at any depth.
 
   Args:
@@ -43,12 +43,14 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
       told by their names' endings or first bytes; see `folder_tree.Tree`.
 
   Returns:
-    The images, in the order of `paths` and within a folder by name; and the folders' other files.
+    The images, in the order of `paths` and within a folder by name; the folders' photographs of kinds
+    that are not read, and files that cannot be, each with a message; and the folders' other files.
 
   Raises:
     UserError: a path does not exist, or there are no images.
   """
   images: list[str] = []
+  unreadable: list[tuple[str, str]] = []
   others: list[str] = []
   tree = folder_tree.Tree()
   for path in map(files.expanded, paths):
@@ -58,10 +60,16 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[str]]:
       images.append(path)
       continue
     for found in sorted(tree.walk(path), key=operator.attrgetter('path')):
-      (others if found.reason else images).append(found.path)
+      if not found.reason:
+        images.append(found.path)
+      elif found.reason in (folder_tree.NO_IMAGE, folder_tree.SYSTEM):
+        others.append(found.path)
+      else:
+        unreadable.append((found.path, f'{found.path} cannot be read: {found.reason}'))
   if not images:
-    raise UserError(f'{", ".join(paths) or "--images"} has no images that can be read')
-  return images, others
+    such_as = f'; {unreadable[0][1]}' if unreadable else ''
+    raise UserError(f'{", ".join(paths) or "--images"} has no images that can be read{such_as}')
+  return images, unreadable, others
 
 
 def classify(
@@ -88,8 +96,7 @@ def classify(
   written = Path(path, 'predictions.csv') if target is None else files.local(target, '--target')
   if written.suffix != '.csv':
     raise UserError(f'{written} (--target) must end in .csv')
-  images, others = find(paths)
-  unreadable: list[tuple[str, str]] = []
+  images, unreadable, others = find(paths)
   predicted: list[Prediction] = []
   with Display() as display:
     classifier = Classifier(**vars(read(path, log=display.line)))
@@ -111,7 +118,9 @@ def classify(
           predicted.append(prediction)
         update_progress(len(together))
       if not predicted:
-        raise UserError(f'none of {len(images):,} files can be read; the first: {unreadable[0][1]}')
+        raise UserError(
+          f'none of {len(unreadable):,} files can be read; the first: {unreadable[0][1]}'
+        )
   return Classified(predicted, unreadable, others, written)
 
 

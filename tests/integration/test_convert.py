@@ -364,7 +364,8 @@ def test_the_full_networks_have_the_published_shapes(config, layout, name):
 
 
 def test_mean_and_class_names_come_from_files(tmp_path):
-  (tmp_path / 'names.txt').write_text(''.join(f'sort {label}\n' for label in range(CLASSES)))
+  lines = ''.join(f'sort {label} \n' for label in range(CLASSES))
+  (tmp_path / 'names.txt').write_text(lines, encoding='utf-8-sig')  # as Windows writes it
   mean = np.random.default_rng(3).uniform(0, 255, (3, 98, 98)).astype(np.float32)
   (tmp_path / 'mean.binaryproto').write_bytes(caffe_files.binaryproto(mean))
   network = convert.convert(
@@ -375,7 +376,7 @@ def test_mean_and_class_names_come_from_files(tmp_path):
     class_names=tmp_path / 'names.txt',
   )
   assert_same(network, pretrained.read(tmp_path / 'y.safetensors'))
-  assert network.class_names[3] == 'sort 3'
+  assert network.class_names == [f'sort {label}' for label in range(CLASSES)]
   np.testing.assert_array_equal(network.statistics.mean_image[..., 0], mean[2])  # red
   np.testing.assert_array_equal(network.statistics.eigenvalues, np.zeros(3))
 
@@ -743,6 +744,9 @@ def test_a_mean_or_names_that_do_not_fit_are_named(tmp_path):
     convert_it(class_names=file)
   file.write_text('one\ntwo\n')
   with pytest.raises(UserError, match='has 2 lines, but the network has 7 classes'):
+    convert_it(class_names=file)
+  file.write_text('crane\n\ncat\newe\nox\nowl\nhen\n')
+  with pytest.raises(UserError, match='has no name in line 2'):
     convert_it(class_names=file)
   file.write_text('crane\ndog\ncat\ncrane\nox\nowl\nhen\n')
   with pytest.raises(UserError, match=r"has 'crane' in lines 1 and 4; .* needs its own"):

@@ -312,7 +312,7 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
 
 def test_probabilities_that_no_memory_holds_are_refused_before_anything_is_read():
   split = SimpleNamespace(num_examples=10**9, class_names=range(10_184))
-  with pytest.raises(UserError, match='10,184 classes need 81,472 GB, but there are') as caught:
+  with pytest.raises(UserError, match='10,184 classes need 81,472 GB, but only') as caught:
     inference.predict(None, None, None, split, batch_size=1, crop_size=1, mesh=None)
   assert 'data.validation_split' in str(caught.value)
 
@@ -642,6 +642,32 @@ def test_an_evaluation_on_other_data_is_not_taken_for_a_members_own(folder_run, 
   assert on_other['data'] == other['data']
   assert on_other['ten_views'] == other['ten_views']
   assert len(calls) == 3
+
+
+def test_predictions_are_made_again_once_the_images_have_changed(folder_run, tmp_path, calls):
+  run = shutil.copytree(folder_run / 'run', tmp_path / 'run')
+  shutil.rmtree(run / 'evaluation', ignore_errors=True)
+  for _ in range(2):
+    evaluate.evaluate_ensemble([run], None, tmp_path / 'together')
+  assert len(calls) == 1
+  image = folder_run / 'training' / 'red' / '0.png'
+  whole = image.read_bytes()
+  image.write_bytes(whole + bytes(1))  # in place of the one that was there, of the same class
+  try:
+    evaluate.evaluate_ensemble([run], None, tmp_path / 'together')
+  finally:
+    image.write_bytes(whole)
+  assert len(calls) == 2
+
+
+def test_which_folders_are_classes_may_be_said_of_another_folder(folder_run, tmp_path):
+  write_images(tmp_path / 'other', {'red/2019': 2, 'red/2020': 1, 'blue/2020': 1})
+  with pytest.raises(UserError, match=r'data\.class_depth=1'):
+    evaluate_on(folder_run, tmp_path / 'other')
+  config = folder_config(
+    folder_run, **{'data.data_dir': str(tmp_path / 'other'), 'data.class_depth': 1}
+  )
+  assert evaluate.evaluate_workdir(folder_run / 'run', config)['images'] == 4
 
 
 def test_the_command_line_evaluates_another_folder_by_its_workdir_alone(folder_run, tmp_path):

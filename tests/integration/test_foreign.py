@@ -6,6 +6,7 @@ import functools
 import pathlib
 import pickle
 import tarfile
+import zipfile
 
 import jax
 import numpy as np
@@ -80,6 +81,49 @@ def test_of_two_networks_in_a_checkpoint_the_usual_place_is_taken(tmp_path, monk
   )
   convert.read(tmp_path / 'x.pth', torchvision_config(), lines.append)
   assert lines == [f"{tmp_path / 'x.pth'}: the weights are those of 'model'; not used: ema"]
+
+
+def test_a_state_dict_alone_in_its_place_has_nothing_that_is_not_used(tmp_path, monkeypatch):
+  lines = []
+  for name, wrap in (
+    ('x.pth', lambda state: {'state_dict': state}),
+    ('y.pth', lambda state: {'checkpoint': {'a.b': state, 'optimizer': {}}}),
+  ):
+    write_pth(tmp_path / name, state_dict(), monkeypatch, wrap=wrap)
+    convert.read(tmp_path / name, torchvision_config(), lines.append)
+  assert lines == [
+    f"{tmp_path / 'x.pth'}: the weights are those of 'state_dict'",
+    f"{tmp_path / 'y.pth'}: the weights are those of 'checkpoint.a.b'; not used: checkpoint.optimizer",
+  ]
+
+
+def test_the_mean_image_of_a_module_within_another_is_read(tmp_path):
+  size = torchvision_config().data.image_size
+  mean = np.full((3, size, size), 7, np.float32)
+  state = {f'module.{name}': array for name, array in {**state_dict(), 'mean_image': mean}.items()}
+  network = convert.read(write_state_dict(tmp_path / 'x.safetensors', state), torchvision_config())
+  assert np.all(np.asarray(network.statistics.mean_image) == 7)
+
+
+def test_a_network_without_its_last_layer_says_what_is_missing(tmp_path):
+  state = {
+    name: array for name, array in state_dict().items() if not name.startswith('classifier.6')
+  }
+  config = torchvision_config()
+  config.model.num_classes = None
+  with pytest.raises(UserError, match=r'classifier\.6'):
+    convert.read(write_state_dict(tmp_path / 'x.safetensors', state), config)
+
+
+@pytest.mark.parametrize(
+  ('member', 'words'),
+  [('model.weights.h5', "Keras's, which"), ('alexnet.pth', 'not written by PyTorch')],
+)
+def test_a_zip_file_of_another_program_is_refused(tmp_path, member, words):
+  with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as archive:
+    archive.writestr(member, b'')
+  with pytest.raises(UserError, match=f'is a zip file, {words}'):
+    convert.read(tmp_path / 'x.zip', torchvision_config())
 
 
 def test_a_file_without_tensors_says_what_it_has(tmp_path, monkeypatch):

@@ -76,29 +76,31 @@ def test_what_cannot_be_read_is_listed_and_the_rest_classified(run, tmp_path, mo
   (folder / '1.png').write_bytes(b'no image')
   (folder / '4.png').write_bytes(b'')
   (folder / 'notes.txt').write_text('text')
+  (folder / '5.heic').write_bytes(b'no image')
   os.mkfifo(folder / 'pipe.png')
   result = photographs.classify(run, [str(folder)], tmp_path / 'out' / 'table.csv')
   assert [row['file'] for row in read_rows(tmp_path / 'out' / 'table.csv')] == [
     str(folder / f'{i}.png') for i in (0, 2, 3)
   ]
   assert [name for name, _ in result.unreadable] == [
-    str(folder / name) for name in ('1.png', '4.png', 'pipe.png')
+    str(folder / name) for name in ('5.heic', '1.png', '4.png', 'pipe.png')
   ]
+  assert 'convert' in result.unreadable[0][1]
   assert result.passed_over == [str(folder / 'notes.txt')]
 
 
 def test_folders_that_links_lead_back_to_are_listed_once(tmp_path):
   write_photographs(tmp_path, 'a/b.png')
   (tmp_path / 'a' / 'again').symlink_to(tmp_path)
-  images, others = photographs.find([str(tmp_path)])
-  assert ([Path(image).name for image in images], others) == (['b.png'], [])
+  [image], unreadable, others = photographs.find([str(tmp_path)])
+  assert (Path(image).name, unreadable, others) == ('b.png', [], [])
 
 
 def test_a_relative_folder_is_not_left_through_a_link_above_it(tmp_path, monkeypatch):
   write_photographs(tmp_path, 'here/photos/b.png', 'c.png')
   (tmp_path / 'here' / 'photos' / 'up').symlink_to(tmp_path)
   monkeypatch.chdir(tmp_path / 'here')
-  assert photographs.find(['photos']) == ([os.path.join('photos', 'b.png')], [])
+  assert photographs.find(['photos']) == ([os.path.join('photos', 'b.png')], [], [])
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ def test_a_relative_folder_is_not_left_through_a_link_above_it(tmp_path, monkeyp
   [
     (['nowhere'], None, r'there is no nowhere \(--images\)'),
     (['empty'], None, r'empty has no images that can be read'),
+    (['heic'], None, r'heic has no images that can be read; heic/a\.HEIC cannot be read: HEIC'),
     (['text.png'], None, r'none of 1 files can be read; the first: text\.png is not an image'),
     (['good.png'], 'table.txt', r'table\.txt \(--target\) must end in \.csv'),
   ],
@@ -114,6 +117,8 @@ def test_a_mistake_is_named_and_leaves_no_table(run, tmp_path, monkeypatch, path
   monkeypatch.chdir(tmp_path)
   write_photographs(tmp_path, 'good.png')
   Path('empty').mkdir()
+  Path('heic').mkdir()
+  Path('heic/a.HEIC').touch()
   Path('text.png').write_text('text')
   with pytest.raises(UserError, match=words):
     photographs.classify(run, paths, target)

@@ -335,6 +335,14 @@ def test_damaged_files_of_a_source_are_named(data_dir, tmp_path, damage):
   assert 'function_node' not in message
 
 
+@pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
+def test_a_data_set_with_damaged_metadata_is_named(data_dir, tmp_path, file):
+  shutil.copytree(data_dir / 'numbers' / '1.0.0', tmp_path / 'numbers' / '1.0.0')
+  (tmp_path / 'numbers' / '1.0.0' / file).write_text('{"name": ')
+  message = refusal(tfds_reader.open_builder, 'numbers', str(tmp_path))
+  assert message.startswith(f'{tmp_path / "numbers"} cannot be read (')
+
+
 def test_damaged_metadata_are_named(data_dir, tmp_path):
   folder = tmp_path / 'numbers' / '1.0.0'
   shutil.copytree(data_dir / 'numbers' / '1.0.0', folder)

@@ -80,8 +80,11 @@ def test_other_files_are_left_out_with_a_reason(tmp_path, name, content, reason)
 
 def test_links_to_nowhere_and_pipes_are_told(tmp_path):
   (tmp_path / 'link').symlink_to(tmp_path / 'nowhere')
+  (tmp_path / 'loop').symlink_to('loop')
   os.mkfifo(tmp_path / 'pipe')
-  assert reasons(tmp_path) == {'link': 'broken link', 'pipe': 'not a regular file'}
+  found = reasons(tmp_path)
+  assert found.pop('loop')
+  assert found == {'link': 'broken link', 'pipe': 'not a regular file'}
 
 
 def refuse(path, *args):

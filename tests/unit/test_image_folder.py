@@ -513,3 +513,10 @@ def test_a_prepared_set_for_evaluation_is_another_for_other_networks(tmp_path):
 def open_folder_name(root):
   fill(root, 'cat/b.jpg', 'dog/b.jpg')  # one of each to hold out
   return image_folder.open_folder(root, 0.5).name
+
+
+def test_a_folder_whose_path_is_not_unicode_is_refused(tmp_path):
+  path = os.fsencode(tmp_path) + b'/fr\xfch'
+  os.makedirs(path + b'/cats')
+  message = refusal(image_folder.open_folder, os.fsdecode(path), 0.1)
+  assert r"fr\udcfch' is not Unicode; rename the folder" in message

@@ -317,6 +317,25 @@ def test_images_stand_upright_where_the_rest_of_exif_is_damaged():
   np.testing.assert_array_equal(pixels(encoded), colors())
 
 
+@quiet
+def test_images_stand_upright_where_the_rest_of_exif_cannot_be_written_again():
+  """The resolution is text, not a fraction."""
+  entries = struct.pack('<H2sHLHH', 2, b'\x12\x01', 3, 1, 6, 0)
+  block = b'Exif\0\0II*\0\x08\0\0\0' + entries + struct.pack('<HHL4sL', 282, 2, 3, b'72', 0)
+  shown = images.as_shown(
+    Image.open(io.BytesIO(stored(np.rot90(colors()).copy(), 'PNG', exif=block)))
+  )
+  np.testing.assert_array_equal(np.asarray(shown), colors())
+  np.testing.assert_array_equal(
+    np.asarray(images.as_shown(shown)), colors()
+  )  # and are not turned again
+
+
+def test_an_image_without_pixels_is_refused():
+  with pytest.raises(images.UnreadableError, match='no pixels'):
+    images.as_shown(Image.new('RGB', (0, 5)))
+
+
 @pytest.mark.parametrize(
   ('kind', 'options'), [('GIF', {}), ('WEBP', {'lossless': True}), ('PNG', {}), ('TIFF', {})]
 )
