@@ -1,8 +1,8 @@
 """Images/s and memory of the input pipeline, beside tf.data alone and PyTorch's DataLoader.
 
-  python benchmarks/input_pipeline.py --data_dir=../shared/tfds
-  python benchmarks/input_pipeline.py --data_dir=../shared/tfds --sections=jpeg,torch --rounds=9
-  python benchmarks/input_pipeline.py --data_dir=../shared/tfds --sections=training
+  python benchmarks/input_pipeline.py --data_dir=TFDS_FOLDER
+  python benchmarks/input_pipeline.py --data_dir=TFDS_FOLDER --sections=jpeg,torch --rounds=9
+  python benchmarks/input_pipeline.py --data_dir=TFDS_FOLDER --sections=training
 
 Each contestant has a process of its own, and they take turns: a round is one stretch of each, timed
 once its pipeline is filled, so a ratio of a round is of neighbors in time. The memory is the peak

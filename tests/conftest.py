@@ -23,6 +23,11 @@ import pytest
 
 from alexnet_jax.utils.errors import UserError
 
+# What an environment may say of terminals; tests of terminals say it themselves.
+for name in ('FORCE_COLOR', 'NO_COLOR', 'COLUMNS', 'LINES', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE'):
+  os.environ.pop(name, None)
+os.environ['TERM'] = 'xterm'
+
 WITHOUT_TENSORFLOW = importlib.util.find_spec('tensorflow') is None
 
 jax.config.update('jax_num_cpu_devices', 4)

@@ -1,11 +1,23 @@
 """tfds data sets of a few small images, whose labels number them, for tests of what reads them."""
 
+import os
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from alexnet_jax.data import record_split, tfds_reader
 
 TRAIN, VALIDATION, SIZE = 40, 7, 10
 BLOCK = 17  # examples; with three shards of 13 or 14, no multiple of anything
+
+
+def real_data(name):
+  """The folder of tfds's data sets in which this one is prepared; without it a test is skipped."""
+  folder = os.environ.get('ALEXNET_JAX_TEST_DATA')
+  if not folder or not Path(folder, name).is_dir():
+    pytest.skip(f'ALEXNET_JAX_TEST_DATA is no folder of tfds with {name}')
+  return folder
 
 
 def noise(number, height, width):

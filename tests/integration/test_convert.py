@@ -206,43 +206,6 @@ def test_torchvision_s_state_dict_gives_its_logits(tmp_path):
   assert_close(network_logits(network), np.asarray(expected))
 
 
-def test_torchvision_s_state_dict_gives_pytorch_s_logits(tmp_path):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
-  nn = torch.nn
-
-  class AlexNet(nn.Module):
-    def __init__(self):
-      super().__init__()
-      self.features = nn.Sequential(
-        nn.Conv2d(3, 8, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(8, 12, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(12, 16, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(16, 12, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(12, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
-      )  # fmt: skip
-      self.classifier = nn.Sequential(
-        nn.Dropout(), nn.Linear(32, 20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 16), nn.ReLU(),
-        nn.Linear(16, CLASSES),
-      )  # fmt: skip
-
-    def forward(self, x):
-      return self.classifier(torch.flatten(self.features(x), 1))
-
-  model = AlexNet().eval()
-  model.load_state_dict({name: torch.tensor(array) for name, array in state_dict().items()})
-  torch.save(model.state_dict(), tmp_path / 'alexnet.pth')
-  network = convert.read(tmp_path / 'alexnet.pth', torchvision_config())
-  with torch.no_grad():
-    expected = model(torch.tensor(torchvision_images())).numpy()
-  assert_close(network_logits(network), expected)
-
-  convert.write(tmp_path / 'again.pth', network)
-  back = torch.load(tmp_path / 'again.pth', weights_only=True)
-  model.load_state_dict(back)
-  for name, array in state_dict().items():
-    np.testing.assert_array_equal(back[name].numpy(), array)
-
-
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, jnp.bfloat16])
 def test_a_pth_is_read_without_pytorch(tmp_path, monkeypatch, dtype):
   source = write_pth(tmp_path / 'alexnet.pth', state_dict(), monkeypatch, dtype)

@@ -30,8 +30,6 @@ from tests.small import small_config, tiny_config
 from tests.stored import noise
 from tests.trained import add_checkpoint, random_network, write_run
 
-SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
-
 
 def predict(network, split, devices=(1, 1), batch_size=16, progress=lambda images: None):
   config = network.config
@@ -705,10 +703,8 @@ def test_another_tfds_set_is_evaluated_with_labels_by_name(runs):
 # On real photographs, against the plain loop.
 
 
-def open_shared(config, **changes):
-  if not (SHARED_DATA / config.data.name).is_dir():
-    pytest.skip(f'the shared {config.data.name} is not there')
-  config.data.data_dir = str(SHARED_DATA)
+def open_real(config, **changes):
+  config.data.data_dir = stored.real_data(config.data.name)
   config.update_from_flattened_dict(changes)
   with Display() as display:
     config, data_set = experiment.open_data(config, display)
@@ -722,7 +718,7 @@ def test_cifar10_is_that_of_the_plain_loop():
     'augment.pixel_scale': 1 / 64,
     'data.validation_split': 'test[:300]',
   }
-  assert_plain_on(*open_shared(cifar10.get_config(), **changes), (1, 1), 128, 300)
+  assert_plain_on(*open_real(cifar10.get_config(), **changes), (1, 1), 128, 300)
 
 
 @pytest.mark.slow
@@ -734,7 +730,7 @@ def test_the_imagenet_sample_is_that_of_the_plain_loop(tmp_path):
     'augment.pixel_scale': 1 / 64,
     'data.prepared_dir': str(tmp_path),
   }
-  opened = open_shared(imagenet.get_config(), **narrow, **changes)
+  opened = open_real(imagenet.get_config(), **narrow, **changes)
   assert_plain_on(*opened, (2, 1), 32, 100)
 
 

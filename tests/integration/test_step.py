@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,7 @@ from alexnet_jax.training import step as step_lib
 from tests import reference
 from tests.launching import start
 from tests.small import assert_close, lines, small_config
-
-SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
+from tests.stored import real_data
 
 
 class Trainer:
@@ -224,14 +222,13 @@ def test_bfloat16_starts_as_float32_does(trained):
 
 @pytest.mark.slow
 def test_bfloat16_ends_within_the_noise_of_float32_on_cifar10(tmp_path):
-  if not (SHARED_DATA / 'cifar10').is_dir():
-    pytest.skip('the shared CIFAR-10 is not there')
+  data_dir = real_data('cifar10')
 
   def last_loss(precision, seed):
     """In a process whose programs are optimized: they compute for longer than they compile."""
     path = tmp_path / f'{precision}{seed}'
     command = (
-      '--config=configs/cifar10.py', f'--config.data.data_dir={SHARED_DATA}',
+      '--config=configs/cifar10.py', f'--config.data.data_dir={data_dir}',
       '--config.data.validation_split=test[:1024]', '--config.train.num_steps=120',
       f'--config.train.seed={seed}', f'--config.train.precision={precision}', f'--workdir={path}',
     )  # fmt: skip

@@ -13,7 +13,7 @@ from alexnet_jax.models import summary
 from alexnet_jax.training import loop
 from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
-from configs import image_folder, imagenet_source
+from configs import imagenet_source
 from tests import stored
 from tests.small import tiny_config
 
@@ -36,10 +36,6 @@ def test_a_config_says_what_it_is_and_makes_a_network(name):
       experiment.make_network(config)
     config.model.num_classes = 6
   assert summary.rows(experiment.make_network(config))[-1].output == (config.model.num_classes,)
-
-
-def test_a_folder_of_images_has_any_number_of_classes():
-  assert image_folder.get_config().model.num_classes is None
 
 
 def leaves(config, prefix=''):

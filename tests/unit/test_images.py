@@ -567,10 +567,6 @@ def test_nothing_but_pixels_is_stored(encoding):
   )
 
 
-def test_encodings():
-  assert images.ENCODINGS == ('jpeg', 'png')
-
-
 @pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp'])  # Pillow itself turns TIFFs
 def test_an_opened_image_is_shown_as_its_file_is_and_stays_as_it_was(kind):
   exif = Image.Exif()

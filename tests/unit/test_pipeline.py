@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import threading
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,8 +14,6 @@ from alexnet_jax.data.images import fit_square
 from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, make_image, open_records
-
-SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 @pytest.fixture(scope='module')
@@ -304,28 +301,6 @@ def test_whole_images_come_in_order_across_reads():
   got = list(pipeline.whole_images(datasets.digits('validation')))  # 359, by 256
   np.testing.assert_array_equal(joined(got, 'label'), datasets.digits('validation').labels)
   np.testing.assert_array_equal(joined(got, 'image'), datasets.digits('validation').images)
-
-
-@pytest.mark.parametrize(
-  ('name', 'split', 'size', 'classes', 'first_class'),
-  [
-    ('cifar10', 'test[:100]', 32, 10, 'airplane'),
-    # 68x121 to 2400x1600 pixels, some gray.
-    ('imagenet2012', 'validation[:8]', 64, 1000, 'n01440764'),
-  ],
-)
-def test_real_images_are_read(name, split, size, classes, first_class):
-  if not (SHARED_DATA / name).is_dir():
-    pytest.skip(f'{SHARED_DATA / name} is not there')
-  builder = tfds_reader.open_builder(name, str(SHARED_DATA))
-  held = datasets.open_split(builder, split, size, 100)
-  assert held.images.shape == (held.num_examples, size, size, 3)
-  assert held.num_examples in (100, 8)
-  assert len(held.class_names) == classes
-  assert held.class_names[0] == first_class
-  assert np.all((held.labels >= 0) & (held.labels < classes))
-  assert len(np.unique(held.labels)) >= 8
-  assert 60 < held.images.mean() < 180
 
 
 def numbered(count, closed=None):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / 'alexnet_jax'
 
-# A module imports from its own floor and from those below it.
-FLOORS = (
+# A module imports from its own layer and from those below it.
+LAYERS = (
   ('cli', '__init__'),
   ('sweeps',),
   ('training',),
@@ -18,13 +18,15 @@ FLOORS = (
   ('models', 'data', 'parallel', 'optimizer'),
   ('utils',),
 )
-FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 
 def imported(path):
   """The package's modules that a file imports, as 'data.dataset'."""
   for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'alexnet_jax':
+    if isinstance(node, ast.Import):
+      assert not any(alias.name.startswith('alexnet_jax') for alias in node.names), path
+    elif isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'alexnet_jax':
       module = node.module.split('.')[1:]
       yield from ['.'.join(module)] if module else [alias.name for alias in node.names]
 
@@ -37,6 +39,6 @@ def test_imports_run_from_the_wings_above_to_those_below():
       upward += [
         f'{path.relative_to(PACKAGE)} imports {name}'
         for name in imported(path)
-        if FLOOR[name.split('.')[0]] < FLOOR[wing]
+        if LAYER[name.split('.')[0]] < LAYER[wing]
       ]
   assert not upward
