@@ -701,7 +701,12 @@ def main(argv: Sequence[str]) -> int:
     from alexnet_jax.parallel import multihost
 
     if multihost.is_first():
-      print('stopped and saved; the same command resumes from here', file=sys.stderr)
+      said = (
+        'stopped and saved; the same command resumes from here'
+        if stopped.saved
+        else 'stopped before there was anything to save; the same command starts again'
+      )
+      print(said, file=sys.stderr)
     return 0 if stopped.signum == signal.SIGINT else EXIT_AGAIN
   except (UserError, OSError) as error:  # OSError: a full disk, a file of another user's
     message = f'{host.program_name()}: {error}'

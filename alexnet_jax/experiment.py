@@ -120,9 +120,17 @@ _AT_LEAST_1 = (
   'train.batch_size',
   'train.gradient_accumulation_steps',
   'train.log_every_steps',
+  'optimizer.patience',
 )
 
-_SEEDS = 10**18  # JAX's keys take more, but config.json is not read with integers of more digits
+_AT_LEAST_0 = (
+  'optimizer.bias_lr_multiplier',
+  'optimizer.learning_rate',
+  'optimizer.max_lr_decays',
+  'optimizer.weight_decay',
+)
+
+_SEEDS = 2**32  # JAX's keys would be the same for larger ones that end in the same 32 bits
 
 _CHOICES = {
   'augment.lighting.scale': augment.LIGHTING_SCALES,
@@ -148,10 +156,13 @@ def check(config: ConfigDict) -> None:
   for field in _AT_LEAST_1:
     if fields[field] < 1:
       raise UserError(f'{field} is {fields[field]}; it must be at least 1')
+  for field in _AT_LEAST_0:
+    if not fields[field] >= 0:  # NaN is not
+      raise UserError(f'{field} is {fields[field]}; it must be at least 0')
   if not 0 <= config.train.seed < _SEEDS:
-    raise UserError(
-      f'train.seed is {config.train.seed}; it must be at least 0, and of at most 18 digits'
-    )
+    raise UserError(f'train.seed is {config.train.seed}; it must be from 0 to {_SEEDS - 1}')
+  if (every := config.checkpoint.every_steps) is not None and every < 1:
+    raise UserError(f'checkpoint.every_steps is {every}; it must be at least 1, or None')
   for field, choices in _CHOICES.items():
     if fields[field] not in choices:
       listed = ', '.join(map(repr, choices))
@@ -190,11 +201,13 @@ def _check_training(config: ConfigDict) -> None:
     raise UserError(f'train.num_epochs is {config.train.num_epochs}; it must be above 0')
   if config.train.num_steps is not None and config.train.num_steps < 0:
     raise UserError(f'train.num_steps is {config.train.num_steps}; it must be at least 0, or None')
+  if not 0 <= chosen.momentum < 1:
+    raise UserError(f'optimizer.momentum is {chosen.momentum}; it must be at least 0 and below 1')
   if chosen.lr_decay_factor <= 0:
     raise UserError(f'optimizer.lr_decay_factor is {chosen.lr_decay_factor}; it must be above 0')
-  if not all(isinstance(epoch, int | float) for epoch in chosen.lr_decay_epochs):
+  if not all(map(_is_epoch, chosen.lr_decay_epochs)):
     raise UserError(
-      f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold epochs, as (25, 51)'
+      f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold whole epochs, as (25, 51)'
     )
   for layer, schedule in chosen.lr_multipliers.items():
     _check_schedule(f'optimizer.lr_multipliers.{layer}', schedule)
@@ -210,17 +223,24 @@ def _check_training(config: ConfigDict) -> None:
 
 
 def _check_schedule(field: str, schedule: Any) -> None:
-  """Checks a value that changes at some epochs."""
+  """Checks a value that changes after some epochs."""
   if not all(
     isinstance(pair, tuple)
     and len(pair) == 2
-    and all(isinstance(part, int | float) for part in pair)
+    and _is_epoch(pair[0])
+    and isinstance(pair[1], int | float)
+    and pair[1] >= 0
     for pair in schedule
   ):
     raise UserError(
-      f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as'
-      ' ((0, 0.1), (50, 0.0))'
+      f'{field} is {schedule!r}; it must hold pairs of a whole epoch and a value of at least 0 from'
+      ' then on, as ((0, 0.1), (50, 0.0))'
     )
+
+
+def _is_epoch(value: Any) -> bool:
+  """Whether a value is a number of whole epochs, as 25 or 25.0."""
+  return isinstance(value, int | float) and value >= 0 and value == value // 1
 
 
 def make_network(config: ConfigDict) -> AlexNet:

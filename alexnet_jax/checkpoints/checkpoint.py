@@ -79,6 +79,11 @@ def steps(directory: str | os.PathLike[str]) -> list[int]:
   return complete
 
 
+def exists(directory: str | os.PathLike[str]) -> bool:
+  """Whether a folder has a complete checkpoint, or one that a killed process was replacing."""
+  return bool(steps(directory)) or any(Path(directory).glob(f'{_REPLACED}*'))
+
+
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
   """Whether a folder is itself a checkpoint."""
   folder = epath.Path(path)

@@ -68,8 +68,8 @@ def read(
   """Reads a trained network, whatever devices it was trained on, onto this process's first device.
 
   Args:
-    path: a workdir (its best checkpoint is read), one of its checkpoints, or a file that `write`
-      has written; on disk, or in a bucket that Orbax can read (gs://...).
+    path: a workdir (its best checkpoint is read), one of its checkpoints (both on disk,
+      or in a bucket that Orbax can read, gs://...), or a file that `write` has written.
     log: called with a message where a damaged checkpoint is skipped.
 
   Raises:

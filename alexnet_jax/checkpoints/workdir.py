@@ -57,18 +57,39 @@ def check(
 
   Args:
     workdir: the folder.
-    config: the resolved config.
+    config: the resolved config; model.num_classes may be None, for any number.
     may_differ: fields and sections of configs that may differ.
 
   Raises:
     UserError: the workdir's config differs in another field.
   """
-  stored = read_config(workdir)
-  if stored is not None and (different := config_fields.differences(config, stored, may_differ)):
+  if (stored := read_config(workdir)) is not None:
+    check_same(workdir, config, stored, may_differ)
+
+
+def check_same(
+  path: str | os.PathLike[str],
+  config: Mapping[str, Any],
+  stored: Mapping[str, Any],
+  may_differ: Sequence[str] = config_fields.CIRCUMSTANCES,
+) -> None:
+  """Checks that a config is of the experiment of a stored one.
+
+  Args:
+    path: where that is stored, for the message.
+    config: as of `check`.
+    stored: the stored config.
+    may_differ: as of `check`.
+
+  Raises:
+    UserError: they differ in another field.
+  """
+  if config.get('model', {}).get('num_classes', 0) is None:
+    may_differ = (*may_differ, 'model.num_classes')
+  if different := config_fields.differences(config, stored, may_differ):
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
-      f'{workdir} holds another experiment: {"; ".join(different[:3])}{more}\n'
-      'Use another --workdir.'
+      f'{path} holds another experiment: {"; ".join(different[:3])}{more}\nUse another --workdir.'
     )
 
 
@@ -86,12 +107,11 @@ def check_usable(workdir: str | os.PathLike[str], config: Mapping[str, Any], sta
   """
   path = Path(workdir)
   if started:
-    left_open = () if config['model']['num_classes'] is not None else ('model.num_classes',)
-    check(path, config, (*config_fields.CIRCUMSTANCES, *left_open))
+    check(path, config)
   there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
   if not there.is_dir() or not os.access(there, os.W_OK):
     number = errno.EACCES if there.is_dir() else errno.ENOTDIR
-    raise _cannot_write(path, OSError(number, os.strerror(number)))
+    raise cannot_write(path, OSError(number, os.strerror(number)))
   if (path / _LOCK).exists():
     with lock(path):
       pass
@@ -128,7 +148,7 @@ def lock(
       path.mkdir(parents=True, exist_ok=True)
       held.enter_context(locks.lock(files.inside(path, _LOCK), refuse, log))
     except OSError as error:
-      raise _cannot_write(path, error) from error
+      raise cannot_write(path, error) from error
     yield
 
 
@@ -147,7 +167,8 @@ def is_locked(workdir: str | os.PathLike[str]) -> bool:
     return True
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+  """The error to raise where a workdir cannot be written to."""
   return UserError(
     f'cannot write to the workdir {path}: {error.strerror}; choose another with --workdir'
   )
@@ -180,7 +201,7 @@ def prepare(
     with files.atomic_write(path / 'config.json') as temporary:
       temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
   except OSError as error:
-    raise _cannot_write(path, error) from error
+    raise cannot_write(path, error) from error
 
 
 def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -198,7 +219,11 @@ def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> 
 
 
 def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads what `record_start` has written; lines that are no such records are left out."""
+  """Reads what `record_start` has written, of the starts that the run's present state comes from.
+
+  A start is left out where the run began again at its step or before it, as are lines that are no
+  such records.
+  """
   path = files.inside(workdir, STARTS)
   starts = []
   for line in _complete_lines(path):
@@ -212,7 +237,11 @@ def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         and all(isinstance(version, str) for version in record['versions'].values())
       ):
         starts.append(record)
-  return starts
+  steps = [start['step'] for start in starts]
+  later = [min(steps[i + 1 :], default=math.inf) for i in range(len(steps))]
+  return [
+    start for start, next_step in zip(starts, later, strict=True) if start['step'] < next_step
+  ]
 
 
 class MetricsLog:

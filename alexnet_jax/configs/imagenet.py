@@ -87,7 +87,7 @@ def get_config() -> config_dict.ConfigDict:
   optimizer.base_batch_size = 128  # the batch size for which the rate was chosen
   optimizer.momentum = 0.9  # section 5
   optimizer.weight_decay = 0.0005  # of weights only
-  optimizer.lr_decay_factor = 10.0  # divides the rate where the validation error stops improving
+  optimizer.lr_decay_factor = 10.0  # what each cut divides the rate by (section 5)
   optimizer.max_lr_decays = 3  # how often the rate is cut, at the most
   optimizer.patience = 5  # epochs without improvement before a cut; the paper did it by hand
   optimizer.lr_decay_epochs = ()  # cut the rate after so many epochs, as (50, 57), instead of by `patience`

@@ -11,10 +11,10 @@ def load(path: str | os.PathLike[str]) -> Classifier:
   """Loads a trained network, whatever devices it was trained on, onto the first device.
 
   Args:
-    path: a workdir (its best checkpoint is loaded), one of its checkpoints, or a file of this
-      project; on disk, or in a bucket that Orbax can read (gs://...). Or a file of Caffe's, PyTorch's
-      or ONNX, where its network is certain: torchvision's AlexNet, Caffe's bvlc_alexnet or CaffeNet,
-      with any number of classes.
+    path: a workdir (its best checkpoint is loaded) or one of its checkpoints, both on disk or in a
+      bucket that Orbax can read (gs://...); or a file of this project; or one of Caffe's, PyTorch's or
+      ONNX, where its network is certain: torchvision's AlexNet, Caffe's bvlc_alexnet or CaffeNet, with
+      any number of classes.
 
   Raises:
     UserError: it is missing, damaged, or of a newer version; or its network is not certain, for which

@@ -68,7 +68,7 @@ def train_batches(
     first_step: the step of the first batch.
     crop_size: side of the crops in pixels.
     crop_offsets: how many offsets in each direction a crop is drawn from (paper: 32, section 4.1).
-    images_per_draw: consecutive images of a batch that share a draw (source: 32).
+    images_per_draw: consecutive images of a batch that share a draw (2012 code: 32).
     rows: which rows of the global batch to read; None for all.
 
   Yields:

@@ -50,19 +50,13 @@ def evaluate_workdir(
     The content of evaluation.json, as from `evaluate_ensemble` with one member.
 
   Raises:
-    UserError: there is no complete checkpoint, it is of another experiment, or the results cannot
-      be written.
+    UserError: there is no complete checkpoint, it is of another experiment, or the folder cannot be
+      written to.
+    OSError: the results cannot be written, as on a full disk.
   """
   path = files.local(path, '--workdir')
   experiment.check(config)
-  open_fields = ('model.num_classes',) if config.model.num_classes is None else ()
-  may_differ = (
-    *_MAY_DIFFER,
-    'data.name',
-    'data.train_split',
-    'data.validation_split',
-    *open_fields,
-  )
+  may_differ = (*_MAY_DIFFER, 'data.name', 'data.train_split', 'data.validation_split')
   workdir.check(path, experiment.resolved(config), may_differ)
   _emulate_devices(config)
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
@@ -113,7 +107,8 @@ def evaluate_ensemble(
 
   Raises:
     UserError: a network cannot be read, networks have different classes or data, the weights are
-      invalid, `path` is a training run, or the results cannot be written.
+      invalid, `path` is a training run, or the folder cannot be written to.
+    OSError: the results cannot be written, as on a full disk.
   """
   shares = _shares(len(paths), weights)
   path = files.local(path, '--workdir')
@@ -376,9 +371,7 @@ def _prepare(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=path).close()
   except OSError as error:
-    raise UserError(
-      f'cannot write to the workdir {path}: {error.strerror}; choose another with --workdir'
-    ) from error
+    raise workdir.cannot_write(path, error) from error
 
 
 def _write(

@@ -158,7 +158,8 @@ class AlexNet(nn.Module):
     Raises:
       UserError: a value is not one of those known, or sizes do not fit; the message names the
         field and what it may be.
-      TypeError: there is no such field.
+      TypeError: a part has no such field.
+      AttributeError: the network has no such part.
     """
     if model.get('num_classes', 0) is None:
       raise UserError(

@@ -254,13 +254,12 @@ def _description(
   for step in getattr(net, name).steps:
     if step == 'activation':
       lines.append({'relu': 'ReLU'}.get(net.activation, net.activation))
-    elif step == 'norm' and name in net.response_norm.layers:
-      over = (
-        ' over both' if net.response_norm.over == 'all_channels' and net.num_columns > 1 else ''
-      )
-      lines.append(f'response norm{over}')
-    elif step == 'norm' and name in net.within_norm.layers:
-      lines.append('norm within maps')
+    elif step == 'norm':
+      if name in net.response_norm.layers:
+        over_both = net.response_norm.over == 'all_channels' and net.num_columns > 1
+        lines.append('response norm over both' if over_both else 'response norm')
+      if name in net.within_norm.layers:
+        lines.append('norm within maps')
     elif step == 'pool' and name in net.pool.layers:
       lines.append(pool)
   if name in net.dropout.layers and net.dropout.rate:

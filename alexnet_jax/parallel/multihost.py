@@ -185,10 +185,18 @@ def watched() -> Iterator[None]:
   """Within it this process ends with EXIT_AGAIN if another of several is lost.
 
   A broken connection is noticed at once, a process or host that hangs after HEARTBEAT_SECONDS.
+
+  Raises:
+    UserError: a device of a single process has too little memory. One of several ends with 1 then.
   """
   client = compat.coordinator()
   if client is None:
-    yield
+    try:
+      yield
+    except jax.errors.JaxRuntimeError as error:
+      if not _is_out_of_memory(error):
+        raise
+      raise UserError(_out_of_memory(error)) from error
     return
   ended = threading.Event()
   watcher = threading.Thread(target=_watch, args=(client, ended), daemon=True)
@@ -196,10 +204,20 @@ def watched() -> Iterator[None]:
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
+    if _is_out_of_memory(error):
+      fail(_out_of_memory(error), 1)  # started again, it would be the same
     _end_after_loss(first_line(error))
   finally:
     ended.set()
     watcher.join()
+
+
+def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+  return str(error).startswith('RESOURCE_EXHAUSTED')
+
+
+def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
+  return f'out of memory: {first_line(error)}\nChoose a smaller --config.train.batch_size.'
 
 
 def _watch(client: compat.KeyValueStore, ended: threading.Event) -> None:

@@ -352,10 +352,7 @@ def is_finished(run: Run) -> bool:
   there = workdir.read_config(run.path)
   if there is None:
     return False
-  open_fields = ('model.num_classes',) if run.config.model.num_classes is None else ()
-  workdir.check(
-    run.path, experiment.resolved(run.config), (*config_fields.CIRCUMSTANCES, *open_fields)
-  )
+  workdir.check(run.path, experiment.resolved(run.config))
   length = run.config.train.num_epochs, run.config.train.num_steps
   picture = files.inside(run.path, f'{workdir.LEARNING_CURVES}.svg')
   return picture.exists() and final_record(workdir.read_metrics(run.path), *length) is not None

@@ -209,7 +209,7 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
     with failure.open(encoding='utf-8', errors='replace') as file:
       state = 'failed: ' + first_line(file.read(10_000))
   elif records:
-    state = f'at epoch {records[-1]["epoch"]:.2g} of {run["num_epochs"]}'
+    state = f'at epoch {records[-1]["epoch"]:.4g} of {run["num_epochs"]}'
   else:
     state = 'not run yet'
   starts = workdir.read_starts(folder)

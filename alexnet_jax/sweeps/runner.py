@@ -181,7 +181,7 @@ def run_all(runs: Sequence[planning.Run], jobs: int, program: str) -> dict[str, 
         job.process.terminate()  # it saves first
       for job in running:
         job.process.wait()
-    signals.check()
+    signals.check(saved=True)
   return failures
 
 

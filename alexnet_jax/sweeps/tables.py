@@ -136,7 +136,7 @@ def table_csv(results: Results) -> str:
       fields[f'{by}_difference_top5'] = _fraction(top5)
       fields[f'{by}_sign'] = row.agrees(reported)
     finished = [run for run in results.runs if run.final and run.variant == row.name]
-    words = {'noise': row.significance, 'what': row.description}
+    words = {'significance': row.significance, 'description': row.description}
     rows.append({**fields, **words, **_recorded(finished)})
   return _csv(rows)
 

@@ -67,13 +67,13 @@ def train_and_evaluate(
   Raises:
     UserError: the config, the data, the devices or the workdir do not fit.
     NotFiniteError: the loss is not finite.
-    Stopped: SIGINT, or one of `signals.PREEMPTION`, came; the run has saved.
+    Stopped: SIGINT, or one of `signals.PREEMPTION`, came; the run has saved, if it had begun.
   """
   path = files.local(workdir_path, '--workdir')
   experiment.check(config)
   mesh = experiment.make_mesh(config)
   experiment.check_microbatches(config, mesh)
-  started = bool(checkpoint.steps(files.inside(path, 'checkpoints')))
+  started = checkpoint.exists(files.inside(path, 'checkpoints'))
   first = multihost.is_first()
   with Display(quiet=not first) as display:
     source = None
@@ -192,9 +192,14 @@ class Run:
 
     directory = path / 'checkpoints'
     multihost.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
-    restored = resume.restore(directory, net, tx, mesh, train_split, data_set, display)
+    restored = resume.restore(directory, config, net, tx, mesh, train_split, data_set, display)
     self.state, self.statistics, self.progress = restored or self._from_scratch(tx, stored, source)
     self.step = int(self.state.step)
+    if 0 < self.profiler.last <= self.step:
+      display.line(
+        f'no trace: train.profile_steps is {config.train.profile_steps}, but the run is at step'
+        f' {self.step}'
+      )
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
     self.unwritten: tuple[int, dict[str, Array]] | None = None  # a step, and the sums of its line
@@ -327,8 +332,10 @@ class Run:
         if validation_due or signum or (every and self.step % every == 0):
           self.write_line()
           self.save()
+        if validation_due:
+          self.logger.start_clock(self.step)  # saving is no training
         if signum:
-          raise Stopped(signum)
+          raise Stopped(signum, saved=self.saved is not None)
         if finished:
           return
         self.profiler.before_step(self.step + 1, self.state.params)
@@ -439,7 +446,7 @@ class Run:
 
     def count(images: int) -> None:
       if jax.process_count() == 1:  # several stop together, at a step
-        self.signals.check()
+        self.signals.check(saved=self.saved is not None)
       update_progress(images)
 
     try:

@@ -12,8 +12,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import optimizer
-from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax import experiment, optimizer
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.data import augment, datasets, pipeline, splits, statistics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -74,7 +74,8 @@ def compute_statistics(
   update_progress = display.task('mean image', split.num_examples)
 
   def count(images: int) -> None:
-    signals.check()
+    if jax.process_count() == 1:  # several stop together, at a step
+      signals.check(saved=False)
     update_progress(images)
 
   computed = pipeline.statistics(split, count)
@@ -85,6 +86,7 @@ def compute_statistics(
 
 def restore(
   directory: Path,
+  config: ConfigDict,
   net: AlexNet,
   tx: optax.GradientTransformation,
   mesh: Mesh,
@@ -96,6 +98,7 @@ def restore(
 
   Args:
     directory: the checkpoints.
+    config: the run's.
     net: the global network.
     tx: its update rule.
     mesh: where the state is placed.
@@ -107,7 +110,8 @@ def restore(
     The state, the training images' statistics and the progress; None without checkpoints.
 
   Raises:
-    UserError: there are checkpoints, but none that can be read, or they are of other images.
+    UserError: there are checkpoints, but none that can be read, or they are of another experiment
+      or of other images.
   """
   shapes, specs = step_lib.state_specs(net, tx)
   abstract = jax.tree.map(
@@ -132,6 +136,8 @@ def restore(
         functools.partial(checkpoint.set_aside, directory, newer), f'damaged {newer}'
       )
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
+    if isinstance(stored := description.get('config'), dict):  # config.json may have been removed
+      workdir.check_same(directory / str(step), experiment.resolved(config), stored)
     try:
       trained_on = description['train_examples'], description['class_names']
       progress = Progress.from_json(description['progress'])

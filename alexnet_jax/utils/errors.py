@@ -30,12 +30,13 @@ def listed(names: Sequence[str]) -> str:
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)
-  """Raised when a signal has asked the run to stop, and it has saved.
+  """Raised when a signal has asked the run to stop, and it has saved what there was to save.
 
   Attributes:
     signum: the signal.
+    saved: whether there was anything.
   """
 
-  def __init__(self, signum: int):
+  def __init__(self, signum: int, *, saved: bool):
     super().__init__(f'stopped by {signal.Signals(signum).name}')
-    self.signum = signum
+    self.signum, self.saved = signum, saved

@@ -62,7 +62,7 @@ class Signals:
       with contextlib.suppress(OSError):  # the terminal has closed
         os.write(2, f'\n{self._answer}; once more to stop at once\n'.encode())
 
-  def check(self) -> None:
-    """Raises Stopped if a signal was received."""
+  def check(self, *, saved: bool) -> None:
+    """Raises Stopped if a signal was received; `saved` is its attribute."""
     if self.signum is not None:
-      raise Stopped(self.signum)
+      raise Stopped(self.signum, saved=saved)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -170,8 +171,24 @@ def test_others_find_what_the_first_has_made(coordinator, monkeypatch):
 
 
 def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
-  with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'), multihost.watched():
-    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
+  with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'), multihost.watched():
+    raise jax.errors.JaxRuntimeError('INTERNAL: a kernel')
+
+
+def test_too_little_memory_is_the_user_s_and_not_a_lost_process(monkeypatch):
+  error = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 5 GB')
+  words = r'out of memory: RESOURCE_EXHAUSTED: 5 GB\nChoose a smaller --config\.train\.batch_size'
+  with pytest.raises(UserError, match=words), multihost.watched():
+    raise error
+  monkeypatch.setattr(compat, 'coordinator', lambda: 'a client')
+  monkeypatch.setattr(multihost, '_watch', lambda client, ended: None)
+  ends = []
+  monkeypatch.setattr(multihost, 'fail', lambda *arguments: ends.append(arguments) or sys.exit())
+  with pytest.raises(SystemExit), multihost.watched():
+    raise error
+  [(message, code)] = ends
+  assert re.match(words, message)
+  assert code == 1
 
 
 @contextlib.contextmanager

@@ -387,6 +387,26 @@ def test_parameters_that_are_no_numbers_are_not_saved_and_the_mistake_can_be_cor
   assert workdir.read_config(tmp_path) == experiment.resolved(config)
 
 
+def test_another_experiment_does_not_resume_where_config_json_is_gone(finished_copy):
+  path, _ = finished_copy
+  (path / 'config.json').unlink()
+  with pytest.raises(
+    UserError, match=r'checkpoints/45 holds another experiment: optimizer\.momentum'
+  ):
+    loop.train_and_evaluate(tiny_config({'optimizer.momentum': 0.5}), path)
+  (path / 'config.json').unlink()
+  assert loop.train_and_evaluate(tiny_config(), path)['step'] == 45
+
+
+def test_another_experiment_does_not_replace_a_checkpoint_that_was_being_replaced(finished_copy):
+  path, _ = finished_copy
+  shutil.rmtree(path / 'checkpoints' / '23')
+  (path / 'checkpoints' / '45').rename(path / 'checkpoints' / 'replaced-45')
+  with pytest.raises(UserError, match=r'holds another experiment: optimizer\.momentum'):
+    loop.train_and_evaluate(tiny_config({'optimizer.momentum': 0.5}), path)
+  assert loop.train_and_evaluate(tiny_config(), path)['step'] == 45
+
+
 def test_a_run_goes_on_with_the_statistics_of_its_checkpoint(finished, finished_copy):
   path, _ = finished_copy
   (path / 'statistics.npz').unlink()
@@ -553,13 +573,22 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('data.image_size', 0),
     ('data.memory_megabytes', 0),
     ('train.seed', -1),
-    ('train.seed', 10**18),
+    ('train.seed', 2**32),
     ('train.num_epochs', 0),
     ('train.num_steps', -1),
     ('augment.images_per_draw', 0),
     ('augment.crop_offsets', 0),
     ('checkpoint.keep', 0),
+    ('checkpoint.every_steps', 0),
     ('augment.lighting.std', (0, 0.1)),
+    ('augment.lighting.std', ((0, -0.1),)),
+    ('augment.lighting.std', ((0, 0.1), (2.16, 0.0))),
+    ('optimizer.learning_rate', -0.01),
+    ('optimizer.momentum', 9.0),
+    ('optimizer.weight_decay', -0.1),
+    ('optimizer.patience', 0),
+    ('optimizer.max_lr_decays', -1),
+    ('optimizer.lr_decay_epochs', (6.5,)),
     ('optimizer.lr_multipliers.conv1', ((0, 'x'),)),
     ('optimizer.lr_decay_epochs', ('a',)),
     ('optimizer.lr_multipliers.conv1', (0.1,)),
@@ -631,6 +660,8 @@ def test_a_trace_has_the_steps_that_were_asked_for(tmp_path, capfd):
   config.train.profile_steps, config.train.num_steps = (1, 2), 7  # they are past
   loop.train_and_evaluate(config, tmp_path)
   assert traced_steps(tmp_path) == [3, 4]
+  said = capfd.readouterr().err
+  assert 'no trace: train.profile_steps is (1, 2), but the run is at step 6' in said
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ def test_windows_and_maps_have_one_scale():
   [
     ('imagenet_one_column', ['1 column, 59,798,312 parameters', '27x27x128'], ['column 1'], 0),
     ('imagenet_conv6_pretrain', ['conv6', 'bottleneck', '21,843 classes'], ['left out'], 5),
+    ('imagenet_source', ['response norm', 'norm within maps'], ['left out'], 3),
     ('cifar10', ['norm within maps', 'average pool 3, stride 2', 'left out'], ['conv6'], 0),
     ('cifar10_13pct', ['not shared', 'left out'], ['response norm'], 0),
     ('digits', ['8x8x3', '10 classes'], ['left out'], 3),

@@ -26,11 +26,13 @@ def default_signals():
 @pytest.mark.parametrize('signum', [signal.SIGINT, *signals.PREEMPTION])
 def test_a_signal_is_recorded_and_told_by_check(signum):
   with signals.Signals(None) as received:
-    received.check()
+    received.check(saved=True)
     os.kill(os.getpid(), signum)
     assert received.signum == signum
-    with pytest.raises(Stopped, match=signum.name):
-      received.check()
+    for saved in (True, False):
+      with pytest.raises(Stopped, match=signum.name) as stopped:
+        received.check(saved=saved)
+      assert stopped.value.saved == saved
   assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
@@ -38,7 +40,7 @@ def test_hangups_that_are_ignored_stay_so():
   signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
   with signals.Signals(None) as received:
     os.kill(os.getpid(), signal.SIGHUP)
-    received.check()
+    received.check(saved=True)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 

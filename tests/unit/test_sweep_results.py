@@ -6,10 +6,8 @@ import math
 import re
 import shutil
 
-import numpy as np
 import pytest
 
-from alexnet_jax.checkpoints import workdir
 from alexnet_jax.reports import canvas
 from alexnet_jax.sweeps import latex, planning, report, spec, tables
 from alexnet_jax.sweeps import results as sweep_results
@@ -117,7 +115,7 @@ def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
   assert float(table['no_overlap']['difference_low']) == pytest.approx(low)
   assert float(table['no_overlap']['p']) == results.rows[1].p
   assert table['base']['difference'] == ''
-  assert table['tanh']['what'] == 'tanh | <b>not</b> ReLU'
+  assert table['tanh']['description'] == 'tanh | <b>not</b> ReLU'
 
 
 def test_the_table_in_latex(tmp_path):
@@ -260,8 +258,8 @@ def test_a_variant_is_shown_before_the_base_is_there(tmp_path):
   found = rows(tmp_path, {'tanh': (0.3, 0.3)})
   assert found['tanh'].top1 == pytest.approx(30)
   assert math.isnan(found['tanh'].difference)
-  assert (tmp_path / 'sweep.json').exists()
   sweeps.report_quickly(tmp_path)
+  assert '| tanh | 2 | 30.00 ' in (tmp_path / 'results.md').read_text()
 
 
 def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
@@ -356,7 +354,6 @@ def test_no_number_is_not_a_number_in_the_files(tmp_path):
   for file in written:
     if file.suffix in ('.md', '.tex', '.csv'):
       assert not re.search(r'\bnan\b', file.read_text())
-  assert np.isfinite(workdir.read_metrics(tmp_path / 'base' / 'seed0')[-1]['loss'])
 
 
 def test_a_run_whose_config_lacks_a_field_is_named(tmp_path):
