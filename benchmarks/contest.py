@@ -310,7 +310,11 @@ def _parser(description: str) -> argparse.ArgumentParser:
   parser.add_argument(
     '--without', type=_names, default=[], help=f'and again without one of {", ".join(TOGGLES)}'
   )
-  parser.add_argument('--before', type=Path, help='another checkout of this project, to time too')
+  parser.add_argument(
+    '--before',
+    type=lambda path: Path(path).resolve(),
+    help='another checkout of this project, to time too',
+  )
   parser.add_argument('--peer', action='store_true', help='PyTorch too, where it is installed')
   parser.add_argument('--peer_precision', type=_names, default=['float32', 'bfloat16'])
   parser.add_argument(
@@ -360,6 +364,7 @@ def main(mode: str, description: str) -> None:
     sys.exit(f'--without={",".join(unknown)}: it must be {" or ".join(TOGGLES)}')
   if args.peer and importlib.util.find_spec('torch') is None:
     sys.exit('--peer needs PyTorch: pip install torch')
+  from alexnet_jax.utils import provenance
   from alexnet_jax.utils.display import print_table
 
   with tempfile.TemporaryDirectory() as cache:
@@ -384,7 +389,7 @@ def main(mode: str, description: str) -> None:
     'command': ' '.join(['python', *sys.argv]),
     'date': datetime.date.today().isoformat(),
     'device': device,
-    'processor': processor(),
+    'processor': provenance.processor(),
     'cores': len(os.sched_getaffinity(0)),
     'versions': versions,
   }
@@ -426,13 +431,6 @@ def _number(value: float) -> str:
 
 def _versions() -> dict[str, str]:
   return {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
-
-
-def processor() -> str:
-  """The machine's, by name."""
-  lines = Path('/proc/cpuinfo').read_text().splitlines() if os.path.exists('/proc/cpuinfo') else []
-  names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-  return names[0] if names else platform.processor()
 
 
 if __name__ == '__main__':

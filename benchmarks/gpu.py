@@ -12,6 +12,7 @@ import argparse
 import collections
 import functools
 import glob
+import importlib.util
 import itertools
 import json
 import os
@@ -139,7 +140,7 @@ def peers(batch_sizes: list[int]) -> Iterator[tuple[str, int, subprocess.Popen[s
       sys.executable, str(ROOT / 'benchmarks/pytorch_peer.py'), '--device=cuda', '--channels_last',
       '--precision=bfloat16', f'--mode={mode}', f'--batch_size={batch_size}',
     ]  # fmt: skip
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
     yield mode, batch_size, subprocess.Popen(command, text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload]
 
 
@@ -193,15 +194,21 @@ def main() -> None:
   parser.add_argument('--determinism', action='store_true')
   args = parser.parse_args()
   sizes = [int(size) for size in args.batch_size.split(',')]
-  others = list(peers(sizes)) if args.peer else []
+  if args.peer and importlib.util.find_spec('torch') is None:
+    parser.error('--peer needs PyTorch: pip install torch')
+  if args.profile and args.profile not in sizes:
+    parser.error(f'--profile={args.profile} is not among --batch_size={args.batch_size}')
   device = jax.devices()[0]
   log(f'{device.device_kind}, jax {jax.__version__}')
-  for mode, size, process in others:  # before XLA tries out kernels, which they would disturb
+  others = []
+  # Before XLA tries out kernels, which they would disturb; one after the other for the same reason.
+  for mode, size, process in peers(sizes) if args.peer else ():
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())
     log(
       f'  PyTorch {ready["version"]} {mode} {size}: first step {ready["first_step_seconds"]:.0f} s'
     )
+    others.append((mode, size, process))
   ours = {
     (mode, size, precision): programs(mode, size, precision)
     for mode, size, precision in itertools.product(MODES, sizes, ('bfloat16', 'float32'))

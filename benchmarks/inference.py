@@ -94,7 +94,10 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     for path in _write(args.config, Path(folder)):
       for cache in ('', str(Path(folder) / 'jax')):
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+        environment = {
+          k: v for k, v in os.environ.items() if not k.startswith('JAX_COMPILATION_CACHE')
+        }
+        environment['PYTHONPATH'] = str(ROOT)
         environment |= {'JAX_COMPILATION_CACHE_DIR': cache} if cache else {}
         laps = []
         for _ in range(args.runs + 1):

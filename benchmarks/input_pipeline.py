@@ -43,6 +43,7 @@ from alexnet_jax.data import statistics as statistics_lib
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import loop
 from alexnet_jax.training import step as step_lib
+from alexnet_jax.utils import provenance
 from alexnet_jax.utils.display import Display, print_table
 from alexnet_jax.utils.errors import UserError
 from alexnet_jax.utils.signals import Signals
@@ -496,15 +497,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 def _machine() -> str:
   """Hardware, versions and date."""
   tf, _ = tfds_reader.import_tensorflow()
-  models = [
-    line.split(':', 1)[1].strip()
-    for line in Path('/proc/cpuinfo').read_text().splitlines()
-    if line.startswith('model name')
-  ]
-  return (
-    f'{len(os.sched_getaffinity(0))} cores of {models[0] if models else "an unnamed CPU"},'
-    f' jax {jax.__version__}, tensorflow {tf.__version__}, {time.strftime("%Y-%m-%d")}'
-  )
+  return f'{provenance.processor()}, jax {jax.__version__}, tensorflow {tf.__version__}, {time.strftime("%Y-%m-%d")}'
 
 
 def _sections(text: str) -> list[str]:

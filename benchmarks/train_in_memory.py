@@ -6,8 +6,8 @@ r"""Trains on a folder of photographs that are held in an accelerator's memory, 
     --run="base:train.precision='bfloat16'" --sweep=configs/sweeps/ablations.py --only=tanh,no_dropout
 
 PHOTOS/train/CLASS/* and PHOTOS/val/CLASS/* are decoded once, scaled to data.image_size and put on the
-device, which cuts the crops there: order, crops and step are those of `launch.py` (for seed 0 dropout
-and lighting too), and no host feeds them. A run ends with train.num_epochs, or at its plateau: when
+device, which cuts the crops there, and no host feeds them. The step and its draws are those of `launch.py`:
+so are the order and the crops, but of images that are listed by their paths. A run ends with train.num_epochs, or at its plateau: when
 the rule has no cuts left and again sees no improvement for optimizer.patience epochs.
 
 OUT/metrics.jsonl.gz has every epoch's figures and the color selectivity of conv1's columns;
@@ -476,6 +476,14 @@ def _compiled_fields(config: ConfigDict) -> str:
   return json.dumps(kept, sort_keys=True, default=str)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+  """The arrays of earlier runs, beside which those of others are kept."""
+  if not path.exists():
+    return {}
+  with np.load(path) as kept:
+    return dict(kept)
+
+
 def draw(out: Path) -> None:
   """Draws the curves of the runs with seed 0, and conv1's kernels at the end of each."""
   from matplotlib.figure import Figure
@@ -528,6 +536,10 @@ def main() -> None:
   if args.data_dir is None:
     (table if args.table else draw)(args.out)
     return
+  if args.table:
+    parser.error('--table only prints what OUT has; leave out --data_dir')
+  if not args.run:
+    parser.error('give --run=NAME or --run="NAME:field=value;field=value", once or more')
   until = START + args.seconds
   runs = [parse(description) for description in args.run]
   if args.sweep:
@@ -539,8 +551,9 @@ def main() -> None:
   ]
   data = Data(args.data_dir, planned[0][1].data.image_size)
   made: dict[str, Programs] = {}
-  kernels: dict[str, np.ndarray] = {}
-  predictions: dict[str, np.ndarray] = {'labels': data.test_labels}
+  kernels = read_arrays(args.out / 'kernels.npz')
+  predictions = read_arrays(args.out / 'predictions.npz') | {'labels': data.test_labels}
+  fed = False
   lowest = 2.0, runs[0]
 
   def do(name: str, config: ConfigDict, with_neighbors: bool) -> float:
@@ -548,7 +561,9 @@ def main() -> None:
     config.model.num_classes = len(data.classes)
     key = _compiled_fields(config)
     programs = made.get(key) or made.setdefault(key, Programs(config))
-    if args.feed and not kernels:
+    nonlocal fed
+    if args.feed and not fed:
+      fed = True
       rate = feed(programs, data, config.train.batch_size)
       log(f'fed by the host, batch {config.train.batch_size}: {rate:,.0f} images/s')
     found = run(name, config, programs, data, args.out, until)

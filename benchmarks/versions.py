@@ -75,11 +75,12 @@ def main() -> None:
   args = parser.parse_args()
   rates = {mode: _rates(args, mode) for mode in args.mode}
   sys.path.insert(0, str(contest.ROOT))
+  from alexnet_jax.utils import provenance
   from alexnet_jax.utils.display import print_table
 
   print_table(
     f'{args.config}, batch {args.batch_size}, images/s: medians of {args.rounds} turns, lowest -'
-    f' highest; {contest.processor()}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}',
+    f' highest; {provenance.processor()}, {datetime.date.today()}',
     ('JAX', 'Python', 'flax', *args.mode, "XLA's options"),
     [
       (

@@ -33,7 +33,7 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
       continue
   kind = devices[0].device_kind
   if devices[0].platform == 'cpu':
-    kind = f'cpu ({_processor()})'
+    kind = f'cpu ({processor()})'
   return {
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     **started_by(),
@@ -71,7 +71,7 @@ def _commit() -> str | None:
   return done.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
   """The processor's name; '' where the system does not tell it."""
   try:
     lines = Path('/proc/cpuinfo').read_text('utf-8', 'replace').splitlines()
