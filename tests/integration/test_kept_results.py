@@ -1,7 +1,9 @@
-"""docs/results has no number that its runs' metrics do not give."""
+"""The tables of docs/results.md and README have no number that the runs' kept metrics do not give."""
 
+import collections
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from scipy import stats
 
 from tests import sweeps
 
-RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / 'docs' / 'results'
 SWEEPS = sorted(path.parent for path in RESULTS.glob('*/sweep.json'))
 
 
@@ -36,13 +39,89 @@ def test_the_kept_sweeps_are_found():
   ]
 
 
+def rows_of(heading):
+  """The cells of each row of the table in a section of docs/results.md."""
+  text = (RESULTS.parent / 'results.md').read_text()
+  section = re.split(r'\n##+ ', text.split(f'# {heading}\n')[1])[0].splitlines()
+  _, _, *rows = (line for line in section if line.startswith('|'))
+  return [[cell.strip() for cell in row.split('|')[1:-1]] for row in rows]
+
+
+def cells_of(heading):
+  """The rows' other cells by the first word of the first."""
+  return {re.match("[\\w']+", name)[0]: rest for name, *rest in rows_of(heading)}
+
+
+def lines_of(name):
+  """The objects of a file of JSON lines, which may be compressed."""
+  content = (RESULTS / name).read_bytes()
+  return list(
+    map(json.loads, (gzip.decompress(content) if name.endswith('.gz') else content).splitlines())
+  )
+
+
+def spread(values):
+  """As '19.97 ± 0.27'."""
+  return f'{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}'
+
+
+def test_the_ablations_on_imagenette_are_those_of_their_runs_metrics():
+  errors = collections.defaultdict(dict)  # {run: {seed: (validation, training)}}
+  for line in lines_of(
+    'imagenette_ablations/metrics.jsonl.gz'
+  ):  # of each run the last epoch's stays
+    both = (100 * line[split]['top1_error'] for split in ('validation', 'train'))
+    errors[line['run']][line['seed']] = tuple(both)
+  del errors['no_dropout'][0]  # which did not learn, as the text says
+  cells, readme = (
+    cells_of('Imagenette: ablations of the full network'),
+    (ROOT / 'README.md').read_text(),
+  )
+  for run, of_seeds in errors.items():
+    validation, training = zip(*of_seeds.values(), strict=True)
+    assert cells[run][:3] == [f'{len(of_seeds)}', spread(validation), spread(training)]
+    if run != 'base':
+      differences = [error - errors['base'][seed][0] for seed, (error, _) in of_seeds.items()]
+      test = stats.ttest_1samp(differences, 0)
+      low, high = test.confidence_interval()
+      mean, interval = f'{np.mean(differences):+.2f}', f'{low:+.2f} to {high:+.2f}'
+      p = '< 0.001' if test.pvalue < 0.001 else f'{test.pvalue:.3f}'
+      assert cells[run][3:6] == [mean, interval, p]
+      if run not in ('tanh', 'no_crops', 'no_flips'):
+        assert f'{mean} ({interval})' in readme.replace('**', '')
+  last = {
+    line['seed']: 100 * line['top1_error']
+    for line in lines_of('imagenette_ablations/torchvision.jsonl')
+  }
+  assert cells["torchvision's"][:2] == [f'{len(last)}', spread(list(last.values()))]
+
+
+def test_the_starts_on_imagenette_are_those_of_their_runs_metrics():
+  rows = rows_of("Imagenette: the full network from the paper's own start")
+  by_run = collections.defaultdict(list)
+  for line in lines_of('imagenette_start/metrics.jsonl.gz'):
+    by_run[line['run']].append(line)
+  finals = {line['run']: line for line in lines_of('imagenette_start/results.jsonl')}
+  computed = []
+  for run, lines in by_run.items():
+    best = min(lines, key=lambda line: line['validation']['top1_error'])
+    assert best['epoch'] == finals[run]['best_epoch']
+    cells = [
+      f'{lines[-1]["validation"]["top1_error"]:.1%}',
+      f'{best["validation"]["top1_error"]:.2%} ({best["epoch"]})',
+      f'{finals[run]["ten_views_error"]:.2%}',
+      ', '.join(f'{each:.2f}' for each in lines[-1]['selectivity']),
+    ]
+    computed.append(cells)
+  by_start = dict(zip(by_run, computed, strict=True))
+  runs = ('paper', 'source', 'he_4', 'he_16', 'he_64')  # from the top
+  assert [row[3:] for row in rows] == [by_start[run] for run in runs]
+
+
 def test_the_differences_on_cifar10_are_those_of_their_evaluations():
   folder = RESULTS / 'cifar10_ablations_18_epochs'
   evaluated = [json.loads((folder / f'evaluation_seed{i}.json').read_text()) for i in range(3)]
-  text = (RESULTS.parent / 'results.md').read_text()
-  section = text.split('\n## Ablations on CIFAR-10\n')[1].split('\n## ')[0].splitlines()
-  rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in section if '|' in line]
-  cells = {name.partition(' ')[0]: rest for name, *rest in rows}
+  cells = cells_of('Ablations on CIFAR-10')
   by_variant = list(zip(*(each['members'] for each in evaluated), strict=True))
   assert len(by_variant) == 9
   for members in by_variant:
@@ -71,29 +150,28 @@ def _errors(members, views):
 
 def test_the_errors_where_it_overfits_are_those_of_their_evaluation():
   path = RESULTS / 'cifar10_overfitting' / 'evaluation.json'
-  text = (RESULTS.parent / 'results.md').read_text()
-  rows = (
-    text.split('\n### Where it overfits\n')[1].split('\n### ')[0].split('|---:|\n')[1].splitlines()
-  )
-  for row, member in zip(rows, json.loads(path.read_text())['members'], strict=False):
-    for views in ('center_crop', 'ten_views'):
-      assert f'| {100 * member[views]["top1_error"]:.2f} |' in row
+  for row, member in zip(
+    rows_of('Where it overfits'), json.loads(path.read_text())['members'], strict=True
+  ):
+    for views, error, cell in (('center_crop', *row[2:4]), ('ten_views', *row[4:6])):
+      assert error == f'{100 * member[views]["top1_error"]:.2f}'
       if compared := member.get('compared_with_first', {}).get(views):
         difference, margin = (100 * compared[key] for key in ('top1_difference', 'margin_of_error'))
-        assert f'{difference:+.2f} ± {margin:.2f}' in row
+        assert cell.replace('*', '') == f'{difference:+.2f} ± {margin:.2f}'
 
 
 def test_the_errors_on_flowers_are_those_of_their_runs_metrics():
-  lines = gzip.decompress((RESULTS / 'flowers' / 'metrics.jsonl.gz').read_bytes()).splitlines()
-  validations = [record for record in map(json.loads, lines) if record['split'] == 'validation']
-  last = {record['run']: 100 * record['top1_error'] for record in validations}
+  records = lines_of('flowers/metrics.jsonl.gz')
+  validations = [record for record in records if record['split'] == 'validation']
+  last = {record['run']: f'{100 * record["top1_error"]:.2f}' for record in validations}
   assert list(last) == ['from_scratch', 'conv1_over_4', 'fine_tuned']
-  text = (RESULTS.parent / 'results.md').read_text()
-  assert all(f' | {error:.2f} | ' in text for error in last.values())
+  assert [row[1] for row in rows_of("Five flowers: photographs of one's own")] == list(
+    last.values()
+  )
 
 
 def test_the_lowest_cifar10_error_is_that_of_its_runs_metrics():
-  lines = gzip.decompress((RESULTS / 'cifar10_best' / 'metrics.jsonl.gz').read_bytes())
-  last = json.loads(lines.splitlines()[-1])
+  last = lines_of('cifar10_best/metrics.jsonl.gz')[-1]
   assert last['split'] == 'validation'
-  assert f'**{last["top1_error"]:.1%}**' in (RESULTS.parent / 'results.md').read_text()
+  first, *_ = rows_of('The lowest CIFAR-10 error')
+  assert f'**{last["top1_error"]:.1%}** by the center crop' in first[1]
