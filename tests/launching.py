@@ -99,7 +99,8 @@ def _parse(environment, out, err, args):
   from alexnet_jax import cli
 
   _set_up(environment, out, err, args)
-  cli._parse(sys.argv)
+  _, *rest = cli._parse(sys.argv)
+  assert not rest
   cli._check_flags(cli._MODE.value)
 
 

@@ -298,6 +298,15 @@ def test_the_summary_has_the_papers_numbers():
     assert figure in out
 
 
+def test_the_summary_draws_the_network(tmp_path):
+  args = ('--config=configs/digits.py', '--mode=summary', f'--target={tmp_path}/net.svg')
+  code, out, err = launch(*args)
+  assert (code, err) == (0, '')
+  drawn = [f'net.{ending}' for ending in ('pdf', 'png', 'svg')]
+  assert sorted(path.name for path in tmp_path.iterdir()) == drawn
+  assert f'{tmp_path}/net.png' in out
+
+
 def test_the_summary_has_the_rate_where_it_follows_the_batch_size():
   args = ('--config.optimizer.batch_size_rule=linear', '--config.train.batch_size=512')
   _, out, _ = launch('--config=configs/imagenet.py', '--mode=summary', *args)

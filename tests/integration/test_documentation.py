@@ -12,13 +12,29 @@ PAGES = [
   *sorted((ROOT / 'docs').glob('*.md')),
   *sorted((ROOT / 'alexnet_jax').rglob('*.py')),
 ]
-COMMAND = re.compile(r'(?:python launch\.py|\balexnet) (--(?:[^`\n]|(?<=\\)\n)+)')
+COMMAND = re.compile(r'(?:python launch\.py|\balexnet) (--(?:[^`\n>|;&]|(?<=\\)\n)+)')
+BENCHMARK = re.compile(r'python (benchmarks/\w+\.py)((?:[^`\n>|;&]|(?<=\\)\n)*)')
 
 
 def commands(page):
   """The arguments of each command on a page; a line that ends in a backslash goes on."""
   for match in COMMAND.finditer(re.sub(r'\\\n\s*', '', page.read_text())):
     yield [word for word in shlex.split(match[1], comments=True) if word != '...']
+
+
+BENCHMARKS = sorted((ROOT / 'benchmarks').glob('*.py'))
+
+
+@pytest.mark.parametrize('page', [*PAGES, *BENCHMARKS], ids=lambda page: page.stem)
+def test_every_benchmark_s_command_has_flags_that_it_takes(page):
+  for file, arguments in BENCHMARK.findall(re.sub(r'\\\n\s*', '', page.read_text())):
+    program = (ROOT / file).read_text()
+    if 'import contest' in program:
+      program += (ROOT / 'benchmarks' / 'contest.py').read_text()
+    if 'parse_known_args' in program:  # it hands the others on to launch.py
+      arguments = re.sub(r'--config\.\S+', '', arguments)
+    for flag in re.findall(r' (--\w+)', arguments):
+      assert f"'{flag}'" in program, (file, flag)
 
 
 PAGES = [page for page in PAGES if any(commands(page))]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -191,6 +192,15 @@ def test_too_little_memory_is_the_user_s_and_not_a_lost_process(monkeypatch):
   assert code == 1
 
 
+def wait_for_an_epoch(path, process):
+  """Until a run has been through an epoch; fails where its process ends before."""
+  deadline = time.monotonic() + 200
+  while not workdir.last_epoch(path) > 1:
+    assert process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def started(count, *arguments):
   """Processes that compute together, started and, at the end, killed."""
@@ -282,11 +292,21 @@ def test_two_processes_evaluate_as_one_does(two, tmp_path):
 
 
 @pytest.mark.slow
+def test_where_one_process_hangs_the_other_names_it_and_ends(tmp_path):
+  path = tmp_path / 'run'
+  with started(2, '--config.train.num_epochs=1000', f'--workdir={path}') as children:
+    wait_for_an_epoch(path, children[0])
+    children[1].send_signal(signal.SIGSTOP)
+    _, said = children[0].communicate(timeout=4 * multihost.HEARTBEAT_SECONDS)
+    assert children[0].returncode == 75, said
+  assert 'process 1 has sent no heartbeat' in said
+
+
+@pytest.mark.slow
 def test_where_one_process_is_killed_the_other_ends_and_says_so(tmp_path):
   path = tmp_path / 'run'
   with started(2, '--config.train.num_epochs=1000', f'--workdir={path}') as children:
-    while not workdir.last_epoch(path) > 1:
-      assert children[0].poll() is None
+    wait_for_an_epoch(path, children[0])
     children[1].kill()
     _, said = children[0].communicate(timeout=60)
     assert children[0].returncode == 75, said
@@ -300,8 +320,7 @@ def test_all_stop_where_one_is_asked_and_one_process_goes_on(tmp_path, asked):
   path = tmp_path / 'run'
   few = ['--config.mesh.column_devices=1', f'--workdir={path}']
   with started(2, '--config.train.num_epochs=1000', *few) as children:
-    while not workdir.last_epoch(path) > 1:
-      assert children[0].poll() is None
+    wait_for_an_epoch(path, children[0])
     children[asked].send_signal(signal.SIGUSR1)
     said = [child.communicate(timeout=60)[1] for child in children]
     assert [child.returncode for child in children] == [75, 75], said

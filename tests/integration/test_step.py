@@ -217,7 +217,11 @@ def test_bfloat16_starts_as_float32_does(trained):
   losses = mixed.run(5)
   np.testing.assert_allclose(losses, exact.run(5), rtol=0.02)
   assert {leaf.dtype for leaf in jax.tree.leaves(mixed.state.params)} == {jnp.dtype(jnp.float32)}
-  assert_close(exact.state.params, mixed.state.params, 0.02)
+  start = trained.params
+  changes = [
+    jax.tree.map(np.subtract, jax.device_get(one.state.params), start) for one in (exact, mixed)
+  ]
+  assert_close(*changes, 0.15)  # at most 0.10 of each array
 
 
 @pytest.mark.slow

@@ -202,7 +202,7 @@ def test_two_runs_at_a_time_have_different_cores_from_their_first_moment(
 
 
 def wait_for(condition):
-  for _ in range(3000):
+  for _ in range(20_000):
     if condition():
       return
     time.sleep(0.01)

@@ -325,13 +325,13 @@ def test_the_held_out_fraction_is_one(root, fraction):
   assert 'data.validation_fraction' in refusal(open_folder, root, fraction)
 
 
-def test_no_folder(tmp_path):
+def test_what_is_no_folder_is_refused(tmp_path):
   fill(tmp_path, 'file')
   assert f'{tmp_path / "gone"} does not exist; give' in refusal(open_folder, tmp_path / 'gone')
   assert f'{tmp_path / "file"} is a file; give' in refusal(open_folder, tmp_path / 'file')
 
 
-def test_no_images(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
   message = refusal(open_folder, tmp_path)
   assert message.startswith(f'{tmp_path} has no images in folders of classes; give <folder>/train')
   fill(tmp_path, '1.jpg', '2.jpg')
@@ -419,7 +419,7 @@ def test_classes_that_differ_in_capitals_alone(root):
   assert "'Sea' and 'sea'" in message
 
 
-def test_a_single_class(tmp_path):
+def test_a_single_class_is_refused(tmp_path):
   fill(tmp_path, 'scenes/1.jpg', 'scenes/2.jpg')
   message = refusal(open_folder, tmp_path)
   assert f"{tmp_path} has a single class, 'scenes'; give <folder>/train/<class>" in message

@@ -157,7 +157,7 @@ def damaged(content, place, length=512):
     (train_tar(), make_tar({'1.JPEG': b''}), VALIDATION_TAR, '1 images, not 5'),
   ],
 )
-def test_damaged_tars(store, train, validation, named, why):
+def test_damaged_tars_are_named(store, train, validation, named, why):
   folder = store(train, validation)
   split = 'train' if named == TRAIN_TAR else 'validation'
   message = refusal(read, imagenet_tars.find(folder), split)

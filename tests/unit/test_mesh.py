@@ -32,6 +32,20 @@ def some_devices(monkeypatch):
   return leave
 
 
+def test_columns_stay_within_a_process(some_devices, monkeypatch):
+  some_devices(4)
+  assert mesh.make_mesh(2).devices.shape == (2, 2)
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)  # of four processes
+  assert mesh.make_mesh(2).devices.shape == (4, 1)
+
+
+def test_a_process_without_a_device_is_named(some_devices, monkeypatch):
+  some_devices(4)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)  # the devices are those of the first
+  with pytest.raises(UserError, match='leaves process 1 without a device; start fewer processes'):
+    mesh.make_mesh(2, 2, 1)
+
+
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
   """A machine with such device files and packages, whose jax sees CPUs; None is not installed."""

@@ -183,7 +183,7 @@ def test_weight_decays_leave_biases_alone():
     (((0, 0.5),), 0, 0.5),
   ],
 )
-def test_piecewise_constant(schedule, epoch, value):
+def test_the_last_value_whose_epoch_has_come_is_in_force(schedule, epoch, value):
   assert optimizer.piecewise_constant(schedule, epoch, 1.0) == value
 
 
@@ -259,7 +259,9 @@ def test_cuts_and_layer_multiples_apply_to_biases_too(bias_lr_multiplier, bias):
     (3, 1, [0.5, 0.6, 0.7, 0.8], [0, 0, 0, 1]),
   ],
 )
-def test_plateau_cuts(patience, max_lr_decays, errors, cuts):
+def test_the_rate_is_cut_after_patience_validations_without_a_lower_error(
+  patience, max_lr_decays, errors, cuts
+):
   plateau, seen = optimizer.Plateau(), []
   for error in errors:
     plateau = plateau.update(error, patience, max_lr_decays)

@@ -217,7 +217,7 @@ def initial(net):
 
 
 @pytest.mark.parametrize('name', INITIALIZATIONS)
-def test_initial_values(name):
+def test_each_initialization_has_its_deviations_and_biases(name):
   net = network(
     'digits',
     **{'initialization': name, 'conv1.features': 256, 'num_classes': 40, 'fc6.features': 128},

@@ -195,7 +195,7 @@ def test_configs_that_are_damaged_are_refused_in_a_line(base, fields, said, kept
   assert 'remove' not in str(caught.value)
 
 
-def test_the_command(tmp_path, monkeypatch):
+def test_the_command_archives_and_refuses_mistaken_arguments(tmp_path, monkeypatch):
   sweeps.write_sweep(tmp_path / 'sweep', FINALS)
   arguments = [str(tmp_path / 'sweep'), str(tmp_path / 'kept')]
   archive.main([*arguments, 'device=a = b'])

@@ -79,8 +79,10 @@ def test_mpirun_hands_a_signal_on_and_the_run_is_saved(tmp_path, signum, options
   path = tmp_path / 'run'
   endless = ['--config.train.num_epochs=1000', '--config.train.log_every_steps=1']
   with on_two(*endless, f'--workdir={path}', address(), options=options) as two:
+    deadline = time.monotonic() + 200
     while not workdir.last_epoch(path) > 1:
       assert two.poll() is None, two.stdout.read()
+      assert time.monotonic() < deadline
       time.sleep(0.1)
     two.send_signal(signum)
     printed, _ = two.communicate(timeout=60)
