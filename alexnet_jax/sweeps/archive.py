@@ -60,7 +60,10 @@ def write(
     base = base or config
     differing, starts = _differing(base, config, path), workdir.read_starts(path)
     runs.append({**run, 'config': differing, 'starts': starts})
-    lines += [json.dumps({'run': _name(run), **record}) for record in records]
+    lines += [
+      json.dumps({'run': planning.run_name(run['variant'], run['seed']), **record})
+      for record in records
+    ]
   # Compressed without a name and a time, so that the bytes depend on the curves alone.
   with (
     files.atomic_write(target / CURVES) as temporary,
@@ -92,7 +95,7 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     raise UserError(f'{path} is not the archive of a sweep')
   curves = _read_curves(files.inside(path, CURVES))
   for run in description['runs']:
-    name = _name(run)
+    name = planning.run_name(run['variant'], run['seed'])
     if name not in curves:
       raise UserError(f'{path / CURVES} has no curve of {name}, which {planning.FILE_NAME} names')
     try:
@@ -107,11 +110,6 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in curves[name]), 'utf-8')
     starts = [json.dumps(start) for start in run.get('starts', [])]
     (folder / workdir.STARTS).write_text(''.join(f'{line}\n' for line in starts), 'utf-8')
-
-
-def _name(run: Mapping[str, Any]) -> str:
-  """As 'no_dropout/seed0'."""
-  return f'{run["variant"]}/seed{run["seed"]}'
 
 
 def _read_curves(path: Path) -> dict[str, list[str]]:

@@ -48,7 +48,7 @@ class Run:
 
   @property
   def name(self) -> str:
-    """As 'no_dropout/seed0'."""
+    """As `run_name` gives it."""
     return f'{self.path.parent.name}/{self.path.name}'
 
 
@@ -138,9 +138,14 @@ def plan(
   )
 
 
+def run_name(variant: str, seed: int) -> str:
+  """A run's name, as 'no_dropout/seed0'."""
+  return f'{variant}/seed{seed}'
+
+
 def run_path(path: Path, variant: str, seed: int) -> Path:
   """A run's folder in its sweep's; raises UserError where a link leads out of that."""
-  return files.inside(path, Path(variant, f'seed{seed}'))
+  return files.inside(path, run_name(variant, seed))
 
 
 def _mistaken_names(sweep: spec.Sweep) -> list[str]:
@@ -216,7 +221,7 @@ def check_folder(plan: Plan) -> None:
 def recorded(path: str | os.PathLike[str]) -> list[str]:
   """Names of the runs, as `Run.name`, that a folder's sweep.json has; raises as `read_written`."""
   written = read_written(path)
-  return [f'{run["variant"]}/seed{run["seed"]}' for run in written['runs']] if written else []
+  return [run_name(run['variant'], run['seed']) for run in written['runs']] if written else []
 
 
 def write(plan: Plan, started_by: Mapping[str, str | None] | None = None) -> None:

@@ -52,8 +52,8 @@ class RunResult:
 
   @property
   def name(self) -> str:
-    """As 'no_dropout/seed0'."""
-    return f'{self.variant}/seed{self.seed}'
+    """As `planning.run_name` gives it."""
+    return planning.run_name(self.variant, self.seed)
 
   @property
   def window(self) -> int:
