@@ -252,7 +252,7 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   if path.is_dir():
     return f'{path} is a folder; --config takes a file, such as configs/digits.py'
   if not path.is_file():
-    return f'there is no file {path} (--config); those of this project are in configs/'
+    return f'there is no file {path} (--config); --mode=list lists those that come with the program'
   try:
     get_config = runpy.run_path(str(path)).get('get_config')
     if get_config is None:

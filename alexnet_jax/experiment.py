@@ -120,17 +120,21 @@ _AT_LEAST_1 = (
   'train.batch_size',
   'train.gradient_accumulation_steps',
   'train.log_every_steps',
-  'optimizer.patience',
 )
 
+SEEDS = 2**32
+"""Seeds are below: JAX's keys are the same for larger ones that end in the same 32 bits."""
+
+# What values of a new run must be.
 _AT_LEAST_0 = (
+  'model.response_norm.alpha',
+  'model.within_norm.alpha',
   'optimizer.bias_lr_multiplier',
   'optimizer.learning_rate',
   'optimizer.max_lr_decays',
   'optimizer.weight_decay',
 )
-
-_SEEDS = 2**32  # JAX's keys would be the same for larger ones that end in the same 32 bits
+_ABOVE_0 = ('model.response_norm.k', 'model.within_norm.k')
 
 _CHOICES = {
   'augment.lighting.scale': augment.LIGHTING_SCALES,
@@ -156,13 +160,8 @@ def check(config: ConfigDict) -> None:
   for field in _AT_LEAST_1:
     if fields[field] < 1:
       raise UserError(f'{field} is {fields[field]}; it must be at least 1')
-  for field in _AT_LEAST_0:
-    if not fields[field] >= 0:  # NaN is not
-      raise UserError(f'{field} is {fields[field]}; it must be at least 0')
-  if not 0 <= config.train.seed < _SEEDS:
-    raise UserError(f'train.seed is {config.train.seed}; it must be from 0 to {_SEEDS - 1}')
-  if (every := config.checkpoint.every_steps) is not None and every < 1:
-    raise UserError(f'checkpoint.every_steps is {every}; it must be at least 1, or None')
+  if config.train.seed < 0:
+    raise UserError(f'train.seed is {config.train.seed}; it must be at least 0')
   for field, choices in _CHOICES.items():
     if fields[field] not in choices:
       listed = ', '.join(map(repr, choices))
@@ -201,13 +200,11 @@ def _check_training(config: ConfigDict) -> None:
     raise UserError(f'train.num_epochs is {config.train.num_epochs}; it must be above 0')
   if config.train.num_steps is not None and config.train.num_steps < 0:
     raise UserError(f'train.num_steps is {config.train.num_steps}; it must be at least 0, or None')
-  if not 0 <= chosen.momentum < 1:
-    raise UserError(f'optimizer.momentum is {chosen.momentum}; it must be at least 0 and below 1')
   if chosen.lr_decay_factor <= 0:
     raise UserError(f'optimizer.lr_decay_factor is {chosen.lr_decay_factor}; it must be above 0')
-  if not all(map(_is_epoch, chosen.lr_decay_epochs)):
+  if not all(isinstance(epoch, int | float) for epoch in chosen.lr_decay_epochs):
     raise UserError(
-      f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold whole epochs, as (25, 51)'
+      f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold epochs, as (25, 51)'
     )
   for layer, schedule in chosen.lr_multipliers.items():
     _check_schedule(f'optimizer.lr_multipliers.{layer}', schedule)
@@ -227,20 +224,55 @@ def _check_schedule(field: str, schedule: Any) -> None:
   if not all(
     isinstance(pair, tuple)
     and len(pair) == 2
-    and _is_epoch(pair[0])
-    and isinstance(pair[1], int | float)
-    and pair[1] >= 0
+    and all(isinstance(part, int | float) for part in pair)
     for pair in schedule
   ):
     raise UserError(
-      f'{field} is {schedule!r}; it must hold pairs of a whole epoch and a value of at least 0 from'
-      ' then on, as ((0, 0.1), (50, 0.0))'
+      f'{field} is {schedule!r}; it must hold pairs of (from epoch, value), as'
+      ' ((0, 0.1), (50, 0.0))'
     )
 
 
-def _is_epoch(value: Any) -> bool:
-  """Whether a value is a number of whole epochs, as 25 or 25.0."""
-  return isinstance(value, int | float) and value >= 0 and value == value // 1
+def check_new(config: ConfigDict) -> None:
+  """Raises UserError, naming the field, for a value that a new run must not have.
+
+  Runs of earlier versions may have it: they are resumed, evaluated and loaded.
+
+  Args:
+    config: one that `check` has passed.
+  """
+  fields = dict(config_fields.flatten(config.to_dict()))
+  for field in _AT_LEAST_0:
+    if not fields[field] >= 0:  # NaN is not
+      raise UserError(f'{field} is {fields[field]}; it must be at least 0')
+  for field in _ABOVE_0:
+    if not fields[field] > 0:
+      raise UserError(f'{field} is {fields[field]}; it must be above 0')
+  if config.train.seed >= SEEDS:
+    raise UserError(f'train.seed is {config.train.seed}; it must be from 0 to {SEEDS - 1}')
+  if (every := config.checkpoint.every_steps) is not None and every < 1:
+    raise UserError(f'checkpoint.every_steps is {every}; it must be at least 1, or None')
+  chosen = config.optimizer
+  if chosen.patience < 1:
+    raise UserError(f'optimizer.patience is {chosen.patience}; it must be at least 1')
+  if not 0 <= chosen.momentum < 1:
+    raise UserError(f'optimizer.momentum is {chosen.momentum}; it must be at least 0 and below 1')
+  if not all(map(_is_whole, chosen.lr_decay_epochs)):
+    raise UserError(
+      f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold whole epochs, as (25, 51)'
+    )
+  schedules = {f'optimizer.lr_multipliers.{layer}': s for layer, s in chosen.lr_multipliers.items()}
+  for field, schedule in {**schedules, 'augment.lighting.std': config.augment.lighting.std}.items():
+    if not all(_is_whole(epoch) and value >= 0 for epoch, value in schedule):
+      raise UserError(
+        f'{field} is {schedule!r}; it must hold whole epochs, each with a value of at least 0, as'
+        ' ((0, 0.1), (50, 0.0))'
+      )
+
+
+def _is_whole(epoch: float) -> bool:
+  """Whether an epoch is a whole number from 0, as 25 or 25.0."""
+  return epoch >= 0 and epoch % 1 == 0
 
 
 def make_network(config: ConfigDict) -> AlexNet:

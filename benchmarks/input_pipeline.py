@@ -497,7 +497,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 def _machine() -> str:
   """Hardware, versions and date."""
   tf, _ = tfds_reader.import_tensorflow()
-  return f'{provenance.processor()}, jax {jax.__version__}, tensorflow {tf.__version__}, {time.strftime("%Y-%m-%d")}'
+  return f'{provenance.processor()}, on {len(os.sched_getaffinity(0))} of them, jax {jax.__version__}, tensorflow {tf.__version__}, {time.strftime("%Y-%m-%d")}'
 
 
 def _sections(text: str) -> list[str]:

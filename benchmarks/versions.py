@@ -80,7 +80,7 @@ def main() -> None:
 
   print_table(
     f'{args.config}, batch {args.batch_size}, images/s: medians of {args.rounds} turns, lowest -'
-    f' highest; {provenance.processor()}, {datetime.date.today()}',
+    f' highest; {provenance.processor()}, on {len(os.sched_getaffinity(0))} of them, {datetime.date.today()}',
     ('JAX', 'Python', 'flax', *args.mode, "XLA's options"),
     [
       (

@@ -39,7 +39,8 @@ def write_run(path, config, seed=0, steps=(10,), class_names=datasets.DIGITS):
 
   The last one is the best.
   """
-  workdir.prepare(path, experiment.resolved(config))
+  path.mkdir(parents=True, exist_ok=True)
+  workdir.write_config(path, experiment.resolved(config))
   for step in steps:
     network = random_network(config, datasets.digits('validation'), seed)
     add_checkpoint(path, network, step, class_names)

@@ -176,9 +176,11 @@ def check_classes(network: PretrainedNetwork, data_name: str, class_names: Seque
       f'the classes of {network.path} are called 0 to {len(class_names) - 1}, those of {data_name}'
       f' {class_names[0]!r} and so on: {sources.GIVE_NAMES}'
     )
+  different = sorted(set(class_names) ^ set(network.class_names))
+  how = f'{different[0]!r} is not in both' if different else 'they are in another order'
   raise UserError(
-    f'{network.path} was trained on other classes than those of {data_name}, or on the same ones in'
-    ' another order'
+    f'{network.path} was trained on other classes than those of {data_name}: {how}; name them as in'
+    ' training, or train again in another --workdir'
   )
 
 

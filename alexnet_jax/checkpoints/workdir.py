@@ -89,7 +89,7 @@ def check_same(
   if different := config_fields.differences(config, stored, may_differ):
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
-      f'{path} holds another experiment: {"; ".join(different[:3])}{more}\nUse another --workdir.'
+      f'{path} holds another experiment: {"; ".join(different[:3])}{more}\nUse another folder (--workdir).'
     )
 
 
@@ -177,7 +177,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 def prepare(
   workdir: str | os.PathLike[str], config: Mapping[str, Any], started: bool = True
 ) -> None:
-  """Makes the workdir and writes its config.json atomically.
+  """Makes the workdir, and writes its config.json where the run has not started yet.
 
   Args:
     workdir: the folder.
@@ -194,14 +194,28 @@ def prepare(
       files.inside(path, folder)
     if started:
       check(path, config)
-    elif (stored := read_config(path)) is not None and config_fields.differences(
-      config, stored, but_for=_NOT_OF_IMAGES
-    ):
-      (path / 'statistics.npz').unlink(missing_ok=True)
-    with files.atomic_write(path / 'config.json') as temporary:
-      temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
+    else:
+      if (stored := read_config(path)) is not None and config_fields.differences(
+        config, stored, but_for=_NOT_OF_IMAGES
+      ):
+        (path / 'statistics.npz').unlink(missing_ok=True)
+      write_config(path, config)
   except OSError as error:
     raise cannot_write(path, error) from error
+
+
+def write_config(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+  """Writes config.json atomically.
+
+  Args:
+    workdir: the folder.
+    config: the resolved config, as values for JSON.
+
+  Raises:
+    OSError: nothing can be written there.
+  """
+  with files.atomic_write(Path(workdir) / 'config.json') as temporary:
+    temporary.write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
 
 
 def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -237,11 +251,12 @@ def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         and all(isinstance(version, str) for version in record['versions'].values())
       ):
         starts.append(record)
-  steps = [start['step'] for start in starts]
-  later = [min(steps[i + 1 :], default=math.inf) for i in range(len(steps))]
-  return [
-    start for start, next_step in zip(starts, later, strict=True) if start['step'] < next_step
-  ]
+  left, lowest = [], math.inf
+  for start in reversed(starts):
+    if start['step'] < lowest:
+      left.append(start)
+      lowest = start['step']
+  return left[::-1]
 
 
 class MetricsLog:

@@ -235,7 +235,9 @@ def _read_npz(path: epath.Path, log: Log) -> _Weights:
   """Reads a .npz, whose layout its names and the axes of its first kernel tell."""
   arrays = tensorflow.read_npz(path)
   if any(re.search(r'\.(weight|bias)$', name) for name in arrays):
-    log(f"{path}: its channels are taken for red, green and blue, and for PyTorch's order of axes")
+    log(
+      f"{path}: its colors are taken to be in the order red, green, blue, and its axes to be PyTorch's"
+    )
     return _Weights(TORCHVISION, arrays)
   first = next((array.shape for array in arrays.values() if array.ndim == 4), ())
   layout = CAFFE if first[1:2] == (3,) else TENSORFLOW

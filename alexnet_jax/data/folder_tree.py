@@ -159,7 +159,7 @@ class Tree:
         ) from error
       listing = _Listing([], [], [])
       for entry in entries:
-        if not os.path.isdir(entry.path):  # entry.is_dir() raises for some links
+        if not _is_folder(entry):
           listing.files.append(_found(entry))
         elif _is_system(entry.name):
           listing.system_folders.append(entry.path)
@@ -167,6 +167,13 @@ class Tree:
           listing.folders.append(entry.path)
       self._listed[folder] = listing
     return self._listed[folder]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError:  # a link that leads to itself
+    return False
 
 
 def _is_system(name: str) -> bool:

@@ -224,7 +224,8 @@ def validation_synsets() -> tuple[str, ...]:
   package = importlib.util.find_spec('tensorflow_datasets')
   if package is None or package.origin is None:
     raise UserError(
-      'ImageNet\'s labels come with tensorflow_datasets; install it with: pip install -e ".[train]"'
+      "ImageNet's labels come with tensorflow_datasets; install it with: pip install"
+      f' {host.extra("train")}'
     )
   folder = Path(package.origin).parent / 'datasets' / 'imagenet2012'
   return tuple((folder / 'validation_labels.txt').read_text('utf-8').split())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from alexnet_jax.data.sources import Example
-from alexnet_jax.utils import files
+from alexnet_jax.utils import files, host
 from alexnet_jax.utils.errors import UserError, first_line
 from alexnet_jax.utils.silence import silenced
 
@@ -47,7 +47,7 @@ def import_tensorflow() -> tuple[Any, Any]:
     if sys.version_info >= (3, 14) and isinstance(error, ImportError):
       remedy = 'there is none for Python 3.14 and newer yet: use an older Python'
     else:
-      remedy = 'install it with: pip install -e ".[train]"'
+      remedy = f'install it with: pip install {host.extra("train")}'
     raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {remedy}') from error
   return tf, tfds
 
@@ -83,14 +83,16 @@ def open_builder(
     with silenced():
       return tfds.builder(name, data_dir=data_dir)
   except Exception as error:  # tfds's own of many kinds, and those of damaged descriptions
-    if not isinstance(error, ValueError | AssertionError) or any(
-      map(_is_damaged, own_folder.rglob('*.json'))
-    ):
+    folder = data_dir or default_data_dir()
+    if any(map(_is_damaged, own_folder.rglob('*.json'))):
       raise UserError(
         f'{own_folder} cannot be read ({first_line(error)}); copy it again, or remove it to have it'
         ' prepared again'
       ) from error
-    folder = data_dir or default_data_dir()
+    if isinstance(error, OSError):
+      raise
+    if not isinstance(error, ValueError | AssertionError):
+      raise UserError(f'tfds cannot open {name!r} in {folder}: {first_line(error)}') from error
     known = [*other_names, *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name, known)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''

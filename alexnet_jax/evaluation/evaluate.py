@@ -28,7 +28,7 @@ from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 
 # Config fields that may differ between the training of a network and its evaluation.
-_MAY_DIFFER = (*config_fields.CIRCUMSTANCES, 'train.batch_size', 'data.class_depth')
+_MAY_DIFFER = (*config_fields.CIRCUMSTANCES, 'train.batch_size')
 
 _PREDICTIONS = Path('evaluation') / 'predictions.npz'  # in a workdir
 
@@ -56,7 +56,8 @@ def evaluate_workdir(
   """
   path = files.local(path, '--workdir')
   experiment.check(config)
-  may_differ = (*_MAY_DIFFER, 'data.name', 'data.train_split', 'data.validation_split')
+  others = ('data.name', 'data.class_depth')
+  may_differ = (*_MAY_DIFFER, *others, 'data.train_split', 'data.validation_split')
   workdir.check(path, experiment.resolved(config), may_differ)
   _emulate_devices(config)
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
@@ -64,7 +65,7 @@ def evaluate_workdir(
     if split is None and config.data.validation_split != network.config.data.validation_split:
       split = config.data.validation_split
     _prepare(path)
-    given = _with_circumstances(network.config, config, (*_MAY_DIFFER, 'data.name'))
+    given = _with_circumstances(network.config, config, (*_MAY_DIFFER, *others))
     evaluated, predicted = _predict(network, given, split, display, _listing_once())
     errors = predictions.errors(predicted)
     member = _Member(str(path), network, 1.0, errors)
@@ -83,7 +84,7 @@ def evaluate_ensemble(
   Each is evaluated on the split that it was validated on, with pixels prepared as in its training;
   where `config` has another folder of images than a network was trained on, on those.
   Its predictions are stored in its workdir, if it has one, and used again until another checkpoint
-  is its best.
+  is its best, or the files of its folder of images have changed.
 
   Writes into `path`, each file atomically, evaluation.json and, in the folder `evaluation`,
   predictions.npz (see `predictions.save`) and the tables of `predictions.write_tables`, by ten
@@ -93,8 +94,8 @@ def evaluate_ensemble(
     paths: of the networks, as `pretrained.read` takes them.
     weights: of the average, at least 0 (2012 code, `avg-test.py`); None: all equal.
     path: the folder for the results, made if need be.
-    config: where the data are, the devices and the batch size; its other fields are not used. None:
-      each network's own config.
+    config: where the data are (and data.class_depth, if set), the devices and the batch size; its
+      other fields are not used. None: each network's own config.
 
   Returns:
     The content of evaluation.json: 'data', its name, with the folder where it is not the one that
@@ -333,11 +334,13 @@ def _stored_or_predicted(
   folder = Path(files.expanded(path))
   of_workdir = (folder / 'checkpoints').is_dir()  # not a file or a checkpoint
   # The other fields of the config are not used.
-  config = _with_circumstances(network.config, config)
+  given = config is not None and config.data.class_depth is not None
+  fields = (*_MAY_DIFFER, 'data.class_depth') if given else _MAY_DIFFER
+  config = _with_circumstances(network.config, config, fields)
   training = given_images.read_training(network)
   if not of_workdir or given_images.are_others(network, config, training, open_folder):
     return _predict(network, config, None, display, open_folder)
-  fingerprint = given_images.fingerprint(config, training, open_folder)
+  fingerprint = given_images.fingerprint(config, open_folder)
   images = _Images(network.config.data.name, network.config.data.validation_split, fingerprint)
   identity = _identity([network], [1.0], images)
   file = files.inside(folder, _PREDICTIONS)

@@ -81,18 +81,15 @@ def are_others(
   )
 
 
-def fingerprint(
-  config: ConfigDict, training: Mapping[str, Any], open_folder: datasets.OpenFolder
-) -> str | None:
-  """The fingerprint of a folder's files as they are now, or, where it is gone, as they were trained on.
+def fingerprint(config: ConfigDict, open_folder: datasets.OpenFolder) -> str | None:
+  """The fingerprint of a folder's files as they are now.
 
   Args:
     config: of a network, with the data that it was trained on.
-    training: from `read_training`.
     open_folder: see `datasets.open_data_set`.
 
   Returns:
-    SHA-256 in hexadecimal digits; None where the data are no folder.
+    SHA-256 in hexadecimal digits; None where the data are no folder, or it is gone.
   """
   data = config.data
   if data.name != 'folder' or not data.data_dir:
@@ -101,7 +98,7 @@ def fingerprint(
     folder = files.local(data.data_dir, 'data.data_dir')
     found = open_folder(folder, data.validation_fraction, data.class_depth)
   except UserError:
-    return training.get('fingerprint')
+    return None
   return str(found.description['fingerprint'])
 
 
@@ -144,5 +141,5 @@ def open_images(
       display.line(f'{data.data_dir} has changed since {network.path} was trained on it; {seen}')
   chosen = split or network.config.data.validation_split
   opened = data_set.load_split(chosen)
-  pretrained.check_classes(network, data.name, opened.class_names)
+  pretrained.check_classes(network, data.data_dir or data.name, opened.class_names)
   return GivenImages(data.name, chosen, opened, data_set)

@@ -172,6 +172,8 @@ def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> N
 def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   """Reads a file of `save`; returns None where it is missing or of another identity.
 
+  An identity without a 'fingerprint', of images that are gone, is that of any.
+
   Raises:
     UserError: the file cannot be read.
   """
@@ -179,7 +181,10 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
     return None
   try:
     written, *arrays = _read(path)
-    if files.parse_json(str(written)) != json.loads(json.dumps(identity)):
+    stored = files.parse_json(str(written))
+    if 'fingerprint' not in identity:
+      stored.pop('fingerprint', None)
+    if stored != json.loads(json.dumps(identity)):
       return None
     predictions = Predictions(*arrays)
     _check(predictions)

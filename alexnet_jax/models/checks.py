@@ -65,10 +65,6 @@ def check(net: 'AlexNet') -> None:
       raise UserError(
         f'model.{field}.size is {norm.size}; it must be odd: as many neighbors on either side'
       )
-    if not norm.k > 0:
-      raise UserError(f'model.{field}.k is {norm.k}; it must be above 0')
-    if not norm.alpha >= 0:
-      raise UserError(f'model.{field}.alpha is {norm.alpha}; it must be at least 0')
   at_least('pool.stride', net.pool.stride, 1)
   if net.pool.stride > net.pool.window:
     raise UserError(

@@ -217,7 +217,10 @@ def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
 
 
 def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
-  return f'out of memory: {first_line(error)}\nChoose a smaller --config.train.batch_size.'
+  return (
+    f'out of memory: {first_line(error)}\nGive more --config.train.gradient_accumulation_steps or, for a'
+    ' new run or an evaluation, a smaller --config.train.batch_size.'
+  )
 
 
 def _watch(client: compat.KeyValueStore, ended: threading.Event) -> None:

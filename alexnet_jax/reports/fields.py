@@ -107,7 +107,7 @@ def _attributes(described: type) -> Iterator[tuple[str, str]]:
 
 
 def of_config(config: Mapping[str, Any]) -> str:
-  """All fields of a config as lines, below what they mean; with the paper's value where it differs.
+  """All fields of a config as lines, below what they mean; with imagenet.py's value where it differs.
 
   Args:
     config: the config, as its `to_dict` gives it.
@@ -124,12 +124,12 @@ def of_config(config: Mapping[str, Any]) -> str:
       lines += ['', *(f'# {line}' for line in textwrap.wrap(meaning, 76, break_on_hyphens=False))]
     lines.append(f'{field} = {value!r}')
     if field in differing:
-      lines[-1] += f'  # the paper: {paper[field]!r}'
+      lines[-1] += f'  # imagenet.py: {paper[field]!r}'
   return '\n'.join(lines)
 
 
 def markdown() -> str:
-  """The page of all fields, with the paper's values; fields that each layer has are in one row."""
+  """The page of all fields, with imagenet.py's values; fields that each layer has are in one row."""
   lines = [
     '# Fields',
     '',

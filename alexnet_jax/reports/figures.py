@@ -60,7 +60,8 @@ def kernels(kernels: np.ndarray, columns: int, title: str, gray: bool = False) -
   drawn, names = [], []
   for i, part in enumerate(parts):
     drawn.append(tiles.kernels(part, 16, gray))
-    said = f'color selectivity {color_selectivity(part).mean():.2f}'
+    mean = color_selectivity(part).mean()
+    said = f'mean color selectivity {mean:.2f} (0 gray, 2/3 random, 1 color only)'
     if gray:
       said = 'sums of red, green and blue, for its images are gray'
     names.append(f'column {i + 1}: {part.shape[-1]} kernels, {said}')

@@ -21,7 +21,7 @@ from alexnet_jax.models.alexnet import AlexNet, initial_parameters
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import compat
 from alexnet_jax.reports import canvas, curves, figures, fonts
-from alexnet_jax.utils import files
+from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
 from alexnet_jax.utils.picture import Figure
@@ -172,7 +172,8 @@ def _open(
   if config.model.num_classes is None:
     config = config.copy_and_resolve_references()
     config.model.num_classes = len(network.class_names)
-  workdir.check(path, experiment.resolved(config))
+  may_differ = (*config_fields.CIRCUMSTANCES, 'data.class_depth')
+  workdir.check(path, experiment.resolved(config), may_differ)
   names = layer_outputs.output_names(config)
   hidden = [name for name in LAYERS if f'{name}_activation' in names]
   near_by = layer or retrieval.last_hidden(names)

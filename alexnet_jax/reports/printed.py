@@ -144,8 +144,10 @@ def classified(result: 'photographs.Classified') -> None:
   if rest := len(result.predictions) - len(shown):
     print(f'and {rest:,} more')
   print(f'written       {result.target}')
-  for _, reason in result.unreadable:
+  for _, reason in result.unreadable[:_SHOWN]:
     print(reason, file=sys.stderr)
+  if (more := len(result.unreadable) - _SHOWN) > 0:
+    print(f'and {more:,} more', file=sys.stderr)
   if bad := len(result.unreadable):
     print(f'{bad:,} of {bad + len(result.predictions):,} files cannot be read', file=sys.stderr)
   if others := result.passed_over:

@@ -23,6 +23,7 @@ from PIL import Image
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.configs import imagenet
 from alexnet_jax.data import imagenet_classes
+from alexnet_jax.evaluation import metrics
 from alexnet_jax.utils import config_fields, files, host
 from alexnet_jax.utils.errors import UserError
 
@@ -249,6 +250,8 @@ def write(path: str | os.PathLike[str]) -> Path:
     differing=_differing(config),
     starts=starts,
     versions=starts[-1].get('versions', {}) if starts else {},
+    commands=list(dict.fromkeys(start['command'] for start in starts if start['command'])),
+    callers=list(dict.fromkeys(start.get('caller') for start in starts if not start['command'])),
     command=host.command(f'--workdir={path}'),
   )
   with files.atomic_write(files.inside(path, NAME)) as temporary:
@@ -263,14 +266,14 @@ class Evaluation(NamedTuple):
     step: of the checkpoint.
     images: how many, of `data` (split).
     data, split: which they are.
-    errors: by 'center crop' and 'ten views', top-1.
+    errors: by 'center crop' and 'ten views': top-1, and top-5 where there are more than five classes.
   """
 
   step: int
   images: int
   data: str
   split: str
-  errors: Mapping[str, float]
+  errors: Mapping[str, tuple[float, float | None]]
 
 
 def _evaluation(path: Path) -> Evaluation | None:
@@ -280,8 +283,12 @@ def _evaluation(path: Path) -> Evaluation | None:
   try:
     value = files.parse_json(files.read(path))
     center_crop = 'center_crop' if 'center_crop' in value else 'centre_crop'  # of earlier versions
+    has_top5 = metrics.has_top5(value.get('classes', 0))
     errors = {
-      name: float(value[views]['top1_error'])
+      name: (
+        float(value[views]['top1_error']),
+        float(value[views]['top5_error']) if has_top5 else None,
+      )
       for views, name in ((center_crop, 'center crop'), ('ten_views', 'ten views'))
     }
     return Evaluation(
@@ -385,5 +392,7 @@ def _differing(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
   return [
     (field, json.dumps(value), json.dumps(paper[field]))
     for field, value in current.items()
-    if field in paper and value != paper[field]
+    if field in paper
+    and value != paper[field]
+    and not config_fields.is_among(field, config_fields.CIRCUMSTANCES)
   ]

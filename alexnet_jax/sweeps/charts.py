@@ -188,7 +188,9 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
       handles.append(Line2D([], [], **look, label=f'the {spec.REPORTERS[by]}'))
   axes.axvline(0, color='black', linewidth=0.8)
   axes.set_yticks(places, [canvas.plain(name) for name in names])
-  axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel='top-1 error minus that of the base, points')
+  scale = ', logarithmic beyond 5' if axes.get_xscale() != 'linear' else ''
+  xlabel = f'top-1 error minus that of the base, points{scale}'
+  axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel=xlabel)
   axes.grid(axis='x', color='0.9')
   axes.set_axisbelow(True)
   axes.spines[['top', 'right']].set_visible(False)
@@ -236,6 +238,9 @@ def curves_beside_base(
     panel.set_axis_off()
   for panel in panels[:, 0]:
     panel.set_ylabel('top-1 error, %')
-  for panel in panels[-1]:
+  for panel in panels.flat[
+    max(0, len(variants) - per_row) : len(variants)
+  ]:  # the last of each column
     panel.set_xlabel('epochs')
+    panel.xaxis.set_tick_params(labelbottom=True)
   return picture

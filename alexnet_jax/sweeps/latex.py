@@ -60,6 +60,7 @@ def table(results: Results) -> str:
     r'% \usepackage{array,booktabs}',
     *([f'% needs LuaLaTeX or XeLaTeX, and a font that has {" ".join(unknown)}'] if unknown else []),
     *(f'% {name}: {" ".join(text.split())}' for name, text in origin.facts(results)),
+    *(f'% {" ".join(note.split())}' for note in tables.notes(results)),
     r'\begin{table}',
     r'  \centering',
     f'  \\caption{{{escape(results.title)}. {escape(_EXPLAINED)}}}',
@@ -106,7 +107,7 @@ def _cells(row: Row, reported: Sequence[str]) -> list[str]:
   low, high = row.interval
   return [
     escape(row.description or row.name),
-    f'{len(row.errors)}',
+    tables.cells(row)[1],
     escape(tables.number(row.top1, row.deviation)),
     '' if math.isnan(row.difference) else f'${row.difference:+.2f}$',
     '' if math.isnan(row.p) else f'${low:+.2f}$ to ${high:+.2f}$',

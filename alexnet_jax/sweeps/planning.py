@@ -166,8 +166,9 @@ def _mistaken_names(sweep: spec.Sweep) -> list[str]:
 
 
 def _mistaken_seeds(sweep: spec.Sweep) -> list[str]:
-  if not sweep.seeds or any(not isinstance(seed, int) or seed < 0 for seed in sweep.seeds):
-    return [f'seeds are {sweep.seeds!r}; set one or more, whole numbers from 0']
+  most = experiment.SEEDS - 1
+  if not sweep.seeds or not all(isinstance(s, int) and 0 <= s <= most for s in sweep.seeds):
+    return [f'seeds are {sweep.seeds!r}; set one or more, whole numbers from 0 to {most}']
   if len(set(sweep.seeds)) < len(sweep.seeds):
     return [f'seeds are {sweep.seeds!r}; each must be there once']
   return []
@@ -195,6 +196,7 @@ def _changed(
   if len(mistakes) == found:
     try:
       experiment.check(changed)
+      experiment.check_new(changed)
     except UserError as error:
       mistakes.append(f'{name}: {error}')
   return changed
@@ -282,7 +284,8 @@ def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     _check_written(description)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f'{file} is not the description of a sweep ({first_line(error)}); run the sweep again'
+      f'{file} is not the description of a sweep ({first_line(error)}); remove it and run the sweep again:'
+      ' finished runs are kept'
     ) from error
   return description
 

@@ -97,20 +97,27 @@ def _pictures(results: Results) -> list[Picture]:
 
 
 def _figure1(results: Results, folder: Path) -> Picture | None:
-  """Figure 1; None where neither activation reaches 25% training error."""
+  """Figure 1; None without both activations, or where neither reaches 25% training error."""
   relu, tanh = _by_rate(results, 'relu'), _by_rate(results, 'tanh')
   best = [min(runs.values(), key=_soonest) for runs in (relu, tanh) if runs]
-  if len(best) < 2 or all(_soonest(run)[0] == math.inf for run in best):
+  if len(best) < 2 or _none_reaches(best):
     return None
   picture, caption = charts.figure1(best[0].records, best[1].records, best[0].window, results.title)
   for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
-    caption += f' {name} at a learning rate of {_rate(shown):g}; training error by rate: '
+    caption += (
+      f' {name}: seed {shown.seed}, learning rate {_rate(shown):g}; training error by rate: '
+    )
     caption += ', '.join(
       f'{rate:g}: {_training_error(run):.1%} ({run.length[0]:g} epochs)'
       for rate, run in sorted(runs.items())
     )
     caption += '.'
   return Picture('Figure 1', caption, canvas.save(picture, folder / 'figure1'))
+
+
+def _none_reaches(runs: Sequence[RunResult]) -> bool:
+  """Whether none of some runs reaches 25% training error."""
+  return all(_soonest(run)[0] == math.inf for run in runs)
 
 
 def _differences(results: Results, words: Mapping[str, str], folder: Path) -> Picture | None:
@@ -219,7 +226,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
     title=results.title,
     headings=[_UNITS.get(heading, heading) for heading in tables.HEADINGS[:-1]],
     rows=[_row_cells(row) for row in results.rows],
-    notes=tables.notes(results),
+    notes=[*tables.notes(results), tables.SIGN],
     pictures=pictures,
     run_headings=_run_headings(top5),
     facts=origin.facts(results),
@@ -274,6 +281,9 @@ def show(results: Results, written: Sequence[Path]) -> None:
   headings, *rows = zip(*columns, strict=True)
   print_table(f'{results.path}: {results.title}', headings, rows)
   notes = [*tables.notes(results), *origin.differences(results)]
+  activations = [_by_rate(results, name).values() for name in ('relu', 'tanh')]
+  if all(activations) and _none_reaches([run for runs in activations for run in runs]):
+    notes.append('Figure 1 is not drawn: no run reached 25% training error.')
   if any(row.is_significant for row in results.rows):
     notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]
   for note in notes:

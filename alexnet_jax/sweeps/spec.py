@@ -81,7 +81,7 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
   path = files.local(path, '--sweep')
   if not path.is_file():
     raise UserError(
-      f'there is no file {path} (--sweep); those of this project are in configs/sweeps/'
+      f'there is no file {path} (--sweep); --mode=list lists those that come with the program'
     )
   try:
     sweep = runpy.run_path(str(path))['get_sweep'](config.copy_and_resolve_references())

@@ -17,6 +17,12 @@ HEADINGS = (
 )  # fmt: skip
 
 
+SIGN = (
+  'Sign: whether the difference has that of the paper or, where it reports none, of the 2012 logs.'
+)
+"""What the column of signs compares with."""
+
+
 def cells(row: Row) -> tuple[str, ...]:
   """A row's cells, under HEADINGS."""
   agreement = row.agrees(row.paper or row.source)
@@ -62,7 +68,8 @@ def notes(results: Results) -> list[str]:
     f' {description["config"]}' + ''.join(f' {shell.quote(option)}' for option in overrides) + '.',
     "Differences are from the base's run of the same seed and length, which took the same images in"
     ' the same order, in percentage points: positive where the variant is worse. ± is the standard'
-    ' deviation over seeds. Intervals and significance are by the paired t test over seeds.',
+    ' deviation over seeds. Intervals and significance are by the paired t test over seeds, not corrected'
+    ' for the number of variants: of 20 that change nothing, about one is significant by chance.',
   ]
   for row in results.rows:
     for field, by in spec.REPORTERS.items():
@@ -84,7 +91,7 @@ def markdown(results: Results) -> str:
   lines = [f'# {results.title}', '']
   lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|' * 3]
   lines += [_markdown_row(cells(row)) for row in results.rows]
-  lines += ['', *(f'{note}\n' for note in notes(results))]
+  lines += ['', *(f'{note}\n' for note in (*notes(results), SIGN))]
   return '\n'.join(lines)
 
 

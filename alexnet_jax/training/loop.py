@@ -74,6 +74,8 @@ def train_and_evaluate(
   mesh = experiment.make_mesh(config)
   experiment.check_microbatches(config, mesh)
   started = checkpoint.exists(files.inside(path, 'checkpoints'))
+  if not started:
+    experiment.check_new(config)
   first = multihost.is_first()
   with Display(quiet=not first) as display:
     source = None
@@ -113,6 +115,7 @@ def train_and_evaluate(
       )
       closing.callback(run.close)
       if first:
+        workdir.write_config(path, experiment.resolved(config))
         started_here = provenance.describe(list(mesh.devices.flat))
         workdir.record_start(path, {'step': run.step, **started_here})
       return run.run(shows_predictions)
@@ -197,8 +200,8 @@ class Run:
     self.step = int(self.state.step)
     if 0 < self.profiler.last <= self.step:
       display.line(
-        f'no trace: train.profile_steps is {config.train.profile_steps}, but the run is at step'
-        f' {self.step}'
+        f'train.profile_steps {config.train.profile_steps} are past: the run is at step {self.step},'
+        ' and nothing is traced now'
       )
     self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at

@@ -127,6 +127,10 @@ def restore(
   damaged: dict[int, str] = {}
   for step in reversed(checkpoint.steps(directory)):
     try:
+      # First of all, and before anything is moved: config.json may have been removed.
+      _, description = checkpoint.read(directory, step, {})
+      if isinstance(stored := description.get('config'), dict):
+        workdir.check_same(directory / str(step), experiment.resolved(config), stored)
       restored, description = checkpoint.read(directory, step, trees)
     except checkpoint.DamagedError as error:
       damaged[step] = str(error)
@@ -136,8 +140,6 @@ def restore(
         functools.partial(checkpoint.set_aside, directory, newer), f'damaged {newer}'
       )
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
-    if isinstance(stored := description.get('config'), dict):  # config.json may have been removed
-      workdir.check_same(directory / str(step), experiment.resolved(config), stored)
     try:
       trained_on = description['train_examples'], description['class_names']
       progress = Progress.from_json(description['progress'])

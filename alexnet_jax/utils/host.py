@@ -174,6 +174,12 @@ def program_name() -> str:
   return program().removeprefix('python ')
 
 
+def extra(name: str) -> str:
+  """What `pip install` is given for this package with an extra: from the checkout, if it is one."""
+  is_checkout = (Path(__file__).parents[2] / 'pyproject.toml').exists()
+  return f'-e ".[{name}]"' if is_checkout else f'"alexnet_jax[{name}]"'
+
+
 def in_ipython() -> bool:
   """Whether this code runs in IPython: a notebook's kernel, or its shell in a terminal."""
   ipython = sys.modules.get('IPython')

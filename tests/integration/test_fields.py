@@ -56,10 +56,10 @@ def test_a_config_is_printed_with_what_differs_from_the_paper():
   code, out, err = launch('--config=configs/digits.py', '--mode=config', '--config.train.seed=7')
   assert (code, err) == (0, '')
   lines = out.splitlines()
-  assert 'data.image_size = 8  # the paper: 256' in lines
-  assert 'train.seed = 7  # the paper: 0' in lines
+  assert 'data.image_size = 8  # imagenet.py: 256' in lines
+  assert 'train.seed = 7  # imagenet.py: 0' in lines
   assert 'optimizer.momentum = 0.9' in lines
   own, paper = (dict(config_fields.flatten(c.get_config().to_dict())) for c in (digits, imagenet))
   differing = {field for field, value in own.items() if value != paper[field]} | {'train.seed'}
   assert lines[0].startswith(f'# {len(differing)} of {len(own)} fields differ')
-  assert sum('  # the paper: ' in line for line in lines) == len(differing)
+  assert sum('  # imagenet.py: ' in line for line in lines) == len(differing)

@@ -30,7 +30,7 @@ def test_kernels_stand_sixteen_in_a_row_a_column_above_the_other():
     ours = kernels[..., 48 * i : 48 * (i + 1)]
     mean = figures.color_selectivity(ours).mean()
     assert axes.get_title(loc='left') == (
-      f'column {i + 1}: 48 kernels, color selectivity {mean:.2f}'
+      f'column {i + 1}: 48 kernels, mean color selectivity {mean:.2f} (0 gray, 2/3 random, 1 color only)'
     )
     picture = np.asarray(axes.get_images()[0].get_array())
     assert picture.shape == (3 * 12 - 1, 16 * 12 - 1, 3)

@@ -178,7 +178,7 @@ def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
 
 def test_too_little_memory_is_the_user_s_and_not_a_lost_process(monkeypatch):
   error = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 5 GB')
-  words = r'out of memory: RESOURCE_EXHAUSTED: 5 GB\nChoose a smaller --config\.train\.batch_size'
+  words = r'out of memory: RESOURCE_EXHAUSTED: 5 GB\nGive more --config\.train\.gradient_accumulation_steps or'
   with pytest.raises(UserError, match=words), multihost.watched():
     raise error
   monkeypatch.setattr(compat, 'coordinator', lambda: 'a client')

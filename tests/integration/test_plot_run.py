@@ -211,7 +211,7 @@ def test_without_metrics_there_are_no_curves_and_of_another_networks_kernels_no_
   (copy / 'metrics.jsonl').unlink()
   (copy / 'config.json').unlink()
   config = tiny_config({'train.init_from': 'runs/other'})
-  workdir.prepare(copy, experiment.resolved(config))
+  workdir.write_config(copy, experiment.resolved(config))
   plot_run.draw(copy, config)
   said = capsys.readouterr().err
   assert 'has no metrics.jsonl; its learning curves are left out' in said

@@ -83,7 +83,7 @@ def test_mistakes_have_their_files_and_the_surest_is_first(text):
   assert found[first : first + 3] == ['class7/7.jpg', 'class7', 'class8']
   assert '57.00%' in text
   assert found.index('class6/6.jpg') > first
-  assert 'The 8 most confident of 8 mistakes.' in text
+  assert 'The 8 most confident of 8 mistakes, by ten views.' in text
 
 
 def test_which_checkpoint_was_evaluated_on_what_is_said(text):
@@ -139,8 +139,30 @@ def test_a_run_started_from_python_says_that_it_has_no_command(caller, by, tmp_p
   start = json.loads(file.read_text())
   file.write_text(json.dumps({**start, 'command': None, **caller}) + '\n')
   text = run_page.write(tmp_path / 'run').read_text('utf-8')
-  assert f'There is no command: it was started from Python{by}. What it was called with' in text
+  assert f'Started from Python{by}, without a command. What it was called with' in text
   assert 'To run it again' not in text
+
+
+def test_the_commands_of_all_starts_are_told_each_once(tmp_path):
+  leave_run(tmp_path / 'run')
+  file = tmp_path / 'run' / workdir.STARTS
+  start = json.loads(file.read_text())
+  commands = ('first', 'first', 'second', None)
+  starts = [{**start, 'step': step, 'command': each} for step, each in enumerate(commands)]
+  file.write_text(''.join(f'{json.dumps(each)}\n' for each in starts))
+  text = run_page.write(tmp_path / 'run').read_text('utf-8')
+  assert 'To run it again, one after the other:</p>\n<pre>first</pre>\n<pre>second</pre>' in text
+  assert 'Started from Python' in text
+  assert 'Versions of the last start: jax' in text
+
+
+def test_top_5_errors_are_told_where_there_are_more_than_five_classes(tmp_path):
+  leave_run(tmp_path / 'run')
+  leave_evaluation(tmp_path / 'run')
+  file = tmp_path / 'run' / 'evaluation.json'
+  file.write_text(json.dumps({**json.loads(file.read_text()), 'classes': 10}))
+  text = run_page.write(tmp_path / 'run').read_text('utf-8')
+  assert 'error 20.00% (top-5 0.00%) by center crop, 17.50% (top-5 0.00%) by ten views.' in text
 
 
 @pytest.mark.parametrize('screen', browser.SCREENS)

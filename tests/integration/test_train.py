@@ -394,8 +394,25 @@ def test_another_experiment_does_not_resume_where_config_json_is_gone(finished_c
     UserError, match=r'checkpoints/45 holds another experiment: optimizer\.momentum'
   ):
     loop.train_and_evaluate(tiny_config({'optimizer.momentum': 0.5}), path)
-  (path / 'config.json').unlink()
+  with pytest.raises(
+    UserError, match=r'checkpoints/45 holds another experiment: model\.num_columns'
+  ):
+    loop.train_and_evaluate(tiny_config({'model.num_columns': 1}), path)
   assert loop.train_and_evaluate(tiny_config(), path)['step'] == 45
+  assert workdir.read_config(path) == experiment.resolved(tiny_config())
+
+
+def test_a_run_with_values_that_new_ones_must_not_have_is_resumed_and_evaluated(
+  tmp_path, monkeypatch
+):
+  old = {'train.seed': 2**33, 'checkpoint.every_steps': 0, 'optimizer.patience': 0}
+  config = tiny_config({**old, 'train.num_steps': 1})
+  with monkeypatch.context() as earlier:
+    earlier.setattr(experiment, 'check_new', lambda config: None)
+    loop.train_and_evaluate(config, tmp_path)
+  config.train.num_steps = 2
+  assert loop.train_and_evaluate(config, tmp_path)['step'] == 2
+  assert evaluate.evaluate_workdir(tmp_path, config)['images'] == 359
 
 
 def test_another_experiment_does_not_replace_a_checkpoint_that_was_being_replaced(finished_copy):
@@ -589,6 +606,8 @@ def test_the_wrong_number_of_classes_is_named(tmp_path):
     ('optimizer.patience', 0),
     ('optimizer.max_lr_decays', -1),
     ('optimizer.lr_decay_epochs', (6.5,)),
+    ('model.response_norm.k', 0.0),
+    ('model.within_norm.alpha', -1.0),
     ('optimizer.lr_multipliers.conv1', ((0, 'x'),)),
     ('optimizer.lr_decay_epochs', ('a',)),
     ('optimizer.lr_multipliers.conv1', (0.1,)),
@@ -661,7 +680,7 @@ def test_a_trace_has_the_steps_that_were_asked_for(tmp_path, capfd):
   loop.train_and_evaluate(config, tmp_path)
   assert traced_steps(tmp_path) == [3, 4]
   said = capfd.readouterr().err
-  assert 'no trace: train.profile_steps is (1, 2), but the run is at step 6' in said
+  assert 'train.profile_steps (1, 2) are past: the run is at step 6, and nothing is traced' in said
 
 
 @pytest.mark.slow

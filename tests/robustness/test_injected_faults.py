@@ -58,7 +58,7 @@ def write_sums(path):
   'write',
   [
     pytest.param(write_sums, id='statistics'),
-    pytest.param(lambda path: workdir.prepare(path, {'a': 'b' * 500}), id='config'),
+    pytest.param(lambda path: workdir.write_config(path, {'a': 'b' * 500}), id='config'),
     pytest.param(lambda path: predictions.save(path / 'a.npz', SCORES, {'a': 1}), id='predictions'),
     pytest.param(
       lambda path: predictions.write_tables(path, SCORES.ten_views, SCORES.labels, '0123456789'),

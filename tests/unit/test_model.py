@@ -159,8 +159,6 @@ def test_intermediates_follow_the_layer_s_order(updates, layer, steps):
     ({'dropout.rate': -0.1}, 'dropout.rate'),
     ({'response_norm.size': 4}, 'response_norm.size'),
     ({'within_norm.size': 0}, 'within_norm.size'),
-    ({'response_norm.k': 0.0}, 'response_norm.k'),
-    ({'within_norm.alpha': -1.0}, 'within_norm.alpha'),
     ({'conv3.features': 15}, 'conv3.features'),
     ({'fc7.features': 13}, 'fc7.features'),
     ({'conv1.features': 0}, 'conv1.features'),

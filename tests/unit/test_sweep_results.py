@@ -324,8 +324,8 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
   sweeps.report_quickly(tmp_path)
   assert (
     '25% training error over 10 steps: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as'
-    ' many. In the paper: six times. ReLU at a learning rate of 0.25; training error by rate: 0.02: 20.0% (4'
-    ' epochs), 0.25: 20.0% (4 epochs). tanh at a learning rate of 0.5; training error by rate:'
+    ' many. In the paper: six times. ReLU: seed 0, learning rate 0.25; training error by rate: 0.02: 20.0% (4'
+    ' epochs), 0.25: 20.0% (4 epochs). tanh: seed 0, learning rate 0.5; training error by rate:'
     ' 0.02: 60.0% (4 epochs), 0.5: 25.0% (4 epochs).'
   ) in (tmp_path / 'results.md').read_text()
 
@@ -345,7 +345,7 @@ def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_pat
     lines = sweeps.lines([0.8, 0.5, 0.3, 0.2])
     sweeps.write_run(run, [{**line, 'loss': factor * line['loss']} for line in lines])
   sweeps.report_quickly(tmp_path)
-  assert 'ReLU at a learning rate of 0.25;' in (tmp_path / 'results.md').read_text()
+  assert 'ReLU: seed 0, learning rate 0.25;' in (tmp_path / 'results.md').read_text()
 
 
 def test_no_number_is_not_a_number_in_the_files(tmp_path):
@@ -361,3 +361,13 @@ def test_a_run_whose_config_lacks_a_field_is_named(tmp_path):
   (tmp_path / 'tanh' / 'seed0' / 'config.json').write_text('{"train": {"batch_size": "x"}}')
   with pytest.raises(UserError, match=r'tanh/seed0/config\.json has no train\.batch_size; remove'):
     sweep_results.gather(tmp_path)
+
+
+def test_where_no_run_gets_far_enough_for_figure_1_it_is_said(tmp_path, capsys):
+  of = spec.Sweep('Figure 1', (spec.Variant('tanh', {'model.activation': 'tanh'}, ''),))
+  planned = sweeps.plan(tmp_path, of)
+  planning.write(planned)
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6]))
+  report.show(*sweeps.report_quickly(tmp_path))
+  assert 'Figure 1 is not drawn: no run reached 25% training error.' in capsys.readouterr().out

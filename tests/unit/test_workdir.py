@@ -97,13 +97,13 @@ def test_a_field_that_was_added_since_is_no_difference_where_it_changes_nothing(
 def test_prepare_writes_the_config(tmp_path):
   path = tmp_path / 'runs' / 'first'
   assert workdir.read_config(path) is None
-  workdir.prepare(path, CONFIG)
+  workdir.prepare(path, CONFIG, started=False)
   assert workdir.read_config(path) == CONFIG
   assert [file.name for file in path.iterdir()] == ['config.json']
 
 
 def test_prepare_refuses_another_experiment_and_leaves_it_alone(tmp_path):
-  workdir.prepare(tmp_path, CONFIG)
+  workdir.write_config(tmp_path, CONFIG)
   with pytest.raises(UserError) as refused:
     workdir.prepare(tmp_path, changed({'model.num_columns': 1}))
   first, second = str(refused.value).splitlines()
@@ -113,7 +113,7 @@ def test_prepare_refuses_another_experiment_and_leaves_it_alone(tmp_path):
 
 
 def test_prepare_counts_the_differences_it_does_not_name(tmp_path):
-  workdir.prepare(tmp_path, CONFIG)
+  workdir.write_config(tmp_path, CONFIG)
   others = {'model.num_columns': 1, 'model.layers': [], 'data.name': 'x', 'seed': 1, 'train.a': 2}
   with pytest.raises(UserError) as refused:
     workdir.prepare(tmp_path, changed(others))
@@ -122,11 +122,10 @@ def test_prepare_counts_the_differences_it_does_not_name(tmp_path):
   assert first.endswith('(and 2 more)')
 
 
-def test_prepare_takes_the_new_circumstances(tmp_path):
-  workdir.prepare(tmp_path, CONFIG)
-  other = changed(CIRCUMSTANCES)
-  workdir.prepare(tmp_path, other)
-  assert workdir.read_config(tmp_path) == other
+def test_prepare_takes_new_circumstances_and_leaves_the_config_to_the_run_that_resumes(tmp_path):
+  workdir.write_config(tmp_path, CONFIG)
+  workdir.prepare(tmp_path, changed(CIRCUMSTANCES))
+  assert workdir.read_config(tmp_path) == CONFIG
 
 
 @pytest.mark.parametrize(
