@@ -118,6 +118,20 @@ def test_the_starts_on_imagenette_are_those_of_their_runs_metrics():
   assert [row[3:] for row in rows] == [by_start[run] for run in runs]
 
 
+def test_the_errors_on_two_cores_are_those_of_the_run_s_evaluation_and_metrics():
+  evaluated = json.loads((RESULTS / 'imagenette_cpu' / 'evaluation.json').read_text())
+  records = lines_of('imagenette_cpu/metrics.jsonl.gz')
+  training = [r for r in records if r['split'] == 'train' and r['epoch'] > 19.0]
+  steps = np.diff([r['step'] for r in training], prepend=1406)  # the 19th epoch's last step
+  error = np.average([r['top1_error'] for r in training], weights=steps)
+  [row] = rows_of('Imagenette in 20 epochs on 2 CPU cores, and its figure 4')
+  assert row[:3] == [
+    *(f'{evaluated[views]["top1_error"]:.2%}' for views in ('center_crop', 'ten_views')),
+    f'{error:.1%}',
+  ]
+  assert evaluated['center_crop']['top1_error'] == pytest.approx(records[-1]['top1_error'])
+
+
 def test_the_differences_on_cifar10_are_those_of_their_evaluations():
   folder = RESULTS / 'cifar10_ablations_18_epochs'
   evaluated = [json.loads((folder / f'evaluation_seed{i}.json').read_text()) for i in range(3)]
