@@ -296,7 +296,9 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
         }[damage]
       )
     told = Lines()
-    state, _, progress = resume.restore(folder, net, tx, mesh, split, datasets.Digits(8), told)
+    state, _, progress = resume.restore(
+      folder, config, net, tx, mesh, split, datasets.Digits(8), told
+    )
     step = int(state.step)
     steps.add(step)
     assert checkpoint.digest(state.params) == faults.checkpoints(whole)[step]['params']
