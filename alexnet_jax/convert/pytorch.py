@@ -19,7 +19,7 @@ from alexnet_jax.utils import shell
 from alexnet_jax.utils.errors import UserError, first_line
 
 # Where programs keep a network within a checkpoint; of several alike the first is taken.
-_PLACES = ((), ('state_dict',), ('model_state_dict',), ('model',), ('net',))
+_PLACES = ('state_dict', 'model_state_dict', 'model', 'net')
 _DEEPEST = 3  # dictionaries within each other
 
 _ON_CPU = "map_location='cpu'"  # of what may have been saved from a GPU
@@ -174,7 +174,7 @@ class _Tensor(NamedTuple):
 
 
 def _state_dict(path: epath.Path, loaded: object, log: Callable[[str], None]) -> dict[str, _Tensor]:
-  """The tensors of the dictionary with most weights, of several alike the first in _PLACES."""
+  """The tensors of the dictionary with most weights; of several alike the whole, or the first place."""
   found: dict[tuple[object, ...], Mapping[Any, object]] = {}
   seen: set[int] = set()
 
@@ -197,7 +197,8 @@ def _state_dict(path: epath.Path, loaded: object, log: Callable[[str], None]) ->
     )
     raise ValueError(f'it holds no tensors, but {what or type(loaded).__name__}')
   alike = [place for place in found if weights(place) == most]
-  place = min(alike, key=lambda place: _PLACES.index(place) if place in _PLACES else len(_PLACES))
+  usual: list[tuple[object, ...]] = [(), *((name,) for name in _PLACES)]
+  place = min(alike, key=lambda place: usual.index(place) if place in usual else len(usual))
   if place:
     others = [
       first_line('.'.join(map(str, (*place[:depth], key))))
@@ -313,7 +314,7 @@ class _Unpickler(untrusted.Unpickler):
     try:
       return super().find_class(module, name)
     except untrusted.NotAllowedError as error:
-      found = f'(w := next((c[k] for k in {_PLACES[1:]} if k in c), c))'
+      found = f'(w := next((c[k] for k in {_PLACES} if k in c), c))'
       weights = f"getattr({found}, 'state_dict', lambda: w)()"
       raise UserError(
         f'{error}. Keep its weights alone where PyTorch is, if you trust it:\n'
