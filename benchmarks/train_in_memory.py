@@ -6,9 +6,10 @@ r"""Trains on a folder of photographs that are held in an accelerator's memory, 
     --run="base:train.precision='bfloat16'" --sweep=configs/sweeps/ablations.py --only=tanh,no_dropout
 
 PHOTOS/train/CLASS/* and PHOTOS/val/CLASS/* are decoded once, scaled to data.image_size and put on the
-device, which cuts the crops there, and no host feeds them. The step and its draws are those of `launch.py`:
-so are the order and the crops, but of images that are listed by their paths. A run ends with train.num_epochs, or at its plateau: when
-the rule has no cuts left and again sees no improvement for optimizer.patience epochs.
+device, which cuts the crops there, and no host feeds them. The step, the permutations and the crops are
+those of `launch.py` (for seed 0 dropout and lighting too), but images are numbered by their paths, so that
+batches hold others. A run ends with train.num_epochs, or at its plateau: when the rule has no cuts left and
+again sees no improvement for optimizer.patience epochs.
 
 OUT/metrics.jsonl.gz has every epoch's figures and the color selectivity of conv1's columns;
 OUT/kernels.npz conv1's kernels, of runs with seed 0; OUT/predictions.npz the probabilities of the

@@ -174,7 +174,10 @@ class _Tensor(NamedTuple):
 
 
 def _state_dict(path: epath.Path, loaded: object, log: Callable[[str], None]) -> dict[str, _Tensor]:
-  """The tensors of the dictionary with most weights; of several alike the whole, or the first place."""
+  """The tensors of the dictionary with most weights.
+
+  Of several with as many, the outermost is taken, then the first in _PLACES.
+  """
   found: dict[tuple[object, ...], Mapping[Any, object]] = {}
   seen: set[int] = set()
 

@@ -15,7 +15,7 @@ from alexnet_jax.utils.errors import UserError, first_line
 SAVE_ARRAYS = (
   'save its arrays with numpy.savez under the names conv1.weight, conv1.bias to fc8.bias, in the axes of'
   ' PyTorch: kernels [out, in, height, width] with red first, fc6 reading channel, row, column (Keras has'
-  ' row, column, channel: transpose it)'
+  ' row, column, channel: transpose its inputs)'
 )
 """What to do with a file that is not read."""
 

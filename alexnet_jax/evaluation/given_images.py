@@ -68,9 +68,7 @@ def are_others(
   if given == of_run:
     return False
   try:
-    source = open_folder(
-      files.local(data.data_dir, 'data.data_dir'), data.validation_fraction, data.class_depth
-    )
+    source = _open_folder(config, open_folder)
   except UserError:  # one that cannot be trained on
     return True
   if training.get('fingerprint') is not None:
@@ -91,15 +89,19 @@ def fingerprint(config: ConfigDict, open_folder: datasets.OpenFolder) -> str | N
   Returns:
     SHA-256 in hexadecimal digits; None where the data are no folder, or it is gone.
   """
-  data = config.data
-  if data.name != 'folder' or not data.data_dir:
+  if config.data.name != 'folder' or not config.data.data_dir:
     return None
   try:
-    folder = files.local(data.data_dir, 'data.data_dir')
-    found = open_folder(folder, data.validation_fraction, data.class_depth)
+    source = _open_folder(config, open_folder)
   except UserError:
     return None
-  return str(found.description['fingerprint'])
+  return str(source.description['fingerprint'])
+
+
+def _open_folder(config: ConfigDict, open_folder: datasets.OpenFolder) -> image_folder.FolderSource:
+  data = config.data
+  folder = files.local(data.data_dir, 'data.data_dir')
+  return open_folder(folder, data.validation_fraction, data.class_depth)
 
 
 def open_images(

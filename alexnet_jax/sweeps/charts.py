@@ -238,9 +238,8 @@ def curves_beside_base(
     panel.set_axis_off()
   for panel in panels[:, 0]:
     panel.set_ylabel('top-1 error, %')
-  for panel in panels.flat[
-    max(0, len(variants) - per_row) : len(variants)
-  ]:  # the last of each column
+  lowest = slice(max(0, len(variants) - per_row), len(variants))  # of each column
+  for panel in panels.flat[lowest]:
     panel.set_xlabel('epochs')
     panel.xaxis.set_tick_params(labelbottom=True)
   return picture

@@ -115,7 +115,8 @@ def train_and_evaluate(
       )
       closing.callback(run.close)
       if first:
-        workdir.write_config(path, experiment.resolved(config))
+        if started:  # now that its checkpoints are known to be of this experiment
+          workdir.write_config(path, experiment.resolved(config))
         started_here = provenance.describe(list(mesh.devices.flat))
         workdir.record_start(path, {'step': run.step, **started_here})
       return run.run(shows_predictions)

@@ -127,7 +127,7 @@ def restore(
   damaged: dict[int, str] = {}
   for step in reversed(checkpoint.steps(directory)):
     try:
-      # First of all, and before anything is moved: config.json may have been removed.
+      # The checkpoint's own config, for config.json may have been removed; before anything is moved.
       _, description = checkpoint.read(directory, step, {})
       if isinstance(stored := description.get('config'), dict):
         workdir.check_same(directory / str(step), experiment.resolved(config), stored)
