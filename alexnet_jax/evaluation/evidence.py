@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from alexnet_jax.models import receptive
 from alexnet_jax.utils.errors import UserError
@@ -14,7 +15,7 @@ Array = jax.Array
 
 
 def occlusion(
-  predict: Callable[[np.ndarray], np.ndarray],
+  scores: Callable[[np.ndarray], np.ndarray],
   image: np.ndarray,
   label: int,
   *,
@@ -22,12 +23,14 @@ def occlusion(
   stride: int,
   color: np.ndarray,
 ) -> np.ndarray:
-  """How much less probable a class is when a square covers a part of the image.
+  """How much lower a class's log-odds are when a square covers a part of the image.
 
-  Zeiler and Fergus, Visualizing and Understanding Convolutional Networks (2014), section 4.2.
+  Zeiler and Fergus, Visualizing and Understanding Convolutional Networks (2014), section 4.2, but for
+  the scale: they show the probability p, which stays near 1 where a network is sure. Its log-odds,
+  log(p / (1 - p)), do not.
 
   Args:
-    predict: from crops [M, S, S, 3] uint8 to probabilities [M, classes].
+    scores: from crops [M, S, S, 3] uint8 to fc8's outputs [M, classes].
     image: [S, S, 3] uint8.
     label: the class.
     size: side of the square in pixels, 1 to S.
@@ -35,7 +38,7 @@ def occlusion(
     color: [3], of the square, 0 to 255.
 
   Returns:
-    [S, S] float64: at each pixel the mean loss of probability over the squares that cover it;
+    [S, S] float64: at each pixel the mean loss of log-odds over the squares that cover it;
     negative where the class gains. Where `stride` is above `size`, pixels that none covers have 0.
 
   Raises:
@@ -51,12 +54,17 @@ def occlusion(
   covered = np.repeat(image[None], len(places) + 1, axis=0)  # the last one is not covered
   for one, place in zip(covered, places, strict=False):
     one[place] = color
-  probabilities = np.asarray(predict(covered), np.float64)[:, label]
+  log_odds = _log_odds(np.asarray(scores(covered), np.float64), label)
   total, count = np.zeros((side, side)), np.zeros((side, side))
-  for place, probability in zip(places, probabilities, strict=False):
-    total[place] += probabilities[-1] - probability
+  for place, of_covered in zip(places, log_odds, strict=False):
+    total[place] += log_odds[-1] - of_covered
     count[place] += 1
   return total / np.maximum(count, 1)
+
+
+def _log_odds(scores: np.ndarray, label: int) -> np.ndarray:
+  """The log-odds [M] of a class, from fc8's outputs [M, classes]: finite where its p rounds to 1."""
+  return scores[:, label] - special.logsumexp(np.delete(scores, label, axis=1), axis=1)
 
 
 def saliency(

@@ -114,8 +114,8 @@ def evidence(
 ) -> Figure:
   """Images, and below each where its class's evidence lies: by covering, and by gradient.
 
-  In the row for covering, mid-gray means no change, white the largest loss of probability and black the
-  largest gain (at least one point). A gradient is black at 0 and white at its maximum.
+  In the row for covering, mid-gray means no change, white the largest loss of log-odds and black the
+  largest gain (at least 0.1). A gradient is black at 0 and white at its maximum.
 
   Args:
     images: [N, S, S, 3] uint8, as the network sees them.
@@ -131,8 +131,8 @@ def evidence(
   """
   width = 1.5 * len(images) + 0.6  # inches, each as wide as 15 small letters
   explained = [
-    "covered: mid-gray where a square's cover changes nothing, white where the class loses, black"
-    ' where it gains;',
+    'covered: a square covers a part of the image; mid-gray where that changes nothing, white where the'
+    ' class loses, black where it gains, in log-odds, log(p / (1 - p)) of its probability p;',
     'gradient: the whiter, the more the score changes with the pixel',
   ]
   explained = [textwrap.fill(text, round(15 * width)) for text in explained]
@@ -145,11 +145,10 @@ def evidence(
     image, covered, gradient = panels[:, i]
     _show(image, images[i])
     image.set_xlabel(f'{names[label]}: {100 * probabilities[i]:.1f}%', fontsize='small')
-    largest = max(np.abs(drops[i]).max(), 0.01)
+    largest = max(np.abs(drops[i]).max(), 0.1)
     _show(covered, drops[i], -largest, largest)
-    gain, loss = (100 * max(0.0, value) for value in (-drops[i].min(), drops[i].max()))
-    said = f'loses up to {loss:.1f},\ngains up to {gain:.1f} points'
-    covered.set_xlabel(said, fontsize='small')
+    gain, loss = (max(0.0, value) for value in (-drops[i].min(), drops[i].max()))
+    covered.set_xlabel(f'loses up to {loss:.1f},\ngains up to {gain:.1f}', fontsize='small')
     _show(gradient, gradients[i], 0.0, gradients[i].max() or 1.0)
     gradient.set_xlabel(f'up to {gradients[i].max():.2g}', fontsize='small')
   for panel, what in zip(panels[:, 0], ('image', 'covered', 'gradient'), strict=True):

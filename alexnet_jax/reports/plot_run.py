@@ -406,9 +406,9 @@ def _evidence(shown: _Shown, seen: _Seen) -> Figure:
   network, crops, labels = shown.network, seen.crops, seen.labels
   color = np.asarray(network.statistics.mean_image).mean(axis=(0, 1)).round().astype(np.uint8)
   size = max(1, round(crops.shape[1] / 8))
-  predict = functools.partial(_probabilities, network, shown.logits, shown.config.train.batch_size)
+  scores_of = functools.partial(_scores, network, shown.logits, shown.config.train.batch_size)
   drops = [
-    evidence.occlusion(predict, crop, label, size=size, stride=-(-size // 2), color=color)
+    evidence.occlusion(scores_of, crop, label, size=size, stride=-(-size // 2), color=color)
     for crop, label in zip(crops, labels, strict=True)
   ]
 
@@ -420,26 +420,25 @@ def _evidence(shown: _Shown, seen: _Seen) -> Figure:
     crops,
     np.stack(drops),
     evidence.saliency(scores, (network.params, network.statistics), crops, labels),
-    predict(crops)[np.arange(len(labels)), labels],
+    np.asarray(jax.nn.softmax(scores_of(crops)))[np.arange(len(labels)), labels],
     labels,
     imagenet_classes.display_names(network.class_names),
     f'{shown.what}\n{shown.which}: where the evidence for their own class lies',
   )
 
 
-def _probabilities(
+def _scores(
   network: pretrained.PretrainedNetwork,
   step: layer_outputs.OutputsStep,
   batch_size: int,
   crops: np.ndarray,
 ) -> np.ndarray:
-  """Probabilities [M, classes] of crops, in batches of one size: one compiled program."""
+  """fc8's outputs [M, classes] of crops, in batches of one size: one compiled program."""
   found = []
   for first in range(0, len(crops), batch_size):
     part = crops[first : first + batch_size]
     filled = np.concatenate([part, np.zeros((batch_size - len(part), *part.shape[1:]), part.dtype)])
-    logits = step(network.params, network.statistics, filled)['fc8']
-    found.append(np.asarray(jax.nn.softmax(logits))[: len(part)])
+    found.append(np.asarray(step(network.params, network.statistics, filled)['fc8'])[: len(part)])
   return np.concatenate(found)
 
 

@@ -42,8 +42,9 @@ _PICTURES = (
   (
     'evidence',
     'Where the evidence lies',
-    'A square of the mean color, an eighth of the side wide, covers a part of the image: how much less'
-    ' probable its class then is; and how much the score of its class changes with each pixel.',
+    'A square of the mean color, an eighth of the side wide, covers a part of the image: how much lower'
+    ' the log-odds of its class, log(p / (1 - p)), then are; and how much the score of its class changes'
+    ' with each pixel.',
   ),
   (
     'figure4_retrieval',

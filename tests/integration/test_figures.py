@@ -99,8 +99,8 @@ def test_evidence_has_mid_gray_where_nothing_changes():
   shown, covered, gradient = np.reshape(picture.axes, (3, 2))
   assert (shown[0].get_images()[0].get_array() == images[0]).all()
   assert [axes.get_xlabel() for axes in shown] == ['b: 75.0%', 'b: 100.0%']
-  assert covered[0].get_xlabel() == 'loses up to 50.0,\ngains up to 10.0 points'
-  assert [axes.get_images()[0].get_clim() for axes in covered] == [(-0.5, 0.5), (-0.01, 0.01)]
+  assert covered[0].get_xlabel() == 'loses up to 0.5,\ngains up to 0.1'
+  assert [axes.get_images()[0].get_clim() for axes in covered] == [(-0.5, 0.5), (-0.1, 0.1)]
   assert [axes.get_images()[0].get_clim() for axes in gradient] == [(0, 3), (0, 1)]
 
 

@@ -14,16 +14,16 @@ from tests.small import random_params, small_config
 
 
 def of_one_pixel(crops):
-  """Probabilities of two classes: the second one's is the brightness of pixel (1, 2)."""
-  second = crops[:, 1, 2].mean(axis=-1) / 255
-  return np.stack([1 - second, second], axis=1)
+  """fc8's outputs of two classes, float32: the second one's is the brightness of pixel (1, 2), 0 to 100."""
+  second = 100 * crops[:, 1, 2].mean(axis=-1, dtype=np.float32) / 255
+  return np.stack([np.zeros_like(second), second], axis=1)
 
 
 def test_a_class_loses_where_its_evidence_is_covered_and_gains_where_anothers_is():
   image = np.full((4, 4, 3), 204, np.uint8)
   cover = {'size': 2, 'stride': 2, 'color': np.array([51, 51, 51])}
   expected = np.zeros((4, 4))
-  expected[:2, 2:] = 0.6
+  expected[:2, 2:] = 60  # of 80, where both probabilities round to 1
   np.testing.assert_allclose(evidence.occlusion(of_one_pixel, image, 1, **cover), expected)
   np.testing.assert_allclose(evidence.occlusion(of_one_pixel, image, 0, **cover), -expected)
   assert (image == 204).all()
@@ -33,8 +33,22 @@ def test_squares_that_overlap_are_averaged_and_the_last_one_lies_at_the_edge():
   image = np.full((3, 3, 3), 255, np.uint8)
   drops = evidence.occlusion(of_one_pixel, image, 1, size=2, stride=2, color=np.zeros(3))
   expected = np.zeros((3, 3))  # two of the four squares cover the pixel
-  expected[0, 1:], expected[1, 1:], expected[2, 1:] = (0.5, 1), (0.5, 1), (0.5, 1)
+  expected[0, 1:], expected[1, 1:], expected[2, 1:] = (50, 100), (50, 100), (50, 100)
   np.testing.assert_allclose(drops, expected)
+
+
+def test_evidence_is_the_log_of_how_many_times_lower_the_odds_are():
+  covered, whole = [0.2, 0.3, 0.5], [0.1, 0.8, 0.1]
+  logits = np.log([covered, whole]) + 7
+  drops = evidence.occlusion(
+    lambda crops: logits,
+    np.zeros((2, 2, 3), np.uint8),
+    1,
+    size=2,
+    stride=1,
+    color=np.zeros(3),
+  )
+  np.testing.assert_allclose(drops, np.log((0.8 / 0.2) / (0.3 / 0.7)))
 
 
 @pytest.mark.parametrize('size', [0, 4])
