@@ -1,5 +1,6 @@
 """Benchmarks run on this version of the project, at a small size; what they measure is not looked at."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,13 @@ def test_a_benchmark_prints_its_table(command, title):
   )
   assert result.returncode == 0, result.stderr
   assert f'\n{title}' in result.stdout
+
+
+@pytest.mark.slow
+def test_after_a_cut_the_paper_s_rule_starts_where_pytorch_s_does(tmp_path):
+  options = ['--epochs=1', '--repeats=2', '--steps=10', f'--out={tmp_path}']
+  subprocess.run([sys.executable, 'benchmarks/after_a_cut.py', *options], cwd=ROOT, check=True)
+  _, paper, pytorch = json.loads((tmp_path / 'losses.json').read_text()).values()
+  assert [of_repeat[0] for of_repeat in paper] == [of_repeat[0] for of_repeat in pytorch]
+  assert paper != pytorch
+  assert (tmp_path / 'after_a_cut.png').exists()
