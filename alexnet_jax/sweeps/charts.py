@@ -62,31 +62,36 @@ def epochs_to(records: Sequence[Mapping[str, Any]], error: float, window: int) -
 
 
 def figure1(
-  relu: Sequence[Mapping[str, Any]], tanh: Sequence[Mapping[str, Any]], window: int, title: str
+  relu: Sequence[Sequence[Mapping[str, Any]]],
+  tanh: Sequence[Sequence[Mapping[str, Any]]],
+  window: int,
+  title: str,
 ) -> tuple[Figure, str]:
   """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
 
   Args:
-    relu: lines of metrics.jsonl.
+    relu: lines of metrics.jsonl of each run, a seed each.
     tanh: the same.
     window: steps over which the error is taken, as in `training_errors`.
     title: what stands above.
 
   Returns:
-    The figure, and its caption: after how many epochs each reached 25%, and the ratio.
+    The figure, and its caption: after how many epochs each run reached 25%, and the ratio of the means.
   """
   threshold = 0.25
   picture = Figure(figsize=(6, 4.6), layout='constrained')
   picture.suptitle(canvas.plain(title))
   axes = picture.add_subplot()
-  reached = {}
-  for name, records, line, color in (
+  reached: dict[str, list[float | None]] = {}
+  for name, runs, line, color in (
     ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
   ):  # fmt: skip
-    axes.plot(*training_errors(records, window), line, color=color, label=name)
-    reached[name] = at = epochs_to(records, threshold, window)
-    if at is not None:
-      axes.plot([at], [threshold], 'o', color=color, markersize=5)
+    reached[name] = [epochs_to(records, threshold, window) for records in runs]
+    for i, (records, at) in enumerate(zip(runs, reached[name], strict=True)):
+      label = '_' if i else name  # in the legend once
+      axes.plot(*training_errors(records, window), line, color=color, linewidth=1.2, label=label)
+      if at is not None:
+        axes.plot([at], [threshold], 'o', color=color, markersize=5)
   axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
   beside = axes.get_yaxis_transform()  # the curves cross the line within the axes
   axes.text(1.01, threshold, '25%', transform=beside, ha='left', va='center')
@@ -95,18 +100,20 @@ def figure1(
   axes.spines[['top', 'right']].set_visible(False)
   axes.legend(frameon=False)
 
-  def said(name: str, records: Sequence[Mapping[str, Any]]) -> str:
-    at = reached[name]
-    if at is None:
-      return f'{name} does not in {records[-1]["epoch"]:.1f} epochs'
-    return f'{name} after {at:.1f} epochs'
+  def said(name: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    there = [f'{at:.1f}' for at in reached[name] if at is not None]
+    if not there:
+      return f'{name} does not in {runs[0][-1]["epoch"]:.1f} epochs'
+    of_all = '' if len(there) == len(runs) else f' in {len(there)} of {len(runs)} runs'
+    return f'{name} after {", ".join(there)} epochs{of_all}'
 
-  caption = f'25% training error over {window} steps: {said("ReLU", relu)}, {said("tanh", tanh)}'
-  if reached['ReLU'] is not None:
-    if reached['tanh'] is not None:
-      caption += f', {reached["tanh"] / reached["ReLU"]:.1f} times as many'
-    else:
-      caption += f', more than {tanh[-1]["epoch"] / reached["ReLU"]:.1f} times as many'
+  caption = f'25% training error over {window} steps: {said("ReLU", relu)}; {said("tanh", tanh)}'
+  fast, slow = ([at for at in reached[name] if at is not None] for name in ('ReLU', 'tanh'))
+  if len(fast) == len(relu):
+    if len(slow) == len(tanh):
+      caption += f'; {np.mean(slow) / np.mean(fast):.1f} times as many'
+    elif not slow:
+      caption += f'; more than {tanh[0][-1]["epoch"] / np.mean(fast):.1f} times as many'
   return picture, caption + '. In the paper: six times.'
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import canvas, fonts, run_page
@@ -99,17 +100,23 @@ def _pictures(results: Results) -> list[Picture]:
 def _figure1(results: Results, folder: Path) -> Picture | None:
   """Figure 1; None without both activations, or where neither reaches 25% training error."""
   relu, tanh = _by_rate(results, 'relu'), _by_rate(results, 'tanh')
-  best = [min(runs.values(), key=_soonest) for runs in (relu, tanh) if runs]
-  if len(best) < 2 or _none_reaches(best):
+  if not relu or not tanh:
     return None
-  picture, caption = charts.figure1(best[0].records, best[1].records, best[0].window, results.title)
-  for name, runs, shown in (('ReLU', relu, best[0]), ('tanh', tanh, best[1])):
-    caption += (
-      f' {name}: seed {shown.seed}, learning rate {_rate(shown):g}; training error by rate: '
-    )
+  best_relu, best_tanh = (min(of_rate.values(), key=_soonest) for of_rate in (relu, tanh))
+  if _none_reaches([*best_relu, *best_tanh]):
+    return None
+  picture, caption = charts.figure1(
+    [run.records for run in best_relu],
+    [run.records for run in best_tanh],
+    best_relu[0].window,
+    results.title,
+  )
+  for name, of_rate, shown in (('ReLU', relu, best_relu), ('tanh', tanh, best_tanh)):
+    seeds = f'seed{"s" * (len(shown) > 1)} {", ".join(str(run.seed) for run in shown)}'
+    caption += f' {name}: {seeds}, learning rate {_rate(shown[0]):g}; training error by rate: '
     caption += ', '.join(
-      f'{rate:g}: {_training_error(run):.1%} ({run.length[0]:g} epochs)'
-      for rate, run in sorted(runs.items())
+      f'{rate:g}: {np.mean([_training_error(run) for run in runs]):.1%} ({runs[0].length[0]:g} epochs)'
+      for rate, runs in sorted(of_rate.items())
     )
     caption += '.'
   return Picture('Figure 1', caption, canvas.save(picture, folder / 'figure1'))
@@ -117,7 +124,7 @@ def _figure1(results: Results, folder: Path) -> Picture | None:
 
 def _none_reaches(runs: Sequence[RunResult]) -> bool:
   """Whether none of some runs reaches 25% training error."""
-  return all(_soonest(run)[0] == math.inf for run in runs)
+  return all(_soonest([run])[0] == math.inf for run in runs)
 
 
 def _differences(results: Results, words: Mapping[str, str], folder: Path) -> Picture | None:
@@ -173,8 +180,8 @@ def _words(rows: Sequence[Row]) -> dict[str, str]:
   }
 
 
-def _by_rate(results: Results, activation: str) -> dict[float, RunResult]:
-  """Finished runs of an activation by their learning rate, of each the one with the first seed.
+def _by_rate(results: Results, activation: str) -> dict[float, list[RunResult]]:
+  """Finished runs of an activation by their learning rate, of each one for each seed.
 
   Only those that differ from the base in nothing else but their length.
   """
@@ -183,25 +190,29 @@ def _by_rate(results: Results, activation: str) -> dict[float, RunResult]:
     for variant in results.description['variants']
     if set(variant['overrides']) <= _FIGURE1
   }
-  runs: dict[float, RunResult] = {}
+  found: dict[float, dict[int, RunResult]] = {}
   for run in results.runs:
     if run.final and run.variant in only and run.config['model']['activation'] == activation:
-      runs.setdefault(_rate(run), run)
-  return runs
+      found.setdefault(_rate(run), {}).setdefault(run.seed, run)
+  return {rate: list(by_seed.values()) for rate, by_seed in found.items()}
 
 
 def _rate(run: RunResult) -> float:
   return float(run.config['optimizer']['learning_rate'])
 
 
-def _soonest(run: RunResult) -> tuple[float, float, float]:
-  """Orders runs by when they reach 25% training error; equal ones by that error, then by loss.
+def _soonest(runs: Sequence[RunResult]) -> tuple[float, float, float]:
+  """Orders rates by when their runs reach 25% training error; equal ones by that error, then by loss.
 
-  The error is of the last epoch's training, the loss of the last validation.
+  The error is of the last epoch's training, the loss of the last validation; all are means over seeds.
   """
-  reached = charts.epochs_to(run.records, 0.25, run.window)
-  loss = math.inf if run.final is None else float(run.final['loss'])
-  return (math.inf if reached is None else reached, _training_error(run), loss)
+  reached, errors, losses = [], [], []
+  for run in runs:
+    epoch = charts.epochs_to(run.records, 0.25, run.window)
+    reached.append(math.inf if epoch is None else epoch)
+    errors.append(_training_error(run))
+    losses.append(math.inf if run.final is None else float(run.final['loss']))
+  return float(np.mean(reached)), float(np.mean(errors)), float(np.mean(losses))
 
 
 def _training_error(run: RunResult) -> float:
@@ -281,8 +292,10 @@ def show(results: Results, written: Sequence[Path]) -> None:
   headings, *rows = zip(*columns, strict=True)
   print_table(f'{results.path}: {results.title}', headings, rows)
   notes = [*tables.notes(results), *origin.differences(results)]
-  activations = [_by_rate(results, name).values() for name in ('relu', 'tanh')]
-  if all(activations) and _none_reaches([run for runs in activations for run in runs]):
+  activations = [list(_by_rate(results, name).values()) for name in ('relu', 'tanh')]
+  if all(activations) and _none_reaches(
+    [run for rates in activations for runs in rates for run in runs]
+  ):
     notes.append('Figure 1 is not drawn: no run reached 25% training error.')
   if any(row.is_significant for row in results.rows):
     notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]

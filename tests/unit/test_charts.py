@@ -53,7 +53,7 @@ def test_every_window_of_a_training_error_has_as_many_steps():
 
 def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent():
   relu, tanh = trained([0.6, 0.25, 0.2]), trained([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
-  picture, caption = charts.figure1(relu, tanh, 10, 'CIFAR-10')
+  picture, caption = charts.figure1([relu], [tanh], 10, 'CIFAR-10')
   (axes,) = picture.axes
   lines = {line.get_label(): line for line in axes.lines if line.get_label()[0] != '_'}
   assert lines['ReLU'].get_linestyle() == '-'
@@ -61,7 +61,7 @@ def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent()
   assert list(lines['tanh'].get_ydata()) == pytest.approx([0.9, 0.8, 0.7, 0.5, 0.3, 0.2])
   assert any(list(line.get_ydata()) == [0.25, 0.25] for line in axes.lines)
   assert caption == (
-    '25% training error over 10 steps: ReLU after 1.0 epochs, tanh after 3.0 epochs, 3.0 times as many. In the'
+    '25% training error over 10 steps: ReLU after 1.0 epochs; tanh after 3.0 epochs; 3.0 times as many. In the'
     ' paper: six times.'
   )
 
@@ -69,13 +69,25 @@ def test_figure_1_draws_relu_solid_and_tanh_dashed_with_the_line_of_25_percent()
 def test_figure_1_does_not_claim_what_was_not_reached():
   relu, tanh = trained([0.6, 0.2]), trained([0.9, 0.8, 0.7, 0.6])
   assert (
-    'tanh does not in 2.0 epochs, more than 2.0 times as many'
-    in (charts.figure1(relu, tanh, 10, '')[1])
+    'tanh does not in 2.0 epochs; more than 2.0 times as many'
+    in (charts.figure1([relu], [tanh], 10, '')[1])
   )
-  assert charts.figure1(tanh, tanh, 10, '')[1] == (
-    '25% training error over 10 steps: ReLU does not in 2.0 epochs, tanh does not in 2.0 epochs. In the paper:'
+  assert charts.figure1([tanh], [tanh], 10, '')[1] == (
+    '25% training error over 10 steps: ReLU does not in 2.0 epochs; tanh does not in 2.0 epochs. In the paper:'
     ' six times.'
   )
+
+
+def test_figure_1_has_a_curve_for_each_seed_and_the_ratio_of_the_means():
+  relu = [trained([0.6, 0.25]), trained([0.6, 0.5, 0.25])]
+  tanh = [trained([0.9, 0.7, 0.5, 0.3, 0.2]), trained([0.9, 0.7, 0.5, 0.3, 0.3, 0.3, 0.2])]
+  picture, caption = charts.figure1(relu, tanh, 10, '')
+  assert 'ReLU after 1.0, 1.5 epochs; tanh after 2.5, 3.5 epochs; 2.4 times as many.' in caption
+  (axes,) = picture.axes
+  assert [text.get_text() for text in axes.get_legend().get_texts()] == ['ReLU', 'tanh']
+  assert [line.get_linestyle() for line in axes.lines].count('--') == 2
+  _, caption = charts.figure1(relu, [*tanh, trained([0.9, 0.8])], 10, '')
+  assert 'tanh after 2.5, 3.5 epochs in 2 of 3 runs. In the paper' in caption
 
 
 def bars(*differences):

@@ -323,7 +323,7 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
     sweeps.write_run(run, sweeps.lines(errors[run.variant]))
   sweeps.report_quickly(tmp_path)
   assert (
-    '25% training error over 10 steps: ReLU after 2.0 epochs, tanh after 4.0 epochs, 2.0 times as'
+    '25% training error over 10 steps: ReLU after 2.0 epochs; tanh after 4.0 epochs; 2.0 times as'
     ' many. In the paper: six times. ReLU: seed 0, learning rate 0.25; training error by rate: 0.02: 20.0% (4'
     ' epochs), 0.25: 20.0% (4 epochs). tanh: seed 0, learning rate 0.5; training error by rate:'
     ' 0.02: 60.0% (4 epochs), 0.5: 25.0% (4 epochs).'
@@ -346,6 +346,34 @@ def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_pat
     sweeps.write_run(run, [{**line, 'loss': factor * line['loss']} for line in lines])
   sweeps.report_quickly(tmp_path)
   assert 'ReLU: seed 0, learning rate 0.25;' in (tmp_path / 'results.md').read_text()
+
+
+def test_figure_1_takes_the_rate_that_is_soonest_there_on_average_and_shows_all_its_seeds(tmp_path):
+  of = spec.Sweep(
+    'Figure 1',
+    (
+      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
+      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
+    ),
+    seeds=(3, 4),
+  )
+  planned = sweeps.plan(tmp_path, of)
+  planning.write(planned)
+  errors = {
+    ('base', 3): [0.5, 0.4, 0.2, 0.2],
+    ('base', 4): [0.5, 0.4, 0.2, 0.2],
+    ('fast', 3): [0.5, 0.2, 0.2, 0.2],  # soonest, but not in the mean
+    ('fast', 4): [0.8, 0.8, 0.8, 0.8],
+    ('tanh', 3): [0.8, 0.8, 0.8, 0.2],
+    ('tanh', 4): [0.8, 0.8, 0.8, 0.3],
+  }
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines(errors[run.variant, run.seed]))
+  sweeps.report_quickly(tmp_path)
+  text = (tmp_path / 'results.md').read_text()
+  assert 'ReLU after 3.0, 3.0 epochs; tanh after 4.0 epochs in 1 of 2 runs. In the paper' in text
+  assert 'ReLU: seeds 3, 4, learning rate 0.02; training error by rate: 0.02: 20.0% (4' in text
+  assert '0.25: 50.0% (4 epochs). tanh: seeds 3, 4,' in text
 
 
 def test_no_number_is_not_a_number_in_the_files(tmp_path):
