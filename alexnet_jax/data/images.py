@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -14,15 +15,6 @@ import numpy as np
 from PIL import ExifTags, Image, _imaging, features
 
 from alexnet_jax.utils import files
-
-# Pillow warns of damage that it then copes with, most of it in EXIF. `catch_warnings`, for one call
-# at a time, is not for threads.
-warnings.filterwarnings('ignore', module=r'PIL\.')
-
-# Pillow also logs the damage for which it raises exceptions, and libtiff within it prints more.
-logging.getLogger('PIL').setLevel(logging.CRITICAL)
-with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
-  ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _has(feature: str) -> bool:
@@ -207,10 +199,47 @@ def as_shown(image: Image.Image, resize: str = 'paper') -> Image.Image:
     return _to_rgb(image)
 
 
+class _Silence:
+  """Within it Pillow reports nothing; afterwards it does as before, whatever its user has chosen.
+
+  It warns of damage that it then copes with, most of it in EXIF, and logs that for which it raises
+  exceptions; libtiff within it prints more. All of that is set for the whole process, so of several
+  threads the first sets it and the last puts it back.
+  """
+
+  def __init__(self) -> None:
+    self._lock, self._threads = threading.Lock(), 0
+    self._before = contextlib.ExitStack()
+
+  def __enter__(self) -> None:
+    with self._lock:
+      self._threads += 1
+      if self._threads == 1:
+        self._before.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings('ignore', module=r'PIL\.')
+        logger = logging.getLogger('PIL')
+        self._before.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+        with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
+          set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+          set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+          self._before.callback(set_handler, set_handler(None))
+
+  def __exit__(self, *_: object) -> None:
+    with self._lock:
+      self._threads -= 1
+      if not self._threads:
+        self._before.close()
+
+
+_SILENCE = _Silence()
+
+
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
   try:
-    yield
+    with _SILENCE:
+      yield
   except Exception as error:  # a damaged file can make Pillow raise anything
     reason = ' '.join(re.sub(r'<\S+ object at \w+>', '', str(error)).split())
     raise UnreadableError(reason or type(error).__name__) from error
@@ -234,7 +263,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
   values = np.asarray(image)
   if values.min() < 0 or values.max() > 0xFFFF:
     raise ValueError(f'pixels from {values.min()} to {values.max()} are not of 16 bits')
-  gray = np.where(values == image.info.get('transparency'), 255, values >> 8)
+  # Mode 'I' has 32 bits: values that fit in 8 are such, else all would be black.
+  shift = 0 if image.mode == 'I' and values.max() <= 0xFF else 8
+  gray = np.where(values == image.info.get('transparency'), 255, values >> shift)
   return Image.fromarray(gray.astype(np.uint8))
 
 

@@ -205,6 +205,10 @@ def test_16_bit_gray_is_scaled_not_clipped(encoded, mode):
   np.testing.assert_allclose(decoded[..., 0], wide_grays() / 257, atol=1)
 
 
+def test_8_bits_widened_to_32_stay():
+  np.testing.assert_array_equal(pixels(stored(as_int32(grays()), 'TIFF')), thrice(grays()))
+
+
 def test_8_bits_widened_to_16_come_back():
   widened = grays().astype(np.uint16) * 257
   np.testing.assert_array_equal(pixels(stored(widened, 'PNG')), thrice(grays()))
@@ -442,18 +446,21 @@ def test_a_large_picture_of_one_color_is_read():
   assert images.decode(file.getvalue()).getpixel((5999, 2999)) == (255, 255, 255)
 
 
-def test_pillow_warns_nobody():
+def test_pillow_warns_nobody_and_then_does_as_before():
   """Of a large image, damaged EXIF or opacities: in a process without pytest's filters."""
   image, _, _ = palette_image()
   encoded = stored(image, 'PNG', exif=exif_block(1)[:-20], transparency=bytes(range(12)))
   program = f"""
-import io, warnings
+import io, logging, warnings
 from PIL import Image
+before = logging.getLogger('PIL').level
 from alexnet_jax.data import images
 
 Image.MAX_IMAGE_PIXELS = {WIDTH * HEIGHT - 1}
 encoded = {encoded}
 assert images.decode(encoded).size == ({WIDTH}, {HEIGHT})
+assert 'PIL' not in str(warnings.filters)
+assert logging.getLogger('PIL').level == before
 
 with warnings.catch_warnings(record=True) as caught:
   warnings.simplefilter('always')
