@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from ml_collections import ConfigDict
 
 from alexnet_jax.models import checks, layers
 from alexnet_jax.models.options import (
@@ -86,6 +87,11 @@ class AlexNet(nn.Module):
   column_devices: int = 1
   column_axis: str | None = None
 
+  def __post_init__(self) -> None:
+    """Raises UserError where a field's value is unknown or sizes do not fit."""
+    checks.check(self)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self, images: Array, dropout_key: Array | None = None, positions: Array | None = None
@@ -102,7 +108,11 @@ class AlexNet(nn.Module):
       logits [N, num_classes], and every intermediate array by name ('conv1', 'conv1_activation',
       'conv1_norm', 'conv1_pool', ... 'fc7', 'fc7_activation', 'fc7_dropout', 'fc8'), the columns
       that this device holds side by side in the last axis.
+
+    Raises:
+      UserError: the images are of another shape or not of floats, or dropout lacks its key or positions.
     """
+    self._check_arguments(images, dropout_key, positions)
     outputs: dict[str, Array] = {}
 
     def layer(name: str, x: Columns) -> Columns:
@@ -156,17 +166,20 @@ class AlexNet(nn.Module):
         What is not there has the paper's value.
 
     Raises:
-      UserError: a value is not one of those known, or sizes do not fit; the message names the
-        field and what it may be.
-      TypeError: a part has no such field.
-      AttributeError: the network has no such part.
+      UserError: a value is not one of those known, sizes do not fit, or the network has no such
+        field; the message names the field and what it may be.
+      TypeError: a part of the network has no such field.
     """
+    if isinstance(model, ConfigDict):
+      model = model.to_dict()
+    if unknown := sorted(model.keys() - {field.name for field in dataclasses.fields(cls)}):
+      raise UserError(f'the network has no field {unknown[0]}; AlexNet lists those that it has')
     if model.get('num_classes', 0) is None:
       raise UserError(
         'model.num_classes is not set; give the number of classes, as --config.model.num_classes=10'
       )
     paper = cls()
-    net = cls(
+    return cls(
       **{
         name: dataclasses.replace(getattr(paper, name), **{k: _tuple(v) for k, v in value.items()})
         if isinstance(value, Mapping)
@@ -174,8 +187,6 @@ class AlexNet(nn.Module):
         for name, value in model.items()
       }
     )
-    checks.check(net)
-    return net
 
   def to_config(self) -> dict[str, Any]:
     """The fields as plain values: the `model` section that makes this network."""
@@ -199,6 +210,22 @@ class AlexNet(nn.Module):
   def is_trimmed(self, name: str) -> bool:
     """Whether a convolution has one pixel less padding, as `Pool.trim` says."""
     return name in self.pool.trim and self.pool.window == self.pool.stride
+
+  def _check_arguments(
+    self, images: Array, dropout_key: Array | None, positions: Array | None
+  ) -> None:
+    expected = (self.input_size, self.input_size, 3)
+    if images.ndim != 4 or images.shape[1:] != expected:
+      said = ', '.join(map(str, expected))
+      raise UserError(f'images are of shape {list(images.shape)}; the network takes [N, {said}]')
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise UserError(
+        f'images are of {images.dtype}; pass centered floats, as data.augment makes them'
+      )
+    if dropout_key is None and self.has_rng('dropout'):
+      raise UserError("pass dropout_key=key and positions, not rngs={'dropout': key}")
+    if dropout_key is not None and positions is None:
+      raise UserError('dropout_key needs positions, which are jnp.arange(N) for a whole batch')
 
   @property
   def _local_columns(self) -> int:
@@ -273,7 +300,7 @@ class AlexNet(nn.Module):
     keep = 1 - self.dropout.rate
     if key is None:
       return x if self.dropout.inverted else [keep * column for column in x]
-    assert positions is not None, 'dropout_key needs positions'
+    assert positions is not None
     key = jax.random.fold_in(key, LAYERS.index(name))
     dropped = []
     for i, column in enumerate(x):

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from alexnet_jax.configs import digits
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
@@ -189,6 +190,50 @@ def units(inverted, **updates):
   return network(
     {'activation': 'logistic', 'fc6.features': 400, 'dropout.inverted': inverted} | updates
   )
+
+
+def test_a_network_is_checked_however_it_is_made():
+  with pytest.raises(
+    UserError, match=r"model\.cross_column is 'conv_3'; it must be one of 'conv2'"
+  ):
+    AlexNet(cross_column=('conv_3', 'fc6', 'fc7'))
+  with pytest.raises(UserError, match=r'model\.num_columns is 4'):
+    AlexNet().clone(num_columns=4)
+
+
+def test_a_config_s_section_makes_the_network_that_its_plain_values_make():
+  section = digits.get_config().model
+  assert AlexNet.from_config(section) == AlexNet.from_config(section.to_dict())
+  with pytest.raises(UserError, match='the network has no field num_colums'):
+    AlexNet.from_config({'num_colums': 1})
+
+
+@pytest.mark.parametrize(
+  ('images', 'options', 'message'),
+  [
+    (
+      np.zeros((2, 9, 9, 3), np.float32),
+      {},
+      r'shape \[2, 9, 9, 3\]; the network takes \[N, 8, 8, 3\]',
+    ),
+    (np.zeros((8, 8, 3), np.float32), {}, r'shape \[8, 8, 3\]'),
+    (np.zeros((2, 8, 8, 3), np.uint8), {}, 'images are of uint8; pass centered floats'),
+    (
+      np.zeros((2, 8, 8, 3), np.float32),
+      {'rngs': {'dropout': np.zeros(2, np.uint32)}},
+      'pass dropout_key=key',
+    ),
+    (
+      np.zeros((2, 8, 8, 3), np.float32),
+      {'dropout_key': np.zeros(2, np.uint32)},
+      'dropout_key needs positions',
+    ),
+  ],
+)
+def test_arguments_that_do_not_fit_are_named(images, options, message):
+  net = AlexNet.from_config(digits.get_config().model)
+  with pytest.raises(UserError, match=message):
+    net.apply({'params': random_params(net)}, images, **options)
 
 
 @pytest.mark.parametrize(('inverted', 'rate'), [(False, 0.5), (True, 0.2)])
