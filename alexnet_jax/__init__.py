@@ -7,6 +7,7 @@
 `train_and_evaluate(config, workdir)` is what `launch.py` calls.
 """
 
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,18 +20,23 @@ __all__ = ['AlexNet', 'load', 'train_and_evaluate']
 
 def __getattr__(name: str) -> Any:
   """Imports a name when it is first asked for: launch.py must see its flags before jax comes."""
-  if name == 'AlexNet':
-    from alexnet_jax.models.alexnet import AlexNet
+  if name == '__version__':
+    return importlib.metadata.version('alexnet_jax')
+  from alexnet_jax.utils import silence
 
-    return AlexNet
-  if name == 'load':
-    from alexnet_jax.convert.load import load
+  with silence.root_logger_kept():
+    if name == 'AlexNet':
+      from alexnet_jax.models.alexnet import AlexNet
 
-    return load
-  if name == 'train_and_evaluate':
-    from alexnet_jax.training.loop import train_and_evaluate
+      return AlexNet
+    if name == 'load':
+      from alexnet_jax.convert.load import load
 
-    return train_and_evaluate
+      return load
+    if name == 'train_and_evaluate':
+      from alexnet_jax.training.loop import train_and_evaluate
+
+      return train_and_evaluate
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

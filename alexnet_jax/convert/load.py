@@ -5,6 +5,7 @@ import warnings
 
 from alexnet_jax.convert import convert
 from alexnet_jax.evaluation.classifier import Classifier
+from alexnet_jax.utils import silence
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:
@@ -22,7 +23,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
   """
   lines: list[str] = []
   try:
-    return Classifier(**vars(convert.read(path, log=lines.append)))
+    with silence.root_logger_kept():
+      return Classifier(**vars(convert.read(path, log=lines.append)))
   finally:
     for line in lines:
       warnings.warn(line, stacklevel=2)

@@ -32,7 +32,7 @@ from alexnet_jax.training import step as step_lib
 from alexnet_jax.training.logger import Logger, OnRecord
 from alexnet_jax.training.memory_check import check_memory
 from alexnet_jax.training.profiler import Profiler
-from alexnet_jax.utils import files, provenance
+from alexnet_jax.utils import files, host, provenance, silence
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
 from alexnet_jax.utils.signals import Signals
@@ -77,7 +77,8 @@ def train_and_evaluate(
   if not started:
     experiment.check_new(config)
   first = multihost.is_first()
-  with Display(quiet=not first) as display:
+  kept = contextlib.nullcontext() if host.owns_process() else silence.put_back()
+  with kept, Display(quiet=not first) as display:
     source = None
     # Before data are prepared, which may take hours.
     usable = functools.partial(workdir.check_usable, path, experiment.resolved(config), started)

@@ -41,21 +41,32 @@ def silenced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-  """At its end puts back what a run of the program changes in its process.
+def root_logger_kept() -> Iterator[None]:
+  """At its end puts back the root logger, to which absl, for Orbax, adds a handler of its own.
 
-  That is the root logger, to which absl adds a handler of its own, warnings' filters, the command
-  line, and what handles crashes and exceptions that nobody can catch.
+  With that handler `logging.basicConfig` would do nothing.
   """
   root = logging.getLogger()
   handlers, level = root.handlers[:], root.level
+  try:
+    yield
+  finally:
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+  """At its end puts back what a run of the program changes in its process.
+
+  That is the root logger, warnings' filters, the command line, and what handles crashes and exceptions
+  that nobody can catch.
+  """
   hook, argv, handles_crashes = sys.unraisablehook, sys.argv, faulthandler.is_enabled()
-  with warnings.catch_warnings():
+  with root_logger_kept(), warnings.catch_warnings():
     try:
       yield
     finally:
-      root.handlers[:] = handlers
-      root.setLevel(level)
       sys.unraisablehook, sys.argv = hook, argv
       if not handles_crashes:
         faulthandler.disable()

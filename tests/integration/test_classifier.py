@@ -102,6 +102,8 @@ classifier.predict(images)[0]._repr_html_()
 import jax
 from absl import flags
 assert not flags.FLAGS.is_parsed()
+import logging
+assert not logging.getLogger().handlers  # else basicConfig would do nothing
 heavy = {'tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'tensorboardX'}
 print(jax.device_count(), (heavy | {'configs'}) & sys.modules.keys())
 """

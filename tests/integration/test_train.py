@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -272,6 +273,16 @@ def test_a_finished_run_does_nothing_more(finished_copy):
   before = (tmp_path / 'metrics.jsonl').read_bytes()
   assert loop.train_and_evaluate(tiny_config(), tmp_path) == first
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_training_leaves_logging_and_warnings_of_the_process_as_they_were(
+  finished_copy, monkeypatch
+):
+  monkeypatch.setattr(logging.root, 'handlers', [])
+  filters = warnings.filters[:]
+  loop.train_and_evaluate(tiny_config(), finished_copy[0])
+  assert logging.root.handlers == []
+  assert warnings.filters == filters
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one(finished_copy):
