@@ -374,6 +374,7 @@ def _read_file(path: epath.Path) -> PretrainedNetwork:
   expected = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
   arrays = safetensors_file.read_arrays(path)
   check_arrays(str(path), arrays, expected)
+  check_finite(str(path), {name: arrays[name] for name in expected})
   placed = {name: jax.device_put(arrays[name], leaf.sharding) for name, leaf in expected.items()}
   params, statistics = unflatten(placed)
   return PretrainedNetwork(params, config, statistics, class_names, step, str(path))
@@ -397,4 +398,14 @@ def check_arrays(
       raise UserError(
         f'{name} in {path} is {array.dtype}{list(array.shape)},'
         f' not {np.dtype(leaf.dtype)}{list(leaf.shape)}'
+      )
+
+
+def check_finite(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+  """Raises UserError, naming the first, where an array has NaN or infinity in it."""
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      raise UserError(
+        f'{name} in {path} has values that are not finite numbers, so every prediction would be NaN;'
+        ' use another file'
       )

@@ -161,7 +161,7 @@ def published(
       fitting.append(config)
   if len(fitting) != 1:  # Caffe's two differ in their orders alone, which not all files say
     raise UserError(
-      f'{path} has no config; pass one, such as --config={layout.config}\n'
+      f'{path} has no config; pass one, such as --config={layout.config} (in Python load(path, config))\n'
       + host.command(
         '--mode=convert',
         f'--config={layout.config}',
@@ -298,7 +298,8 @@ def network(
     used = {name: _as_float32(name, arrays[name]) for name in expected if name in arrays}
     pretrained.check_arrays(str(path), used, expected)
   except UserError as error:
-    raise UserError(f'{error}, and is not the network of the config') from error
+    raise UserError(f'{error}; pass the config of the network in this file') from error
+  pretrained.check_finite(str(path), used)
   color = np.array(mean_color, np.float32).reshape(3, 1, 1)
   mean_image = used.get(mean, np.broadcast_to(color, (3, size, size)))
   statistics = augment.Statistics(

@@ -158,7 +158,9 @@ def is_running(process: str) -> bool:
 def check_kind(path: str | os.PathLike[str]) -> None:
   """Raises UserError where a path is a pipe, which may be waited for without end, or a device."""
   if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-    raise UserError(f'{path} is neither a file nor a folder, but a pipe or the like; remove it')
+    raise UserError(
+      f'{path} is neither a file nor a folder, but a pipe or a device, which is not read'
+    )
 
 
 def stand_in(head: bytes) -> str:

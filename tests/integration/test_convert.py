@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from alexnet_jax import experiment
+from alexnet_jax import experiment, load
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.convert import convert, layouts
 from alexnet_jax.data import augment
@@ -468,12 +468,13 @@ def test_names_in_messages_are_short_and_can_be_printed(tmp_path):
     assert len(said[0]) < 600
 
 
-def test_numbers_beyond_float32_are_infinite_without_a_warning(tmp_path):
+def test_numbers_beyond_float32_are_refused_without_a_warning(tmp_path):
   blobs = caffe_blobs()
   blobs['fc8'][1] = np.full(CLASSES, 1e300)
   file = tmp_path / 'x.caffemodel'
   file.write_bytes(caffe_files.caffemodel(blobs, caffe_files.double_blob))
-  assert np.isinf(convert.read(file, caffe_config()).params['fc8']['bias']).all()
+  with pytest.raises(UserError, match=r'fc8\[1\] in .* has values that are not finite numbers'):
+    convert.read(file, caffe_config())
   write_state_dict(tmp_path / 'x.safetensors', {'classifier.6.bias': np.full(CLASSES, 1e300)})
   with pytest.raises(UserError, match=r'has no features\.0\.weight'):
     convert.read(tmp_path / 'x.safetensors', torchvision_config())
@@ -537,7 +538,10 @@ def changed_blobs(change):
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    (lambda blobs: blobs.pop('conv3'), r'has no conv3\[0\], and is not the network of the config'),
+    (
+      lambda blobs: blobs.pop('conv3'),
+      r'has no conv3\[0\]; pass the config of the network in this file',
+    ),
     (lambda blobs: blobs['fc7'].pop(), r'has no fc7\[1\]'),
     (
       lambda blobs: blobs.update(fc8=[np.zeros((9, 16)), np.zeros(9)]),
@@ -553,7 +557,7 @@ def test_another_network_than_the_config_s_is_named(tmp_path, change, words):
 
 def test_a_state_dict_of_another_network_is_named(tmp_path):
   source = write_state_dict(tmp_path / 'x.safetensors')
-  words = r'features\.3\.weight in .* is float32\[12, 8, 5, 5\], not float32\[12, 4, 5, 5\], and'
+  words = r'features\.3\.weight in .* is float32\[12, 8, 5, 5\], not float32\[12, 4, 5, 5\]; pass'
   with pytest.raises(UserError, match=words):
     convert.read(source, caffe_config())
 
@@ -590,6 +594,27 @@ def test_a_source_without_a_config_asks_for_it(tmp_path):
     UserError, match=r'has no config; pass one, such as --config=configs/imagenet_torchvision\.py'
   ):
     convert.read(write_state_dict(tmp_path / 'x.safetensors'))
+
+
+def test_load_takes_the_config_of_a_file_that_has_none(tmp_path):
+  source = write_state_dict(tmp_path / 'x.safetensors')
+  assert_same(load(source, torchvision_config()), convert.read(source, torchvision_config()))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+  blobs = caffe_blobs()
+  blobs['conv2'][0].flat[3] = np.nan
+  (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(blobs))
+  words = r'conv2\[0\] in .*x\.caffemodel has values that are not finite numbers'
+  with pytest.raises(UserError, match=words):
+    convert.read(tmp_path / 'x.caffemodel', caffe_config())
+  network = random_network(caffe_config())
+  fc7 = {**network.params['fc7'], 'kernel': np.inf * np.asarray(network.params['fc7']['kernel'])}
+  pretrained.write(
+    tmp_path / 'x.safetensors', dataclasses.replace(network, params={**network.params, 'fc7': fc7})
+  )
+  with pytest.raises(UserError, match=r'fc7\.kernel in .* has values that are not finite'):
+    load(tmp_path / 'x.safetensors')
 
 
 def test_a_source_with_a_config_takes_no_other(tmp_path):
