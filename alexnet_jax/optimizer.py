@@ -43,6 +43,8 @@ def paper_sgd(
 ) -> optax.GradientTransformation:
   """The paper's rule; its updates are v.
 
+  Learning rates are part of the state, for each parameter, and 0 at first, so that nothing is updated
+  until they are set: `state._replace(learning_rates=jax.tree.map(lambda _: jnp.float32(0.01), params))`.
   A parameter whose rate is 0 is frozen, momentum and all, as in the 2012 code (`src/weights.cu`).
 
   Args:
@@ -50,7 +52,7 @@ def paper_sgd(
     weight_decay: a float for each parameter, in their tree; see `weight_decays`.
 
   Returns:
-    A transformation whose state is a PaperSGDState.
+    A transformation whose state is a PaperSGDState, and whose `update` needs the parameters.
   """
 
   def init(params: Params) -> PaperSGDState:

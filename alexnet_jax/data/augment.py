@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import ndimage
 
+from alexnet_jax.utils.errors import UserError
+
 Array = jax.Array
 
 MEANS = ('pixel', 'center', 'channel')
@@ -68,11 +70,20 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
 
   Returns:
     [N, s, s, 3] float32.
+
+  Raises:
+    UserError: there is no such way, or the mean image is smaller than the crops.
   """
+  if mean not in MEANS:
+    raise UserError(f'mean is {mean!r}; it must be one of {", ".join(map(repr, MEANS))}')
   pixels = images.astype(jnp.float32)
   size = images.shape[1]
   if mean == 'channel':
     return pixels - jnp.mean(mean_image, axis=(0, 1))[None, None, None]
+  if mean_image.shape[0] < size:
+    raise UserError(
+      f'the mean image has {mean_image.shape[0]} pixels a side, the crops have {size}'
+    )
   if mean == 'center':
     border = (mean_image.shape[0] - size) // 2
     return pixels - mean_image[None, border : border + size, border : border + size]
@@ -155,7 +166,14 @@ def lighting(
     scale: what a draw multiplies: 'eigenvalues' of the covariance of pixels in [0, 1] (the paper)
       or 'standard_deviations' along the axes (2012 code), about twice as much on ImageNet.
     rescale: divide by 1 + std, as the 2012 code does to keep the training images' scale.
+
+  Raises:
+    UserError: there is no such scale.
   """
+  if scale not in LIGHTING_SCALES:
+    raise UserError(
+      f'scale is {scale!r}; it must be one of {", ".join(map(repr, LIGHTING_SCALES))}'
+    )
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
   draws = std * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
   values = statistics.eigenvalues if scale == 'eigenvalues' else jnp.sqrt(statistics.eigenvalues)
@@ -247,8 +265,13 @@ def ten_views(image_size: int, crop_size: int) -> list[View]:
   Returns:
     Ten views, of which the first is the center crop, not mirrored. Some are equal where there is
     little room.
+
+  Raises:
+    UserError: the crops are larger than the images.
   """
   last = image_size - crop_size
+  if last < 0:
+    raise UserError(f'crops of {crop_size} pixels do not fit images of {image_size}')
   offsets = [(last // 2, last // 2), (0, 0), (0, last), (last, 0), (last, last)]
   return [View(offset, mirrored) for mirrored in (False, True) for offset in offsets]
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from alexnet_jax.utils.errors import UserError
+
 Batch = dict[str, np.ndarray]
 """Arrays with an image a row: 'image', 'offset', 'label' and, of evaluation, 'mask'."""
 
@@ -76,6 +78,16 @@ class ArraySplit:
   labels: np.ndarray
   class_names: Sequence[str]
   read_file_names: Callable[[], Sequence[str] | None] | None = None
+
+  def __post_init__(self) -> None:
+    """Raises UserError where the images are not such, or there are more or fewer labels."""
+    shape = self.images.shape
+    if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+      raise UserError(
+        f'images are {self.images.dtype}{list(shape)}; pass uint8 [N, S, S, 3], 0 to 255'
+      )
+    if len(self.labels) != len(self.images):
+      raise UserError(f'there are {len(self.images):,} images, but {len(self.labels):,} labels')
 
   @property
   def num_examples(self) -> int:

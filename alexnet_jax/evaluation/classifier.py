@@ -117,6 +117,8 @@ class Classifier(PretrainedNetwork):
     listed, is_single = _listed(images)
     count = len(self.class_names)
     top_k = min(5, count) if top_k is None else top_k
+    if not isinstance(top_k, int | np.integer):
+      raise UserError(f'top_k is {top_k!r}; it must be a whole number')
     if not 1 <= top_k <= count:
       raise UserError(f'top_k is {top_k}, but must be from 1 to {count}, the number of classes')
     logits = self._compute(listed, 'fc8')
@@ -239,8 +241,9 @@ def _listed(images: Any) -> tuple[Sequence[Any], bool]:
     return [_content(images)], True
   if hasattr(images, '__array__'):
     array = np.asarray(images)
-    listed: Sequence[Any] = list(array) if array.ndim == 4 else [array]
-    is_single = array.ndim != 4
+    many = array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in 'OU')  # or paths
+    listed: Sequence[Any] = list(array) if many else [array]
+    is_single = not many
   elif isinstance(images, Iterable):
     listed, is_single = list(images), False
   else:
@@ -292,15 +295,19 @@ def _rgb(image: Any, position: int, resize: str = 'paper') -> Image.Image:
 def _from_array(array_like: Any, where: str) -> Image.Image:
   if not hasattr(array_like, '__array__'):
     raise UserError(
-      f'{where} is a {type(array_like).__name__}; pass a path, bytes, a Pillow image, or'
+      f'{where} is of type {type(array_like).__name__}; pass a path, bytes, a Pillow image, or'
       ' an array of uint8'
     )
   array = np.asarray(array_like)
   if array.dtype != np.uint8:
-    raise UserError(f'{where} is of {array.dtype}; pass pixels from 0 to 255 as uint8')
+    raise UserError(
+      f'{where} is of {array.dtype}; pass pixels from 0 to 255 as uint8: of 0 to 1,'
+      ' (255 * image).round().astype(np.uint8)'
+    )
   if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
     raise UserError(
-      f'{where} has the shape {array.shape}; pass [H, W, 3] or [H, W], or many as [N, H, W, 3]'
+      f'{where} has the shape {array.shape}; pass [H, W, 3] (channels last, no opacity) or [H, W],'
+      ' or many as [N, H, W, 3]'
     )
   return Image.fromarray(array)
 

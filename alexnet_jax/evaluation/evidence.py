@@ -42,9 +42,11 @@ def occlusion(
     negative where the class gains. Where `stride` is above `size`, pixels that none covers have 0.
 
   Raises:
-    UserError: the square does not fit the image.
+    UserError: the square does not fit the image, the color is none, or there is no such class.
   """
   side = image.shape[0]
+  if np.min(color) < 0 or np.max(color) > 255:
+    raise UserError(f'the color is {list(color)}; its values must be from 0 to 255')
   if not 1 <= size <= side:
     raise UserError(f'the square has {size} pixels a side; it must have 1 to {side}')
   starts = sorted({*range(0, side - size + 1, stride), side - size})
@@ -54,7 +56,9 @@ def occlusion(
   covered = np.repeat(image[None], len(places) + 1, axis=0)  # the last one is not covered
   for one, place in zip(covered, places, strict=False):
     one[place] = color
-  log_odds = _log_odds(np.asarray(scores(covered), np.float64), label)
+  found = np.asarray(scores(covered), np.float64)
+  _check_labels(label, found.shape[1])
+  log_odds = _log_odds(found, label)
   total, count = np.zeros((side, side)), np.zeros((side, side))
   for place, of_covered in zip(places, log_odds, strict=False):
     total[place] += log_odds[-1] - of_covered
@@ -65,6 +69,11 @@ def occlusion(
 def _log_odds(scores: np.ndarray, label: int) -> np.ndarray:
   """The log-odds [M] of a class, from fc8's outputs [M, classes]: finite where its p rounds to 1."""
   return scores[:, label] - special.logsumexp(np.delete(scores, label, axis=1), axis=1)
+
+
+def _check_labels(labels: np.ndarray | int, classes: int) -> None:
+  if np.min(labels) < 0 or np.max(labels) >= classes:
+    raise UserError(f'labels are {labels}; they must be from 0 to {classes - 1}')
 
 
 def saliency(
@@ -84,11 +93,16 @@ def saliency(
 
   Returns:
     [N, S, S] float32, per unit of a pixel's 0 to 255.
+
+  Raises:
+    UserError: there is no such class.
   """
   chosen = np.asarray(labels)[:, None]
 
   def total(pixels: Array, params: Any) -> Array:
-    return jnp.take_along_axis(scores(params, pixels), chosen, axis=1).sum()
+    found = scores(params, pixels)
+    _check_labels(labels, found.shape[1])
+    return jnp.take_along_axis(found, chosen, axis=1).sum()
 
   gradient = jax.jit(jax.grad(total))(jnp.asarray(images, jnp.float32), params)
   return np.asarray(jnp.abs(gradient).max(axis=-1))

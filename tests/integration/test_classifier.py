@@ -307,8 +307,8 @@ def test_features_are_computed_in_the_run_s_precision_and_given_in_float32(workd
     (np.zeros((2, 8, 8, 1), np.uint8), r'image 0 .* shape \(8, 8, 1\)'),
     (np.zeros((1, 2, 8, 8, 3), np.uint8), r'shape \(1, 2, 8, 8, 3\)'),
     (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
-    (3, 'image 0 .* is a int; pass a path'),
-    ([photograph(), {}], 'image 1 .* is a dict; pass a path'),
+    (3, 'image 0 .* is of type int; pass a path'),
+    ([photograph(), {}], 'image 1 .* is of type dict; pass a path'),
     (b'', 'image 0 .* is not an image, or is incomplete'),
     (io.BytesIO(b'no image'), 'image 0 .* is not an image, or is incomplete'),
     ([io.StringIO('text')], r"StringIO is open as text; open it as open\(path, 'rb'\)"),
@@ -330,6 +330,21 @@ def test_a_bad_image_far_into_a_list_is_named_by_its_place(classifier, digits):
     classifier.logits([*digits[:200], 'no.png'])
   with pytest.raises(UserError, match=r'image 200 .* of float64'):
     classifier.logits([*digits[:200], np.zeros((8, 8))])
+
+
+def test_arrays_of_paths_are_lists_of_paths(classifier, tmp_path):
+  paths = []
+  for name in ('a.png', 'b.png'):
+    Image.fromarray(photograph()).save(tmp_path / name)
+    paths.append(str(tmp_path / name))
+  for array in (np.array(paths), np.array(paths, object)):
+    np.testing.assert_array_equal(classifier.logits(array), classifier.logits(paths))
+
+
+@pytest.mark.parametrize('top_k', ['3', 2.0])
+def test_top_k_that_is_no_whole_number_is_named(classifier, digits, top_k):
+  with pytest.raises(UserError, match=f'top_k is {top_k!r}; it must be a whole number'):
+    classifier.predict(digits[0], top_k)
 
 
 @pytest.mark.parametrize('top_k', [0, -1, 11])

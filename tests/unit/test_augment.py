@@ -377,3 +377,28 @@ def test_mirroring_and_lighting_are_drawn_apart():
   assert 0.4 < heads.mean() < 0.6
   for along in (ours.mean(axis=(1, 2)) @ EIGENVECTORS).T:
     assert abs(np.corrcoef(heads, along)[0, 1]) < 0.2
+
+
+def test_an_unknown_way_or_sizes_that_do_not_fit_are_named():
+  images, offsets, mean = (
+    jnp.zeros((1, 4, 4, 3)),
+    jnp.zeros((1, 2), jnp.int32),
+    jnp.zeros((3, 3, 3)),
+  )
+  with pytest.raises(UserError, match="mean is 'Channel'; it must be one of 'pixel', 'center'"):
+    augment.subtract_mean(images, offsets, mean, 'Channel')
+  with pytest.raises(UserError, match='the mean image has 3 pixels a side, the crops have 4'):
+    augment.subtract_mean(images, offsets, mean, 'center')
+  statistics = augment.Statistics(mean, jnp.ones(3), jnp.eye(3))
+  with pytest.raises(UserError, match="scale is 'eigenvalue'; it must be one of 'eigenvalues'"):
+    augment.lighting(
+      jax.random.key(0),
+      images,
+      jnp.zeros(1, jnp.int32),
+      statistics,
+      jnp.ones(()),
+      'eigenvalue',
+      False,
+    )
+  with pytest.raises(UserError, match='crops of 8 pixels do not fit images of 6'):
+    augment.ten_views(6, 8)

@@ -70,6 +70,17 @@ def test_the_gradient_of_each_images_own_class_is_taken_of_its_largest_color():
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_a_class_that_is_not_there_is_refused():
+  image = np.zeros((3, 3, 3), np.uint8)
+  cover = {'size': 1, 'stride': 1}
+  with pytest.raises(UserError, match='labels are -1; they must be from 0 to 1'):
+    evidence.occlusion(of_one_pixel, image, -1, color=np.zeros(3), **cover)
+  with pytest.raises(UserError, match=r'the color is .*; its values must be from 0 to 255'):
+    evidence.occlusion(of_one_pixel, image, 1, color=np.array([0, 0, 300]), **cover)
+  with pytest.raises(UserError, match=r'labels are \[2\]; they must be from 0 to 1'):
+    evidence.saliency(lambda _, pixels: pixels[:, 0, :2, 0], {}, image[None], np.array([2]))
+
+
 def test_the_best_patches_of_parts_are_those_of_a_plain_loop():
   maps = np.random.default_rng(0).integers(0, 30, (40, 3, 4, 2)).astype(np.float32)
   best, first = None, 0

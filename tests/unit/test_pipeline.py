@@ -357,3 +357,16 @@ def test_prefetched_training_batches_can_be_left_early(numbers, stream):
     got = list(itertools.islice(ahead, 4))
   assert set(threading.enumerate()) == before
   assert_same_batches(got, stream[:4])
+
+
+@pytest.mark.parametrize(
+  ('images', 'message'),
+  [
+    (np.zeros((2, 4, 4, 3), np.float32), r'images are float32\[2, 4, 4, 3\]; pass uint8'),
+    (np.zeros((2, 4, 5, 3), np.uint8), r'images are uint8\[2, 4, 5, 3\]; pass uint8'),
+    (np.zeros((3, 4, 4, 3), np.uint8), 'there are 3 images, but 2 labels'),
+  ],
+)
+def test_arrays_that_are_not_a_split_are_refused(images, message):
+  with pytest.raises(UserError, match=message):
+    splits.ArraySplit(images, np.zeros(2, np.int32), ['a'])
