@@ -315,10 +315,16 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork, program: byt
       array 'program'; empty for none.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: the file cannot be written, or the network is not whole, so that `read` would refuse it.
   """
   flat = flatten(network.params, network.statistics)
   arrays = {name: np.asarray(array) for name, array in flat.items()}
+  check_arrays('the network', arrays, _expected(network.config))
+  if len(network.class_names) != network.config.model.num_classes:
+    raise UserError(
+      f'the network has {len(network.class_names)} class names for'
+      f' {network.config.model.num_classes} classes'
+    )
   if program:
     arrays['program'] = np.frombuffer(program, np.uint8)
   safetensors_file.write(path, arrays, {DESCRIPTION: describe(network)})
@@ -361,6 +367,12 @@ def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int |
     raise UserError(f'{path} has a description that cannot be read: {first_line(error)}') from error
 
 
+def _expected(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+  """The arrays that a file of a config's network has, for one device."""
+  shapes = abstract(experiment.make_network(config), config.data.image_size, _first_device())
+  return flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
+
+
 def _read_file(path: epath.Path) -> PretrainedNetwork:
   advice = host.command('--mode=convert', f'--source={path}', '--target=net.safetensors')
   try:
@@ -370,8 +382,7 @@ def _read_file(path: epath.Path) -> PretrainedNetwork:
   if DESCRIPTION not in metadata:
     raise UserError(f'{path} was not written by alexnet_jax; convert it first:\n{advice}')
   config, class_names, step = read_description(str(path), metadata[DESCRIPTION])
-  shapes = abstract(experiment.make_network(config), config.data.image_size, _first_device())
-  expected = flatten(shapes['params'], augment.Statistics(**shapes['statistics']))
+  expected = _expected(config)
   arrays = safetensors_file.read_arrays(path)
   check_arrays(str(path), arrays, expected)
   check_finite(str(path), {name: arrays[name] for name in expected})

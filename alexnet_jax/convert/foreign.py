@@ -220,7 +220,7 @@ def _read(path: epath.Path, log: Log) -> _Weights:
       return _Weights(TORCHVISION, pytorch.read_checkpoint(path, log))
   raise UserError(
     f'{path} is of an unknown kind; it must be a workdir, a checkpoint, or a .safetensors,'
-    ' .caffemodel, .npy, .npz, .pth or .onnx file'
+    ' .jaxexport, .caffemodel, .npy, .npz, .pth or .onnx file'
   )
 
 

@@ -8,6 +8,9 @@ for a grouped one.
 
 Layers compute in the dtype of what they read: parameters, kept in float32, are cast to it. Sums that
 bfloat16 would spoil, the response norms' and the classifier's, are float32 at least.
+
+Norms and pools have gradients of their own (`jax.custom_vjp`), faster than XLA's: `jax.grad` and its
+like differentiate them, `jax.jvp`, `jax.jacfwd` and `jax.hessian`, which go forward, do not.
 """
 
 import functools

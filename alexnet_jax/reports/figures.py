@@ -135,7 +135,8 @@ def evidence(
     ' class loses, black where it gains, in log-odds, log(p / (1 - p)) of its probability p;',
     'gradient: the whiter, the more the score changes with the pixel',
   ]
-  explained = [textwrap.fill(text, round(15 * width)) for text in explained]
+  characters = round(15 * width)
+  explained = [textwrap.fill(text, characters, break_on_hyphens=False) for text in explained]
   picture = Figure(figsize=(width, 6.2), layout='constrained')
   picture.suptitle(canvas.plain(title))
   picture.supxlabel('\n'.join(explained), fontsize='small')

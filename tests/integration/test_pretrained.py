@@ -1,5 +1,6 @@
 """A trained network is read from workdirs, checkpoints and files; errors say what is wrong."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -267,3 +268,15 @@ def test_a_file_from_before_a_field_was_added_is_read(file):
   read = pretrained.read(file)
   jax.tree.map(np.testing.assert_array_equal, read.params, expected.params)
   assert experiment.make_network(read.config) == experiment.make_network(expected.config)
+
+
+def test_a_network_that_could_not_be_read_again_is_not_written(workdir, tmp_path):
+  network = pretrained.read(workdir)
+  half = jax.tree.map(lambda array: array.astype(jnp.bfloat16), network.params)
+  with pytest.raises(UserError, match=r'conv1.* in the network is bfloat16.*, not float32'):
+    pretrained.write(tmp_path / 'x.safetensors', dataclasses.replace(network, params=half))
+  with pytest.raises(UserError, match='the network has 2 class names for'):
+    pretrained.write(
+      tmp_path / 'x.safetensors', dataclasses.replace(network, class_names=['a', 'b'])
+    )
+  assert not list(tmp_path.iterdir())
