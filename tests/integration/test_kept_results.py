@@ -162,16 +162,38 @@ def _errors(members, views):
   return error, f'**{mean}**' if low * high > 0 else mean, ', '.join(by_seed)
 
 
-def test_the_errors_where_it_overfits_are_those_of_their_evaluation():
-  path = RESULTS / 'cifar10_overfitting' / 'evaluation.json'
-  for row, member in zip(
-    rows_of('Where it overfits'), json.loads(path.read_text())['members'], strict=True
-  ):
-    for views, error, cell in (('center_crop', *row[2:4]), ('ten_views', *row[4:6])):
-      assert error == f'{100 * member[views]["top1_error"]:.2f}'
-      if compared := member.get('compared_with_first', {}).get(views):
-        difference, margin = (100 * compared[key] for key in ('top1_difference', 'margin_of_error'))
-        assert cell.replace('*', '') == f'{difference:+.2f} ± {margin:.2f}'
+def test_the_errors_where_it_overfits_are_those_of_their_evaluations():
+  names = ('cifar10_overfitting', 'cifar10_overfitting', 'cifar10_ablations_18_epochs')
+  by_run = []  # the members of each row's run, a seed each
+  for name, place in zip(names, (0, 1, 0), strict=True):
+    files = [RESULTS / name / f'evaluation_seed{seed}.json' for seed in range(3)]
+    by_run.append([json.loads(file.read_text())['members'][place] for file in files])
+  runs = ((names[0], 'base'), (names[1], 'no_dropout'), (names[2], 'base'))
+  rows = rows_of('Where it overfits')
+  for (folder, run), members, row in zip(runs, by_run, rows, strict=True):
+    assert row[1] == f'{100 * np.mean([_last_epoch(folder, run, seed) for seed in range(3)]):.1f}'
+    for views, cells in (('center_crop', row[2:5]), ('ten_views', row[5:8])):
+      errors, base = (
+        np.array([100 * member[views]['top1_error'] for member in of_run])
+        for of_run in (members, by_run[0])
+      )
+      assert cells[0] == spread(errors)
+      if members is not by_run[0]:
+        low, high = stats.ttest_1samp(errors - base, 0).confidence_interval()
+        mean = f'{np.mean(errors - base):+.2f} ({low:+.2f} to {high:+.2f})'
+        assert cells[1] == (f'**{mean}**' if low * high > 0 else mean)
+        assert cells[2] == ', '.join(f'{each:+.2f}' for each in errors - base)
+
+
+def _last_epoch(folder, run, seed):
+  """The training error of a run's last epoch, from the steps after its last validation but one."""
+  lines = [
+    line for line in lines_of(f'{folder}/curves.jsonl.gz') if line['run'] == f'{run}/seed{seed}'
+  ]
+  start = [line['step'] for line in lines if line['split'] == 'validation'][-2]
+  training = [line for line in lines if line['split'] == 'train' and line['step'] > start]
+  steps = np.diff([line['step'] for line in training], prepend=start)
+  return np.average([line['top1_error'] for line in training], weights=steps)
 
 
 def test_the_errors_on_flowers_are_those_of_their_runs_metrics():
