@@ -211,3 +211,15 @@ def test_the_lowest_cifar10_error_is_that_of_its_runs_metrics():
   assert last['split'] == 'validation'
   first, *_ = rows_of('The lowest CIFAR-10 error')
   assert f'**{last["top1_error"]:.1%}** by the center crop' in first[1]
+
+
+def test_the_losses_after_a_cut_are_those_that_are_kept():
+  losses = json.loads((RESULTS / 'after_a_cut' / 'losses.json').read_text()).values()
+  by_five = [np.reshape(of_way, (10, 12, 5)).mean(axis=2) for of_way in losses]  # [repeat, row]
+  _, paper, pytorch = by_five
+  means = [f'{each:.3f}' for each in np.mean(by_five, axis=1).T.ravel()]
+  above = paper - pytorch
+  for first, *cells in rows_of('After a cut of the learning rate'):
+    row = int(first.partition(' ')[0]) // 5
+    error = np.std(above[:, row], ddof=1) / 10**0.5
+    assert cells == [*means[3 * row : 3 * row + 3], f'{above[:, row].mean():+.3f} ± {error:.3f}']
