@@ -21,7 +21,7 @@ from alexnet_jax.parallel import multihost
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import files, shell
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError, first_line
+from alexnet_jax.utils.errors import UserError, first_line, listed
 from alexnet_jax.utils.signals import Signals
 
 
@@ -156,13 +156,16 @@ def restore(
         ' in another --workdir, or finish this run with that version.'
       )
     if trained_on != (split.num_examples, list(split.class_names)):
-      raise UserError(
-        f'{directory} was trained on {trained_on[0]:,} images of {len(trained_on[1])} classes, but'
-        f' the data are now {split.num_examples:,} of {len(split.class_names)}, or named otherwise;'
-        ' give the data it had, or another --workdir'
-      )
+      raise _other_data(directory, *trained_on, split)
     if fingerprint not in (None, data_set.fingerprint):
-      display.line(f'the images have changed since checkpoint {step}, but not their number')
+      changed = f'the files of {config.data.data_dir} have changed since checkpoint {step}'
+      if data_set.held_out:
+        raise UserError(
+          f'{changed}, and others may be held out for validation now: resumed here, the run could be'
+          ' validated on images that it was trained on\nGive the folder as it was, or start from scratch'
+          ' in another --workdir.'
+        )
+      display.line(f'{changed}, but not the number of training images')
     training = restored['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
     return (
@@ -177,6 +180,28 @@ def restore(
       'Repair that, or start from scratch in another --workdir.'
     )
   return None
+
+
+def _other_data(
+  directory: Path, images: int, class_names: Sequence[str], split: splits.Split
+) -> UserError:
+  """Says how a training split differs from what checkpoints were trained on, and what to do."""
+  changes = []
+  if images != split.num_examples:
+    changes.append(f'{images:,} training images then, {split.num_examples:,} now')
+  gone, new = set(class_names) - set(split.class_names), set(split.class_names) - set(class_names)
+  if gone:
+    changes.append(f'classes that are gone: {listed(sorted(gone))}')
+  if new:
+    changes.append(f'new classes: {listed(sorted(new))}')
+  message = (
+    f'{directory} was trained on other data: {"; ".join(changes) or "classes in another order"}\n'
+    'Give the data it had, or another --workdir'
+  )
+  if not gone and images < split.num_examples:  # what is held out of the others is the same
+    start = shell.quote(f'--config.train.init_from={directory.parent}')
+    message += f'; to start from its weights there, add {start}'
+  return UserError(f'{message}.')
 
 
 def start_from(

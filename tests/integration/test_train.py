@@ -490,7 +490,7 @@ def named_otherwise(split):
   return dataclasses.replace(split, class_names=[*split.class_names[::-1]])
 
 
-def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkeypatch, capfd):
+def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkeypatch):
   loop.train_and_evaluate(one_step(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
   monkeypatch.setattr(datasets.Digits, 'held_out', True)
@@ -499,15 +499,51 @@ def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkey
   assert len(str(refused.value).splitlines()) == 2
   assert 'another --workdir' in str(refused.value)
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize('held_out', [True, False])
+def test_a_run_goes_on_with_other_files_unless_others_could_be_held_out(
+  tmp_path, monkeypatch, capfd, held_out
+):
+  monkeypatch.setattr(datasets.Digits, 'held_out', held_out)
   monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of now')
-  loop.train_and_evaluate(one_step(), tmp_path / 'new')
+  loop.train_and_evaluate(one_step(), tmp_path)
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
   monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of later')
-  loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path / 'new')
-  assert 'the images have changed since' in capfd.readouterr().err
+  longer = one_step(**{'train.num_steps': 2})
+  if held_out:
+    with pytest.raises(UserError, match='could be validated on images that it was') as refused:
+      loop.train_and_evaluate(longer, tmp_path)
+    assert len(str(refused.value).splitlines()) == 2
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+  else:
+    assert loop.train_and_evaluate(longer, tmp_path)['step'] == 2
+    said = 'have changed since checkpoint 1, but not the number of training images'
+    assert said in capfd.readouterr().err
 
 
-@pytest.mark.parametrize('change', [fewer, named_otherwise])
-def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change):
+def more(split):
+  return dataclasses.replace(
+    split,
+    images=np.concatenate([split.images, split.images[:2]]),
+    labels=np.concatenate([split.labels, split.labels[:2]]),
+  )
+
+
+def renamed(split):
+  return dataclasses.replace(split, class_names=['nil', *split.class_names[1:]])
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (fewer, '1,438 training images then, 1,437 now'),
+    (more, '1,438 training images then, 1,440 now'),
+    (named_otherwise, 'classes in another order'),
+    (renamed, "classes that are gone: '0'; new classes: 'nil'"),
+  ],
+)
+def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change, words):
   path, _ = finished_copy
   before = (path / 'metrics.jsonl').read_bytes()
   digits = datasets.digits
@@ -515,10 +551,10 @@ def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change
   with pytest.raises(UserError) as refused:
     loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
   message = str(refused.value)
-  assert len(message.splitlines()) <= 2
-  assert f'{path / "checkpoints"} was trained on 1,438 images of 10 classes' in message
-  assert f'now {change(digits("train")).num_examples:,} of 10' in message
-  assert '--workdir' in message
+  first, second = message.splitlines()
+  assert first == f'{path / "checkpoints"} was trained on other data: {words}'
+  assert '--workdir' in second
+  assert (f'--config.train.init_from={path}' in second) == (change is more)
   assert (path / 'metrics.jsonl').read_bytes() == before
 
 
