@@ -5,6 +5,7 @@ a folder with the set's name is always complete. Progress is recorded after each
 sums for the mean image, so a preparation that was killed resumes with the shard it was writing.
 """
 
+import array
 import contextlib
 import dataclasses
 import itertools
@@ -42,6 +43,7 @@ class _Square(NamedTuple):
   pixels: np.ndarray | None  # of the split that the statistics are of
   products: np.ndarray | None
   reason: str
+  original: int = 0  # the first 8 bytes of the file's fingerprint
 
 
 @dataclasses.dataclass
@@ -54,6 +56,7 @@ class _Done:
     labels: of each split, how many images of each class.
     unreadable: split, class, file name and reason of each file that could not be read.
     sums: of the training images.
+    originals: of each image its split's number, its label and `_Square.original`, one after the other.
   """
 
   rule: dict[str, Any]
@@ -61,6 +64,7 @@ class _Done:
   labels: dict[str, list[int]]
   unreadable: list[list[str]]
   sums: statistics.Sums
+  originals: 'array.array[int]'
 
   def save(self, path: Path) -> None:
     """Writes it to a file, which appears only when it is complete."""
@@ -73,16 +77,38 @@ class _Done:
         described=np.array(json.dumps(described)),
         pixels=self.sums.pixels,
         products=self.sums.products,
+        originals=self.originals,
       )
       _to_disk(temporary)
 
   @classmethod
   def load(cls, path: Path) -> '_Done':
     """Reads what `save` wrote."""
-    arrays = files.read_npz(path, ('described', 'pixels', 'products'))
+    arrays = files.read_npz(path, ('described', 'pixels', 'products', 'originals'))
     described = files.parse_json(str(arrays['described']))
     sums = statistics.Sums(described.pop('count'), arrays['pixels'], arrays['products'])
-    return cls(**described, sums=sums)
+    return cls(**described, sums=sums, originals=array.array('q', arrays['originals'].tobytes()))
+
+  def identical(self) -> list[str]:
+    """Says of how many images the same file is in training as well, or in other classes."""
+    splits, labels, files = np.array(self.originals).reshape(-1, 3).T
+    names = list(self.rule['splits'])
+    training = files[splits == names.index('train')] if 'train' in names else []
+    said = []
+    for number, name in enumerate(names):
+      of_split = files[splits == number]
+      if name != 'train' and (twins := np.isin(of_split, training).sum()):
+        are = 'is also a training image' if twins == 1 else 'are also training images'
+        said.append(
+          f'{twins:,} of {len(of_split):,} {name} images {are}, of the same content: remove one of'
+          ' each two, or errors will be too low'
+        )
+    labeled = np.unique(np.array([files, labels])[:, labels >= 0], axis=1)
+    _, classes = np.unique(labeled[0], return_counts=True)
+    if several := (classes > 1).sum():
+      are = 'image is' if several == 1 else 'images are'
+      said.append(f'{several:,} {are} in more than one class, in files of the same content')
+    return said
 
 
 def _set_name(name: str, image_size: int, resize: str) -> str:
@@ -181,6 +207,7 @@ def prepare(
   try:
     if place.is_dir():
       left_out_list.update(place, left_out, display)
+      _tell_identical(place, display)
       return place
     with _alone(incomplete, display):
       if not place.is_dir():
@@ -203,6 +230,7 @@ def prepare(
           display.line(
             f'all files that are left out are listed in {place / left_out_list.FILE_NAME}'
           )
+      _tell_identical(place, display)
   except OSError as error:
     raise UserError(
       f'cannot write to {incomplete}: {error.strerror or error}\n'
@@ -210,6 +238,12 @@ def prepare(
       ' the same command.'
     ) from error
   return place
+
+
+def _tell_identical(place: Path, display: Display) -> None:
+  """Shows what `_Done.identical` said of a data set; older ones do not have it."""
+  for line in read_metadata(place).get('identical', ()):
+    display.line(line)
 
 
 def _older(
@@ -385,6 +419,7 @@ def _write_shard(
         written = [written[0] + 1, written[1] + len(square.record)]
         if example.label >= 0:  # else it has none
           done.labels[split][example.label] += 1
+        done.originals.extend((list(done.labels).index(split), example.label, square.original))
         if square.pixels is not None:
           done.sums.add(square.pixels, square.products)
   except tf.errors.OpError as error:  # TensorFlow's own, for a full disk
@@ -409,6 +444,7 @@ def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
     {split: [0] * len(rule['class_names']) for split in rule['splits']},
     [],
     statistics.Sums.zero(rule['image_size']),
+    array.array('q'),
   )
   kept = {_LOCK, locks.owner_file(Path(_LOCK)).name}
   with contextlib.suppress(Exception):  # missing or damaged: start over
@@ -477,7 +513,8 @@ def _convert(
     kept = square is not None and encoding == 'png'
     pixels = np.asarray(square if kept else images.decode(encoded))
     products = statistics.color_products(pixels)
-  return _Square(example, record.SerializeToString(deterministic=True), pixels, products, '')
+  start = int.from_bytes(original[:8], signed=True)
+  return _Square(example, record.SerializeToString(deterministic=True), pixels, products, '', start)
 
 
 def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
@@ -530,6 +567,7 @@ def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
   metadata = rule | {
     'images_per_class': done.labels,
     'unreadable_files': len(done.unreadable),
+    'identical': done.identical(),
   }
   if done.sums.count:
     computed = done.sums.compute()

@@ -662,6 +662,35 @@ def test_images_that_were_prepared_before_are_taken(tmp_path, monkeypatch, encod
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+def test_files_of_the_same_content_are_told(tmp_path, interrupted):
+  root = fill(tmp_path / 'my photos', train=6, validation=2)
+  for name in CLASSES:
+    shutil.copy(root / 'train' / name / 'été 00.png', root / 'val' / name / 'été 00.png')
+  shutil.copy(root / 'train' / CLASSES[0] / 'été 01.jpg', root / 'train' / CLASSES[1] / 'twin.jpg')
+  source = image_folder.open_folder(root, 0.1)
+  told = [
+    '3 of 6 validation images are also training images, of the same content: remove one of each two,'
+    ' or errors will be too low',
+    '1 image is in more than one class, in files of the same content',
+  ]
+  interrupted(20, run, source, tmp_path / 'out')  # what was done before counts as well
+  for _ in range(2):
+    display = Lines()
+    run(source, tmp_path / 'out', display)
+    assert display.lines[-2:] == told
+
+
+def test_images_of_no_class_are_in_no_second_one(tmp_path):
+  root = fill(tmp_path / 'my photos', train=2, validation=1)
+  source = image_folder.open_folder(root, 0.1)
+  [(path, _), *_] = source.files['train']
+  files = {**source.files, 'test': [(path, -1)]}
+  display = Lines()
+  run(dataclasses.replace(source, files=files), tmp_path / 'out', display)
+  assert '1 of 1 test images is also a training image' in display.text
+  assert 'more than one class' not in display.text
+
+
 def test_damaged_images_of_before_are_made_again(tmp_path):
   root = fill(tmp_path / 'my photos', train=4, validation=2)
   first = run(image_folder.open_folder(root, 0.1), tmp_path / 'out')
