@@ -260,8 +260,8 @@ def _open(
   if given.trained_on is None:
     of = 'all its images are' if given.split_name == 'all' else f'its {given.split_name!r} is'
     display.line(
-      f'{given.data} is not what {network.path} was trained on: its classes are matched by name,'
-      f' and {of} evaluated'
+      f'{given.data} is not the data set that {network.path} was trained on: its classes are'
+      f' matched by name, and {of} evaluated'
     )
   fingerprint = None if given.trained_on is None else given.trained_on.fingerprint
   return _Images(given.data, given.split_name, fingerprint), given.split

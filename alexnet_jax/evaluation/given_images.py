@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -64,8 +65,7 @@ def are_others(
     return True
   if data.name != 'folder' or not data.data_dir or not own.data_dir:
     return False
-  given, of_run = (os.path.realpath(files.expanded(d)) for d in (data.data_dir, own.data_dir))
-  if given == of_run:
+  if _real(data.data_dir) == _real(own.data_dir):
     return False
   try:
     source = _open_folder(config, open_folder)
@@ -77,6 +77,10 @@ def are_others(
     training.get('train_examples'),
     list(network.class_names),
   )
+
+
+def _real(folder: str) -> Path:
+  return Path(os.path.realpath(files.expanded(folder)))
 
 
 def fingerprint(config: ConfigDict, open_folder: datasets.OpenFolder) -> str | None:
@@ -126,10 +130,18 @@ def open_images(
   Raises:
     UserError: the data cannot be opened, or have other classes.
   """
-  data = config.data
+  data, own = config.data, network.config.data
   if are_others(network, config, training, open_folder):
     opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
     folder = data.data_dir and os.path.abspath(files.expanded(data.data_dir))
+    if data.name == own.name == 'folder' and own.data_dir:
+      given, of_run = _real(data.data_dir), _real(own.data_dir)
+      if given.is_relative_to(of_run) or of_run.is_relative_to(given):
+        lies = 'lies in' if given.is_relative_to(of_run) else 'has in it'
+        display.line(
+          f'{folder} {lies} {own.data_dir}, which {network.path} was trained on: images that were trained'
+          ' on may be among those that it is given now'
+        )
     return GivenImages(f'{data.name} {folder}' if folder else data.name, chosen, opened, None)
   _, data_set = experiment.open_data(config, display, open_folder)
   seen = 'images that were trained on may be among its validation images'
@@ -141,7 +153,7 @@ def open_images(
       )
     elif training.get('fingerprint') not in (None, data_set.fingerprint):
       display.line(f'{data.data_dir} has changed since {network.path} was trained on it; {seen}')
-  chosen = split or network.config.data.validation_split
+  chosen = split or own.validation_split
   opened = data_set.load_split(chosen)
   pretrained.check_classes(network, data.data_dir or data.name, opened.class_names)
   return GivenImages(data.name, chosen, opened, data_set)

@@ -607,6 +607,29 @@ def test_images_that_may_have_been_trained_on_are_told(
   assert 'images that were trained on may be among its validation images' in message
 
 
+@pytest.mark.parametrize(
+  ('trained_on', 'given', 'words'),
+  [
+    ('photos', 'photos/train', 'photos/train lies in'),
+    ('photos/train', 'photos', 'photos has in it'),
+    ('photos/train', 'photos/val', None),
+  ],
+)
+def test_a_folder_within_that_of_training_may_have_its_images(
+  folder_run, tmp_path, capfd, trained_on, given, words
+):
+  for seed, split in enumerate(('train', 'val')):
+    write_images(tmp_path / 'photos' / split, {'red': 2, 'blue': 2}, seed)
+  network = pretrained.read(folder_run / 'run')
+  network.config.data.data_dir = str(tmp_path / trained_on)
+  config = folder_config(folder_run, **{'data.data_dir': str(tmp_path / given)})
+  with Display() as display:
+    opened = given_images.open_images(network, config, None, {'fingerprint': 'x'}, display)
+  assert opened.trained_on is None
+  told = [line for line in capfd.readouterr().err.splitlines() if 'were trained on may be' in line]
+  assert [words in line for line in told] == ([True] if words else [])
+
+
 def test_a_folder_that_was_moved_is_listed_once_for_all_members(folder_run, tmp_path, monkeypatch):
   listed, read_layout = [], folder_layout.read_layout
 
