@@ -192,7 +192,7 @@ def _labeled(
 def _left_out(root: Path, tree: Tree, layout: Layout) -> list[LeftOut]:
   """Lists the files below the root that are not used: in the classes, and outside of them."""
   left_out = [
-    LeftOut(split, name, _relative(file.path, root), file.reason)
+    LeftOut(split, name, _relative(file.path, root), file.reason, file.is_photograph)
     for split, folders in layout.class_folders.items()
     for name, folder in sorted(folders.items())
     for file in tree.walk(folder)

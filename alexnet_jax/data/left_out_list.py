@@ -20,7 +20,7 @@ def write(folder: Path, unreadable: Sequence[Sequence[str]], left_out: Sequence[
     left_out: files that were not to be used.
   """
   rows = [(*place, _UNREADABLE + reason) for *place, reason in unreadable]
-  _write(folder / FILE_NAME, [*map(_line, rows), *map(_line, left_out)])
+  _write(folder / FILE_NAME, [*map(_line, rows), *(_line(file[:4]) for file in left_out)])
 
 
 def update(folder: Path, left_out: Sequence[LeftOut], display: Display) -> None:
@@ -28,7 +28,7 @@ def update(folder: Path, left_out: Sequence[LeftOut], display: Display) -> None:
   path = folder / FILE_NAME
   before = path.read_text('utf-8', 'replace').split('\n')[1:-1] if path.exists() else []
   unreadable = [line for line in before if line.split('\t')[-1].startswith(_UNREADABLE)]
-  now = [*unreadable, *map(_line, left_out)]
+  now = [*unreadable, *(_line(file[:4]) for file in left_out)]
   if now != before:
     try:
       _write(path, now)

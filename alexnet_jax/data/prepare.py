@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
 import time
@@ -168,7 +169,7 @@ def prepare(
     image_size: shorter side in pixels.
     encoding: 'jpeg' (quality 95), 'png' (lossless), or 'auto': PNG for 10,000 images and fewer.
     statistics_of: the split of which mean image and color axes are computed.
-    unreadable_limit: the share of files that may be unreadable; ten files always may.
+    unreadable_limit: the share of images that may be unreadable; ten always may.
     display: for lines and bars.
     resize: how squares are made, one of `images.RESIZE_RULES`.
     left_out: files that are no examples of the source, to be listed with those that cannot be read.
@@ -312,7 +313,9 @@ def _prepare(
     f'preparing {rule["name"]} once, in {folder.parent}: {sum(source.splits.values()):,} images,'
     f' shorter side to {rule["image_size"]} pixels, central square, as {rule["encoding"]}'
   )
-  allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * sum(source.splits.values())))
+  unread = [[*file[:4]] for file in left_out if file.is_photograph]
+  total = sum(source.splits.values()) + len(unread)
+  allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * total))
   if len(earlier):
     display.line(
       f'{len(earlier):,} images were prepared earlier; those of identical files are reused'
@@ -336,7 +339,7 @@ def _prepare(
       for shard in range(first, shards):
         temporary = folder / 'shard.part'
         _write_shard(temporary, itertools.islice(squares, size), split, done, log)
-        if len(done.unreadable) > allowed:
+        if len(done.unreadable) + len(unread) > allowed:
           display.line(
             f'more than {allowed:,} files cannot be read: checking the remaining ones, to list them all'
           )
@@ -345,7 +348,7 @@ def _prepare(
           _note_rest(squares, split, done, log)
           _read_on(source, split, done, resize, earlier, display)
           left_out_list.write(folder, done.unreadable, left_out)
-          raise _too_many(folder, done, allowed)
+          raise _too_many(folder, [*done.unreadable, *unread], total, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
         done.save(folder / 'done.npz')
     log(done=True)
@@ -583,13 +586,17 @@ def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
     _to_disk(path)
 
 
-def _too_many(folder: Path, done: _Done, allowed: int) -> UserError:
-  split, _, file_name, reason = done.unreadable[0]
+def _too_many(
+  folder: Path, unreadable: Sequence[Sequence[str]], total: int, allowed: int
+) -> UserError:
+  split, _, file_name, reason = unreadable[0]
+  count = len(unreadable)
+  limit = min(1, math.ceil((count + 0.5) / total * 1000) / 1000)  # a little more, for rounding
   return UserError(
-    f'{len(done.unreadable):,} files cannot be read, more than {allowed:,}, such as'
+    f'{count:,} of {total:,} images cannot be read, more than {allowed:,}, such as'
     f' {split}/{file_name}: {reason}; all are listed in {folder / left_out_list.FILE_NAME}\n'
-    'Raise data.unreadable_limit to continue without them; or repair or remove them, and remove'
-    f' {folder}.'
+    'Repair, convert or remove them; or, to continue without them, add'
+    f' --config.data.unreadable_limit={limit:g}'
   )
 
 

@@ -50,12 +50,14 @@ class LeftOut(NamedTuple):
     class_name: the class that it lies in; '' where it lies in none.
     file_name: its path within the source.
     reason: why, in one line.
+    is_photograph: it is an image of a class, of a kind that Pillow does not read.
   """
 
   split: str
   class_name: str
   file_name: str
   reason: str
+  is_photograph: bool = False
 
 
 class Source(Protocol):

@@ -508,19 +508,34 @@ def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch
   display = Lines()
   message = refusal(run, source, tmp_path / 'out', display, images_per_shard=1)
   [written] = (tmp_path / 'out').glob(f'*/*/{left_out_list.FILE_NAME}')
-  assert '4 files cannot be read, more than 1, such as train/' in message
+  assert '4 of 21 images cannot be read, more than 1, such as train/' in message
   assert 'checking the remaining ones, to list them all' in display.text
   assert str(written) in message
-  assert 'data.unreadable_limit' in message
+  limit = message.rpartition('add --config.data.unreadable_limit=')[2]
   assert len(written.read_text('utf-8').splitlines()) == 1 + 4  # those that came later as well
   done = len(list(written.parent.glob('*.tfrecord-*')))
   assert done
   converted.clear()
-  changes = {'images_per_shard': 1, 'unreadable_limit': 0.2}
+  changes = {'images_per_shard': 1, 'unreadable_limit': float(limit)}
   directory = run(source, tmp_path / 'out', **changes)
   assert len(converted) == 21 - done
   assert contents(directory) == contents(run(source, tmp_path / 'other', **changes))
   assert prepare.read_metadata(directory)['unreadable_files'] == 4
+
+
+def test_photographs_of_kinds_that_are_not_read_count_as_unreadable(holey, tmp_path):
+  for number in range(7):
+    (holey / 'train' / CLASSES[0] / f'{number}.heic').write_bytes(b'x')
+    (holey / f'{number}.heic').write_bytes(b'x')  # of no class
+    (holey / 'train' / CLASSES[0] / f'{number}.txt').write_bytes(b'x')
+  source = image_folder.open_folder(holey, 0.1)
+  left_out = source.left_out
+  message = refusal(run, source, tmp_path / 'out', left_out=left_out)
+  assert '11 of 28 images cannot be read, more than 10' in message
+  limit = float(message.rpartition('add --config.data.unreadable_limit=')[2])
+  directory = run(source, tmp_path / 'out', left_out=left_out, unreadable_limit=limit)
+  assert len(rows_of(directory)) == 4 + len(left_out) == 4 + 21
+  refusal(run, source, tmp_path / 'b', left_out=left_out, unreadable_limit=limit - 0.02)
 
 
 def test_ten_files_may_always_be_unreadable(holey, tmp_path):
