@@ -300,7 +300,7 @@ def _find_classes(
     _check_names(split_folder, folders)
     if class_depth is None:
       _check_repeated(split_folder, tree, folders)
-      _check_depth(split_folder, tree, folders)
+      _check_depth(split_folder, tree, folders, notes)
   classes = {folder.name: folder for folder in folders}
   for depth in range(2, (class_depth or 1) + 1):
     classes = _below(classes, tree)
@@ -391,12 +391,23 @@ def _check_repeated(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> 
       )
 
 
-def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path]) -> None:
-  """Raises UserError where folders within the folders may as well be the classes."""
+def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path], notes: list[str]) -> None:
+  """Raises UserError where folders within the folders may as well be the classes.
+
+  Where only some of the folders have such folders, a line says that each is read as one class.
+  """
   innermost = {folder: _innermost(folder, tree) for folder in folders}
-  if any(not file.reason for folder in innermost.values() for file in tree.files(folder)):
-    return
   deeper = {folder: tree.image_folders(inner) for folder, inner in innermost.items()}
+  own = {f for f in folders if any(not file.reason for file in tree.files(innermost[f]))}
+  if own:
+    if several := [f for f in folders if f not in own and len(deeper[f]) > 1]:
+      first, others = several[0], len(several) - 1
+      also = f', as in {others:,} other folder{"s" * (others > 1)}' if others else ''
+      notes.append(
+        f'{first} has {listed([f.name for f in deeper[first]])}, which are read as one class,'
+        f' {first.name!r}{also}; if these are the classes, put them beside the others'
+      )
+    return
   if len(folders) < 2 or all(len(inner) == 1 for inner in deeper.values()):
     return  # the same division, by either reading
   folder, inner = next((f, inner) for f, inner in deeper.items() if len(inner) > 1)

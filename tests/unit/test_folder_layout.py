@@ -292,6 +292,19 @@ def test_letters_above_the_classes_of_splits(tmp_path):
   assert {label for _, label in source.files['validation']} == {2}
 
 
+def test_folders_in_one_of_the_classes_are_told(tmp_path):
+  fill(tmp_path, *two_each('sea', 'street', 'street/2024', 'street/2025', 'zoo/cats', 'zoo/dogs'))
+  source = open_folder(tmp_path)
+  assert source.class_names == ['sea', 'street', 'zoo']
+  assert source.notes[1:] == [
+    f"{tmp_path}/zoo has 'cats', 'dogs', which are read as one class, 'zoo'; if these are the"
+    ' classes, put them beside the others'
+  ]
+  fill(tmp_path, *two_each('animals/owls', 'animals/pigs'))
+  assert "one class, 'animals', as in 1 other folder; if" in open_folder(tmp_path).notes[1]
+  assert len(open_folder(tmp_path, class_depth=1).notes) == 1
+
+
 def test_one_folder_in_each_class_is_no_question(tmp_path):
   fill(tmp_path, *two_each('train/n01/images', 'train/n02/images'), 'train/n01/boxes.txt')
   assert list(open_folder(tmp_path).class_names) == ['n01', 'n02']
