@@ -148,12 +148,12 @@ def instructive(
   rest = count - count // 4
   surest = np.argsort(-np.asarray(probabilities), kind='stable')
   is_right = (np.asarray(predicted) == labels)[surest]
-  wrong = surest[~is_right][: rest // 2]
-  unsure = surest[::-1][~np.isin(surest[::-1], wrong)][: rest - rest // 2]
-  right = surest[is_right & ~np.isin(surest, unsure)]
+  right, wrong = surest[is_right], surest[~is_right][: rest // 2]
   _, firsts = np.unique(np.asarray(labels)[right], return_index=True)  # of each class the surest
   right = np.concatenate([right[np.sort(firsts)], np.delete(right, firsts)])
-  right = right[: count - len(wrong) - len(unsure)]
+  others = surest[~np.isin(surest, [*wrong, *right[: count // 4]])]
+  unsure = others[::-1][: rest - rest // 2]
+  right = right[~np.isin(right, unsure)][: count - len(wrong) - len(unsure)]
   return [('surest right', right), ('least sure', unsure), ('surest wrong', wrong)]
 
 

@@ -256,6 +256,11 @@ def test_instructive_images_are_the_surest_right_the_least_sure_and_the_surest_w
     'least sure': [6, 8, 1],
     'surest wrong': [4, 5, 3],
   }
-  few = dict(predictions.instructive(sure[:2], predicted[:2], labels[:2], 8))
-  assert sorted(np.concatenate(list(few.values())).tolist()) == [0, 1]
-  assert [len(found) for found in few.values()] == [0, 2, 0]
+  few = [
+    found.tolist() for _, found in predictions.instructive(sure[:5], predicted[:5], labels[:5], 8)
+  ]
+  assert few == [[2, 1], [0], [4, 3]]  # the surest right ones come first
+  few = [
+    found.tolist() for _, found in predictions.instructive(sure[:2], predicted[:2], labels[:2], 8)
+  ]
+  assert few == [[0, 1], [], []]
