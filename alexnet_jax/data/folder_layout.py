@@ -13,7 +13,7 @@ from typing import NamedTuple
 from alexnet_jax.data.folder_tree import Tree
 from alexnet_jax.data.sources import SPLITS
 from alexnet_jax.utils import shell
-from alexnet_jax.utils.errors import UserError, listed
+from alexnet_jax.utils.errors import UserError, listed, number_of
 
 LAYOUT = '<folder>/train/<class>/<images> or <folder>/<class>/<images>'
 """The layouts that are read, in words."""
@@ -334,8 +334,8 @@ def _check_is_no_class(folder: Path, tree: Tree, split: str) -> None:
   unread = [file for file in files if file.is_photograph]
   if unread:
     raise UserError(
-      f'{folder} has no images that can be read, but {len(unread):,} files as'
-      f' {Path(unread[0].path).name!r} ({unread[0].reason}); or move it away'
+      f'{folder} has no image that can be read, but {number_of(len(unread), "file")} such as'
+      f' {Path(unread[0].path).name!r}\n{unread[0].reason}, or move the folder away'
     )
   if not files and split == 'train':
     raise UserError(
@@ -402,7 +402,7 @@ def _check_depth(split_folder: Path, tree: Tree, folders: Sequence[Path], notes:
   if own:
     if several := [f for f in folders if f not in own and len(deeper[f]) > 1]:
       first, others = several[0], len(several) - 1
-      also = f', as in {others:,} other folder{"s" * (others > 1)}' if others else ''
+      also = f', as in {number_of(others, "other folder")}' if others else ''
       notes.append(
         f'{first} has {listed([f.name for f in deeper[first]])}, which are read as one class,'
         f' {first.name!r}{also}; if these are the classes, put them beside the others'

@@ -26,7 +26,7 @@ from alexnet_jax.data.earlier import ORIGINAL, Earlier, fingerprint
 from alexnet_jax.data.sources import Example, LeftOut, Source
 from alexnet_jax.utils import files, locks, shell, threads
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, number_of
 
 LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
 _METADATA = 'metadata.json'
@@ -318,11 +318,11 @@ def _prepare(
   allowed = max(_LEAST_UNREADABLE, int(unreadable_limit * total))
   if len(earlier):
     display.line(
-      f'{len(earlier):,} images were prepared earlier; those of identical files are reused'
+      f'prepared earlier: {number_of(len(earlier), "image")}; those of identical files are reused'
     )
   if damaged := len(earlier.damaged):
     display.line(
-      f'{damaged:,} {"file" if damaged == 1 else "files"} of images prepared earlier cannot be read to'
+      f'{number_of(damaged, "file")} of images prepared earlier cannot be read to'
       f' the end, such as {earlier.damaged[0]}: what is missing is prepared again'
     )
 

@@ -13,7 +13,7 @@ from alexnet_jax.data import folder_tree
 from alexnet_jax.evaluation.classifier import Classifier, Prediction, Predictions
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, number_of
 
 _TOGETHER = 128  # images classified at a time
 
@@ -119,7 +119,7 @@ def classify(
         update_progress(len(together))
       if not predicted:
         raise UserError(
-          f'none of {len(unreadable):,} files can be read; the first: {unreadable[0][1]}'
+          f'no image in {number_of(len(unreadable), "file")} can be read; the first: {unreadable[0][1]}'
         )
   return Classified(predicted, unreadable, others, written)
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from matplotlib import figure, font_manager
 from matplotlib.text import Text
 
+from alexnet_jax.utils.errors import number_of
+
 # Taken before any other that has the characters.
 _PREFERRED = (
   'Noto Sans CJK SC',
@@ -35,8 +37,8 @@ def missing(texts: Iterable[str]) -> str | None:
     return None
   some = ' '.join(characters[:10]) + (' ...' if len(characters) > 10 else '')
   return (
-    f'no installed font has {len(characters)} characters ({some}), which pictures show as boxes;'
-    ' install one that does, such as Noto Sans CJK (Debian: fonts-noto-cjk)'
+    f'no installed font has {number_of(len(characters), "character")} ({some}), which pictures show'
+    ' as boxes; install one that does, such as Noto Sans CJK (Debian: fonts-noto-cjk)'
   )
 
 

@@ -19,6 +19,7 @@ from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
 from alexnet_jax.utils import host
 from alexnet_jax.utils.display import Display, duration, fill, print_table, waiting
+from alexnet_jax.utils.errors import number_of
 
 if TYPE_CHECKING:
   from alexnet_jax.evaluation import photographs
@@ -109,7 +110,8 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     others = [(member['path'], member) for member in members[1:]] + [(average, result)]
     compared = [(name, *_differences(of['compared_with_first'])) for name, of in others]
   print_table(
-    f'{path}, {result["data"]}, {result["images"]:,} images ({result["split"]}) of {classes}',
+    f'{path}, {result["data"]}, {number_of(result["images"], "image")} ({result["split"]}) of'
+    f' {classes}',
     ('network', 'step', 'views', *_headings(num_classes)),
     rows,
   )
@@ -135,7 +137,7 @@ def classified(result: 'photographs.Classified') -> None:
   """
   shown = result.predictions[:_SHOWN]
   print_table(
-    f'{len(result.predictions):,} images',
+    number_of(len(result.predictions), 'image'),
     ('file', 'class', 'probability', 'next', 'probability'),
     [
       (_printable(each.image), *_cells(each.display_names, each.probabilities, 2)) for each in shown
@@ -149,7 +151,10 @@ def classified(result: 'photographs.Classified') -> None:
   if (more := len(result.unreadable) - _SHOWN) > 0:
     print(f'and {more:,} more', file=sys.stderr)
   if bad := len(result.unreadable):
-    print(f'{bad:,} of {bad + len(result.predictions):,} files cannot be read', file=sys.stderr)
+    print(
+      f'{bad:,} of {number_of(bad + len(result.predictions), "file")} cannot be read',
+      file=sys.stderr,
+    )
   if others := result.passed_over:
     some = ', '.join(others[:3]) + (', ...' if len(others) > 3 else '')
     what = 'file is no image and is' if len(others) == 1 else 'files are no images and are'
@@ -250,7 +255,9 @@ def preparation(config: ConfigDict) -> None:
   if report.exists():
     left_out = len(report.read_text('utf-8', 'replace').split('\n')) - 2
     unreadable = prepare.read_metadata(data_set.directory)['unreadable_files']
-    print(f'left out      {left_out:,} files ({unreadable:,} unreadable), listed in {report}')
+    print(
+      f'left out      {number_of(left_out, "file")} ({unreadable:,} unreadable), listed in {report}'
+    )
 
 
 def conversion(network: pretrained.PretrainedNetwork, written: Sequence[str]) -> None:

@@ -29,6 +29,11 @@ def listed(names: Sequence[str]) -> str:
   return some + (f' and {len(names) - 5:,} more' if len(names) > 5 else '')
 
 
+def number_of(count: int, noun: str) -> str:
+  """A number of things, for a message: '1 file', '1,000 files'."""
+  return f'{count:,} {noun}{"" if count == 1 else "s"}'
+
+
 class Stopped(Exception):  # noqa: N818  (not an error)
   """Raised when a signal has asked the run to stop, and it has saved what there was to save.
 

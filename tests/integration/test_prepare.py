@@ -668,7 +668,7 @@ def test_images_that_were_prepared_before_are_taken(tmp_path, monkeypatch, encod
   source = image_folder.open_folder(root, 0.1)
   again = run(source, out, display, encoding=encoding)
   assert len(made) == 1
-  assert '18 images were prepared earlier; those of identical files are reused' in display.lines
+  assert 'prepared earlier: 18 images; those of identical files are reused' in display.lines
   whole = run(source, fresh, encoding=encoding)
   assert len(made) == 1 + 19
   for split in ('train', 'validation'):

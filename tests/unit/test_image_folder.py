@@ -390,7 +390,7 @@ def test_an_empty_class(root):
   assert str(root / 'train' / 'forest') in message
   fill(root, 'train/forest/1.heic')
   message = refusal(open_folder, root)
-  assert f'{root / "train" / "forest"} has no images that can be read, but 1 files as' in message
+  assert f'{root / "train" / "forest"} has no image that can be read, but 1 file such as' in message
   assert 'HEIC: Pillow does not read it; convert to JPEG' in message
 
 
