@@ -219,8 +219,8 @@ def prepare(
         _prepare(
           source, incomplete, plain_rule, resize, unreadable_limit, left_out, earlier, display
         )
-        for path, _ in older:
-          display.line(_removable(path))
+        if older:
+          display.line(_removable([path for path, _ in older]))
         incomplete.rename(place)
         for path in (place / 'done.npz', place / _LOCK, locks.owner_file(place / _LOCK)):
           path.unlink(missing_ok=True)
@@ -272,12 +272,13 @@ def _is_alike(earlier: dict[str, Any], rule: dict[str, Any]) -> bool:
   return all(earlier.get(name) == rule[name] for name in ('resize', 'encoding', 'pillow'))
 
 
-def _removable(path: Path) -> str:
-  """Says how to remove what was prepared in a folder before."""
-  size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+def _removable(paths: Sequence[Path]) -> str:
+  """Says how to remove what was prepared in folders before."""
+  size = sum(file.stat().st_size for path in paths for file in path.iterdir() if file.is_file())
+  folders = list(dict.fromkeys(str(path.parent) for path in paths))
   return (
-    f'{path.parent} ({size / 1e6:,.1f} MB) was prepared from the same folder, of other files or'
-    f' with other settings; if it is not needed any more: rm -r {shell.quote(str(path.parent))}'
+    f'{number_of(len(folders), "data set")} ({size / 1e6:,.1f} MB) prepared from the same folder before,'
+    f' of other files or with other settings; if not needed any more: rm -r {shell.join(folders)}'
   )
 
 
