@@ -276,6 +276,7 @@ def _summary(
 
 def _shortened(names: Sequence[str]) -> str:
   """Counts and names classes, the first few and the last of many: '2 classes (cats, dogs)'."""
+  names = [repr(name) if ',' in name else name for name in names]
   few = names if len(names) <= 8 else [*names[:4], '...', names[-1]]
   return f'{len(names):,} {"class" if len(names) == 1 else "classes"} ({", ".join(few)})'
 

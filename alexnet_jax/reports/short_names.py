@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alexnet_jax.data import imagenet_classes
 from alexnet_jax.reports import canvas
 
 
@@ -15,8 +16,8 @@ def short_names(
 ) -> list[str]:
   """Names of classes for a picture: short, and all different where the classes' names are.
 
-  Each is the first of the class's names ('tench' of 'tench, Tinca tinca') where no other class has
-  the same one, else all of it; what is too long is cut at its end or, where that makes it like
+  Each of ImageNet's is the first of the class's names ('tench' of 'tench, Tinca tinca') where no other
+  class has the same one, else all of it, as those of other data sets; what is too long is cut at its end or, where that makes it like
   another, in its middle, up to its end or up to where it differs. Where nothing else tells two apart,
   the label is put behind.
 
@@ -26,8 +27,9 @@ def short_names(
     labels: the classes' labels; None: they are all classes, in the order of their labels.
   """
   alike = _common_beginnings(class_names)
+  of_several = set(imagenet_classes.words().values())
   ways = (
-    lambda name: _cut(name.split(',')[0].strip() or name, length),
+    lambda name: _cut(name.split(',')[0] if name in of_several else name, length),
     lambda name: _cut(name, length),
     lambda name: _cut_middle(name, length),
     lambda name: _cut_before(name, alike[name], length),

@@ -297,6 +297,11 @@ def test_names_of_classes_may_be_in_any_script(tmp_path):
   }
 
 
+def test_names_with_commas_are_quoted_where_classes_are_listed(tmp_path):
+  fill(tmp_path, *numbered('gull, common', 2), *numbered('gull, herring', 2), *numbered('tern', 2))
+  assert "3 classes ('gull, common', 'gull, herring', tern); " in open_folder(tmp_path).notes[0]
+
+
 def test_names_of_files_may_be_no_unicode(tmp_path):
   fill(tmp_path, *numbered('a', 3), *numbered('b', 3))
   with open(os.fsencode(tmp_path) + b'/a/\xff.jpg', 'wb') as file:

@@ -28,3 +28,8 @@ def test_short_names_are_all_different_and_no_longer_than_asked(length):
   short = short_names(names, length)
   assert len(set(short)) == len(names)
   assert all(sum(1 + (letter == '猫') for letter in name) <= length for name in short)
+
+
+def test_only_imagenets_names_are_cut_at_a_comma():
+  names = ('sea, north', 'lake', 'tench, Tinca tinca')
+  assert short_names(names, 16) == ['sea, north', 'lake', 'tench']
