@@ -109,9 +109,12 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     rows += _views(average, result, num_classes)
     others = [(member['path'], member) for member in members[1:]] + [(average, result)]
     compared = [(name, *_differences(of['compared_with_first'])) for name, of in others]
+  stored = workdir.read_config(path)  # None: it is the folder of --members
+  data = result['data']
+  if stored is not None and data == 'folder':  # the one that was trained on
+    data = datasets.title(stored['data'])
   print_table(
-    f'{path}, {result["data"]}, {number_of(result["images"], "image")} ({result["split"]}) of'
-    f' {classes}',
+    f'{path}, {data}, {number_of(result["images"], "image")} ({result["split"]}) of {classes}',
     ('network', 'step', 'views', *_headings(num_classes)),
     rows,
   )
@@ -122,7 +125,7 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
       compared,
     )
   files = {'results': path / 'evaluation.json', 'tables': path / 'evaluation'}
-  if (path / 'config.json').exists():  # not the folder of --members
+  if stored is not None:
     from alexnet_jax.reports import run_page  # which nothing else here needs
 
     files['page'] = run_page.write(path)

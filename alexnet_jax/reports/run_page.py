@@ -22,7 +22,7 @@ from PIL import Image
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.configs import imagenet
-from alexnet_jax.data import imagenet_classes
+from alexnet_jax.data import datasets, imagenet_classes
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.utils import config_fields, files, host
 from alexnet_jax.utils.errors import UserError
@@ -241,7 +241,7 @@ def write(path: str | os.PathLike[str]) -> Path:
     curves=curves(records),
     epoch=epoch,
     size=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
-    evaluation=_evaluation(path / 'evaluation.json'),
+    evaluation=_evaluation(path / 'evaluation.json', datasets.title(config['data'])),
     confusion=_confusion(confusion),
     confused=_confused(confusion),
     classes=_classes(per_class),
@@ -277,8 +277,8 @@ class Evaluation(NamedTuple):
   errors: Mapping[str, tuple[float, float | None]]
 
 
-def _evaluation(path: Path) -> Evaluation | None:
-  """Reads evaluation.json; None where there is none."""
+def _evaluation(path: Path, title: str) -> Evaluation | None:
+  """Reads evaluation.json, of a run on data that are called so; None where there is none."""
   if not path.exists():
     return None
   try:
@@ -292,8 +292,9 @@ def _evaluation(path: Path) -> Evaluation | None:
       )
       for views, name in ((center_crop, 'center crop'), ('ten_views', 'ten views'))
     }
+    data = title if value['data'] == 'folder' else value['data']
     return Evaluation(
-      value['members'][0]['step'], int(value['images']), value['data'], value['split'], errors
+      value['members'][0]['step'], int(value['images']), data, value['split'], errors
     )
   except (IndexError, KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again') from error
