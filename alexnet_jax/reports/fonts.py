@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import os
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -36,14 +37,19 @@ def missing(texts: Iterable[str]) -> str | None:
   if not characters:
     return None
   some = ' '.join(characters[:10]) + (' ...' if len(characters) > 10 else '')
+  letters = any(c.isalpha() and unicodedata.east_asian_width(c) in 'WF' for c in characters)
+  such = ', such as Noto Sans CJK (Debian: fonts-noto-cjk)' if letters else ''
   return (
     f'no installed font has {number_of(len(characters), "character")} ({some}), which pictures show'
-    ' as boxes; install one that does, such as Noto Sans CJK (Debian: fonts-noto-cjk)'
+    f' as boxes; install one that does{such}'
   )
 
 
 def use(picture: figure.Figure) -> None:
-  """Adds fallback fonts to texts that have characters which matplotlib's font lacks."""
+  """Adds fallback fonts to texts that have characters which matplotlib's font lacks.
+
+  What only its slanted or bold letters lack is drawn upright and of normal weight.
+  """
   texts = [text for text in picture.findobj(Text) if isinstance(text, Text)]
   for axes in picture.axes:  # labels of ticks are made when they are asked for
     texts += [*axes.get_xticklabels(), *axes.get_yticklabels()]
@@ -51,6 +57,10 @@ def use(picture: figure.Figure) -> None:
     _, families = _search(''.join(sorted(set(text.get_text()))))
     if families:
       text.set_fontfamily([*text.get_fontfamily(), *families])
+    else:
+      own = _characters(font_manager.findfont(text.get_fontproperties()))
+      if any(c.isprintable() and ord(c) not in own for c in text.get_text()):
+        text.set(style='normal', weight='normal')
 
 
 @contextlib.contextmanager

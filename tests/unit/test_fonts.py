@@ -36,6 +36,16 @@ def test_what_the_usual_font_lacks_is_drawn_with_another(tmp_path, monkeypatch, 
   assert 'STIXGeneral' not in families['dog']
 
 
+def test_what_only_slanted_letters_lack_is_drawn_upright(tmp_path, monkeypatch):
+  only = [font for font in font_manager.fontManager.ttflist if font.name == 'DejaVu Sans']
+  monkeypatch.setattr(font_manager.fontManager, 'ttflist', only)
+  picture = Figure()
+  texts = [picture.text(0, 0, name, style='italic') for name in ('قط', 'cat\n0.5')]
+  [file, *_] = canvas.save(picture, tmp_path / 'a')
+  assert file.exists()
+  assert [text.get_style() for text in texts] == ['normal', 'italic']
+
+
 def test_names_of_ticks_are_drawn_with_another_font_too(tmp_path, monkeypatch):
   only_fonts(monkeypatch, 'DejaVu Sans', 'STIXGeneral')
   picture = charts.differences([charts.Bar(CIRCLED, 1, [1, 1], 0, 2, 1, 1, True)], '')
@@ -49,6 +59,9 @@ def test_characters_that_no_font_has_are_said_and_drawn_as_boxes(tmp_path, monke
   said = fonts.missing(['猫', 'cat', '狗'])
   assert 'no installed font has 2 characters (狗 猫)' in said
   assert 'Noto Sans CJK' in said
+  assert fonts.missing(['\U0001f984']).endswith(
+    'which pictures show as boxes; install one that does'
+  )
   picture = Figure()
   picture.suptitle('猫')
   assert all(file.exists() for file in canvas.save(picture, tmp_path / 'a'))
