@@ -159,7 +159,8 @@ def restore(
       raise _other_data(directory, *trained_on, split)
     if fingerprint not in (None, data_set.fingerprint):
       changed = f'the files of {config.data.data_dir} have changed since checkpoint {step}'
-      if data_set.held_out:
+      parts = [config.data[field].split('[')[0] for field in ('train_split', 'validation_split')]
+      if data_set.held_out or parts[0] == parts[1]:  # train[:90%], train[90%:]
         raise UserError(
           f'{changed}, and others may be held out for validation now: resumed here, the run could be'
           ' validated on images that it was trained on\nGive the folder as it was, or start from scratch'

@@ -501,17 +501,27 @@ def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkey
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-@pytest.mark.parametrize('held_out', [True, False])
+@pytest.mark.parametrize(
+  ('held_out', 'train', 'validation', 'goes_on'),
+  [
+    (False, 'train', 'validation', True),
+    (True, 'train', 'validation', False),
+    (False, 'train[:90%]', 'train[90%:]', False),
+  ],
+)
 def test_a_run_goes_on_with_other_files_unless_others_could_be_held_out(
-  tmp_path, monkeypatch, capfd, held_out
+  tmp_path, monkeypatch, capfd, held_out, train, validation, goes_on
 ):
+  digits = datasets.digits
+  monkeypatch.setattr(datasets, 'digits', lambda split: digits(split.split('[')[0]))
   monkeypatch.setattr(datasets.Digits, 'held_out', held_out)
+  given = {'data.train_split': train, 'data.validation_split': validation}
   monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of now')
-  loop.train_and_evaluate(one_step(), tmp_path)
+  loop.train_and_evaluate(one_step(**given), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
   monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of later')
-  longer = one_step(**{'train.num_steps': 2})
-  if held_out:
+  longer = one_step(**given, **{'train.num_steps': 2})
+  if not goes_on:
     with pytest.raises(UserError, match='could be validated on images that it was') as refused:
       loop.train_and_evaluate(longer, tmp_path)
     assert len(str(refused.value).splitlines()) == 2
