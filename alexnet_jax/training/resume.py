@@ -201,8 +201,8 @@ def _other_data(
   )
   if not gone and images < split.num_examples:  # what is held out of the others is the same
     start = shell.quote(f'--config.train.init_from={directory.parent}')
-    message += f'; to start from its weights there, add {start}'
-  return UserError(f'{message}.')
+    message += f'; if images were only added, its weights are a start there: {start}'
+  return UserError(message)
 
 
 def start_from(
