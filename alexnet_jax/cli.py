@@ -611,27 +611,34 @@ def _sweep(config: ConfigDict) -> int:
   )
   planning.check_folder(plan)
   runs = runner.missing(plan)
-  started_by = provenance.started_by()
-  recorded, planned = planning.recorded(plan.path), {run.name for run in plan.runs}
+  planned = {run.name for run in plan.runs}
+  say = functools.partial(print, file=sys.stderr)
+
+  def write() -> None:
+    if left_out := [name for name in planning.recorded(plan.path) if name not in planned]:
+      say(
+        f'the table will leave out {listed(left_out)}, of an earlier command in {plan.path}; to have'
+        ' them in it, give their --only and --seeds too'
+      )
+    planning.write(plan, provenance.started_by())
+
   if _LIST.value:
-    if not planned <= set(recorded):  # else a sweep that has begun keeps its table
-      planning.write(plan, started_by)
+    has_begun = planned <= set(planning.recorded(plan.path))
+    if not has_begun:  # else it keeps its table
+      with workdir.lock(plan.path, say):
+        write()
     for run in runs:
       print(host.command(*run.command))
+    if not runs:
+      say('all runs are finished; --mode=figures makes the table')
     return 0
   program = os.path.abspath(sys.argv[0])
-  with workdir.lock(plan.path, functools.partial(print, file=sys.stderr)):
-    if left_out := [name for name in recorded if name not in planned]:
-      print(
-        f'the table will leave out {listed(left_out)}, of an earlier command in {plan.path}; to have'
-        ' them in it, give their --only and --seeds too',
-        file=sys.stderr,
-      )
-    planning.write(plan, started_by)
+  with workdir.lock(plan.path, say):
+    write()
     if _JOBS.value > 1:
       runner.prepare_data(runs, program)
     failures = runner.run_all(runs, _JOBS.value, program)
-  report.show(*report.write(plan.path))
+    report.show(*report.write(plan.path))
   for failed, reason in failures.items():
     print(f'{host.program_name()}: {failed} failed: {reason}', file=sys.stderr)
   return 1 if failures else 0

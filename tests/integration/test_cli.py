@@ -10,6 +10,7 @@ import pytest
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.checkpoints.workdir import read_starts
 from alexnet_jax.sweeps import planning
+from configs import digits
 from tests import sweeps
 from tests.launching import ROOT, assert_message, launch, start, without_tensorflow
 
@@ -422,7 +423,7 @@ def test_a_sweeps_commands_are_listed_one_a_line(tmp_path):
     'python launch.py --config=configs/digits.py --config.train.num_epochs=1'
     f' --config.model.dropout.rate=0.0 --config.train.seed=0 --workdir={tmp_path}/no_dropout/seed0'
   )
-  assert [path.name for path in tmp_path.iterdir()] == ['sweep.json']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', 'sweep.json']
   command = planning.read_written(tmp_path)['command']
   assert command.startswith('python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py ')
   # A list of some of them leaves the sweep as it is.
@@ -477,4 +478,30 @@ def test_a_second_sweep_on_one_folder_stops_and_changes_nothing(tmp_path):
   before = (tmp_path / 'sweep.json').read_bytes()
   with workdir.lock(tmp_path):
     assert_message(launch(*arguments, '--only=tanh'), 1, 'another process is at work in')
+    assert_message(launch(*arguments, '--seeds=9', '--list'), 1, 'another process is at work in')
+    assert launch(*arguments, '--only=tanh', '--list')[0] == 0  # of its own runs
   assert (tmp_path / 'sweep.json').read_bytes() == before
+
+
+def test_a_list_of_other_runs_says_what_the_table_will_leave_out(tmp_path):
+  arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
+  launch(*arguments, '--only=tanh', '--list')
+  code, out, err = launch(*arguments, '--only=tanh', '--seeds=9', '--list')
+  assert (code, len(out.splitlines())) == (0, 2)
+  assert err.startswith(
+    "the table will leave out 'base/seed0', 'tanh/seed0', of an earlier command"
+  )
+  assert planning.recorded(tmp_path) == ['base/seed9', 'tanh/seed9']
+
+
+def test_a_list_without_a_missing_run_says_that_all_are_finished(tmp_path):
+  arguments = (
+    '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--only=base', f'--workdir={tmp_path}'
+  )  # fmt: skip
+  config = digits.get_config()
+  config.train.num_epochs = sweeps.EPOCHS
+  run = sweeps.plan(tmp_path).runs[0]
+  sweeps.write_run(run, sweeps.lines([0.5] * sweeps.EPOCHS), config)
+  code, out, err = launch(*arguments, f'--config.train.num_epochs={sweeps.EPOCHS}', '--list')
+  assert (code, out) == (0, '')
+  assert err == 'all runs are finished; --mode=figures makes the table\n'
