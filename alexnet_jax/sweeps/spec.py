@@ -7,9 +7,10 @@ it is given.
 import dataclasses
 import os
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.utils import files
@@ -76,7 +77,8 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
   """Reads a sweep file and makes its sweep for a config.
 
   Raises:
-    UserError: the file does not exist, or is not a sweep file.
+    UserError: the file does not exist, is not a sweep file, or a part of its sweep is of another kind
+      than `Sweep`, `Variant` and `Reported` say.
   """
   path = files.local(path, '--sweep')
   if not path.is_file():
@@ -91,7 +93,81 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
     ) from error
   if not isinstance(sweep, Sweep):
     raise UserError(f'{path}: get_sweep(config) must return a Sweep, not {type(sweep).__name__}')
-  return sweep
+  try:
+    return checked(sweep)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
+# What the fields must be, in words too.
+_TEXT = str, 'a string'
+_FIELDS = Mapping, "a dict of values by field, as {'model.pool.window': 2}"
+_DIFFERENCE = Reported | None, 'a Reported, as Reported(1.4), or None'
+_KINDS: dict[type, dict[str, tuple[Any, str]]] = {
+  Sweep: {
+    'title': _TEXT,
+    'variants': (Iterable, 'a list of Variant'),
+    'seeds': (Iterable, 'a list of whole numbers'),
+    'base': _FIELDS,
+  },
+  Variant: {
+    'name': _TEXT,
+    'overrides': _FIELDS,
+    'description': _TEXT,
+    'paper': _DIFFERENCE,
+    'source': _DIFFERENCE,
+  },
+  Reported: {
+    'top1': (int | float, 'a number'),
+    'top5': (int | float | None, 'a number or None'),
+    'roughly': _TEXT,
+    'where': _TEXT,
+  },
+}
+
+
+def checked(sweep: Sweep) -> Sweep:
+  """A sweep with tuples for whatever gives its variants and seeds, and Python's numbers for NumPy's.
+
+  Raises:
+    UserError: a part is of another kind than it must be, or there is no variant.
+  """
+  sweep = _checked(sweep, 'the sweep')
+  variants = []
+  for number, variant in enumerate(sweep.variants, 1):
+    if not isinstance(variant, Variant):
+      raise UserError(f'variant {number} must be a Variant, not {type(variant).__name__}')
+    where = f'variant {variant.name!r}'
+    reported = {
+      by: _checked(one, f'{where}, {by}')
+      for by in REPORTERS
+      if isinstance(one := getattr(variant, by), Reported)
+    }
+    variants.append(dataclasses.replace(_checked(variant, where), **reported))
+  if not variants:
+    raise UserError('the sweep has no variants; give it one or more to compare with the base')
+  return dataclasses.replace(sweep, variants=tuple(variants), seeds=_plain(tuple(sweep.seeds)))
+
+
+def _checked(part: Any, where: str) -> Any:
+  """A Sweep, Variant or Reported with plain values; raises UserError where one is of another kind."""
+  values = {}
+  for field, (kind, words) in _KINDS[type(part)].items():
+    values[field] = value = _plain(getattr(part, field))
+    if not isinstance(value, kind):
+      raise UserError(f'{where}: {field} must be {words}, not {type(value).__name__}')
+    if kind is Mapping and (wrong := [name for name in value if not isinstance(name, str)]):
+      raise UserError(f'{where}: {field} has the field {wrong[0]!r}; a field is a string')
+  return dataclasses.replace(part, **values)
+
+
+def _plain(value: Any) -> Any:
+  """A value with NumPy's numbers and arrays as Python's, which configs and JSON take."""
+  if isinstance(value, np.generic | np.ndarray):
+    return value.tolist()
+  if isinstance(value, Mapping):
+    return {name: _plain(inner) for name, inner in value.items()}
+  return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None) -> Sweep:

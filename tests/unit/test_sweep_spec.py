@@ -7,13 +7,14 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import experiment
 from alexnet_jax.sweeps import planning, spec
-from alexnet_jax.sweeps.spec import Sweep, Variant
+from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
 from configs import cifar10, cifar10_11pct, cifar10_13pct, cifar10_alexnet, digits, imagenet
@@ -225,6 +226,11 @@ def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
     ('def get_sweep(config):\n  return config.modle', 'modle'),
     ('def get_sweep(config):\n  return 3', 'must return a Sweep, not int'),
     ('def get_sweep(config:', 'SyntaxError'),
+    (
+      'from alexnet_jax.sweeps.spec import Sweep\n'
+      'def get_sweep(config):\n  return Sweep("", [], seeds=3)',
+      'mine.py: the sweep: seeds must be a list of whole numbers, not int',
+    ),
     ('import nothing_like_it', 'nothing_like_it'),
   ],
 )
@@ -236,6 +242,52 @@ def test_a_file_that_is_no_sweep_is_named(text, words, tmp_path):
   assert words in str(error.value)
 
 
+TANH = Variant('tanh', {'model.activation': 'tanh'}, '')
+
+
+@pytest.mark.parametrize(
+  ('sweep', 'words'),
+  [
+    (Sweep(None, [TANH]), 'the sweep: title must be a string, not NoneType'),
+    (Sweep('', TANH), 'the sweep: variants must be a list of Variant, not Variant'),
+    (Sweep('', [TANH, {'name': 'a'}]), 'variant 2 must be a Variant, not dict'),
+    (Sweep('', []), 'the sweep has no variants; give it one or more to compare with the base'),
+    (Sweep('', [TANH], seeds=3), 'the sweep: seeds must be a list of whole numbers, not int'),
+    (Sweep('', [TANH], base='x'), 'the sweep: base must be a dict of values by field'),
+    (Sweep('', [Variant(5, {}, '')]), 'variant 5: name must be a string, not int'),
+    (
+      Sweep('', [Variant('a', 'x', '')]),
+      "variant 'a': overrides must be a dict of values by field",
+    ),
+    (Sweep('', [Variant('a', [('b', 2)], '')]), "variant 'a': overrides must be a dict"),
+    (Sweep('', [Variant('a', {5: 2}, '')]), "variant 'a': overrides has the field 5; a field is"),
+    (Sweep('', [Variant('a', {}, None)]), "variant 'a': description must be a string, not None"),
+    (Sweep('', [Variant('a', {}, '', 1.4)]), "variant 'a': paper must be a Reported, as Reported"),
+    (Sweep('', [Variant('a', {}, '', Reported('1'))]), "variant 'a', paper: top1 must be a number"),
+  ],
+)
+def test_a_part_of_another_kind_is_named(sweep, words):
+  with pytest.raises(UserError) as error:
+    spec.checked(sweep)
+  assert str(error.value).startswith(words)
+  assert '\n' not in str(error.value)
+
+
+def test_sequences_of_any_kind_and_numbers_of_numpy_are_plain_in_the_plan(tmp_path):
+  overrides = {'train.batch_size': np.int64(32), 'optimizer.lr_decay_epochs': np.array([1, 2])}
+  variant = Variant('other', overrides, '', Reported(np.float32(0.5)))
+  plain = Variant('other', {'train.batch_size': 32, 'optimizer.lr_decay_epochs': [1, 2]}, '')
+  expected = Sweep('', (dataclasses.replace(plain, paper=Reported(0.5)),), (0, 1))
+  for seeds in (range(2), np.arange(2), [np.int64(0), 1], iter((0, 1))):
+    sweep = spec.checked(Sweep('', (one for one in [variant]), seeds))
+    assert sweep == expected
+  planned = sweeps.plan(tmp_path, sweep)
+  assert [run.variant for run in planned.runs] == ['base', 'other'] * 2
+  assert '--config.optimizer.lr_decay_epochs=[1, 2]' in planned.runs[1].command
+  planning.write(planned)
+  assert planning.read_written(tmp_path)['seeds'] == [0, 1]
+
+
 def test_a_sweep_file_that_is_not_there_is_named(tmp_path):
   with pytest.raises(UserError, match=r'there is no file .*none.py \(--sweep\)'):
     spec.read(tmp_path / 'none.py', digits.get_config())
@@ -244,8 +296,8 @@ def test_a_sweep_file_that_is_not_there_is_named(tmp_path):
 def test_a_sweep_file_cannot_change_the_config_it_is_given(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(
-    'from alexnet_jax.sweeps.spec import Sweep\n'
-    'def get_sweep(config):\n  config.train.batch_size = 1\n  return Sweep("", [])\n'
+    'from tests import sweeps\n'
+    'def get_sweep(config):\n  config.train.batch_size = 1\n  return sweeps.SWEEP\n'
   )
   config = small_config()
   spec.read(file, config)
