@@ -95,8 +95,8 @@ def plan(
     overrides: those from the command line, for the same.
 
   Raises:
-    UserError: two variants have one name, a name cannot be a folder's, or a variant sets a field
-      that does not exist, or to an invalid value; all of them are listed.
+    UserError: two variants have one name or one config, a name cannot be a folder's, or a variant
+      sets the seed, a field that does not exist, or an invalid value; all of them are listed.
   """
   mistakes = [*_mistaken_names(sweep), *_mistaken_seeds(sweep)]
   common = {**sweep.base, **overrides}  # the command line overrides the file
@@ -105,12 +105,18 @@ def plan(
   base_is_valid = len(mistakes) == before  # else every variant would repeat its mistakes
   not_applying = []
   planned: dict[str, tuple[Mapping[str, Any], ConfigDict]] = {spec.BASE: ({}, base)}
+  resolved = {spec.BASE: experiment.resolved(base)}
   for variant in sweep.variants if base_is_valid else ():
     changed = _changed(base, variant.overrides, variant.name, mistakes)
-    if experiment.resolved(changed) == experiment.resolved(base):
+    value = experiment.resolved(changed)
+    same = next((name for name, other in resolved.items() if other == value), None)
+    if same == spec.BASE:
       not_applying.append(variant.name)
+    elif same is not None:
+      mistakes.append(f'{variant.name}: it is the same as {same}; leave one of them out')
     else:
       planned[variant.name] = variant.overrides, changed
+      resolved[variant.name] = value
   if mistakes:
     raise UserError('\n  '.join([f'nothing was run, for in the sweep {name!r}', *mistakes]))
   path = Path(path)
@@ -182,6 +188,9 @@ def _changed(
   found = len(mistakes)
   for field, value in overrides.items():
     field = config_fields.current_name(field)
+    if field == 'train.seed':
+      mistakes.append(f'{name}: a sweep sets train.seed itself; give its seeds, or --seeds')
+      continue
     if field not in (known := dict(config_fields.flatten(changed.to_dict()))):
       near = difflib.get_close_matches(field, known, 1)
       hint = f'; did you mean {near[0]}?' if near else ''

@@ -148,6 +148,11 @@ def test_figure_1_has_no_regularization_and_a_rate_for_each(tmp_path):
     assert (config.optimizer.lr_decay_epochs, config.optimizer.max_lr_decays) == ((), 0)
 
 
+def test_a_seed_for_all_runs_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r'all runs: a sweep sets train\.seed itself; give its seeds'):
+    sweeps.plan(tmp_path, overrides={'train.seed': 5})
+
+
 def test_seeds_come_one_after_the_other_the_base_first(tmp_path):
   assert [run.name for run in sweeps.plan(tmp_path).runs] == [
     'base/seed0', 'no_overlap/seed0', 'tanh/seed0',
@@ -176,6 +181,8 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
       Variant('unset', {'train.batch_size': None}, ''),
       Variant('wrong_value', {'model.activation': 'relus'}, ''),
       Variant('wrong_size', {'model.input_size': 40}, ''),
+      Variant('seeded', {'train.seed': 1}, ''),
+      Variant('thrice', {'model.pool.window': 2}, ''),
     ],
     seeds=(0, 0),
   )
@@ -192,6 +199,8 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
     'unset: train.batch_size is None',
     "wrong_value: model.activation is 'relus'; it must be one of 'relu', 'tanh', 'logistic'",
     'wrong_size: augment.crop_offsets is 2',
+    'seeded: a sweep sets train.seed itself; give its seeds, or --seeds',
+    'thrice: it is the same as twice; leave one of them out',
     'seeds are (0, 0); each must be there once',
   ):
     assert words in message
