@@ -21,6 +21,9 @@ LEARNING_CURVES = 'figures/learning_curves'
 STARTS = 'starts.jsonl'
 """Date, command, commit, versions and devices of each start of a run."""
 
+SWEEP = 'sweep.json'
+"""What a sweep's folder has, which is no run's workdir."""
+
 _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
 _EVENTS = ('tensorboard/train', 'tensorboard/validation')
@@ -102,10 +105,15 @@ def check_usable(workdir: str | os.PathLike[str], config: Mapping[str, Any], sta
     started: see `prepare`.
 
   Raises:
-    UserError: the folder cannot be written to, or holds another experiment, or another process is at
-      work in it.
+    UserError: the folder is a sweep's, cannot be written to, or holds another experiment, or another
+      process is at work in it.
   """
   path = Path(workdir)
+  if (path / SWEEP).exists():
+    raise UserError(
+      f'{path} is the folder of a sweep; give the run a --workdir of its own, or --mode=sweep to run'
+      ' what is missing'
+    )
   if started:
     check(path, config)
   there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())

@@ -24,7 +24,7 @@ from alexnet_jax.sweeps import spec
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
 
-FILE_NAME = 'sweep.json'
+FILE_NAME = workdir.SWEEP
 _FOLDER_NAME = r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*'
 
 

@@ -165,6 +165,12 @@ def test_a_config_file_that_is_none_is_refused(tmp_path, content):
   assert (tmp_path / 'config.json').read_bytes() == content
 
 
+def test_a_sweeps_folder_is_no_workdir_of_a_run(tmp_path):
+  (tmp_path / 'sweep.json').touch()
+  with pytest.raises(UserError, match='is the folder of a sweep; give the run a --workdir of its'):
+    workdir.check_usable(tmp_path, {}, started=False)
+
+
 @pytest.mark.parametrize('below', ['', 'run'])
 def test_a_workdir_that_is_or_lies_under_a_file_is_refused(tmp_path, below):
   (tmp_path / 'file').write_text('')
