@@ -52,7 +52,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax.utils import config_fields, host, shell, silence, streams
-from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError, listed
+from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError, listed, of_file
 from alexnet_jax.utils.signals import preemption
 
 
@@ -256,7 +256,9 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
   try:
     get_config = runpy.run_path(str(path)).get('get_config')
     if get_config is None:
-      return f'{path} is not a config: it has no get_config()'
+      return (
+        f'{path} has no get_config(); --config takes a file that has, such as configs/digits.py'
+      )
     config = get_config() if argument is None else get_config(argument)
     if not isinstance(config, ConfigDict):
       return (
@@ -266,14 +268,14 @@ def _config_mistake(argv: Sequence[str]) -> str | None:
     known = dict(config_fields.flatten(config.to_dict()))
   except Exception as error:  # whatever the user's file raises
     # A locked ConfigDict names the nearest field, after all that it has.
-    reason = re.sub(r' Other fields present: .*?(?=Did you mean|\Z)', ' ', str(error), flags=re.S)
-    reason = ' '.join(reason.split())
+    reason = of_file(path, error)
+    reason = re.sub(r' Other fields present: .*?(?=Did you mean|\Z)', ' ', reason)
     for old, new in config_fields.RENAMED_FIELDS.items():
       if f'"{old.rpartition(".")[2]}"' in reason:
         reason += f' It is now {new}.'
-    return (
-      f'{path} is not a config, a Python file with get_config(): {type(error).__name__}: {reason}'
-    )
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+      reason += '; --config takes a Python file with get_config()'
+    return reason
   return _field_mistake(given, known)
 
 

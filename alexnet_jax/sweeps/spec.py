@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.utils import files
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, of_file
 
 BASE = 'base'
 # Who reports differences: fields of `Variant`, and their names in tables and pictures.
@@ -86,11 +86,15 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
       f'there is no file {path} (--sweep); --mode=list lists those that come with the program'
     )
   try:
-    sweep = runpy.run_path(str(path))['get_sweep'](config.copy_and_resolve_references())
+    get_sweep = runpy.run_path(str(path)).get('get_sweep')
+    sweep = get_sweep and get_sweep(config.copy_and_resolve_references())
   except Exception as error:  # whatever a user's file may do
+    raise UserError(of_file(path, error)) from error
+  if get_sweep is None:
     raise UserError(
-      f'{path} is not a sweep, a Python file with get_sweep(config): {type(error).__name__}: {error}'
-    ) from error
+      f'{path} has no get_sweep(config); --sweep takes a file that has, such as'
+      ' configs/sweeps/ablations.py'
+    )
   if not isinstance(sweep, Sweep):
     raise UserError(f'{path}: get_sweep(config) must return a Sweep, not {type(sweep).__name__}')
   try:

@@ -1,6 +1,8 @@
 """The program's exceptions and exit codes for its user."""
 
+import os
 import signal
+import traceback
 from collections.abc import Sequence
 
 
@@ -21,6 +23,17 @@ def first_line(error: object) -> str:
   lines = str(error).strip().splitlines() or [type(error).__name__]
   text = lines[0][:300]
   return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
+
+
+def of_file(path: str | os.PathLike[str], error: Exception) -> str:
+  """What a user's Python file raises, with its line: "mine.py, line 8: KeyError: 'b'"."""
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+  reason = str(error)
+  if isinstance(error, SyntaxError) and error.filename == str(path):
+    lines, reason = [error.lineno], error.msg
+  where = f'{path}, line {lines[-1]}' if lines else f'{path}'
+  return ' '.join(f'{where}: {type(error).__name__}: {reason}'.split())
 
 
 def listed(names: Sequence[str]) -> str:

@@ -141,9 +141,10 @@ def test_fields_that_may_be_none_take_none_and_others_refuse_it():
   ('text', 'argument', 'words'),
   [
     ('def get_config(which): return 1', '', ('get_config() missing 1 required', "'which'")),
-    ('import no_such_module', '', ('ModuleNotFoundError', 'no_such_module')),
+    ('import no_such_module', '', ('mine.py, line 1: ModuleNotFoundError', 'no_such_module')),
     ('def get_config(): raise RuntimeError("a\\nb")', '', ('RuntimeError: a b',)),
-    ('get = 1', '', ('it has no get_config()',)),
+    ('\ndef get_config():\n  return {}["b"]', '', ("mine.py, line 3: KeyError: 'b'",)),
+    ('get = 1', '', ('mine.py has no get_config(); --config takes',)),
     ('def get_config(): return {}', '', ('returns a dict', 'ConfigDict')),
     (
       'from alexnet_jax.configs import digits\n\n\n'

@@ -231,8 +231,8 @@ def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
 @pytest.mark.parametrize(
   ('text', 'words'),
   [
-    ('x = 1', "KeyError: 'get_sweep'"),
-    ('def get_sweep(config):\n  return config.modle', 'modle'),
+    ('x = 1', 'mine.py has no get_sweep(config); --sweep takes a file that has'),
+    ('def get_sweep(config):\n  return config.modle', 'mine.py, line 2: AttributeError: '),
     ('def get_sweep(config):\n  return 3', 'must return a Sweep, not int'),
     ('def get_sweep(config:', 'SyntaxError'),
     (
