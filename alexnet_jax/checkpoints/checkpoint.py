@@ -73,7 +73,9 @@ def steps(directory: str | os.PathLike[str]) -> list[int]:
   """
   if not epath.Path(directory).is_dir():
     return []
-  complete = sorted(ocp.utils.checkpoint_steps(directory))
+  # Orbax takes a folder such as dropout_0, of a variant, for a checkpoint too.
+  paths = ocp.utils.checkpoint_steps_paths(directory)
+  complete = sorted(int(path.name) for path in paths if path.name.isdecimal())
   for step in complete:
     files.inside(directory, str(step))
   return complete

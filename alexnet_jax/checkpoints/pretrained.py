@@ -93,6 +93,9 @@ def read(
       return _read_checkpoint(directory, step)
     except checkpoint.DamagedError as error:
       log(f'checkpoint {step} is damaged ({error}); trying another')
+  for runs in ('*/checkpoints', '*/*/checkpoints'):  # a sweep's are in its variants' folders
+    if found := sorted(source.glob(runs)):
+      raise UserError(f'{source} is a folder of runs; give one of them, such as {found[0].parent}')
   raise UserError(
     f'{directory} has no complete checkpoint; train first, with'
     f' --workdir={shell.quote(str(source))}'

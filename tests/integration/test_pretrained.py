@@ -141,6 +141,13 @@ def test_a_missing_file_or_checkpoint_is_named(tmp_path):
     pretrained.read(tmp_path)
 
 
+@pytest.mark.parametrize('run', ['digits', 'dropout_0/seed0'])
+def test_a_folder_of_runs_is_answered_with_one_of_them(tmp_path, run):
+  (tmp_path / run / 'checkpoints').mkdir(parents=True)
+  with pytest.raises(UserError, match=rf'is a folder of runs; give one of them, .*/{run}$'):
+    pretrained.read(tmp_path)
+
+
 def test_a_file_is_written_completely_or_not_at_all(workdir, tmp_path):
   network = pretrained.read(workdir)
   pretrained.write(tmp_path / 'net.safetensors', network)

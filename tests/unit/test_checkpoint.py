@@ -286,7 +286,7 @@ def test_steps_are_the_whole_checkpoints_in_order(tmp_path):
   tree = {'params': {'w': np.zeros(2, np.float32)}}
   assert checkpoint.steps(tmp_path / 'nowhere') == []
   write(tmp_path, [(step, tree, {}, None) for step in (2, 10, 100)])
-  for name in ('damaged-3', '7.orbax-checkpoint-tmp-123', 'damaged-10-again', 'other'):
+  for name in ('damaged-3', '7.orbax-checkpoint-tmp-123', 'damaged-10-again', 'other', 'dropout_0'):
     (tmp_path / name).mkdir()
   (tmp_path / 'notes.txt').write_text('5')
   assert checkpoint.steps(tmp_path) == [2, 10, 100]
