@@ -20,6 +20,8 @@ from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResu
 from alexnet_jax.utils import files, host
 from alexnet_jax.utils.display import fill, print_table
 
+_PICTURES = ('figure1', 'differences', 'learning_curves')
+
 # What two runs of figure 1 may differ in, beside their length.
 _FIGURE1 = {'model.activation', 'optimizer.learning_rate', 'train.num_epochs'}
 
@@ -48,7 +50,8 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
   """Writes what a sweep's runs have given so far into its folder.
 
   results.md, results.tex, results.csv, runs.csv, report.html, and in `figures` the differences, the curves and,
-  where runs differ in nothing but activation and rate, figure 1.
+  where runs differ in nothing but activation and rate, figure 1; what an earlier table left there and this
+  one does not have is removed.
 
   Args:
     path: the sweep's folder.
@@ -73,6 +76,10 @@ def write(path: str | os.PathLike[str]) -> tuple[Results, list[Path]]:
     with files.atomic_write(path / name) as temporary:
       temporary.write_text(text, 'utf-8')
     written.append(path / name)
+  for name in _PICTURES:
+    for kind in ('png', 'pdf', 'svg'):
+      if (file := path / 'figures' / f'{name}.{kind}') not in written:
+        file.unlink(missing_ok=True)
   return results, written
 
 

@@ -292,6 +292,16 @@ def test_metrics_alone_make_the_tables_again(tmp_path):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
+def test_pictures_of_an_earlier_table_are_removed(tmp_path):
+  sweeps.write_sweep(tmp_path, {'base': (0.2, 0.2), 'tanh': (0.3, 0.3)})
+  _, written = sweeps.report_quickly(tmp_path)
+  (tmp_path / 'figures' / 'mine.png').touch()
+  assert {file.stem for file in written if file.suffix == '.svg'} >= {'differences', 'figure1'}
+  planning.write(sweeps.plan(tmp_path, spec.Sweep('', ())))
+  sweeps.report_quickly(tmp_path)
+  assert [file.name for file in (tmp_path / 'figures').iterdir()] == ['mine.png']
+
+
 def test_there_is_no_figure_1_of_runs_that_stay_above_25_percent(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.3, 0.3), 'tanh': (0.4, 0.4)})
   _, written = sweeps.report_quickly(tmp_path)
