@@ -603,9 +603,11 @@ def _sweep(config: ConfigDict) -> int:
   flag = flags.FLAGS['config']
   config_file = config_flags.get_config_filename(flag)
   name = Path(_SWEEP.value).stem
+  sweep = spec.read(_SWEEP.value, config)
+  variants = {spec.BASE, *(variant.name for variant in sweep.variants)}
   plan = planning.plan(
     name,
-    spec.chosen(spec.read(_SWEEP.value, config), _ONLY.value, _SEEDS.value),
+    spec.chosen(sweep, _ONLY.value, _SEEDS.value),
     config,
     _workdir() or Path('runs') / f'{name}_{_run_name(config_file)}',
     config_file=config_file,
@@ -616,12 +618,19 @@ def _sweep(config: ConfigDict) -> int:
   planned = {run.name for run in plan.runs}
   say = functools.partial(print, file=sys.stderr)
 
+  if plan.not_applying:
+    say(f'not run, for they change nothing of this config: {", ".join(plan.not_applying)}')
+
   def write() -> None:
-    if left_out := [name for name in planning.recorded(plan.path) if name not in planned]:
+    left_out = [name for name in planning.recorded(plan.path) if name not in planned]
+    gone = [name for name in left_out if name.partition('/')[0] not in variants]
+    if left := [name for name in left_out if name not in gone]:
       say(
-        f'the table will leave out {listed(left_out)}, of an earlier command in {plan.path}; to have'
+        f'the table will leave out {listed(left)}, of an earlier command in {plan.path}; to have'
         ' them in it, give their --only and --seeds too'
       )
+    if gone:
+      say(f'the table will leave out {listed(gone)}, of variants that the sweep no longer has')
     planning.write(plan, provenance.started_by())
 
   if _LIST.value:

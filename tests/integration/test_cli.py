@@ -479,7 +479,9 @@ def test_a_second_sweep_on_one_folder_stops_and_changes_nothing(tmp_path):
   before = (tmp_path / 'sweep.json').read_bytes()
   with workdir.lock(tmp_path):
     assert_message(launch(*arguments, '--only=tanh'), 1, 'another process is at work in')
-    assert_message(launch(*arguments, '--seeds=9', '--list'), 1, 'another process is at work in')
+    assert_message(
+      launch(*arguments, '--only=tanh', '--seeds=9', '--list'), 1, 'another process is at work in'
+    )
     assert launch(*arguments, '--only=tanh', '--list')[0] == 0  # of its own runs
   assert (tmp_path / 'sweep.json').read_bytes() == before
 
@@ -493,6 +495,26 @@ def test_a_list_of_other_runs_says_what_the_table_will_leave_out(tmp_path):
     "the table will leave out 'base/seed0', 'tanh/seed0', of an earlier command"
   )
   assert planning.recorded(tmp_path) == ['base/seed9', 'tanh/seed9']
+
+
+def test_runs_of_variants_that_the_sweep_no_longer_has_are_named_as_such(tmp_path):
+  planning.write(sweeps.plan(tmp_path, name='ablations'))  # no_overlap, which it has, and tanh
+  description = (tmp_path / 'sweep.json').read_text()
+  (tmp_path / 'sweep.json').write_text(description.replace('"tanh"', '"gone"'))
+  arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
+  code, _, err = launch(*arguments, '--only=no_overlap', '--seeds=2', '--list')
+  assert code == 0
+  assert err.splitlines()[-1] == (
+    "the table will leave out 'gone/seed0', 'gone/seed1', of variants that the sweep no longer has"
+  )
+  assert "'no_overlap/seed1', of an earlier command" in err
+
+
+def test_variants_that_do_not_apply_are_named_before_anything_runs(tmp_path):
+  arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
+  code, out, err = launch(*arguments, '--only=no_flips,no_crops,tanh', '--list')
+  assert (code, len(out.splitlines())) == (0, 2)
+  assert err == 'not run, for they change nothing of this config: no_flips, no_crops\n'
 
 
 def test_a_list_without_a_missing_run_says_that_all_are_finished(tmp_path):
