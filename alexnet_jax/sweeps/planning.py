@@ -98,7 +98,9 @@ def plan(
     UserError: two variants have one name or one config, a name cannot be a folder's, or a variant
       sets the seed, a field that does not exist, or an invalid value; all of them are listed.
   """
-  mistakes = [*_mistaken_names(sweep), *_mistaken_seeds(sweep)]
+  mistakes = _mistaken_names(sweep)
+  if mistake := spec.mistaken_seeds(sweep.seeds):
+    mistakes.append(f'seeds are {sweep.seeds!r}; {mistake}')
   common = {**sweep.base, **overrides}  # the command line overrides the file
   before = len(mistakes)
   base = _changed(config, common, 'all runs', mistakes)
@@ -169,15 +171,6 @@ def _mistaken_names(sweep: spec.Sweep) -> list[str]:
     elif not re.fullmatch(_FOLDER_NAME, name):
       mistakes.append(f'the name {name!r} cannot be a folder; use letters, digits and _ . + - =')
   return mistakes
-
-
-def _mistaken_seeds(sweep: spec.Sweep) -> list[str]:
-  most = experiment.SEEDS - 1
-  if not sweep.seeds or not all(isinstance(s, int) and 0 <= s <= most for s in sweep.seeds):
-    return [f'seeds are {sweep.seeds!r}; set one or more, whole numbers from 0 to {most}']
-  if len(set(sweep.seeds)) < len(sweep.seeds):
-    return [f'seeds are {sweep.seeds!r}; each must be there once']
-  return []
 
 
 def _changed(

@@ -6,6 +6,7 @@ it is given.
 
 import dataclasses
 import os
+import re
 import runpy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from alexnet_jax import experiment
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, of_file
 
@@ -183,7 +185,7 @@ def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None
     seeds: as a command line has them; None: its own.
 
   Raises:
-    UserError: it has no such variant, or a seed is not a number.
+    UserError: it has no such variant, or a seed is not a number or there twice.
   """
   names = [variant.name for variant in sweep.variants]
   if only is not None:
@@ -194,8 +196,16 @@ def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None
     kept = [variant for variant in sweep.variants if variant.name in only]
     sweep = dataclasses.replace(sweep, variants=kept)
   if seeds is not None:
-    try:
-      sweep = dataclasses.replace(sweep, seeds=[int(seed) for seed in seeds])
-    except ValueError as error:
-      raise UserError(f'--seeds must be numbers, as 0,1,2: {error}') from error
+    numbers: list[Any] = [int(seed) if re.fullmatch('[0-9]+', seed) else seed for seed in seeds]
+    if mistake := mistaken_seeds(numbers):
+      raise UserError(f'--seeds is {",".join(seeds)}; {mistake}')
+    sweep = dataclasses.replace(sweep, seeds=numbers)
   return sweep
+
+
+def mistaken_seeds(seeds: Sequence[Any]) -> str | None:
+  """What seeds must be, where they are not."""
+  most = experiment.SEEDS - 1
+  if not seeds or not all(isinstance(seed, int) and 0 <= seed <= most for seed in seeds):
+    return f'give one or more whole numbers from 0 to {most}, as 0,1,2'
+  return 'each may appear only once' if len(set(seeds)) < len(seeds) else None

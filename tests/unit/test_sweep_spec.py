@@ -201,7 +201,7 @@ def test_all_mistakes_of_a_sweep_are_listed_before_anything_runs(tmp_path):
     'wrong_size: augment.crop_offsets is 2',
     'seeded: a sweep sets train.seed itself; give its seeds, or --seeds',
     'thrice: it is the same as twice; leave one of them out',
-    'seeds are (0, 0); each must be there once',
+    'seeds are (0, 0); each may appear only once',
   ):
     assert words in message
   assert not (tmp_path / 'sweep').exists()
@@ -224,7 +224,7 @@ def test_what_is_wrong_with_the_base_is_told_once(tmp_path):
 
 @pytest.mark.parametrize('seeds', [(), (-1,), ('0',)])
 def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
-  with pytest.raises(UserError, match='set one or more, whole numbers from 0'):
+  with pytest.raises(UserError, match=r'seeds are .*; give one or more whole numbers from 0'):
     sweeps.plan(tmp_path, dataclasses.replace(sweeps.SWEEP, seeds=seeds))
 
 
@@ -322,8 +322,17 @@ def test_some_variants_and_other_seeds_are_chosen():
     UserError, match=r"no variant 'tan' \(--only\); it has no_overlap, tanh, same"
   ):
     spec.chosen(sweeps.SWEEP, ['tan'], None)
-  with pytest.raises(UserError, match='--seeds must be numbers'):
-    spec.chosen(sweeps.SWEEP, None, ['one'])
+  for seeds, words in (
+    (
+      ['0', 'one'],
+      '--seeds is 0,one; give one or more whole numbers from 0 to 4294967295, as 0,1,2',
+    ),
+    (['-1'], '--seeds is -1; give one or more'),
+    ([], '--seeds is ; give one or more'),
+    (['0', '00'], '--seeds is 0,00; each may appear only once'),
+  ):
+    with pytest.raises(UserError, match=f'^{words}'):
+      spec.chosen(sweeps.SWEEP, None, seeds)
 
 
 def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
