@@ -577,10 +577,13 @@ def _evaluate_members(members: Sequence[str]) -> None:
   from alexnet_jax.parallel import multihost, xla
   from alexnet_jax.reports import printed
 
+  given = _MEMBER_WEIGHTS.value
   try:
-    weights = None if _MEMBER_WEIGHTS.value is None else [float(w) for w in _MEMBER_WEIGHTS.value]
+    weights = None if given is None else [float(weight) for weight in given]
   except ValueError as error:
-    raise UserError(f'--member_weights must be numbers, as 1,1,2: {error}') from error
+    raise UserError(
+      f'--member_weights is {",".join(given or [])}; give a number for each, as 1,1,2'
+    ) from error
   xla.use_cache()
   path = _workdir() or Path('runs') / 'ensemble'
   _join()

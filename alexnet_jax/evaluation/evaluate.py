@@ -189,7 +189,7 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
     return [1 / count] * count
   listed = ', '.join(f'{weight:g}' for weight in weights)
   if len(weights) != count:
-    raise UserError(f'there are {len(weights)} weights ({listed}) for {count} members')
+    raise UserError(f'the weights of members are [{listed}]; there must be one for each: {count}')
   if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
     raise UserError(f'the weights of members are {listed}; they must be at least 0, and not all 0')
   return [weight / sum(weights) for weight in weights]

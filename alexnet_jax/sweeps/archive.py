@@ -26,6 +26,8 @@ from alexnet_jax.utils.errors import UserError, first_line
 
 CURVES = 'curves.jsonl.gz'
 
+_USAGE = 'python -m alexnet_jax.sweeps.archive SWEEP_FOLDER NEW_FOLDER [NAME=VALUE ...]'
+
 _MOST = 2**28  # bytes of uncompressed curves: a million lines
 
 
@@ -176,9 +178,12 @@ def _laid_out(value: Any, levels: int, indent: str = '  ') -> str:
 def main(arguments: Sequence[str]) -> None:
   """Archives a sweep, as the command line has it: its folder, the target, and name=value."""
   try:
+    if {'-h', '--help'} & set(arguments):
+      print(f'usage: {_USAGE}\n\n{__doc__}')
+      return
     if len(arguments) < 2 or not all('=' in condition for condition in arguments[2:]):
       raise UserError(
-        "pass a sweep's folder, a new one, and what is to be known, as date=2026-11-25"
+        f"pass a sweep's folder, a new one, and what is to be known, as date=2026-11-25:\n{_USAGE}"
       )
     folder, target, *conditions = arguments
     write(folder, target, dict(condition.split('=', 1) for condition in conditions))

@@ -209,7 +209,10 @@ def test_a_flag_that_the_mode_does_not_read_is_refused(mode, unread, words):
     (('--members=', '--mode=evaluate'), ('there are no members', 'workdirs')),
     (('--members=/nowhere', '--mode=evaluate'), ('there is no /nowhere',)),
     (('--members=/nowhere',), ('--mode=evaluate',)),
-    (('--members=a,b', '--member_weights=1,x', '--mode=evaluate'), ('--member_weights', "'x'")),
+    (
+      ('--members=a,b', '--member_weights=1,x', '--mode=evaluate'),
+      ('--member_weights is 1,x; give a number',),
+    ),
     (('--member_weights=1,1', '--mode=evaluate'), ('there are no members',)),
   ],
 )

@@ -409,8 +409,8 @@ def test_members_run_where_the_config_given_says(runs, monkeypatch):
   ('members', 'weights', 'words'),
   [
     ([], None, 'there are no members; pass workdirs'),
-    (['a', 'b'], [1, 1, 1], r'3 weights \(1, 1, 1\) for 2 members'),
-    (['a', 'b'], [], r'0 weights \(\) for 2 members'),
+    (['a', 'b'], [1, 1, 1], r'are \[1, 1, 1\]; there must be one for each: 2'),
+    (['a', 'b'], [], r'are \[\]; there must be one for each: 2'),
     (['a', 'b'], [1, -0.5], 'are 1, -0.5; they must be at least 0'),
     (['a', 'b'], [0, 0], 'not all 0'),
     (['a', 'b'], [1, float('nan')], 'are 1, nan; they must'),

@@ -206,3 +206,9 @@ def test_the_command_archives_and_refuses_mistaken_arguments(tmp_path, monkeypat
   for wrong in ([], arguments[:1], [*arguments, 'device']):
     with pytest.raises(SystemExit, match="archive: pass a sweep's folder, a new one"):
       archive.main(wrong)
+
+
+def test_the_commands_help_has_its_usage(capsys):
+  archive.main(['--help'])
+  usage = 'python -m alexnet_jax.sweeps.archive SWEEP_FOLDER NEW_FOLDER [NAME=VALUE ...]'
+  assert capsys.readouterr().out.startswith(f'usage: {usage}\n')
