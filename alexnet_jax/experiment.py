@@ -1,7 +1,9 @@
 """From a whole config to its parts: network, mesh, update rule, data."""
 
+import difflib
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -9,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
+from alexnet_jax.configs import imagenet
 from alexnet_jax.data import augment, datasets, image_folder, images, pipeline, splits
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -153,6 +156,7 @@ def check(config: ConfigDict) -> None:
     optional = config_fields.OPTIONAL_FIELDS
     if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
       raise UserError(f'{field} is None; set it to a value')
+  _check_known(field for field in fields if field.startswith('model.'))
   model = config.model.to_dict()
   AlexNet.from_config(
     {**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']}
@@ -169,6 +173,21 @@ def check(config: ConfigDict) -> None:
   mesh_lib.check(config.mesh.column_devices, config.mesh.data_devices)
   _check_data(config)
   _check_training(config)
+
+
+def _check_known(fields: Iterable[str]) -> None:
+  """Raises UserError for a field that no config has: nothing would read it."""
+  known = _known_fields()
+  for field in fields:
+    if field not in known:
+      near = difflib.get_close_matches(field, known, 1)
+      hint = f'; did you mean {near[0]}?' if near else '; remove it from the config'
+      raise UserError(f'there is no field {field}{hint}')
+
+
+@functools.cache
+def _known_fields() -> list[str]:
+  return [field for field, _ in config_fields.flatten(imagenet.get_config().to_dict())]
 
 
 def _check_data(config: ConfigDict) -> None:
@@ -242,6 +261,7 @@ def check_new(config: ConfigDict) -> None:
     config: one that `check` has passed.
   """
   fields = dict(config_fields.flatten(config.to_dict()))
+  _check_known(fields)
   for field in _AT_LEAST_0:
     if not fields[field] >= 0:  # NaN is not
       raise UserError(f'{field} is {fields[field]}; it must be at least 0')

@@ -38,6 +38,31 @@ def test_a_config_says_what_it_is_and_makes_a_network(name):
   assert summary.rows(experiment.make_network(config))[-1].output == (config.model.num_classes,)
 
 
+@pytest.mark.parametrize(
+  ('check', 'section', 'field', 'said'),
+  [
+    (experiment.check, 'model', 'num_column', 'did you mean model.num_columns?'),
+    (experiment.check_new, 'optimizer', 'weight_decai', 'did you mean optimizer.weight_decay?'),
+    (experiment.check_new, 'data', 'not_like_any', 'remove it from the config'),
+  ],
+)
+def test_a_field_that_nothing_reads_is_refused(check, section, field, said):
+  config = tiny_config()
+  with config.unlocked():
+    config[section][field] = 0.0
+  with pytest.raises(UserError) as error:
+    check(config)
+  assert str(error.value) == f'there is no field {section}.{field}; {said}'
+
+
+def test_a_run_from_before_unknown_fields_were_refused_is_read():
+  config = tiny_config()
+  with config.unlocked():
+    config.optimizer.weight_decai = 0.0
+  value = experiment.resolved(config)
+  assert experiment.resolved(experiment.checked(value, 'config.json')) == value
+
+
 def leaves(config, prefix=''):
   for name, value in config.items():
     if isinstance(value, ConfigDict):
