@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import optimizer
 from alexnet_jax.configs import imagenet
 from alexnet_jax.data import augment, datasets, image_folder, images, pipeline, splits
+from alexnet_jax.models import checks
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.parallel import xla
@@ -157,10 +158,7 @@ def check(config: ConfigDict) -> None:
     if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
       raise UserError(f'{field} is None; set it to a value')
   _check_known(field for field in fields if field.startswith('model.'))
-  model = config.model.to_dict()
-  AlexNet.from_config(
-    {**model, 'num_classes': 1 if model['num_classes'] is None else model['num_classes']}
-  )
+  _network_of_any_classes(config)
   for field in _AT_LEAST_1:
     if fields[field] < 1:
       raise UserError(f'{field} is {fields[field]}; it must be at least 1')
@@ -173,6 +171,13 @@ def check(config: ConfigDict) -> None:
   mesh_lib.check(config.mesh.column_devices, config.mesh.data_devices)
   _check_data(config)
   _check_training(config)
+
+
+def _network_of_any_classes(config: ConfigDict) -> AlexNet:
+  """The network, of one class where the data decide."""
+  model = config.model.to_dict()
+  classes = 1 if model['num_classes'] is None else model['num_classes']
+  return AlexNet.from_config({**model, 'num_classes': classes})
 
 
 def _check_known(fields: Iterable[str]) -> None:
@@ -262,6 +267,7 @@ def check_new(config: ConfigDict) -> None:
   """
   fields = dict(config_fields.flatten(config.to_dict()))
   _check_known(fields)
+  checks.check_kernels(_network_of_any_classes(config))
   for field in _AT_LEAST_0:
     if not fields[field] >= 0:  # NaN is not
       raise UserError(f'{field} is {fields[field]}; it must be at least 0')

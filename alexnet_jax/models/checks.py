@@ -95,3 +95,25 @@ def check(net: 'AlexNet') -> None:
       )
     if name in net.locally_connected and layer.stride != 1:
       raise UserError(f'model.{name} is locally connected and needs stride 1')
+
+
+def check_kernels(net: 'AlexNet') -> None:
+  """Raises UserError where a kernel is larger than its padded input: most of it would see zeros.
+
+  Args:
+    net: the network, which `check` has passed.
+  """
+  side = net.input_size
+  for name in CONVOLUTIONS:
+    layer = getattr(net, name)
+    if net.features(name):
+      padding = layer.padding - net.is_trimmed(name)
+      padded = side + 2 * padding
+      if layer.kernel_size > padded:
+        raise UserError(
+          f'model.{name}.kernel_size is {layer.kernel_size}, but its padded input is'
+          f' {padded}x{padded}; make it smaller'
+        )
+      side = layers.output_size(side, layer.kernel_size, layer.stride, padding, layer.rounding)
+    if name in net.pool.layers:
+      side = layers.output_size(side, net.pool.window, net.pool.stride, 0)

@@ -15,7 +15,7 @@ from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
 from configs import imagenet_source
 from tests import stored
-from tests.small import tiny_config
+from tests.small import small_config, tiny_config
 
 CONFIGS = sorted(
   path.stem for path in (Path(__file__).parents[2] / 'configs').glob('*.py') if path.stem[0] != '_'
@@ -31,6 +31,7 @@ def test_a_config_says_what_it_is_and_makes_a_network(name):
   assert f'--config=configs/{name}.py' in module.__doc__
   assert experiment.checked(experiment.resolved(config), name).to_dict() == config.to_dict()
   experiment.check(config)
+  experiment.check_new(config)
   if config.model.num_classes is None:  # as many as the data have
     with pytest.raises(UserError, match=r'model\.num_classes'):
       experiment.make_network(config)
@@ -53,6 +54,24 @@ def test_a_field_that_nothing_reads_is_refused(check, section, field, said):
   with pytest.raises(UserError) as error:
     check(config)
   assert str(error.value) == f'there is no field {section}.{field}; {said}'
+
+
+@pytest.mark.parametrize(
+  ('field', 'size', 'padded'),
+  [
+    ('model.conv1.kernel_size', 10, 9),  # of 7 pixels and 1 on either side
+    ('model.conv2.kernel_size', 6, 5),  # of 3 that the pool leaves
+  ],
+)
+def test_a_kernel_larger_than_its_padded_input_is_refused_of_a_new_run(field, size, padded):
+  experiment.check_new(small_config({field: padded}))
+  config = small_config({field: size})
+  with pytest.raises(UserError) as error:
+    experiment.check_new(config)
+  assert str(error.value).startswith(
+    f'{field} is {size}, but its padded input is {padded}x{padded}; make it smaller'
+  )
+  experiment.check(config)  # runs from before are read
 
 
 def test_a_run_from_before_unknown_fields_were_refused_is_read():
