@@ -620,7 +620,6 @@ def _sweep(config: ConfigDict) -> int:
   runs = runner.missing(plan)
   planned = {run.name for run in plan.runs}
   say = functools.partial(print, file=sys.stderr)
-
   if plan.not_applying:
     say(f'not run, for they change nothing of this config: {", ".join(plan.not_applying)}')
 

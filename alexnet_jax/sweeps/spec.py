@@ -89,20 +89,15 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
     )
   try:
     get_sweep = runpy.run_path(str(path)).get('get_sweep')
-    sweep = get_sweep and get_sweep(config.copy_and_resolve_references())
-  except Exception as error:  # whatever a user's file may do
+    sweep = get_sweep and checked(get_sweep(config.copy_and_resolve_references()))
+  except Exception as error:  # whatever a user's file, or a generator of variants, may do
     raise UserError(of_file(path, error)) from error
-  if get_sweep is None:
+  if not sweep:
     raise UserError(
       f'{path} has no get_sweep(config); --sweep takes a file that has, such as'
       ' configs/sweeps/ablations.py'
     )
-  if not isinstance(sweep, Sweep):
-    raise UserError(f'{path}: get_sweep(config) must return a Sweep, not {type(sweep).__name__}')
-  try:
-    return checked(sweep)
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
+  return sweep
 
 
 # What the fields must be, in words too.
@@ -132,12 +127,17 @@ _KINDS: dict[type, dict[str, tuple[Any, str]]] = {
 }
 
 
-def checked(sweep: Sweep) -> Sweep:
+def checked(sweep: Any) -> Sweep:
   """A sweep with tuples for whatever gives its variants and seeds, and Python's numbers for NumPy's.
+
+  Args:
+    sweep: what get_sweep has returned.
 
   Raises:
     UserError: a part is of another kind than it must be, or there is no variant.
   """
+  if not isinstance(sweep, Sweep):
+    raise UserError(f'get_sweep(config) must return a Sweep, not {type(sweep).__name__}')
   sweep = _checked(sweep, 'the sweep')
   variants = []
   for number, variant in enumerate(sweep.variants, 1):
@@ -196,7 +196,9 @@ def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None
     kept = [variant for variant in sweep.variants if variant.name in only]
     sweep = dataclasses.replace(sweep, variants=kept)
   if seeds is not None:
-    numbers: list[Any] = [int(seed) if re.fullmatch('[0-9]+', seed) else seed for seed in seeds]
+    numbers: list[Any] = [
+      int(seed) if re.fullmatch('[0-9]{1,10}', seed) else seed for seed in seeds
+    ]
     if mistake := mistaken_seeds(numbers):
       raise UserError(f'--seeds is {",".join(seeds)}; {mistake}')
     sweep = dataclasses.replace(sweep, seeds=numbers)

@@ -33,7 +33,8 @@ def of_file(path: str | os.PathLike[str], error: Exception) -> str:
   if isinstance(error, SyntaxError) and error.filename == str(path):
     lines, reason = [error.lineno], error.msg
   where = f'{path}, line {lines[-1]}' if lines else f'{path}'
-  return ' '.join(f'{where}: {type(error).__name__}: {reason}'.split())
+  kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+  return ' '.join(f'{where}: {kind}{reason}'.split())
 
 
 def listed(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ def test_one_thing_is_not_counted_as_several():
     ('import json\njson.loads("[")', ', line 2: JSONDecodeError: Expecting value'),
     ('x = 1\nx = (', ", line 2: SyntaxError: '(' was never closed"),
     ('raise RuntimeError("a\\n  b")', ', line 1: RuntimeError: a b'),
+    ('from alexnet_jax.utils.errors import UserError\nraise UserError("it")', ', line 2: it'),
   ],
 )
 def test_what_a_users_file_raises_is_told_with_its_line(tmp_path, text, said):

@@ -237,6 +237,11 @@ def test_seeds_are_whole_numbers_from_0(seeds, tmp_path):
     ('def get_sweep(config:', 'SyntaxError'),
     (
       'from alexnet_jax.sweeps.spec import Sweep\n'
+      'def get_sweep(config):\n  return Sweep("", (name[5] for name in ["a"]))',
+      'mine.py, line 3: IndexError: string index out of range',
+    ),
+    (
+      'from alexnet_jax.sweeps.spec import Sweep\n'
       'def get_sweep(config):\n  return Sweep("", [], seeds=3)',
       'mine.py: the sweep: seeds must be a list of whole numbers, not int',
     ),
