@@ -618,7 +618,7 @@ def _sweep(config: ConfigDict) -> int:
   )
   planning.check_folder(plan)
   runs = runner.missing(plan)
-  planned = {run.name for run in plan.runs}
+  planned = {run.name: run.length for run in plan.runs}
   say = functools.partial(print, file=sys.stderr)
   if plan.not_applying:
     say(f'not run, for they change nothing of this config: {", ".join(plan.not_applying)}')
@@ -636,7 +636,7 @@ def _sweep(config: ConfigDict) -> int:
     planning.write(plan, provenance.started_by())
 
   if _LIST.value:
-    has_begun = planned <= set(planning.recorded(plan.path))
+    has_begun = planned.items() <= planning.recorded(plan.path).items()
     if not has_begun:  # else it keeps its table
       with workdir.lock(plan.path, say):
         write()

@@ -51,6 +51,11 @@ class Run:
     """As `run_name` gives it."""
     return f'{self.path.parent.name}/{self.path.name}'
 
+  @property
+  def length(self) -> tuple[float, int | None]:
+    """Its epochs and steps, as `final_record` takes them."""
+    return self.config.train.num_epochs, self.config.train.num_steps
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -222,10 +227,13 @@ def check_folder(plan: Plan) -> None:
     )
 
 
-def recorded(path: str | os.PathLike[str]) -> list[str]:
-  """Names of the runs, as `Run.name`, that a folder's sweep.json has; raises as `read_written`."""
+def recorded(path: str | os.PathLike[str]) -> dict[str, tuple[float, int | None]]:
+  """The epochs and steps of the runs in a folder's sweep.json, by `Run.name`; raises as `read_written`."""
   written = read_written(path)
-  return [run_name(run['variant'], run['seed']) for run in written['runs']] if written else []
+  return {
+    run_name(run['variant'], run['seed']): (run['num_epochs'], run['num_steps'])
+    for run in (written['runs'] if written else ())
+  }
 
 
 def write(plan: Plan, started_by: Mapping[str, str | None] | None = None) -> None:
@@ -363,6 +371,5 @@ def is_finished(run: Run) -> bool:
   if there is None:
     return False
   workdir.check(run.path, experiment.resolved(run.config))
-  length = run.config.train.num_epochs, run.config.train.num_steps
   picture = files.inside(run.path, f'{workdir.LEARNING_CURVES}.svg')
-  return picture.exists() and final_record(workdir.read_metrics(run.path), *length) is not None
+  return picture.exists() and final_record(workdir.read_metrics(run.path), *run.length) is not None

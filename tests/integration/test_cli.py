@@ -497,7 +497,9 @@ def test_a_list_of_other_runs_says_what_the_table_will_leave_out(tmp_path):
   assert err.startswith(
     "the table will leave out 'base/seed0', 'tanh/seed0', of an earlier command"
   )
-  assert planning.recorded(tmp_path) == ['base/seed9', 'tanh/seed9']
+  assert list(planning.recorded(tmp_path)) == ['base/seed9', 'tanh/seed9']
+  launch(*arguments, '--only=tanh', '--seeds=9', '--config.train.num_epochs=7', '--list')
+  assert planning.recorded(tmp_path)['base/seed9'] == (7, None)  # the table's, too
 
 
 def test_runs_of_variants_that_the_sweep_no_longer_has_are_named_as_such(tmp_path):
