@@ -152,6 +152,11 @@ _CHOICES = {
 
 def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that cannot be used."""
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'the config is of type {type(config).__name__}; pass a ConfigDict, such as digits.get_config()'
+      ' of alexnet_jax.configs'
+    )
   fields = dict(config_fields.flatten(config.to_dict()))
   for field, value in fields.items():
     optional = config_fields.OPTIONAL_FIELDS

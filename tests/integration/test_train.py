@@ -784,6 +784,14 @@ def test_a_run_goes_on_with_other_microbatches(tmp_path):
   assert_close(*(params_at(tmp_path / name, 4, tiny_config()) for name in ('whole', 'parts')), 1e-5)
 
 
+@pytest.mark.parametrize(
+  'config', [None, {}, tiny_config().to_dict()], ids=['None', 'empty', 'dict']
+)
+def test_what_is_no_config_is_named(tmp_path, config):
+  with pytest.raises(UserError, match=r'the config is of type .*; pass a ConfigDict'):
+    loop.train_and_evaluate(config, tmp_path)
+
+
 def test_too_few_devices_are_named(tmp_path):
   with pytest.raises(UserError, match=r'there are 4 cpu devices.*needs 8'):
     loop.train_and_evaluate(
