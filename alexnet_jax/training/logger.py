@@ -121,6 +121,11 @@ class Logger:
     if silent and not self._display.live and not self._length.is_epoch_end(step):
       self._line(step, trained, None, is_best=False)
 
+  def new_learning_rate(self, step: int, rate: float) -> None:
+    """Shows the rate in force from a step on, below the lines of the epochs."""
+    place = self._length.current(step, self._extra_width)
+    self._display.line(f'{place}  learning rate {rate:.3g}')
+
   def validation(self, step: int, values: Mapping[str, float], is_best: bool) -> dict[str, Any]:
     """Records a validation; returns the record in metrics.jsonl.
 
@@ -195,6 +200,11 @@ class Logger:
     start, since = self._clock
     return (step - since) * self._length.batch_size, time.perf_counter() - start
 
+  @property
+  def _extra_width(self) -> int:
+    """Where there are no bars, lines within an epoch have fractions of it."""
+    return 0 if self._display.live else _FRACTION
+
   def _speed(self, images: int, seconds: float) -> float:
     """Images a second since the last validation, with these not yet recorded; 0 if not known."""
     images += self._images
@@ -216,7 +226,7 @@ class Logger:
     *,
     is_best: bool,
   ) -> None:
-    place = self._length.done(step, 0 if self._display.live else _FRACTION)
+    place = self._length.done(step, self._extra_width)
     speed = self._speed(0, 0.0)
     self._display.line(
       progress_text.line(place, trained, validated, is_best=is_best, images_per_second=speed)

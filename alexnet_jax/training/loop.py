@@ -380,7 +380,7 @@ class Run:
       opt_state = self.state.opt_state._replace(learning_rates=mesh_lib.replicate(self.mesh, rates))
       self.state, self.rates_epoch = self.state._replace(opt_state=opt_state), epoch
       if (rate := self.learning_rate(self.step + 1)) != self.rate:
-        self.display.line(f'{self.length.current(self.step + 1)}  learning rate {rate:.3g}')
+        self.logger.new_learning_rate(self.step + 1, rate)
         self.rate = rate
     std = optimizer.piecewise_constant(self.config.augment.lighting.std, epoch, 0.0)
     self.state, loss = self.train_step(

@@ -34,12 +34,12 @@ class Length:
     """Whether a step ends an epoch, or the run."""
     return step >= self.total_steps or self.epochs_done(step) > self.epochs_done(step - 1)
 
-  def current(self, step: int) -> str:
-    """The epoch, from 1, that a step is of; in a run that steps end, the step."""
+  def current(self, step: int, extra_width: int = 0) -> str:
+    """The epoch, from 1, that a step is of; in a run that steps end, the step. Arguments as `done`'s."""
     if self.num_epochs is None:
       return self._place(f'{step}', 0)
     epoch = self.epochs_done(max(step, 1) - 1) + 1
-    return self._place(f'{min(epoch, self.num_epochs):g}', 0)
+    return self._place(f'{min(epoch, self.num_epochs):g}', extra_width)
 
   def before_bar(self, step: int) -> str:
     """Like `current`, but in a run of steps without their total, for the bar to fit in 80 columns."""

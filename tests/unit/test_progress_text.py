@@ -39,6 +39,7 @@ def test_lines_stand_below_each_other_and_fit_a_narrow_terminal():
     line(BY_EPOCHS.done(24, 3), train, None, is_best=False, images_per_second=38.42),
     line(BY_EPOCHS.done(900, 3), None, validation, is_best=False, images_per_second=0),
   ]
+  assert BY_EPOCHS.current(23, 3) == 'epoch     1/40'
   assert lines == [
     'epoch     1/40  train 31.4%  val  100% *  loss 0.870/10.710   2.5k img/s',
     'epoch  1.07/40  train 31.4%               loss 0.870         38.4 img/s',
