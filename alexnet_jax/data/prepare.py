@@ -99,16 +99,16 @@ class _Done:
     for number, name in enumerate(names):
       of_split = files[splits == number]
       if name != 'train' and (twins := np.isin(of_split, training).sum()):
-        are = 'is also a training image' if twins == 1 else 'are also training images'
+        are = 'is a copy of a training image' if twins == 1 else 'are copies of training images'
         said.append(
-          f'{twins:,} of {len(of_split):,} {name} images {are}, of the same content: remove one of'
-          ' each two, or errors will be too low'
+          f'{twins:,} of {len(of_split):,} {name} images {are}; remove them from one of the two'
+          ' splits, or the error that is measured will be too low'
         )
     labeled = np.unique(np.array([files, labels])[:, labels >= 0], axis=1)
     _, classes = np.unique(labeled[0], return_counts=True)
     if several := (classes > 1).sum():
       are = 'image is' if several == 1 else 'images are'
-      said.append(f'{several:,} {are} in more than one class, in files of the same content')
+      said.append(f'{several:,} {are} in more than one class, as copies of one file')
     return said
 
 

@@ -684,9 +684,9 @@ def test_files_of_the_same_content_are_told(tmp_path, interrupted):
   shutil.copy(root / 'train' / CLASSES[0] / 'été 01.jpg', root / 'train' / CLASSES[1] / 'twin.jpg')
   source = image_folder.open_folder(root, 0.1)
   told = [
-    '3 of 6 validation images are also training images, of the same content: remove one of each two,'
-    ' or errors will be too low',
-    '1 image is in more than one class, in files of the same content',
+    '3 of 6 validation images are copies of training images; remove them from one of the two splits,'
+    ' or the error that is measured will be too low',
+    '1 image is in more than one class, as copies of one file',
   ]
   interrupted(20, run, source, tmp_path / 'out')  # what was done before counts as well
   for _ in range(2):
@@ -702,7 +702,7 @@ def test_images_of_no_class_are_in_no_second_one(tmp_path):
   files = {**source.files, 'test': [(path, -1)]}
   display = Lines()
   run(dataclasses.replace(source, files=files), tmp_path / 'out', display)
-  assert '1 of 1 test images is also a training image' in display.text
+  assert '1 of 1 test images is a copy of a training image' in display.text
   assert 'more than one class' not in display.text
 
 
