@@ -21,7 +21,10 @@ __all__ = ['AlexNet', 'load', 'train_and_evaluate']
 def __getattr__(name: str) -> Any:
   """Imports a name when it is first asked for: launch.py must see its flags before jax comes."""
   if name == '__version__':
-    return importlib.metadata.version('alexnet_jax')
+    try:
+      return importlib.metadata.version('alexnet_jax')
+    except importlib.metadata.PackageNotFoundError as error:
+      raise AttributeError('alexnet_jax is not installed, so its version is not known') from error
   from alexnet_jax.utils import silence
 
   with silence.root_logger_kept():

@@ -154,8 +154,8 @@ def check(config: ConfigDict) -> None:
   """Raises UserError, naming the field, for a value that cannot be used."""
   if not isinstance(config, ConfigDict):
     raise UserError(
-      f'the config is of type {type(config).__name__}; pass a ConfigDict, such as digits.get_config()'
-      ' of alexnet_jax.configs'
+      f'the config is of type {type(config).__name__}; pass a ConfigDict, such as'
+      ' alexnet_jax.configs.digits.get_config()'
     )
   fields = dict(config_fields.flatten(config.to_dict()))
   for field, value in fields.items():
@@ -186,7 +186,7 @@ def _network_of_any_classes(config: ConfigDict) -> AlexNet:
 
 
 def _check_known(fields: Iterable[str]) -> None:
-  """Raises UserError for a field that no config has: nothing would read it."""
+  """Raises UserError for a field that configs/imagenet.py does not have: nothing would read it."""
   known = _known_fields()
   for field in fields:
     if field not in known:

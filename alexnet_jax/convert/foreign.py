@@ -161,7 +161,7 @@ def published(
       fitting.append(config)
   if len(fitting) != 1:  # Caffe's two differ in their orders alone, which not all files say
     raise UserError(
-      f'{path} has no config; pass one, such as --config={layout.config} (in Python load(path, config))\n'
+      f'{path} has no config; pass one, such as --config={layout.config} (in Python: load(path, config))\n'
       + host.command(
         '--mode=convert',
         f'--config={layout.config}',

@@ -72,7 +72,7 @@ def subtract_mean(images: Array, offsets: Array, mean_image: Array, mean: str) -
     [N, s, s, 3] float32.
 
   Raises:
-    UserError: there is no such way, or the mean image is smaller than the crops.
+    UserError: `mean` is not one of these, or the mean image is smaller than the crops.
   """
   if mean not in MEANS:
     raise UserError(f'mean is {mean!r}; it must be one of {", ".join(map(repr, MEANS))}')
@@ -168,7 +168,7 @@ def lighting(
     rescale: divide by 1 + std, as the 2012 code does to keep the training images' scale.
 
   Raises:
-    UserError: there is no such scale.
+    UserError: `scale` is not one of these.
   """
   if scale not in LIGHTING_SCALES:
     raise UserError(

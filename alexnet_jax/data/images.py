@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -199,6 +199,16 @@ def as_shown(image: Image.Image, resize: str = 'paper') -> Image.Image:
     return _to_rgb(image)
 
 
+def _tiff_error_handler() -> Callable[[int | None], int | None] | None:
+  """What sets the handler of errors of the libtiff within Pillow, and returns the one before."""
+  try:
+    set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+  except (AttributeError, OSError):  # a system's Pillow hides it
+    return None
+  set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+  return set_handler
+
+
 class _Silence:
   """Within it Pillow reports nothing; afterwards it does as before, whatever its user has chosen.
 
@@ -210,6 +220,7 @@ class _Silence:
   def __init__(self) -> None:
     self._lock, self._threads = threading.Lock(), 0
     self._before = contextlib.ExitStack()
+    self._set_tiff_handler = _tiff_error_handler()
 
   def __enter__(self) -> None:
     with self._lock:
@@ -220,10 +231,8 @@ class _Silence:
         logger = logging.getLogger('PIL')
         self._before.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
-        with contextlib.suppress(AttributeError, OSError):  # where a system's Pillow hides it
-          set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
-          set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-          self._before.callback(set_handler, set_handler(None))
+        if self._set_tiff_handler is not None:
+          self._before.callback(self._set_tiff_handler, self._set_tiff_handler(None))
 
   def __exit__(self, *_: object) -> None:
     with self._lock:

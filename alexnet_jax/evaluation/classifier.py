@@ -301,8 +301,8 @@ def _from_array(array_like: Any, where: str) -> Image.Image:
   array = np.asarray(array_like)
   if array.dtype != np.uint8:
     raise UserError(
-      f'{where} is of {array.dtype}; pass pixels from 0 to 255 as uint8: of 0 to 1,'
-      ' (255 * image).round().astype(np.uint8)'
+      f'{where} is of {array.dtype}; pass pixels from 0 to 255 as uint8; if they go from'
+      ' 0 to 1, pass (255 * image).round().astype(np.uint8)'
     )
   if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
     raise UserError(

@@ -25,7 +25,7 @@ from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils import config_fields, files, provenance
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, number_of
 
 # Config fields that may differ between the training of a network and its evaluation.
 _MAY_DIFFER = (*config_fields.CIRCUMSTANCES, 'train.batch_size')
@@ -189,7 +189,10 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
     return [1 / count] * count
   listed = ', '.join(f'{weight:g}' for weight in weights)
   if len(weights) != count:
-    raise UserError(f'the weights of members are [{listed}]; there must be one for each: {count}')
+    raise UserError(
+      f'there are {number_of(len(weights), "weight")} ({listed}) for {number_of(count, "member")};'
+      ' give one for each'
+    )
   if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
     raise UserError(f'the weights of members are {listed}; they must be at least 0, and not all 0')
   return [weight / sum(weights) for weight in weights]

@@ -42,7 +42,7 @@ def occlusion(
     negative where the class gains. Where `stride` is above `size`, pixels that none covers have 0.
 
   Raises:
-    UserError: the square does not fit the image, the color is none, or there is no such class.
+    UserError: the square does not fit the image, or the color or the class is out of range.
   """
   side = image.shape[0]
   if np.min(color) < 0 or np.max(color) > 255:
@@ -95,7 +95,7 @@ def saliency(
     [N, S, S] float32, per unit of a pixel's 0 to 255.
 
   Raises:
-    UserError: there is no such class.
+    UserError: a class is out of range.
   """
   chosen = np.asarray(labels)[:, None]
 

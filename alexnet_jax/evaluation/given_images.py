@@ -137,10 +137,10 @@ def open_images(
     if data.name == own.name == 'folder' and own.data_dir:
       given, of_run = _real(data.data_dir), _real(own.data_dir)
       if given.is_relative_to(of_run) or of_run.is_relative_to(given):
-        lies = 'lies in' if given.is_relative_to(of_run) else 'has in it'
+        lies = 'lies in' if given.is_relative_to(of_run) else 'contains'
         display.line(
-          f'{folder} {lies} {own.data_dir}, which {network.path} was trained on: images that were trained'
-          ' on may be among those that it is given now'
+          f'{folder} {lies} {own.data_dir}, which {network.path} was trained on: some of its images may be'
+          ' training images'
         )
     return GivenImages(f'{data.name} {folder}' if folder else data.name, chosen, opened, None)
   _, data_set = experiment.open_data(config, display, open_folder)

@@ -119,7 +119,7 @@ def classify(
         update_progress(len(together))
       if not predicted:
         raise UserError(
-          f'no image in {number_of(len(unreadable), "file")} can be read; the first: {unreadable[0][1]}'
+          f'{number_of(len(unreadable), "file")} given, none can be read; the first: {unreadable[0][1]}'
         )
   return Classified(predicted, unreadable, others, written)
 

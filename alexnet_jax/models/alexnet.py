@@ -222,7 +222,7 @@ class AlexNet(nn.Module):
       raise UserError(
         f'images are of {images.dtype}; pass centered floats, as data.augment makes them'
       )
-    if dropout_key is None and self.has_rng('dropout'):
+    if dropout_key is None and self.has_rng('dropout') and not self.is_initializing():
       raise UserError("pass dropout_key=key and positions, not rngs={'dropout': key}")
     if dropout_key is not None and positions is None:
       raise UserError('dropout_key needs positions, which are jnp.arange(N) for a whole batch')

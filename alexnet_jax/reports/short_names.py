@@ -16,10 +16,10 @@ def short_names(
 ) -> list[str]:
   """Names of classes for a picture: short, and all different where the classes' names are.
 
-  Each of ImageNet's is the first of the class's names ('tench' of 'tench, Tinca tinca') where no other
-  class has the same one, else all of it, as those of other data sets; what is too long is cut at its end or, where that makes it like
-  another, in its middle, up to its end or up to where it differs. Where nothing else tells two apart,
-  the label is put behind.
+  An ImageNet class has the first of its names ('tench' of 'tench, Tinca tinca') where no other class has
+  the same one, else all of them; a class of other data has its whole name. What is too long is cut at
+  its end or, where that makes it like another, in its middle, up to its end or up to where it differs.
+  Where nothing else tells two apart, the label is put behind.
 
   Args:
     class_names: of all classes that are shown together.

@@ -122,7 +122,7 @@ class Logger:
       self._line(step, trained, None, is_best=False)
 
   def new_learning_rate(self, step: int, rate: float) -> None:
-    """Shows the rate in force from a step on, below the lines of the epochs."""
+    """Shows the rate in force from a step on, aligned with the lines of the epochs."""
     place = self._length.current(step, self._extra_width)
     self._display.line(f'{place}  learning rate {rate:.3g}')
 

@@ -158,12 +158,12 @@ def restore(
     if trained_on != (split.num_examples, list(split.class_names)):
       raise _other_data(directory, *trained_on, split)
     if fingerprint not in (None, data_set.fingerprint):
-      changed = f'the files of {config.data.data_dir} have changed since checkpoint {step}'
+      changed = f'the files of {config.data.data_dir or config.data.name} have changed since checkpoint {step}'
       parts = [config.data[field].split('[')[0] for field in ('train_split', 'validation_split')]
       if data_set.held_out or parts[0] == parts[1]:  # train[:90%], train[90%:]
         raise UserError(
-          f'{changed}, and others may be held out for validation now: resumed here, the run could be'
-          ' validated on images that it was trained on\nGive the folder as it was, or start from scratch'
+          f'{changed}, and other images may be held out for validation now: if it resumed, the run could'
+          ' be validated on images that it was trained on\nGive the folder as it was, or start from scratch'
           ' in another --workdir.'
         )
       display.line(f'{changed}, but not the number of training images')

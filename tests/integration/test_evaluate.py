@@ -409,8 +409,8 @@ def test_members_run_where_the_config_given_says(runs, monkeypatch):
   ('members', 'weights', 'words'),
   [
     ([], None, 'there are no members; pass workdirs'),
-    (['a', 'b'], [1, 1, 1], r'are \[1, 1, 1\]; there must be one for each: 2'),
-    (['a', 'b'], [], r'are \[\]; there must be one for each: 2'),
+    (['a', 'b'], [1, 1, 1], r'there are 3 weights \(1, 1, 1\) for 2 members; give one'),
+    (['a', 'b'], [], r'there are 0 weights \(\) for 2 members; give one'),
     (['a', 'b'], [1, -0.5], 'are 1, -0.5; they must be at least 0'),
     (['a', 'b'], [0, 0], 'not all 0'),
     (['a', 'b'], [1, float('nan')], 'are 1, nan; they must'),
@@ -611,7 +611,7 @@ def test_images_that_may_have_been_trained_on_are_told(
   ('trained_on', 'given', 'words'),
   [
     ('photos', 'photos/train', 'photos/train lies in'),
-    ('photos/train', 'photos', 'photos has in it'),
+    ('photos/train', 'photos', 'photos contains'),
     ('photos/train', 'photos/val', None),
   ],
 )
@@ -626,7 +626,7 @@ def test_a_folder_within_that_of_training_may_have_its_images(
   with Display() as display:
     opened = given_images.open_images(network, config, None, {'fingerprint': 'x'}, display)
   assert opened.trained_on is None
-  told = [line for line in capfd.readouterr().err.splitlines() if 'were trained on may be' in line]
+  told = [line for line in capfd.readouterr().err.splitlines() if 'may be training images' in line]
   assert [words in line for line in told] == ([True] if words else [])
 
 

@@ -1,5 +1,6 @@
 """What is shipped beside the code: the citation, and a wheel that needs no checkout."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -30,6 +31,16 @@ def test_the_citation_is_of_this_version():
   assert citation['version'] == PROJECT['version']
   assert citation['license'] == PROJECT['license']
   assert [reference['year'] for reference in citation['references']] == [2012, 2017]
+
+
+def test_the_version_is_that_of_what_is_installed(monkeypatch):
+  assert alexnet_jax.__version__ == importlib.metadata.version('alexnet_jax')
+  monkeypatch.setattr(importlib.metadata, 'distribution', raise_not_found)
+  assert not hasattr(alexnet_jax, '__version__')
+
+
+def raise_not_found(name):
+  raise importlib.metadata.PackageNotFoundError(name)
 
 
 def test_the_workflow_runs_every_check_and_every_python_that_is_promised():

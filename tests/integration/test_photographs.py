@@ -109,7 +109,7 @@ def test_a_relative_folder_is_not_left_through_a_link_above_it(tmp_path, monkeyp
     (['nowhere'], None, r'there is no nowhere \(--images\)'),
     (['empty'], None, r'empty has no images that can be read'),
     (['heic'], None, r'heic has no images that can be read; heic/a\.HEIC cannot be read: HEIC'),
-    (['text.png'], None, r'no image in 1 file can be read; the first: text\.png is not an image'),
+    (['text.png'], None, r'1 file given, none can be read; the first: text\.png is not an image'),
     (['good.png'], 'table.txt', r'table\.txt \(--target\) must end in \.csv'),
   ],
 )

@@ -236,6 +236,13 @@ def test_arguments_that_do_not_fit_are_named(images, options, message):
     net.apply({'params': random_params(net)}, images, **options)
 
 
+def test_parameters_are_drawn_where_a_key_for_dropout_is_given_too():
+  net = AlexNet.from_config(digits.get_config().model)
+  keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+  shapes = jax.eval_shape(net.init, keys, jnp.zeros((1, 8, 8, 3)))
+  assert set(shapes['params']) == set(random_params(net))
+
+
 @pytest.mark.parametrize(('inverted', 'rate'), [(False, 0.5), (True, 0.2)])
 def test_dropout_zeroes_units_in_training_and_scales_by_its_form(x64, inverted, rate):
   net = units(inverted, **{'dropout.rate': rate})
