@@ -31,6 +31,8 @@ from alexnet_jax.utils.errors import UserError, number_of
 LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
 _METADATA = 'metadata.json'
 _LOCK = 'lock'
+_DONE = 'done.npz'
+_ORIGINALS = 'originals'
 _LEAST_UNREADABLE = 10
 _BYTES_PER_PIXEL = {'jpeg': 0.7, 'png': 2.0}  # of photographs, generously
 _LINE_EVERY_SECONDS = 30
@@ -58,6 +60,7 @@ class _Done:
     unreadable: split, class, file name and reason of each file that could not be read.
     sums: of the training images.
     originals: of each image its split's number, its label and `_Square.original`, one after the other.
+      A file of its own, as it grows with each shard: 24 bytes an image.
   """
 
   rule: dict[str, Any]
@@ -67,28 +70,34 @@ class _Done:
   sums: statistics.Sums
   originals: 'array.array[int]'
 
-  def save(self, path: Path) -> None:
-    """Writes it to a file, which appears only when it is complete."""
+  def save(self, folder: Path) -> None:
+    """Writes it to a folder. The last of its files appears only when it is complete."""
+    with (folder / _ORIGINALS).open('ab') as file:
+      file.write(memoryview(self.originals).cast('B')[file.tell() :])
+    _to_disk(folder / _ORIGINALS)
     described = {
       name: getattr(self, name) for name in ('rule', 'shards', 'labels', 'unreadable')
     } | {'count': self.sums.count}
-    with files.atomic_write(path) as temporary:
+    with files.atomic_write(folder / _DONE) as temporary:
       np.savez(
         temporary,
         described=np.array(json.dumps(described)),
         pixels=self.sums.pixels,
         products=self.sums.products,
-        originals=self.originals,
       )
       _to_disk(temporary)
 
   @classmethod
-  def load(cls, path: Path) -> '_Done':
+  def load(cls, folder: Path) -> '_Done':
     """Reads what `save` wrote."""
-    arrays = files.read_npz(path, ('described', 'pixels', 'products', 'originals'))
+    arrays = files.read_npz(folder / _DONE, ('described', 'pixels', 'products'))
     described = files.parse_json(str(arrays['described']))
     sums = statistics.Sums(described.pop('count'), arrays['pixels'], arrays['products'])
-    return cls(**described, sums=sums, originals=array.array('q', arrays['originals'].tobytes()))
+    images = sum(examples for shards in described['shards'].values() for examples, _ in shards)
+    originals = array.array('q')
+    with (folder / _ORIGINALS).open('rb') as file:
+      originals.fromfile(file, 3 * images)
+    return cls(**described, sums=sums, originals=originals)
 
   def identical(self) -> list[str]:
     """Says of how many images the same file is in training as well, or in other classes."""
@@ -222,8 +231,8 @@ def prepare(
         if older:
           display.line(_removable([path for path, _ in older]))
         incomplete.rename(place)
-        for path in (place / 'done.npz', place / _LOCK, locks.owner_file(place / _LOCK)):
-          path.unlink(missing_ok=True)
+        for name in (_DONE, _ORIGINALS, _LOCK, locks.owner_file(Path(_LOCK)).name):
+          (place / name).unlink(missing_ok=True)
         unreadable = read_metadata(place)['unreadable_files']
         if unreadable:
           display.line(f'cannot be read, and left out: {unreadable:,} of {total:,} images')
@@ -258,8 +267,8 @@ def _older(
     with contextlib.suppress(Exception):  # another program's, or damaged
       if (path / _METADATA).exists():
         earlier = files.parse_json(files.read(path / _METADATA))
-      elif (path / 'done.npz').exists():
-        earlier = _Done.load(path / 'done.npz').rule
+      elif (path / _DONE).exists():
+        earlier = _Done.load(path).rule
     if path in but_for or not isinstance(earlier, dict):
       continue
     source = earlier.get('source')
@@ -351,7 +360,7 @@ def _prepare(
           left_out_list.write(folder, done.unreadable, left_out)
           raise _too_many(folder, [*done.unreadable, *unread], total, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
-        done.save(folder / 'done.npz')
+        done.save(folder)
     log(done=True)
   _finish(folder, done, left_out)
 
@@ -452,10 +461,11 @@ def _resume(folder: Path, rule: dict[str, Any]) -> _Done:
   )
   kept = {_LOCK, locks.owner_file(Path(_LOCK)).name}
   with contextlib.suppress(Exception):  # missing or damaged: start over
-    stored = _Done.load(folder / 'done.npz')
+    stored = _Done.load(folder)
     if stored.rule == rule:
       done = stored
-      kept.add('done.npz')
+      kept |= {_DONE, _ORIGINALS}
+      os.truncate(folder / _ORIGINALS, 8 * len(done.originals))  # killed while it was adding some
   for split, shards in done.shards.items():
     kept |= {_shard_name(rule, split, number) for number in range(len(shards))}
   for path in folder.iterdir():
@@ -531,7 +541,7 @@ def _finish(folder: Path, done: _Done, left_out: Sequence[LeftOut]) -> None:
   }
   if empty:
     left_out_list.write(folder, done.unreadable, left_out)
-    (folder / 'done.npz').unlink()  # or repaired files would not be read
+    (folder / _DONE).unlink()  # or repaired files would not be read
     raise UserError(
       f'no image of class {min(empty)!r} in {training!r} can be read;'
       f' see {folder / left_out_list.FILE_NAME}'

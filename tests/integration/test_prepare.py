@@ -688,7 +688,11 @@ def test_files_of_the_same_content_are_told(tmp_path, interrupted):
     ' or the error that is measured will be too low',
     '1 image is in more than one class, as copies of one file',
   ]
-  interrupted(20, run, source, tmp_path / 'out')  # what was done before counts as well
+  for _ in range(2):  # what was done before counts as well
+    interrupted(12, run, source, tmp_path / 'out')
+    [originals] = tmp_path.rglob('originals')
+    with originals.open('ab') as file:
+      file.write(bytes(100))  # of a shard that was not recorded before the program was killed
   for _ in range(2):
     display = Lines()
     run(source, tmp_path / 'out', display)
@@ -1248,7 +1252,7 @@ def test_what_is_done_is_not_done_again(killed, source):
 
 def test_what_was_killed_has_the_shards_it_should(killed, source):
   first, second, third = (names for _, names in killed[1])
-  kept = ['done.npz', 'lock']
+  kept = ['done.npz', 'lock', 'originals']
   assert first == sorted([*kept, *shards(source.name, 'train', 2, 6), 'shard.part'])
   assert second == sorted([*kept, *shards(source.name, 'train', 4, 6)])
   both = [*shards(source.name, 'train', 6, 6), *shards(source.name, 'validation', 1, 3)]
