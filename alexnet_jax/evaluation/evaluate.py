@@ -3,6 +3,7 @@
 Of several processes all compute, and only the first writes.
 """
 
+import collections
 import functools
 import json
 import math
@@ -107,8 +108,8 @@ def evaluate_ensemble(
     `provenance.describe`.
 
   Raises:
-    UserError: a network cannot be read, networks have different classes or data, the weights are
-      invalid, `path` is a training run, or the folder cannot be written to.
+    UserError: a network cannot be read or is given twice, networks have different classes or data,
+      the weights are invalid, `path` is a training run, or the folder cannot be written to.
     OSError: the results cannot be written, as on a full disk.
   """
   shares = _shares(len(paths), weights)
@@ -119,6 +120,9 @@ def evaluate_ensemble(
     raise UserError(
       f'{path} is a training run; pass another --workdir for the evaluation of --members'
     )
+  for member, count in collections.Counter(map(str, paths)).items():
+    if count > 1:
+      raise UserError(f'{member} is given as {count} members; give it once, with a larger weight')
   _emulate_devices(config)
   members, total, evaluated, of_first = [], None, None, None
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():

@@ -230,6 +230,11 @@ class Run:
     self.saved = (self.step, dataclasses.replace(self.progress)) if restored else None
     self.rate = self.learning_rate(min(self.step + 1, self.total_steps))
     display.line('\n'.join(self._first_lines(resumed=restored is not None)))
+    if self.batch_size > train_split.num_examples:
+      display.line(
+        f'a batch of {self.batch_size:,} images is more than the training images: some are in it several'
+        f' times; set train.batch_size to at most {train_split.num_examples:,} to avoid it'
+      )
 
   def _from_scratch(
     self,

@@ -578,6 +578,11 @@ def test_the_first_lines_say_how_images_are_shuffled(finished_copy, capfd, monke
   assert 'shuffled in blocks of 1,000 images' in capfd.readouterr().err
 
 
+def test_a_batch_of_more_than_all_images_is_said(tmp_path, capfd):
+  loop.train_and_evaluate(tiny_config({'train.num_steps': 0, 'train.batch_size': 1440}), tmp_path)
+  assert 'set train.batch_size to at most 1,438' in ' '.join(capfd.readouterr().err.split())
+
+
 def test_rates_follow_a_rule_for_batches_and_are_cut_at_given_epochs_and_layers_freeze(
   tmp_path, capfd, monkeypatch
 ):
