@@ -7,7 +7,7 @@ flower_photos, of the Keras and TensorFlow tutorials, is such a folder as it is 
 
 Weights are drawn as He et al. do, on pixels divided by 64, which learns fastest at first: of Imagenette's
 validation images 67% are wrong after 74 batches of 128, with the paper's start 81%
-(docs/results.md), and a folder of some hundred images does not give many more.
+(docs/results.md), and a folder of a few hundred images does not allow many more.
 
 Command:  python launch.py --config=configs/image_folder.py --config.data.data_dir=PHOTOS --workdir=runs/photos
           Give each folder a --workdir of its own.

@@ -1,12 +1,12 @@
 """Section 3.3's other result: response normalization on CIFAR-10, 13% error without and 11% with.
 
-The base is the 2012 code's 13% net (configs/cifar10_13pct.py). Its 11% net
-(configs/cifar10_11pct.py) differs in more than the norms, so there are two variants: the norms alone,
+The base is the 13% net of the 2012 code (configs/cifar10_13pct.py). The 11% net, of cuda-convnet
+(configs/cifar10_11pct.py), differs in more than the norms, so there are two variants: the norms alone,
 and all of its differences.
 
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
               --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
-Cost:     three runs of 520 epochs for each of three seeds; 65 s an epoch on 2 cores.
+Cost:     three runs of 520 epochs for each of three seeds; 55 to 75 s an epoch on 2 cores.
 Expected: after 40 epochs, of one seed, 19.7% without norms, 19.5% with, 18.7% with the 11% net
           (docs/results.md).
 """

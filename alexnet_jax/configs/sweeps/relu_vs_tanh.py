@@ -2,7 +2,7 @@
 
 Section 3.1: a four-layer convolutional network on CIFAR-10, without regularization, each activation
 at the learning rate with which it is fastest; the paper says six times. Each rate is tried for two
-epochs, tanh's four fastest for six, because their order still changes; the best rate of each activation
+epochs, four of tanh's for six, because their order still changes; the best rate of each activation
 is continued. Rates are multiples of the config's own, and were found with configs/cifar10.py: another
 network needs others.
 
