@@ -35,7 +35,7 @@ def get_sweep(config: ConfigDict) -> Sweep:
       Variant(
         'response_norm_and_wider_conv3',
         changes,
-        "the 2012 code's net of 11%: with it, 64 maps in conv3 and more weight decay of fc8",
+        "cuda-convnet's net of 11%: with it, 64 maps in conv3 and more weight decay of fc8",
         paper=_PAPER,
       ),
     ],
