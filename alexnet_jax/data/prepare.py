@@ -30,6 +30,7 @@ from alexnet_jax.utils.errors import UserError, number_of
 
 LOSSLESS_UP_TO = 10_000  # images; 'auto' takes PNG for so many
 _METADATA = 'metadata.json'
+_INCOMPLETE = '.incomplete'  # the end of a folder's name while it is prepared
 _LOCK = 'lock'
 _DONE = 'done.npz'
 _ORIGINALS = 'originals'
@@ -197,7 +198,7 @@ def prepare(
     encoding = 'png' if total <= LOSSLESS_UP_TO else 'jpeg'
   name = _set_name(source.name, image_size, resize)
   place = prepared_dir / name / source.version
-  incomplete = place.with_name(f'{place.name}.incomplete')
+  incomplete = place.with_name(place.name + _INCOMPLETE)
   rule = {
     'name': name,
     'version': source.version,
@@ -228,8 +229,9 @@ def prepare(
         _prepare(
           source, incomplete, plain_rule, resize, unreadable_limit, left_out, earlier, display
         )
-        if older:
-          display.line(_removable([path for path, _ in older]))
+        complete = [path for path, _ in older if path.suffix != _INCOMPLETE]
+        if complete:  # one that is not may be another process's, which is preparing it
+          display.line(_removable(complete))
         incomplete.rename(place)
         for name in (_DONE, _ORIGINALS, _LOCK, locks.owner_file(Path(_LOCK)).name):
           (place / name).unlink(missing_ok=True)
@@ -282,12 +284,12 @@ def _is_alike(earlier: dict[str, Any], rule: dict[str, Any]) -> bool:
 
 
 def _removable(paths: Sequence[Path]) -> str:
-  """Says how to remove what was prepared in folders before."""
+  """Says how to remove data sets that were prepared before."""
   size = sum(file.stat().st_size for path in paths for file in path.iterdir() if file.is_file())
   folders = list(dict.fromkeys(str(path.parent) for path in paths))
   return (
     f'{number_of(len(folders), "data set")} ({size / 1e6:,.1f} MB) prepared from the same folder before,'
-    f' of other files or with other settings; if not needed any more: rm -r {shell.join(folders)}'
+    f' of other files or with other settings; if no other config needs them: rm -r {shell.join(folders)}'
   )
 
 

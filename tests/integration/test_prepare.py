@@ -631,26 +631,37 @@ def test_why_a_file_cannot_be_read_is_told(tmp_path, monkeypatch):
   }
 
 
-def test_what_was_prepared_of_the_same_folder_before_is_named(tmp_path, interrupted):
+def test_what_was_prepared_of_the_same_folder_before_is_named(tmp_path):
   root = fill(tmp_path / 'my photos', train=3, validation=1)
   out = tmp_path / 'out'
   display = Lines()
   first = run(image_folder.open_folder(root, 0.1), out, display)
   assert 'the same folder' not in display.text
   put(root / 'train' / CLASSES[0] / 'more.jpg', 77)
-  interrupted(10, run, image_folder.open_folder(root, 0.1), out)
-  [second] = out.glob('*/*.incomplete')
+  second = run(image_folder.open_folder(root, 0.1), out, Lines())
   put(root / 'train' / CLASSES[0] / 'yet more.jpg', 78)
   display = Lines()
   run(image_folder.open_folder(root, 0.1), out, display)
   [line] = [line for line in display.lines if 'the same folder' in line]
   assert line.startswith('2 data sets (')
   assert ' MB) ' in line
-  command, _, folders = line.partition('any more: ')[2].partition(' -r ')
+  command, _, folders = line.partition('if no other config needs them: ')[2].partition(' -r ')
   assert (command, {*folders.split()}) == ('rm', {str(first.parent), str(second.parent)})
   display = Lines()  # of another folder, nothing
   run(image_folder.open_folder(fill(tmp_path / 'others', train=3, validation=1), 0.1), out, display)
   assert 'the same folder' not in display.text
+
+
+def test_what_another_process_may_be_preparing_is_reused_but_not_to_be_removed(
+  tmp_path, interrupted
+):
+  root = fill(tmp_path / 'my photos', train=4, validation=2)
+  interrupted(PER_SHARD + 2, run, image_folder.open_folder(root, 0.1), tmp_path / 'out')
+  put(root / 'train' / CLASSES[0] / 'more.jpg', 77)
+  display = Lines()
+  run(image_folder.open_folder(root, 0.1), tmp_path / 'out', display)
+  assert f'prepared earlier: {PER_SHARD} images' in display.text
+  assert 'rm -r' not in display.text
 
 
 @pytest.mark.parametrize('encoding', ['png', 'jpeg'])
