@@ -28,8 +28,6 @@ _LOCK = '.lock'
 _METRICS = 'metrics.jsonl'
 _EVENTS = ('tensorboard/train', 'tensorboard/validation')
 _MAX_LINE = 2**16  # bytes; a line of metrics has about 200
-# What may change in a run without checkpoints while its mean image is kept.
-_NOT_OF_IMAGES = tuple(field for field in config_fields.CIRCUMSTANCES if field != 'data.data_dir')
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -185,7 +183,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 def prepare(
   workdir: str | os.PathLike[str], config: Mapping[str, Any], started: bool = True
 ) -> None:
-  """Makes the workdir, and writes its config.json where the run has not started yet.
+  """Makes the workdir; where the run has not started yet, writes config.json, and removes statistics.npz.
 
   Args:
     workdir: the folder.
@@ -203,10 +201,8 @@ def prepare(
     if started:
       check(path, config)
     else:
-      if (stored := read_config(path)) is not None and config_fields.differences(
-        config, stored, but_for=_NOT_OF_IMAGES
-      ):
-        (path / 'statistics.npz').unlink(missing_ok=True)
+      read_config(path)  # raises where it is no config
+      (path / 'statistics.npz').unlink(missing_ok=True)  # its images may have changed since
       write_config(path, config)
   except OSError as error:
     raise cannot_write(path, error) from error

@@ -64,7 +64,10 @@ class Progress:
 def compute_statistics(
   split: splits.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
-  """The training images' statistics, read from the workdir, or computed and written there."""
+  """The training images' statistics, computed and written to the workdir, or read from there.
+
+  It has those that another process of a new run has just computed; `workdir.prepare` removes older ones.
+  """
   kept = files.inside(path, statistics.FILE_NAME)
   if kept.exists():
     try:
