@@ -607,7 +607,7 @@ def _too_many(
   limit = min(1, math.ceil((count + 0.5) / total * 1000) / 1000)  # a little more, for rounding
   return UserError(
     f'{count:,} of {total:,} images cannot be read, more than {allowed:,}, such as'
-    f' {split}/{file_name}: {reason}; all are listed in {folder / left_out_list.FILE_NAME}\n'
+    f' {file_name} ({split}): {reason}; all are listed in {folder / left_out_list.FILE_NAME}\n'
     'Repair, convert or remove them; or, to continue without them, add'
     f' --config.data.unreadable_limit={limit:g}'
   )

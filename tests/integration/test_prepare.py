@@ -508,7 +508,10 @@ def test_too_many_files_that_cannot_be_read_stop_it(holey, tmp_path, monkeypatch
   display = Lines()
   message = refusal(run, source, tmp_path / 'out', display, images_per_shard=1)
   [written] = (tmp_path / 'out').glob(f'*/*/{left_out_list.FILE_NAME}')
-  assert '4 of 21 images cannot be read, more than 1, such as train/' in message
+  assert '4 of 21 images cannot be read, more than 1, such as ' in message
+  name, _, rest = message.partition('such as ')[2].partition(' (')
+  assert (holey / name).is_file()
+  assert rest.startswith(('train): ', 'validation): '))
   assert 'checking the remaining ones, to list them all' in display.text
   assert str(written) in message
   limit = message.rpartition('add --config.data.unreadable_limit=')[2]
