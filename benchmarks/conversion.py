@@ -46,7 +46,7 @@ from alexnet_jax.checkpoints.pretrained import PretrainedNetwork  # noqa: E402
 from alexnet_jax.configs import digits, imagenet, imagenet_caffe, imagenet_caffenet  # noqa: E402
 from alexnet_jax.convert import convert  # noqa: E402
 from alexnet_jax.convert.layouts import CAFFE, TENSORFLOW, Layout, encode  # noqa: E402
-from alexnet_jax.data import augment, datasets, image_folder, tfds_reader  # noqa: E402
+from alexnet_jax.data import augment, datasets, image_folder, images, tfds_reader  # noqa: E402
 from alexnet_jax.evaluation.classifier import Classifier  # noqa: E402
 from alexnet_jax.models.alexnet import parameter_shapes  # noqa: E402
 from alexnet_jax.training import loop  # noqa: E402
@@ -374,9 +374,10 @@ def photographs(folder: Path, count: int) -> list[bytes]:
   ):
     if len(files) == count:
       break
-    if example.encoded and taken[example.label] < of_class:
-      taken[example.label] += 1
-      files.append(example.encoded)
+    if taken[example.label] < of_class:
+      with contextlib.suppress(images.UnreadableError):
+        files.append(example.read())
+        taken[example.label] += 1
   return files
 
 

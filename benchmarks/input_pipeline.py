@@ -406,7 +406,7 @@ def _write_jpegs(prepared: Path, folder: Path) -> Path:
   folder.mkdir(exist_ok=True)
   examples = tfds_reader.TfdsSource(tfds_reader.open_directory(prepared)).examples('train', 0)
   for number, example in enumerate(examples):
-    (folder / f'{number}.jpg').write_bytes(example.encoded)
+    (folder / f'{number}.jpg').write_bytes(example.read())
   return folder
 
 

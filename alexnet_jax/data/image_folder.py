@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -12,7 +13,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax.data import folder_layout, folder_tree
+from alexnet_jax.data import folder_layout, folder_tree, images
 from alexnet_jax.data.folder_layout import Layout, normal
 from alexnet_jax.data.folder_tree import Tree
 from alexnet_jax.data.sources import SPLITS, Example, LeftOut, shuffled, unknown_classes
@@ -50,8 +51,15 @@ class FolderSource:
   def examples(self, split: str, start: int) -> Generator[Example]:
     """See Source."""
     for path, label in shuffled(self.files[split], split, start):
-      encoded, error = folder_tree.read(path)
-      yield Example(_relative(path, self.root), encoded, label, error)
+      yield Example(_relative(path, self.root), label, functools.partial(_read, path))
+
+
+def _read(path: str) -> bytes:
+  """Reads a file; raises UnreadableError where that fails."""
+  content, reason = folder_tree.read(path)
+  if reason:
+    raise images.UnreadableError(reason)
+  return content
 
 
 def open_folder(

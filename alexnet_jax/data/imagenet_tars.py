@@ -1,11 +1,13 @@
 """ImageNet 2012 in its two tar files, as a source to prepare."""
 
+import contextlib
 import dataclasses
+import functools
 import importlib.util
 import operator
 import os
 import tarfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -90,17 +92,28 @@ class ImagenetSource:
     """See Source; the first one takes long, for the whole file is searched for its images.
 
     Raises:
-      UserError: the split's file is damaged.
+      UserError: the split's file is damaged, or cannot be read.
     """
     archive = next(archive for archive in ARCHIVES if archive.split == split)
-    images = _images(self.folder / archive.file_name, archive, self.class_names)
-    with open(self.folder / archive.file_name, 'rb') as file:
-      for image in shuffled(images, split, start):
-        try:
-          encoded = os.pread(file.fileno(), image.size, image.offset)
-        except OSError as error:
-          raise UserError(f'{file.name} cannot be read: {error.strerror}') from error
-        yield Example(image.file_name, encoded, image.label)
+    path = self.folder / archive.file_name
+    for image in shuffled(_images(path, archive, self.class_names), split, start):
+      yield Example(image.file_name, image.label, functools.partial(_read, path, image))
+
+
+def _read(path: Path, image: _Stored) -> bytes:
+  """Reads an image of a tar file."""
+  with _opened(path) as file:
+    return os.pread(file.fileno(), image.size, image.offset)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+  """Opens a tar file; raises UserError where it cannot be read."""
+  try:
+    with open(path, 'rb', buffering=0) as file:  # file systems may ask for buffers of megabytes
+      yield file
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror or error}') from error
 
 
 def instructions(data_dir: Path) -> str:
@@ -150,10 +163,10 @@ def _check_archives(folder: Path) -> None:
 
 
 def _images(path: Path, archive: Archive, synsets: Sequence[str]) -> list[_Stored]:
-  """Lists the images of a tar file; raises UserError where it is damaged."""
+  """Lists the images of a tar file; raises UserError where it is damaged, or cannot be read."""
   list_images = {'train': _train_images, 'validation': _validation_images}[archive.split]
   try:
-    with open(path, 'rb', buffering=0) as file:  # file systems may ask for buffers of megabytes
+    with _opened(path) as file:
       stored = list_images(file, synsets)
     if len(stored) != archive.num_images:
       raise tarfile.ReadError(f'{len(stored):,} images, not {archive.num_images:,}')

@@ -497,7 +497,7 @@ def _convert(
   counted: bool,
   find: Callable[[bytes], bytes | None],
 ) -> _Square:
-  """Decodes, shrinks and encodes an image.
+  """Reads, decodes, shrinks and encodes an image.
 
   Args:
     example: the original.
@@ -508,16 +508,16 @@ def _convert(
     find: finds the encoded image by the original's fingerprint where it was made before.
   """
   tf, _ = tfds_reader.import_tensorflow()
-  if example.error:
-    return _Square(example, None, None, None, example.error)
-  original, square = fingerprint(example.encoded), None
-  encoded = find(original)
-  if encoded is None:
-    try:
-      square = images.fit_square(images.decode(example.encoded, resize), size, resize)
-    except images.UnreadableError as error:
-      return _Square(example, None, None, None, str(error))
-    encoded = images.encode(square, encoding)
+  square = None
+  try:
+    content = example.read()
+    original = fingerprint(content)
+    encoded = find(original)
+    if encoded is None:
+      square = images.fit_square(images.decode(content, resize), size, resize)
+      encoded = images.encode(square, encoding)
+  except images.UnreadableError as error:
+    return _Square(example, None, None, None, str(error))
   record = tf.train.Example()
   features = record.features.feature
   features['image'].bytes_list.value.append(encoded)

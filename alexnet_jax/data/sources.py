@@ -4,7 +4,7 @@ The order of a split is fixed, so that reading can resume at any image; that of 
 permutation, so that neighbors are of different classes.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -31,15 +31,14 @@ class Example(NamedTuple):
 
   Attributes:
     file_name: its path within the source, for messages.
-    encoded: the file's content; empty where it cannot be read.
     label: its class, an index into the source's `class_names`.
-    error: why the file cannot be read; '' where it can.
+    read: reads the file's content, in any thread; raises `images.UnreadableError` where this file
+      cannot be read, UserError where the source cannot.
   """
 
   file_name: str
-  encoded: bytes
   label: int
-  error: str = ''
+  read: Callable[[], bytes]
 
 
 class LeftOut(NamedTuple):
@@ -89,7 +88,11 @@ class Source(Protocol):
     ...
 
   def examples(self, split: str, start: int) -> Generator[Example]:
-    """The examples of a split from number `start` on, in the same order every time."""
+    """The examples of a split from number `start` on, in the same order every time.
+
+    Raises:
+      UserError: they cannot be read.
+    """
     ...
 
 

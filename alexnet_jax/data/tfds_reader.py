@@ -234,10 +234,14 @@ class TfdsSource:
     tf, tfds = import_tensorflow()
     key = file_name_key(self._builder.info)
     instruction = tfds.core.ReadInstruction(split, from_=start, unit='abs')
-    stored = rows(self._builder, instruction).prefetch(16)
+
+    def example(number: int, row: dict[str, Any]) -> Example:
+      name = row[key].decode(errors='replace') if key else f'{number}'
+      return Example(name, int(row[self._label_key]), lambda: row[self._image_key])
+
     try:
+      stored = rows(self._builder, instruction).prefetch(16)
       for number, row in enumerate(stored.as_numpy_iterator(), start):
-        name = row[key].decode(errors='replace') if key else f'{number}'
-        yield Example(name, row[self._image_key], int(row[self._label_key]))
-    except tf.errors.OpError as error:
+        yield example(number, row)
+    except (OSError, tf.errors.OpError) as error:
       raise unreadable(self._builder, error) from error

@@ -634,6 +634,18 @@ def test_why_a_file_cannot_be_read_is_told(tmp_path, monkeypatch):
   }
 
 
+def test_originals_are_read_several_at_a_time(tmp_path, monkeypatch):
+  source = image_folder.open_folder(fill(tmp_path / 'in', train=4, validation=2), 0.1)
+  together, read = threading.Barrier(2, timeout=60), folder_tree.read
+
+  def waiting(path):
+    together.wait()
+    return read(path)
+
+  monkeypatch.setattr(folder_tree, 'read', waiting)
+  assert prepare.read_metadata(run(source, tmp_path / 'out'))['unreadable_files'] == 0
+
+
 def test_what_was_prepared_of_the_same_folder_before_is_named(tmp_path):
   root = fill(tmp_path / 'my photos', train=3, validation=1)
   out = tmp_path / 'out'

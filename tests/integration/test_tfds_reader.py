@@ -280,7 +280,7 @@ def test_a_data_set_is_a_source_that_goes_on_anywhere(data_dir, labels_in_order)
     with contextlib.closing(source.examples('train', start)) as examples:
       got = list(examples)
     assert [example.label for example in got] == labels_in_order['train'][start:].tolist()
-    pixels = np.asarray(decoded(got[0].encoded))
+    pixels = np.asarray(decoded(got[0].read()))
     np.testing.assert_array_equal(pixels, make_image(got[0].label))
 
 

@@ -600,7 +600,7 @@ def _read_image(folder: Path) -> Any:
   source = image_folder.FolderSource(
     folder, {'train': [(str(folder / 'image'), 0)]}, 'x', ['x'], {}
   )
-  return images.fit_square(images.decode(next(source.examples('train', 0)).encoded), 8)
+  return images.fit_square(images.decode(next(source.examples('train', 0)).read()), 8)
 
 
 class TooLongError(BaseException):

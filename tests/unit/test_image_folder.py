@@ -8,10 +8,11 @@ import random
 import shutil
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from alexnet_jax.data import image_folder
+from alexnet_jax.data import image_folder, images
 from tests.mistakes import refusal
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,8 +29,16 @@ def numbered(folder, count, suffix='.jpg'):
   return [f'{folder}/{i:03d}{suffix}' for i in range(count)]
 
 
+class Read(NamedTuple):
+  """An example that has been read."""
+
+  file_name: str
+  content: bytes
+  label: int
+
+
 def read(source, split, start=0):
-  return list(source.examples(split, start))
+  return [Read(e.file_name, e.read(), e.label) for e in source.examples(split, start)]
 
 
 def names(source, split):
@@ -65,7 +74,7 @@ def test_splits_and_classes_are_folders(root):
     examples = read(source, split)
     assert len(examples) == source.splits[split]
     for example in examples:
-      assert example.encoded.decode() == example.file_name
+      assert example.content.decode() == example.file_name
       assert example.file_name.startswith(f'{folder}/{source.class_names[example.label]}/')
     assert len({example.file_name for example in examples}) == len(examples)
 
@@ -154,8 +163,9 @@ def test_images_of_all_kinds_and_depths_are_found(tmp_path):
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='there are no pipes')
 def test_a_pipe_among_the_images_is_not_waited_for(root):
   os.mkfifo(root / 'train' / 'sea' / 'pipe.jpg')
-  encoded = {e.file_name: e.encoded for e in open_folder(root).examples('train', 0)}
-  assert encoded['train/sea/pipe.jpg'] == b''
+  files = {example.file_name: example for example in open_folder(root).examples('train', 0)}
+  with pytest.raises(images.UnreadableError, match='not a regular file'):
+    files['train/sea/pipe.jpg'].read()
 
 
 def test_links_are_followed_but_not_in_circles(root, tmp_path):
@@ -168,7 +178,7 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
   source = open_folder(root)
   assert list(source.class_names) == ['glacier', 'linked', 'sea']
   assert source.splits['train'] == 21 + 2 + 1
-  encoded = {example.file_name: example.encoded for example in source.examples('train', 0)}
+  encoded = {example.file_name: example.content for example in read(source, 'train')}
   assert encoded['train/linked/2.jpg'] == b'2.jpg'
   assert encoded['train/sea/linked.jpg'] == b'1.jpg'
 
@@ -292,7 +302,7 @@ def test_names_of_classes_may_be_in_any_script(tmp_path):
   source = open_folder(tmp_path)
   assert list(source.class_names) == sorted(classes)
   assert source.splits == {'train': 8, 'validation': 4}
-  assert {example.encoded for example in read(source, 'validation')} == {
+  assert {example.content for example in read(source, 'validation')} == {
     f'val/{folder}/000.jpg'.encode() for folder in classes
   }
 
@@ -308,7 +318,7 @@ def test_names_of_files_may_be_no_unicode(tmp_path):
     file.write(b'content')
   source = open_folder(tmp_path)
   examples = [*read(source, 'train'), *read(source, 'validation')]
-  assert ('a/\ufffd.jpg', b'content', 0, '') in examples
+  assert ('a/\ufffd.jpg', b'content', 0) in examples
   json.dumps(source.description)
 
 
@@ -318,11 +328,13 @@ def test_files_that_are_no_images_are_handed_on(tmp_path):
   (tmp_path / 'a' / 'dangling.png').symlink_to(tmp_path / 'nowhere')
   source = open_folder(tmp_path)
   (tmp_path / 'b' / '001.jpg').unlink()
-  encoded = {e.file_name: e.encoded for s in source.splits for e in source.examples(s, 0)}
-  assert encoded['a/001.jpg'] == b'a/001.jpg'
-  for name in ('a/empty.png', 'a/dangling.png', 'b/001.jpg'):
-    assert encoded[name] == b''
-  assert len(encoded) == 8
+  files = {e.file_name: e for split in source.splits for e in source.examples(split, 0)}
+  assert len(files) == 8
+  assert files['a/001.jpg'].read() == b'a/001.jpg'
+  assert files['a/empty.png'].read() == b''
+  for name, reason in (('a/dangling.png', 'broken link'), ('b/001.jpg', 'no such file')):
+    with pytest.raises(images.UnreadableError, match=reason):
+      files[name].read()
 
 
 @pytest.mark.parametrize('fraction', [-0.1, 0, 1, 20, float('nan')])

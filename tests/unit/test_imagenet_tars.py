@@ -1,5 +1,6 @@
 """ImageNet's tar files: every image once, in a fixed order, and mistakes named."""
 
+import errno
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def read(source, split, start=0):
-  return list(source.examples(split, start))
+  return [(e.file_name, e.read(), e.label) for e in source.examples(split, start)]
 
 
 SYNSETS = ('n01', 'n02', 'n03')
@@ -68,12 +69,12 @@ def test_tars_are_read_in_place(store):
   assert list(source.class_names) == list(SYNSETS)
   assert source.splits == {'train': 9, 'validation': 5}
   train = read(source, 'train')
-  assert sorted(example[:3] for example in train) == sorted(
+  assert sorted(train) == sorted(
     (f'{synset}_{i}.JPEG', f'{synset}_{i}'.encode() * 128 * i, label)
     for label, (synset, count) in enumerate((('n01', 2), ('n02', 3), ('n03', 4)))
     for i in range(count)
   )
-  assert sorted(example[:3] for example in read(source, 'validation')) == [
+  assert sorted(read(source, 'validation')) == [
     (name, name.encode(), SYNSETS.index(synset))
     for i, synset in enumerate(VALIDATION, start=1)
     for name in [f'ILSVRC2012_val_{i:08d}.JPEG']
@@ -163,6 +164,22 @@ def test_damaged_tars_are_named(store, train, validation, named, why):
   message = refusal(read, imagenet_tars.find(folder), split)
   assert f'{folder / named} is damaged' in message
   assert why in message
+
+
+@pytest.mark.parametrize('readings', [0, 1], ids=['listed', 'read'])
+def test_a_tar_that_cannot_be_read_is_named(store, monkeypatch, readings):
+  source = imagenet_tars.find(store(train_tar(), validation_tar()))
+  opened, left = open, [readings]
+
+  def fail(path, *args, **kwargs):
+    if not left[0]:
+      raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    left[0] -= 1
+    return opened(path, *args, **kwargs)
+
+  monkeypatch.setattr(imagenet_tars, 'open', fail, raising=False)
+  message = refusal(read, source, 'train')
+  assert message == f'{source.folder / TRAIN_TAR} cannot be read: Input/output error'
 
 
 def test_synsets_that_are_not_imagenets(store):
