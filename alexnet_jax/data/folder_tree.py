@@ -1,5 +1,6 @@
 """The files below a folder: which are images, and why the others are not."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,19 +145,15 @@ class Tree:
 
   def _identity(self, folder: str) -> tuple[int, int]:
     if folder not in self._identities:
-      status = os.stat(folder)
+      with _refusing(folder):
+        status = os.stat(folder)
       self._identities[folder] = status.st_dev, status.st_ino
     return self._identities[folder]
 
   def _list(self, folder: str) -> _Listing:
     if folder not in self._listed:
-      try:
-        with os.scandir(folder) as scanned:
-          entries = sorted(scanned, key=lambda entry: (entry.is_symlink(), entry.name))
-      except OSError as error:
-        raise UserError(
-          f'{folder} cannot be listed: {error.strerror}; make it readable, or move it away'
-        ) from error
+      with _refusing(folder), os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: (entry.is_symlink(), entry.name))
       listing = _Listing([], [], [])
       for entry in entries:
         if not _is_folder(entry):
@@ -167,6 +164,17 @@ class Tree:
           listing.folders.append(entry.path)
       self._listed[folder] = listing
     return self._listed[folder]
+
+
+@contextlib.contextmanager
+def _refusing(folder: str) -> Iterator[None]:
+  """Raises UserError in place of the OSError of a folder that may not be read."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f'{folder} cannot be listed: {error.strerror}; make it readable, or move it away'
+    ) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

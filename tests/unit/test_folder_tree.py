@@ -115,6 +115,19 @@ def test_a_folder_that_may_not_be_listed_is_refused(tmp_path, monkeypatch):
   }
 
 
+def test_a_folder_in_one_that_may_not_be_entered_is_refused(tmp_path, monkeypatch):
+  put(tmp_path / 'cats' / '1.jpg')
+  original = os.stat
+
+  def stat(path, **kwargs):
+    return refuse(path) if path == str(tmp_path / 'cats') else original(path, **kwargs)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'stat', stat)
+    message = refusal(image_folder.open_folder, tmp_path, 0.1)
+  assert f'{tmp_path / "cats"} cannot be listed: Permission denied' in message
+
+
 def some_file(rng):
   """A name's ending, a content, and whether it is used as an image."""
   good = encoded(rng.choice(images.FORMATS))
