@@ -57,9 +57,14 @@ def short_number(value: float) -> str:
   return f'{value / 1000:.1f}G'
 
 
+def _console(**options: Any) -> Console:
+  """A console that prints text as it is: rich would replace ':100:' in a path by a picture."""
+  return Console(emoji=False, markup=False, highlight=False, **options)
+
+
 def in_notebook() -> bool:
   """Whether this is a notebook's kernel, which shows pictures below its cells."""
-  return Console().is_jupyter
+  return _console().is_jupyter
 
 
 class _Times(progress.ProgressColumn):
@@ -82,21 +87,22 @@ class Display:
 
   def __init__(self, quiet: bool = False) -> None:
     """With `quiet` shows nothing, as in all processes but the first."""
-    self._console = Console(stderr=True, quiet=quiet)
+    self._console = _console(stderr=True, quiet=quiet)
     self._output: _NotebookOutput | None = None
     if self._console.is_jupyter and not quiet:
       self._output = _NotebookOutput()
     is_terminal = self._console.is_terminal and not quiet
     self.live = is_terminal or self._output is not None
+    name = progress.TextColumn('{task.description}', markup=False)
     columns: list[progress.ProgressColumn] = [
-      progress.TextColumn('{task.description}'),
+      name,
       progress.BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what the others leave
       progress.TaskProgressColumn(),
       _Times(table_column=Column(no_wrap=True)),
-      progress.TextColumn('{task.fields[status]}'),
+      progress.TextColumn('{task.fields[status]}', markup=False),
     ]
     if is_terminal and self._console.width < _NARROWEST_BARS:
-      columns = [progress.TextColumn('{task.description}'), progress.TaskProgressColumn()]
+      columns = [name, progress.TaskProgressColumn()]
     self._bars = progress.Progress(
       *columns,
       console=self._console,
@@ -152,7 +158,7 @@ class Display:
   def line(self, text: str) -> None:
     """Prints a line above the bars."""
     if self._output is None:
-      self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+      self._console.print(text, soft_wrap=True)
     else:
       self._output.lines.append(text)
       self._output.update(self._bars)
@@ -161,11 +167,11 @@ class Display:
 @contextlib.contextmanager
 def waiting(text: str) -> Iterator[None]:
   """Shows on a terminal, on stderr, that work of some seconds goes on whose progress is not known."""
-  console = Console(stderr=True)
+  console = _console(stderr=True)
   if not console.is_terminal or console.is_dumb_terminal or console.is_jupyter:
     yield
     return
-  with console.status(text, spinner='line'):  # ASCII, which every locale has
+  with console.status(Text(text), spinner='line'):  # ASCII, which every locale has
     yield
 
 
@@ -177,7 +183,7 @@ def fill(text: str, indent: str = '', hanging: str = '') -> str:
     indent: before the first line.
     hanging: before the others.
   """
-  console = Console()
+  console = _console()
   width = min(79, console.width) if console.is_terminal else 79
   return textwrap.fill(
     text,
@@ -215,7 +221,7 @@ class _NotebookOutput:
     from IPython.display import display
 
     self._shown = time.monotonic()
-    console = Console(
+    console = _console(
       file=io.StringIO(), width=_NOTEBOOK_WIDTH, force_jupyter=False, force_terminal=False
     )
     if bars.tasks:
@@ -255,8 +261,8 @@ def print_table(
   widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
   needed = sum(widths) + _BETWEEN_COLUMNS * (len(columns) - 1)
   # Without a terminal there is no edge.
-  console = Console() if Console().is_terminal else Console(width=needed)
-  console.print(title, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+  console = _console() if _console().is_terminal else _console(width=needed)
+  console.print(title, soft_wrap=not console.is_terminal)
   if needed - widths[0] + min(widths[0], _NARROWEST_NAME) > console.width:
     for row in lines[1:]:
       _print_list(console, columns, row)
@@ -281,9 +287,9 @@ def print_table(
 
 def _print_list(console: Console, columns: Sequence[str], row: Sequence[str]) -> None:
   """Prints a row of a table as a list: its name, and below it each other cell that is not empty."""
-  console.print(row[0], markup=False, highlight=False, soft_wrap=True)
+  console.print(row[0], soft_wrap=True)
   width = max(map(cell_len, columns))
   for column, cell in zip(columns[1:], row[1:], strict=True):
     if cell:
       text = f'  {column:{width}}  {cell}'
-      console.print(text, markup=False, highlight=False, soft_wrap=True)
+      console.print(text, soft_wrap=True)

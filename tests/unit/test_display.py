@@ -92,6 +92,25 @@ def test_elsewhere_lines_are_printed_and_bars_are_not(capsys):
   assert capsys.readouterr() == ('', 'a [line]\n')
 
 
+@pytest.mark.parametrize('on_terminal', [False, True])
+def test_text_is_shown_as_it_is(capsys, monkeypatch, on_terminal):
+  if on_terminal:
+    monkeypatch.setenv('FORCE_COLOR', '1')
+    monkeypatch.setenv('COLUMNS', '100')
+  text = 'runs/:100:/[red] 12'
+  with display.Display() as shown:
+    shown.line(text)
+    shown.task(f'name {text}', 2)(1, status=f'status {text}')
+  with display.waiting(f'waiting {text}'):
+    pass
+  display.print_table(f'title {text}', [f'column {text}'], [[f'cell {text}']], [f'total {text}'])
+  out, err = (re.sub(r'\x1b\[[\d;?]*[a-zA-Z]', '', each) for each in capsys.readouterr())
+  expected = ('name', 'status', 'waiting') if on_terminal else ()
+  for where, words in ((err, ('', *expected)), (out, ('title', 'column', 'cell', 'total'))):
+    for word in words:
+      assert f'{word} {text}'.strip() in where
+
+
 def test_a_bar_of_a_long_run_fits_a_terminal_of_80_columns(capsys, monkeypatch):
   monkeypatch.setenv('FORCE_COLOR', '1')
   monkeypatch.setenv('COLUMNS', '80')
