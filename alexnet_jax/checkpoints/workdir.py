@@ -223,7 +223,7 @@ def write_config(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
 
 
 def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-  """Appends a line to starts.jsonl, which has one for each start of the run.
+  """Appends a line to starts.jsonl, which has one for each start of the run, in place of a torn one.
 
   Args:
     workdir: the folder.
@@ -232,8 +232,10 @@ def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> 
   Raises:
     OSError: nothing can be written there.
   """
-  with files.inside(workdir, STARTS).open('a', encoding='utf-8') as file:
-    file.write(json.dumps(record) + '\n')
+  path = files.inside(workdir, STARTS)
+  with path.open('ab') as file:
+    _cut(file, path)
+    file.write(json.dumps(record).encode() + b'\n')
 
 
 def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -280,10 +282,8 @@ class MetricsLog:
       self._file: BinaryIO = io.BytesIO()
       self.lines = keep_lines
       return
-    kept = list(itertools.islice(_complete_lines(path), keep_lines))
     self._file = path.open('ab')
-    self._file.truncate(sum(map(len, kept)))
-    self.lines = len(kept)
+    self.lines = _cut(self._file, path, keep_lines)
 
   def write(self, record: Mapping[str, Any]) -> None:
     """Appends a line."""
@@ -318,6 +318,13 @@ def _complete_lines(path: Path) -> Iterator[bytes]:
     with path.open('rb') as file:
       while (line := file.readline(_MAX_LINE)).endswith(b'\n') or len(line) == _MAX_LINE:
         yield line
+
+
+def _cut(file: BinaryIO, path: Path, keep_lines: int | None = None) -> int:
+  """Truncates a file, opened to append, after its first complete lines; returns how many are left."""
+  kept = [len(line) for line in itertools.islice(_complete_lines(path), keep_lines)]
+  file.truncate(sum(kept))
+  return len(kept)
 
 
 def last_epoch(workdir: str | os.PathLike[str]) -> float:

@@ -83,6 +83,8 @@ def test_each_start_of_a_run_is_kept_and_a_damaged_line_passed_over(tmp_path):
     file.write('{"step": \n[]\n')
   for damage in ({'date': 'today'}, {'step': '5'}, {'versions': ['1']}, {'devices': None}):
     workdir.record_start(tmp_path, sweeps.start(**damage))
+  with (tmp_path / workdir.STARTS).open('a') as file:
+    file.write('{"step": 5, "da')  # the process was killed
   workdir.record_start(tmp_path, second)
   assert workdir.read_starts(tmp_path) == [first, second]
 
