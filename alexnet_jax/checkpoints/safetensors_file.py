@@ -39,7 +39,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-  files.check_kind(files.local(path, 'the file'))
+  path = files.local(path, 'the file')
+  files.check_kind(path)
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       yield file

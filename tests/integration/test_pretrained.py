@@ -69,6 +69,13 @@ def test_a_damaged_best_checkpoint_is_skipped_with_a_message(workdir, tmp_path):
     pretrained.read(copy / 'checkpoints' / '10')
 
 
+def test_a_safetensors_file_in_the_home_folder_is_written_and_read(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  safetensors_file.write('~/a.safetensors', {'a': np.ones(2)}, {'b': 'c'})
+  assert safetensors_file.read_arrays('~/a.safetensors')['a'].tolist() == [1, 1]
+  assert safetensors_file.read_metadata(tmp_path / 'a.safetensors') == {'b': 'c'}
+
+
 def rewrite(file, change):
   arrays, metadata = safetensors_file.read_arrays(file), safetensors_file.read_metadata(file)
   description = json.loads(metadata['alexnet_jax'])
