@@ -43,8 +43,15 @@ def lasting(stream: TextIO, number: int) -> TextIO:
 
 
 def make_last() -> None:
-  """Makes stdout and stderr of this process `lasting`; for the program's own process alone."""
-  for name, number in (('stdout', 1), ('stderr', 2)):
-    if (stream := getattr(sys, name)) is not None:  # None: it was closed at the start
+  """Makes stdout and stderr of this process `lasting`; for the program's own process alone.
+
+  Where one of the standard streams was closed at the start, as by `2>&-`, its descriptor is os.devnull:
+  else the next file to be opened would have it.
+  """
+  for name, number in (('stdin', 0), ('stdout', 1), ('stderr', 2)):
+    if (stream := getattr(sys, name)) is None:
+      while os.open(os.devnull, os.O_RDWR) < number:
+        pass
+    elif number:
       stream.flush()
       setattr(sys, name, lasting(stream, number))

@@ -9,6 +9,7 @@ import sys
 import warnings
 
 import absl.logging
+import pytest
 
 from alexnet_jax.utils import silence, streams
 
@@ -49,6 +50,22 @@ def test_nothing_is_redirected_in_a_process_that_is_not_the_program_s(capfd):
     os.write(2, b'said\n')
     assert sys.unraisablehook is hook
   assert capfd.readouterr().err == 'said\n'
+
+
+CLOSED = """
+from alexnet_jax.cli import command
+from alexnet_jax.utils import silence, streams
+streams.make_last()
+with silence.silenced(), open(__import__('os').devnull) as file:
+  print(file.fileno() > 2)
+"""
+
+
+@pytest.mark.parametrize('closed', ['2>&-', '<&- 2>&-'])
+def test_no_file_takes_the_descriptor_of_a_stream_that_is_closed(closed):
+  command = ['sh', '-c', f'exec "$0" -c "$1" {closed}', sys.executable, CLOSED]
+  done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+  assert done.stdout == 'True\n'
 
 
 THREADS = """
