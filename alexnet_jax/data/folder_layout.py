@@ -464,9 +464,10 @@ def _named(split_folder: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
       )
     other = seen.setdefault(name.casefold(), written)
     if other != written:
+      show = ascii if normal(other) == name else repr  # of those that look the same, what differs
       raise UserError(
-        f'{split_folder} has two classes that differ in capitals alone, {other!r} and'
-        f' {written!r}; rename one, or put their images together'
+        f'{split_folder} has two classes whose names are the same but for capitals or the encoding of'
+        f' accents, {show(other)} and {show(written)}; rename one, or put their images together'
       )
     named[name] = folder
   return named

@@ -429,11 +429,17 @@ def test_a_class_that_training_lacks(root, split):
   assert str(root / 'train') in message
 
 
-def test_classes_that_differ_in_capitals_alone(root):
-  fill(root, 'train/Sea/1.jpg')
+@pytest.mark.parametrize(
+  ('first', 'second', 'named'),
+  [('Sea', 'sea', "'Sea' and 'sea'"), ('A\u0308', '\xc4', r"'A\u0308' and '\xc4'")],
+)
+def test_classes_that_differ_in_capitals_or_the_encoding_of_accents_alone(
+  root, first, second, named
+):
+  fill(root, f'train/{first}/1.jpg', f'train/{second}/1.jpg')
   message = refusal(open_folder, root)
   assert str(root / 'train') in message
-  assert "'Sea' and 'sea'" in message
+  assert f'but for capitals or the encoding of accents, {named}; rename one' in message
 
 
 def test_a_single_class_is_refused(tmp_path):
