@@ -309,5 +309,5 @@ def _data_set_name(folder: str) -> str:
 
 
 def _relative(path: str, root: Path) -> str:
-  """A path within the root; bytes that are not Unicode are replaced."""
-  return os.fsencode(os.path.relpath(path, root)).decode(errors='replace')
+  """The part of a path below the root, with which it begins; bytes that are not Unicode are replaced."""
+  return os.fsencode(path.removeprefix(str(root)).lstrip(os.sep)).decode(errors='replace')
