@@ -101,7 +101,7 @@ class _Done:
     return cls(**described, sums=sums, originals=originals)
 
   def identical(self) -> list[str]:
-    """Says of how many images the same file is in training as well, or in other classes."""
+    """Lines for the user: how many images are exact copies of training images, or are in several classes."""
     splits, labels, files = np.array(self.originals).reshape(-1, 3).T
     names = list(self.rule['splits'])
     training = files[splits == names.index('train')] if 'train' in names else []
@@ -114,9 +114,11 @@ class _Done:
           f'{twins:,} of {len(of_split):,} {name} images {are}; remove them from one of the two'
           ' splits, or the error that is measured will be too low'
         )
-    labeled = np.unique(np.array([files, labels])[:, labels >= 0], axis=1)
-    _, classes = np.unique(labeled[0], return_counts=True)
-    if several := (classes > 1).sum():
+    files, labels = files[labels >= 0], labels[labels >= 0]
+    order = np.lexsort((labels, files))
+    files, labels = files[order], labels[order]
+    in_two = (files[1:] == files[:-1]) & (labels[1:] != labels[:-1])
+    if several := len(np.unique(files[1:][in_two])):
       are = 'image is' if several == 1 else 'images are'
       said.append(f'{several:,} {are} in more than one class, as copies of one file')
     return said

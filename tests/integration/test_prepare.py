@@ -725,6 +725,17 @@ def test_files_of_the_same_content_are_told(tmp_path, interrupted):
     assert display.lines[-2:] == told
 
 
+def test_copies_in_several_classes_are_counted_by_content(tmp_path):
+  root = fill(tmp_path / 'my photos', train=3, validation=1)
+  for number, name in enumerate((*CLASSES, CLASSES[0])):  # one in three classes, and twice in one
+    shutil.copy(root / 'train' / CLASSES[0] / 'été 00.png', root / 'train' / name / f'{number}.png')
+  shutil.copy(root / 'train' / CLASSES[1] / 'été 01.jpg', root / 'train' / CLASSES[1] / 'twin.jpg')
+  shutil.copy(root / 'train' / CLASSES[1] / 'été 02.png', root / 'train' / CLASSES[2] / 'twin.png')
+  display = Lines()
+  run(image_folder.open_folder(root, 0.1), tmp_path / 'out', display)
+  assert display.lines[-1] == '2 images are in more than one class, as copies of one file'
+
+
 def test_images_of_no_class_are_in_no_second_one(tmp_path):
   root = fill(tmp_path / 'my photos', train=2, validation=1)
   source = image_folder.open_folder(root, 0.1)
