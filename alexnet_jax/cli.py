@@ -162,7 +162,7 @@ _MEAN = flags.DEFINE_string(
 _CLASS_NAMES = flags.DEFINE_string(
   'class_names',
   None,
-  "For --mode=convert: a text file with a class's name a line, in the order of the labels.",
+  'For --mode=convert: a text file with one class name per line, in the order of the labels.',
 )
 _SWEEP = flags.DEFINE_string(
   'sweep',

@@ -107,7 +107,7 @@ def open_folder(
     train, validation = _hold_out(files['train'], folder, validation_fraction)
     if not validation:
       raise UserError(
-        f'{root} has one image a class, so that none can be held out for validation; add some, or a'
+        f'{root} has one image per class, so none can be held out for validation; add some, or a'
         ' folder val beside train'
       )
     divided = {**files, 'train': train, 'validation': validation}

@@ -64,7 +64,7 @@ def train_batches(
   Args:
     split: the training split.
     seed: determines the order and the crops.
-    batch_size: images a global batch.
+    batch_size: images per global batch.
     first_step: the step of the first batch.
     crop_size: side of the crops in pixels.
     crop_offsets: how many offsets in each direction a crop is drawn from (paper: 32, section 4.1).
@@ -113,7 +113,7 @@ def evaluation_batches(
 
   Args:
     split: the split.
-    batch_size: images a global batch.
+    batch_size: images per global batch.
     crop_size: side of the crops in pixels.
     rows: which rows of the global batch to read; None for all.
 

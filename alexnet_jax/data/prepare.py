@@ -61,7 +61,7 @@ class _Done:
     unreadable: split, class, file name and reason of each file that could not be read.
     sums: of the training images.
     originals: of each image its split's number, its label and `_Square.original`, one after the other.
-      A file of its own, as it grows with each shard: 24 bytes an image.
+      A file of its own, as it grows with each shard: 24 bytes per image.
   """
 
   rule: dict[str, Any]
@@ -185,7 +185,7 @@ def prepare(
     display: for lines and bars.
     resize: how squares are made, one of `images.RESIZE_RULES`.
     left_out: files that are no examples of the source, to be listed with those that cannot be read.
-    images_per_shard: images a file; by default a sixteenth of a split, 1,024 at most (the size
+    images_per_shard: images per file; by default a sixteenth of a split, 1,024 at most (the size
       of the 2012 code's files).
 
   Returns:

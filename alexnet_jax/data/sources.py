@@ -18,7 +18,7 @@ SEED = 2012
 """Of the order of splits."""
 
 GIVE_NAMES = (
-  'name them with --mode=convert --class_names=FILE, a name a line in the order of the labels (of a'
+  'name them with --mode=convert --class_names=FILE, one name per line in the order of the labels (of a'
   ' data set in the same order its label.labels.txt)'
 )
 """What to do where a network's classes have no names."""

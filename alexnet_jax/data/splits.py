@@ -10,7 +10,7 @@ import numpy as np
 from alexnet_jax.utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
-"""Arrays with an image a row: 'image', 'offset', 'label' and, of evaluation, 'mask'."""
+"""Arrays with one image per row: 'image', 'offset', 'label' and, of evaluation, 'mask'."""
 
 Group = tuple[np.ndarray, np.ndarray]
 """[n] int, examples; and [n, 2] int32, row and column at which each is cropped."""

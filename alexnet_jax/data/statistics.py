@@ -13,7 +13,7 @@ FILE_NAME = 'statistics.npz'
 
 @dataclasses.dataclass
 class Sums:
-  """Sums over images; integers, so that neither their order nor a division matters.
+  """Sums over images; integers, so the result does not depend on their order or on how they are split up.
 
   Attributes:
     count: images.

@@ -249,7 +249,7 @@ def print_table(
   """Prints a table to stdout; all columns but the first are right-aligned.
 
   No cell is cut: where a terminal is too narrow, the first column is folded, and if that does not
-  suffice, each row is a list of its own, a cell a line.
+  suffice, each row is a list of its own, one cell per line.
 
   Args:
     title: the table's title.

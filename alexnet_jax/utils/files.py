@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and reading those that anyone may have written."""
+"""Writes files atomically, and reads files from untrusted sources safely."""
 
 import contextlib
 import glob

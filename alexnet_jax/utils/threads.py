@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-_AHEAD = 4  # items a core
-_WAITING = 2  # threads beside one for each core, for some wait for TensorFlow's or the disk
+_AHEAD = 4  # items per core
+_WAITING = 2  # more threads than cores, because some wait for TensorFlow's threads or for the disk
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -21,7 +21,7 @@ def num_cores() -> int:
 def map_ahead(function: Callable[[A], B], items: Iterable[A]) -> Generator[B]:
   """Yields a function's results in the order of its arguments, computed in threads.
 
-  At most four items a core are computed ahead of the one that is wanted. What the function or
+  At most four items per core are computed ahead of the one that is wanted. What the function or
   `items` raises is raised here, in its place. Closing the generator drops what has not begun.
 
   Args:

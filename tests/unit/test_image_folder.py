@@ -463,7 +463,9 @@ def test_validation_without_training(tmp_path):
 
 def test_nothing_to_hold_out(tmp_path):
   fill(tmp_path, 'a/1.jpg', 'b/1.jpg')
-  assert f'{tmp_path} has one image a class' in refusal(open_folder, tmp_path)
+  assert f'{tmp_path} has one image per class, so none can be held out' in refusal(
+    open_folder, tmp_path
+  )
 
 
 @pytest.mark.parametrize('name', ['two\nlines', ' sea', 'sea ', 'sea\u2028side', b'\xff'])
