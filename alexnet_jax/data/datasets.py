@@ -460,8 +460,8 @@ def _find_tfds(
     if is_imagenet:
       raise UserError(imagenet_tars.instructions(folder))
     display.line(
-      f'{plain_name} is not in {folder} yet: tfds downloads and prepares it there, which takes'
-      ' internet'
+      f'{plain_name} is not in {folder} yet: tfds downloads and prepares it there, which needs'
+      ' an internet connection'
     )
     tfds_reader.let_tfds_prepare(builder)
   if not tfds_reader.needs_shrinking(builder, storage.image_size):

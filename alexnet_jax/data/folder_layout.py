@@ -57,7 +57,7 @@ class Layout(NamedTuple):
     class_folders: of each split, each class's folder by the class's name; all hold images.
     has_splits: whether there are folders of splits; else all images are 'train'.
     unlabeled: folders of images without classes.
-    notes: lines for the user: what was passed over, and why.
+    notes: lines for the user: what was skipped, and why.
   """
 
   split_folders: Mapping[str, Path]
@@ -102,7 +102,7 @@ def read_layout(
         )
       held = 'images without classes' if tree.holds_images(folder) else 'no images'
       why = ', and training does not need it' if needs_training else ''
-      notes.append(f'{folder} has {held}{why}: it is passed over')
+      notes.append(f'{folder} has {held}{why}: it is skipped')
       unlabeled.append(folder)
       continue
     split_folders[split] = inner
@@ -183,7 +183,7 @@ def _unwrapped(root: Path, tree: Tree, notes: list[str]) -> Path:
   while inner := _wrapped(folder, tree):
     if _is_split(inner) and not _are_several_splits(tree.image_folders(inner)):
       break
-    _note_passed([other for other in tree.subfolders(folder) if other != inner], folder, notes)
+    _note_skipped([other for other in tree.subfolders(folder) if other != inner], folder, notes)
     folder = inner
   if folder != root:
     notes.append(f'{root} has its images in {folder.relative_to(root)}: read from there')
@@ -194,7 +194,7 @@ def _unwrapped_split(folder: Path, tree: Tree, train: Mapping[str, Path], notes:
   """Goes down in a split while all images are in one folder of folders, which is no class."""
   inner, known = folder, {name.split('/')[0] for name in train}
   while (deeper := _wrapped(inner, tree)) and normal(deeper.name) not in known:
-    _note_passed([other for other in tree.subfolders(inner) if other != deeper], inner, notes)
+    _note_skipped([other for other in tree.subfolders(inner) if other != deeper], inner, notes)
     inner = deeper
   if inner != folder:
     notes.append(f'{folder} has its images in {inner.relative_to(folder)}: read from there')
@@ -234,9 +234,9 @@ def _find_splits(base: Path, tree: Tree, notes: list[str]) -> tuple[dict[str, Pa
       f' is a class, rename it, to {f"{first.name}_class"!r} for one;\n'
       f'if it is a split, {_mending_of(strange, first, splits)}'
     )
-  notes += [f'{folder} has images without classes: it is passed over' for folder in unlabeled]
+  notes += [f'{folder} has images without classes: it is skipped' for folder in unlabeled]
   passed = [f for f in tree.subfolders(base) if f not in folders and f not in splits.values()]
-  _note_passed(passed, base, notes)
+  _note_skipped(passed, base, notes)
   return {split: splits[split] for split in SPLITS if split in splits}, unlabeled
 
 
@@ -295,7 +295,7 @@ def _find_classes(
       f'{split_folder} has no images in folders of classes{_hint(split_folder, tree)}; give'
       f' {LAYOUT}'
     )
-  _note_passed(others, split_folder, notes)
+  _note_skipped(others, split_folder, notes)
   if split == 'train':
     _check_names(split_folder, folders)
     if class_depth is None:
@@ -321,11 +321,11 @@ def _below(folders: Mapping[str, Path], tree: Tree) -> dict[str, Path]:
   }
 
 
-def _note_passed(folders: Sequence[Path], within: Path, notes: list[str]) -> None:
+def _note_skipped(folders: Sequence[Path], within: Path, notes: list[str]) -> None:
   """Notes the folders without images, if there are any."""
   if folders:
     names = listed([folder.name for folder in folders])
-    notes.append(f'{within} has folders without images, which are passed over: {names}')
+    notes.append(f'{within} has folders without images, which are skipped: {names}')
 
 
 def _check_is_no_class(folder: Path, tree: Tree, split: str) -> None:
@@ -365,7 +365,7 @@ def _check_names(split_folder: Path, folders: Sequence[Path]) -> None:
     if len(folders) > 1 and folder.name.lower() in _NO_CLASSES:
       raise UserError(
         f'{split_folder} has images in {listed([f.name for f in folders])}, and'
-        f' {folder.name!r} is hardly a class; give {LAYOUT},\n'
+        f' {folder.name!r} is probably not a class; give {LAYOUT},\n'
         'and move other images away; if it is a class, rename it'
       )
 
@@ -459,7 +459,7 @@ def _named(split_folder: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
       or name.encode(errors='replace').decode() != name
     ):
       raise UserError(
-        f'{split_folder} has a folder {written!r}, which can name no class; rename it, without'
+        f'{split_folder} has a folder {written!r}, which cannot be a class name; rename it, without'
         ' line breaks, spaces at its ends, or what is not Unicode'
       )
     other = seen.setdefault(name.casefold(), written)

@@ -151,9 +151,7 @@ def _check_archives(folder: Path) -> None:
   for archive in ARCHIVES:
     path = folder / archive.file_name
     if not path.is_file():
-      raise UserError(
-        f'{folder} lacks {archive.file_name}; put it there, ImageNet takes both files'
-      )
+      raise UserError(f'{folder} lacks {archive.file_name}; put it there, both files are needed')
     size = path.stat().st_size
     if size != archive.size:
       raise UserError(

@@ -161,7 +161,7 @@ def classified(result: 'photographs.Classified') -> None:
   if others := result.passed_over:
     some = ', '.join(others[:3]) + (', ...' if len(others) > 3 else '')
     what = 'file is no image and is' if len(others) == 1 else 'files are no images and are'
-    print(f'{len(others):,} {what} passed over: {some}', file=sys.stderr)
+    print(f'{len(others):,} {what} skipped: {some}', file=sys.stderr)
 
 
 def _printable(name: str) -> str:

@@ -66,7 +66,7 @@ def local(path: str | os.PathLike[str], name: str) -> Path:
   text = expanded(path)
   if is_elsewhere(text):
     raise UserError(
-      f'{name} is {text}, which is on no disk; give a path on a disk, and copy what is there'
+      f'{name} is {text}, which is not a local path; copy the files to a local disk and give that path'
     )
   return Path(text)
 

@@ -271,7 +271,7 @@ def test_a_mistaken_precision_is_named_before_tensorflow_is_imported(tmp_path):
     ([DIGITS, '--mode=sweep', '--sweep=~/no.py', '--workdir=~/x'], 'there is no file HOME/no.py'),
     (['--config=~/no.py', '--mode=summary'], 'there is no file HOME/no.py'),
     (['--config', '~/no.py', '--mode=summary'], 'there is no file HOME/no.py'),
-    ([DIGITS, '--workdir=gs://b/run'], '--workdir is gs://b/run, which is on no disk'),
+    ([DIGITS, '--workdir=gs://b/run'], '--workdir is gs://b/run, which is not a local path'),
     (['--workdir=s3://b/run', '--mode=figures'], '--workdir is s3://b/run'),
     (['--mode=evaluate', '--members=https://h/a', '--workdir=~/x'], 'https://h/a cannot be read'),
     (['--mode=convert', '--source=a', '--target=gs://b/a.pth'], '--target is gs://b/a.pth'),

@@ -226,7 +226,7 @@ def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
   display = Lines()
   message = refusal(experiment.open_data, config, display)
   [line] = display.lines
-  assert line.endswith('tfds downloads and prepares it there, which takes internet')
+  assert line.endswith('tfds downloads and prepares it there, which needs an internet connection')
   first, second = message.splitlines()
   assert 'is not prepared in' in first
   assert f'{tmp_path / "data"}, and preparing it failed: ' in first

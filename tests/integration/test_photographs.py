@@ -148,7 +148,7 @@ def test_the_command_line_classifies_without_tensorflow(run, tmp_path, monkeypat
   assert err.splitlines() == [
     f'{folder}/bad.png is not an image, or is incomplete: cannot identify image file',
     '1 of 26 files cannot be read',
-    f'1 file is no image and is passed over: {folder}/notes.txt',
+    f'1 file is no image and is skipped: {folder}/notes.txt',
   ]
 
 

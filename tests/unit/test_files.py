@@ -110,7 +110,7 @@ def test_without_a_home_folder_a_path_in_it_is_refused(monkeypatch):
 
 @pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', 'https://host/net.pth'])
 def test_what_only_a_disk_can_hold_is_at_no_address(address):
-  with pytest.raises(UserError, match=f'--workdir is {address}, which is on no disk'):
+  with pytest.raises(UserError, match=f'--workdir is {address}, which is not a local path'):
     files.local(address, '--workdir')
   with pytest.raises(UserError, match=f'the file to write is {address}'):
     files.write(address, b'')

@@ -86,7 +86,7 @@ def test_intels_folders_of_scenes(tmp_path):
   assert list(source.class_names) == ['forest', 'sea']
   assert source.splits == {'train': 2, 'validation': 2, 'test': 4}
   assert f'{tmp_path / "seg_train"} has its images in seg_train: read from there' in source.notes
-  assert f'{tmp_path / "seg_pred"} has images without classes: it is passed over' in source.notes
+  assert f'{tmp_path / "seg_pred"} has images without classes: it is skipped' in source.notes
   assert accounted(source, tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_one_folder_around_the_classes_is_gone_into(tmp_path, wrapper, around):
   assert source.splits == {'train': 2, 'validation': 2}
   assert any('read from there' in note for note in source.notes)
   if around == 'annotations':
-    passed = f"{tmp_path} has folders without images, which are passed over: 'annotations'"
+    passed = f"{tmp_path} has folders without images, which are skipped: 'annotations'"
     assert passed in source.notes
   assert accounted(source, tmp_path)
 
@@ -132,7 +132,7 @@ def test_folders_without_images_are_no_classes(tmp_path):
   fill(tmp_path, *two_each('cats', 'dogs'), 'annotations/1.xml', 'labels/cats/1.txt')
   source = open_folder(tmp_path)
   assert list(source.class_names) == ['cats', 'dogs']
-  passed = f"{tmp_path} has folders without images, which are passed over: 'annotations', 'labels'"
+  passed = f"{tmp_path} has folders without images, which are skipped: 'annotations', 'labels'"
   assert passed in source.notes
   assert accounted(source, tmp_path)
 
@@ -151,7 +151,7 @@ def test_images_beside_pictures_of_annotations_are_refused(tmp_path, folders, no
   fill(tmp_path, *two_each(*folders))
   message = refusal(open_folder, tmp_path)
   assert f'{tmp_path} has images in ' in message
-  assert f'{no_class!r} is hardly a class' in message
+  assert f'{no_class!r} is probably not a class' in message
 
 
 @pytest.mark.parametrize(

@@ -388,7 +388,7 @@ def test_training_does_not_need_classes_of_test_images(root, content, held):
   fill(root, content)
   source = open_folder(root)
   assert source.splits == {'train': 21, 'validation': 7}
-  note = f'{root / "test"} has {held}, and training does not need it: it is passed over'
+  note = f'{root / "test"} has {held}, and training does not need it: it is skipped'
   assert note in source.notes
   [left_out] = source.left_out
   assert left_out.file_name == content
