@@ -127,20 +127,25 @@ def is_among(field: str, names: Sequence[str]) -> bool:
 def differences(
   config: Mapping[str, Any],
   other: Mapping[str, Any],
-  but_for: Sequence[str] = CIRCUMSTANCES,
+  except_for: Sequence[str] = CIRCUMSTANCES,
 ) -> list[str]:
-  """Lists the fields by which two configs are different experiments: 'model.num_columns: 2, not 1'.
+  """Lists the fields by which two configs are different experiments.
 
   Args:
-    config: a config, as JSON has it.
-    other: another, whose values are named first.
-    but_for: fields and sections that may differ.
+    config: this config, as JSON has it.
+    other: the one there, such as a workdir's.
+    except_for: fields and sections that may differ.
+
+  Returns:
+    Texts such as 'model.num_columns is 2 there and 1 in this config'.
   """
   fields, other_fields = (
     {**ADDED_FIELDS, **dict(flatten(with_current_names(each)))} for each in (config, other)
   )
   return [
-    first_line(f'{field}: {other_fields.get(field)!r}, not {fields.get(field)!r}')
+    first_line(
+      f'{field} is {other_fields.get(field)!r} there and {fields.get(field)!r} in this config'
+    )
     for field in sorted(fields.keys() | other_fields.keys())
-    if not is_among(field, but_for) and fields.get(field) != other_fields.get(field)
+    if not is_among(field, except_for) and fields.get(field) != other_fields.get(field)
   ]

@@ -100,7 +100,11 @@ def test_a_workdir_alone_is_trained_on_with_changed_fields(run_of_one_epoch, tmp
     ('--config.model={"num_columns":1}', 2, ('config.model is a section', '--config.model.')),
     ('--config.train.batch_size=many', 2, ('config.train.batch_size=many', 'invalid literal')),
     ('--config.train.batch_size=None', 1, ('train.batch_size is None',)),
-    ('--config.train.seed=5', 1, ('holds another experiment', 'train.seed: 0, not 5')),
+    (
+      '--config.train.seed=5',
+      1,
+      ('holds another experiment', 'train.seed is 0 there and 5 in this config'),
+    ),
   ],
 )
 def test_a_mistaken_field_of_a_workdirs_config_is_named(run_of_one_epoch, override, code, words):

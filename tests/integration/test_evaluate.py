@@ -290,7 +290,9 @@ def test_where_and_in_what_batches_it_runs_may_change_and_nothing_else(runs):
   assert again['images'] == first['images'] == 359
   for name in ('top1_errors', 'top5_errors'):
     assert again['ten_views'][name] == first['ten_views'][name]
-  with pytest.raises(UserError, match=r"augment\.mean: 'pixel', not 'center'"):
+  with pytest.raises(
+    UserError, match=r"augment\.mean is 'pixel' there and 'center' in this config"
+  ):
     evaluate.evaluate_workdir('a', run_config(**{'augment.mean': 'center'}))
 
 

@@ -127,7 +127,7 @@ def test_runs_of_another_config_are_all_listed(tmp_path):
   with pytest.raises(UserError) as error:
     runner.missing(planned)
   message = str(error.value)
-  assert message.count('train.batch_size: 16, not 64') == 2
+  assert message.count('train.batch_size is 16 there and 64 in this config') == 2
   assert str(planned.runs[0].path) in message
   assert str(planned.runs[1].path) in message
   assert 'Remove their folders' in message

@@ -608,7 +608,7 @@ def test_rates_follow_a_rule_for_batches_and_are_cut_at_given_epochs_and_layers_
   first, last = params_at(tmp_path, 23, config), params_at(tmp_path, 40, config)
   np.testing.assert_array_equal(first['conv1']['kernel'], last['conv1']['kernel'])
   assert np.abs(first['conv3']['kernel'] - last['conv3']['kernel']).max() > 0
-  with pytest.raises(UserError, match=r"batch_size_rule: 'sqrt', not 'none'"):
+  with pytest.raises(UserError, match=r"batch_size_rule is 'sqrt' there and 'none'"):
     loop.train_and_evaluate(tiny_config(), tmp_path)
 
 
@@ -814,7 +814,9 @@ def test_a_workdir_that_cannot_be_used_is_refused_before_data_are_opened(
     raise AssertionError('the data are opened')
 
   monkeypatch.setattr(experiment, 'open_data', open_data)
-  with pytest.raises(UserError, match=r"holds another .*model.activation: 'relu', not 'tanh'"):
+  with pytest.raises(
+    UserError, match=r"holds another .*model.activation is 'relu' there and 'tanh'"
+  ):
     loop.train_and_evaluate(tiny_config({'model.activation': 'tanh'}), path)
   with pytest.raises(UserError, match='cannot write to the workdir'):
     loop.train_and_evaluate(tiny_config(), path / 'file' / 'run')

@@ -115,7 +115,7 @@ def test_the_norms_of_the_net_of_11_percent_make_it_of_the_net_of_13(tmp_path):
   eleven = experiment.resolved(cifar10_11pct.get_config())
   assert configs['response_norm_and_wider_conv3'] == eleven
   assert configs['base'] == experiment.resolved(cifar10_13pct.get_config())
-  assert {d.split(':')[0] for d in config_fields.differences(configs['response_norm'], eleven)} == {
+  assert {d.split()[0] for d in config_fields.differences(configs['response_norm'], eleven)} == {
     'model.conv3.features', 'optimizer.weight_decay_multipliers.fc8'
   }  # fmt: skip
   assert lrn_cifar.get_sweep(cifar10.get_config()).seeds == (0, 1, 2)
@@ -438,7 +438,7 @@ def test_where_and_how_long_it_ran_may_differ_what_it_is_may_not(tmp_path):
   sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6, 0.5]), longer)
   assert planning.is_finished(run)
   sweeps.write_run(run, sweeps.lines([0.9]), small_config({'model.num_columns': 1}))
-  with pytest.raises(UserError, match=r'model\.num_columns: 1, not 2'):
+  with pytest.raises(UserError, match=r'model\.num_columns is 1 there and 2 in this config'):
     planning.is_finished(run)
 
 

@@ -64,17 +64,20 @@ def test_circumstances_are_no_difference(field):
   ('changes', 'differences'),
   [
     ({}, []),
-    ({'model.num_columns': 1}, ['model.num_columns: 1, not 2']),
-    ({'data.name': 'cifar10'}, ["data.name: 'cifar10', not 'digits'"]),
+    ({'model.num_columns': 1}, ['model.num_columns is 1 there and 2 in this config']),
+    ({'data.name': 'cifar10'}, ["data.name is 'cifar10' there and 'digits' in this config"]),
     # It says how images are shuffled.
-    ({'data.memory_megabytes': 200}, ['data.memory_megabytes: 200, not 100']),
-    ({'data.encoding': 'png'}, ["data.encoding: 'png', not 'auto'"]),
-    ({'model.layers': [1, 3]}, ['model.layers: [1, 3], not [1, 2]']),
-    ({'seed': 1, 'mesh.data_devices': 3}, ['seed: 1, not 0']),
-    ({'train.new': 1}, ['train.new: 1, not None']),
+    ({'data.memory_megabytes': 200}, ['data.memory_megabytes is 200 there and 100 in this config']),
+    ({'data.encoding': 'png'}, ["data.encoding is 'png' there and 'auto' in this config"]),
+    ({'model.layers': [1, 3]}, ['model.layers is [1, 3] there and [1, 2] in this config']),
+    ({'seed': 1, 'mesh.data_devices': 3}, ['seed is 1 there and 0 in this config']),
+    ({'train.new': 1}, ['train.new is 1 there and None in this config']),
     # Begins like a circumstance, but is another field.
-    ({'train.num_epochs_more': 1}, ['train.num_epochs_more: 1, not None']),
-    ({'seed': 1, 'model.num_columns': 1}, ['model.num_columns: 1, not 2', 'seed: 1, not 0']),
+    ({'train.num_epochs_more': 1}, ['train.num_epochs_more is 1 there and None in this config']),
+    (
+      {'seed': 1, 'model.num_columns': 1},
+      ['model.num_columns is 1 there and 2 in this config', 'seed is 1 there and 0 in this config'],
+    ),
   ],
 )
 def test_differences_name_field_and_values(changes, differences):
@@ -83,7 +86,7 @@ def test_differences_name_field_and_values(changes, differences):
 
 def test_a_field_that_only_this_config_has_is_a_difference():
   assert config_fields.differences(changed({'model.extra': 5}), CONFIG) == [
-    'model.extra: None, not 5'
+    'model.extra is None there and 5 in this config'
   ]
 
 
@@ -91,7 +94,9 @@ def test_a_field_that_was_added_since_is_no_difference_where_it_changes_nothing(
   monkeypatch.setitem(config_fields.ADDED_FIELDS, 'model.new', 1)
   assert config_fields.differences(changed({'model.new': 1}), CONFIG) == []
   assert config_fields.differences(CONFIG, changed({'model.new': 1})) == []
-  assert config_fields.differences(changed({'model.new': 2}), CONFIG) == ['model.new: 1, not 2']
+  assert config_fields.differences(changed({'model.new': 2}), CONFIG) == [
+    'model.new is 1 there and 2 in this config'
+  ]
 
 
 def test_prepare_writes_the_config(tmp_path):
@@ -107,7 +112,8 @@ def test_prepare_refuses_another_experiment_and_leaves_it_alone(tmp_path):
   with pytest.raises(UserError) as refused:
     workdir.prepare(tmp_path, changed({'model.num_columns': 1}))
   first, second = str(refused.value).splitlines()
-  assert first == f'{tmp_path} holds another experiment: model.num_columns: 2, not 1'
+  difference = 'model.num_columns is 2 there and 1 in this config'
+  assert first == f'{tmp_path} holds another experiment: {difference}'
   assert '--workdir' in second
   assert workdir.read_config(tmp_path) == CONFIG
 
@@ -118,7 +124,7 @@ def test_prepare_counts_the_differences_it_does_not_name(tmp_path):
   with pytest.raises(UserError) as refused:
     workdir.prepare(tmp_path, changed(others))
   first, _ = str(refused.value).splitlines()
-  assert first.count(', not ') == 3
+  assert first.count(' in this config') == 3
   assert first.endswith('(and 2 more)')
 
 
