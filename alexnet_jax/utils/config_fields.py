@@ -90,7 +90,7 @@ def typed_as(config: ConfigDict, other: ConfigDict) -> ConfigDict:
 def current_name(field: str) -> str:
   """The present name of a field or section."""
   for old, new in RENAMED_FIELDS.items():
-    if field == old or field.startswith(f'{old}.'):
+    if is_among(field, [old]):
       return new + field.removeprefix(old)
   return field
 
@@ -100,7 +100,7 @@ def old_names(config: Mapping[str, Any]) -> list[str]:
   return [
     f'{old}: now {new}'
     for old, new in RENAMED_FIELDS.items()
-    if any(current_name(name) != name and name.startswith(old) for name, _ in flatten(config))
+    if any(is_among(name, [old]) for name, _ in flatten(config))
   ]
 
 
