@@ -748,5 +748,5 @@ def command() -> None:
   owns_process = host.owns_process()
   if owns_process:
     streams.make_last()
-  with contextlib.nullcontext() if owns_process else silence.put_back():
+  with contextlib.nullcontext() if owns_process else silence.process_state_restored():
     app.run(main, flags_parser=_parse)

@@ -180,7 +180,7 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
     checkpointer.close()
 
 
-def put_back(directory: str | os.PathLike[str]) -> None:
+def restore_replaced(directory: str | os.PathLike[str]) -> None:
   """Restores a checkpoint that a killed process was replacing, or removes it where it was replaced."""
   for path in Path(directory).glob(f'{_REPLACED}*'):
     target = path.with_name(path.name.removeprefix(_REPLACED))
@@ -283,7 +283,7 @@ class Writer:
       )
       if replaced:
         self._manager.wait_until_finished()
-        multihost.first_alone(functools.partial(put_back, folder), f'replaced {step}')
+        multihost.first_alone(functools.partial(restore_replaced, folder), f'replaced {step}')
 
   def check(self) -> None:
     """Raises UserError where writing in the background has failed; does not wait for it."""

@@ -132,16 +132,16 @@ def rotate(key: Array, pixels: Array, positions: Array, degrees: float) -> Array
   return jax.vmap(rotate_image)(pixels.astype(jnp.float32), angles)
 
 
-def flip(key: Array, pixels: Array, positions: Array, draw: int = 1) -> Array:
+def flip(key: Array, pixels: Array, positions: Array, images_per_draw: int = 1) -> Array:
   """Mirrors images with probability 1/2 (paper, section 4.1).
 
   Args:
     key: this step's key.
     pixels: [N, H, W, C].
     positions: [N] int, positions in the global batch.
-    draw: how many consecutive images share a draw (32 in the 2012 code).
+    images_per_draw: how many consecutive images share a draw (32 in the 2012 code).
   """
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions // draw)
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions // images_per_draw)
   heads = jax.vmap(jax.random.bernoulli)(keys)
   return jnp.where(heads[:, None, None, None], pixels[:, :, ::-1], pixels)
 

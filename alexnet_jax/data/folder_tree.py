@@ -99,7 +99,7 @@ class Tree:
     """
     return self._list(os.fspath(folder)).files
 
-  def walk(self, folder: str | Path, but: frozenset[str] = frozenset()) -> Iterator[Found]:
+  def walk(self, folder: str | Path, except_for: frozenset[str] = frozenset()) -> Iterator[Found]:
     """Lists the files in a folder, at any depth.
 
     Links are followed, but not to folders that this one lies in, and no folder is listed twice:
@@ -107,13 +107,13 @@ class Tree:
 
     Args:
       folder: its path.
-      but: paths of folders to pass over, written as `folder` is.
+      except_for: paths of folders to skip, written as `folder` is.
 
     Raises:
       UserError: a folder cannot be listed, and is none of the system's.
     """
     above = {self._identity(str(parent)) for parent in Path(os.path.abspath(folder)).parents}
-    return self._walk(os.fspath(folder), but, above)
+    return self._walk(os.fspath(folder), except_for, above)
 
   def holds_images(self, folder: str | Path) -> bool:
     """Whether there are images in a folder, at any depth; raises UserError as `walk`."""
@@ -130,7 +130,9 @@ class Tree:
     """Lists the subfolders that hold images, at any depth; raises UserError as `walk`."""
     return [inner for inner in self.subfolders(folder) if self.holds_images(inner)]
 
-  def _walk(self, folder: str, but: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[Found]:
+  def _walk(
+    self, folder: str, except_for: frozenset[str], seen: set[tuple[int, int]]
+  ) -> Iterator[Found]:
     identity = self._identity(folder)
     if identity in seen:
       return
@@ -138,8 +140,8 @@ class Tree:
     listing = self._list(folder)
     yield from listing.files
     for inner in listing.folders:
-      if inner not in but:
-        yield from self._walk(inner, but, seen)
+      if inner not in except_for:
+        yield from self._walk(inner, except_for, seen)
     for inner in listing.system_folders:
       yield from _system_files(inner)
 

@@ -209,7 +209,7 @@ def _left_out(root: Path, tree: Tree, layout: Layout) -> list[LeftOut]:
   classes = frozenset(
     str(folder) for folders in layout.class_folders.values() for folder in folders.values()
   )
-  for file in tree.walk(root, but=classes):
+  for file in tree.walk(root, except_for=classes):
     split = _folder_of(file.path, layout.split_folders)
     unlabeled = any(file.path.startswith(f'{folder}{os.sep}') for folder in layout.unlabeled)
     why = 'without a class' if unlabeled else 'outside of the folders of classes'

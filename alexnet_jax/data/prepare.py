@@ -261,7 +261,7 @@ def _tell_identical(place: Path, display: Display) -> None:
 
 
 def _older(
-  prepared_dir: Path, rule: dict[str, Any], resize: str, but_for: Sequence[Path]
+  prepared_dir: Path, rule: dict[str, Any], resize: str, except_for: Sequence[Path]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
   """Finds what was prepared from the same folder, as squares of the same kind, and by which rules."""
   if rule['source'].get('kind') != 'folder':
@@ -273,7 +273,7 @@ def _older(
         earlier = files.parse_json(files.read(path / _METADATA))
       elif (path / _DONE).exists():
         earlier = _Done.load(path).rule
-    if path in but_for or not isinstance(earlier, dict):
+    if path in except_for or not isinstance(earlier, dict):
       continue
     source = earlier.get('source')
     if isinstance(source, dict) and source.get('path') == rule['source']['path']:

@@ -77,7 +77,7 @@ def train_and_evaluate(
   if not started:
     experiment.check_new(config)
   first = multihost.is_first()
-  kept = contextlib.nullcontext() if host.owns_process() else silence.put_back()
+  kept = contextlib.nullcontext() if host.owns_process() else silence.process_state_restored()
   with kept, Display(quiet=not first) as display:
     source = None
     # Before data are prepared, which may take hours.
@@ -196,7 +196,7 @@ class Run:
     self.evaluation_step = inference.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
-    multihost.first_alone(functools.partial(checkpoint.put_back, directory), 'put back')
+    multihost.first_alone(functools.partial(checkpoint.restore_replaced, directory), 'put back')
     restored = resume.restore(directory, config, net, tx, mesh, train_split, data_set, display)
     self.state, self.statistics, self.progress = restored or self._from_scratch(tx, stored, source)
     self.step = int(self.state.step)

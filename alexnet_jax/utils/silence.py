@@ -42,7 +42,7 @@ def silenced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def root_logger_kept() -> Iterator[None]:
-  """At its end puts back the root logger, to which absl, for Orbax, adds a handler of its own.
+  """At its end restores the root logger, to which absl, for Orbax, adds a handler of its own.
 
   With that handler `logging.basicConfig` would do nothing.
   """
@@ -56,8 +56,8 @@ def root_logger_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-  """At its end puts back what a run of the program changes in its process.
+def process_state_restored() -> Iterator[None]:
+  """At its end restores what a run of the program changes in its process.
 
   That is the root logger, warnings' filters, the command line, and what handles crashes and exceptions
   that nobody can catch.

@@ -15,7 +15,7 @@ from tests.small import small_config
 
 turn = jax.jit(augment.rotate_image)
 rotate = jax.jit(augment.rotate, static_argnames='degrees')
-flip = jax.jit(augment.flip, static_argnames='draw')
+flip = jax.jit(augment.flip, static_argnames='images_per_draw')
 lighting = jax.jit(augment.lighting, static_argnames=('scale', 'rescale'))
 jitted_training_pixels = jax.jit(augment.training_pixels, static_argnames='options')
 
@@ -148,7 +148,7 @@ def coins(n, key=KEY, draw=1, positions=None):
   """Which of n images of pixels (0, 1) are mirrored."""
   pixels = np.tile(np.array([0, 1], np.uint8).reshape(1, 1, 2, 1), (n, 1, 1, 1))
   positions = np.arange(n) if positions is None else positions
-  return np.asarray(flip(key, pixels, positions, draw=draw))[:, 0, 0, 0] == 1
+  return np.asarray(flip(key, pixels, positions, images_per_draw=draw))[:, 0, 0, 0] == 1
 
 
 def test_half_of_the_images_are_mirrored():

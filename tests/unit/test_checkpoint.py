@@ -133,12 +133,14 @@ def test_a_checkpoint_that_was_to_be_replaced_is_there_until_the_new_one_is(
   write(tmp_path, [(1, trees, {}, None)])
   with monkeypatch.context() as patch:
     target = (
-      (ocp.CheckpointManager, 'save') if killed_before == 'writing' else (checkpoint, 'put_back')
+      (ocp.CheckpointManager, 'save')
+      if killed_before == 'writing'
+      else (checkpoint, 'restore_replaced')
     )
     patch.setattr(*target, mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
       write(tmp_path, [(1, others, {}, None)])
-  checkpoint.put_back(tmp_path)
+  checkpoint.restore_replaced(tmp_path)
   expected = trees if killed_before == 'writing' else others
   assert_same(checkpoint.read(tmp_path, 1, abstract(trees))[0], expected)
   assert [path.name for path in tmp_path.iterdir()] == ['1']

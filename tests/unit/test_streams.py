@@ -92,7 +92,7 @@ def test_what_a_run_changes_in_a_process_is_put_back():
     return root.handlers[:], root.level, warnings.filters[:], sys.unraisablehook, sys.argv, handles
 
   before = state()
-  with silence.put_back():
+  with silence.process_state_restored():
     absl.logging.use_absl_handler()
     absl.logging.set_verbosity(absl.logging.FATAL)
     silence.silence_failed_writes()
