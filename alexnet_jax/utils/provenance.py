@@ -1,5 +1,6 @@
 """Where results come from: command, date, commit, versions, devices."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -33,7 +34,7 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
       continue
   kind = devices[0].device_kind
   if devices[0].platform == 'cpu':
-    kind = f'cpu ({processor()})'
+    kind = f'cpu ({name})' if (name := processor()) else 'cpu'
   return {
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     **started_by(),
@@ -72,10 +73,11 @@ def _commit() -> str | None:
 
 
 def processor() -> str:
-  """The processor's name; '' where the system does not tell it."""
-  try:
+  """The processor's name, or else its architecture; '' where the system tells neither."""
+  lines: list[str] = []
+  with contextlib.suppress(OSError):
     lines = Path('/proc/cpuinfo').read_text('utf-8', 'replace').splitlines()
-  except OSError:
-    return platform.processor()
   names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-  return f'{names[0]}, {len(names)} threads' if names else platform.processor()
+  if names:
+    return f'{names[0]}, {len(names)} threads'
+  return platform.processor() or platform.machine()

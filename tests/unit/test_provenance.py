@@ -2,10 +2,12 @@
 
 import datetime
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import jax
 import pytest
@@ -33,6 +35,21 @@ def test_a_process_is_described(monkeypatch):
   assert described['versions']['jax'] == jax.__version__
   assert described['versions']['python'] == sys.version.split()[0]
   assert described['devices'].startswith(f'{jax.device_count()} cpu (')
+
+
+@pytest.mark.parametrize(('machine', 'devices'), [('aarch64', '2 cpu (aarch64)'), ('', '2 cpu')])
+def test_a_processor_without_a_name_has_its_architecture(monkeypatch, machine, devices):
+  read_text = Path.read_text
+
+  def read(path, *args, **kwargs):
+    if path == Path('/proc/cpuinfo'):
+      return 'processor : 0\nCPU part : 0xd0c\n'
+    return read_text(path, *args, **kwargs)
+
+  monkeypatch.setattr(Path, 'read_text', read)
+  monkeypatch.setattr(platform, 'processor', str)
+  monkeypatch.setattr(platform, 'machine', lambda: machine)
+  assert provenance.describe(jax.devices()[:1] * 2)['devices'] == devices
 
 
 def test_python_code_that_uses_the_library_is_named_and_its_arguments_are_no_command(monkeypatch):
