@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,8 +84,10 @@ def read(
   if not source.is_dir():
     return _read_file(source)
   if checkpoint.is_checkpoint(source):
-    with _as_user_error(source):
+    try:
       return _read_checkpoint(source.parent, int(source.name))
+    except checkpoint.DamagedError as error:
+      raise UserError(f'{source} is damaged ({error}); use another checkpoint') from error
   files.inside(source, 'checkpoints')
   directory = source / 'checkpoints' if (source / 'checkpoints').is_dir() else source
   for step in _best_first(directory):
@@ -111,15 +113,6 @@ def _best_first(directory: epath.Path) -> list[int]:
       best = checkpoint.read(directory, step, {})[1]['progress']['best_step']
       break
   return sorted(steps, key=lambda step: (step != best, -step))
-
-
-@contextlib.contextmanager
-def _as_user_error(path: epath.Path) -> Iterator[None]:
-  """Turns a DamagedError into a UserError."""
-  try:
-    yield
-  except checkpoint.DamagedError as error:
-    raise UserError(f'{path} is damaged ({error}); use another checkpoint') from error
 
 
 def _read_checkpoint(directory: epath.Path, step: int) -> PretrainedNetwork:
