@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alexnet_jax.data import tfds_reader
+from alexnet_jax.data.tfds_reader import FOOTER, HEADER
 
 ORIGINAL = 'original'
 """The feature of a stored example that has its original's `fingerprint`."""
-
-_HEADER, _FOOTER = 12, 4  # bytes of a TFRecord before and after its data
 
 
 def fingerprint(encoded: bytes) -> bytes:
@@ -52,8 +51,8 @@ class Earlier:
     for record in self._tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
       stored = self._tf.train.Example.FromString(record).features.feature[ORIGINAL]
       for digest in stored.bytes_list.value:  # older versions have none
-        self._places[digest] = path, offset + _HEADER, len(record)
-      offset += _HEADER + len(record) + _FOOTER
+        self._places[digest] = path, offset + HEADER, len(record)
+      offset += HEADER + len(record) + FOOTER
 
   def find(self, original: bytes) -> bytes | None:
     """The stored image, encoded, that was made from the file with this fingerprint, if there is one."""

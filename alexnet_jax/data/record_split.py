@@ -14,6 +14,7 @@ from PIL import Image
 from alexnet_jax.data import tfds_reader
 from alexnet_jax.data.images import fit_square
 from alexnet_jax.data.splits import Batch, Group, in_batches
+from alexnet_jax.data.tfds_reader import FOOTER, HEADER
 from alexnet_jax.utils import threads
 from alexnet_jax.utils.errors import UserError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _PIECES_PER_BLOCK = 16
 _TOGETHER = 32  # examples read and decoded at a time by a thread
-_FRAME = 16  # bytes of a TFRecord: its length (8), that one's checksum (4), ..., a checksum (4)
 
 
 class RecordSplit:
@@ -149,7 +149,7 @@ class RecordSplit:
         file.seek(bounds[-1])
         header = file.read(8)
         length = int.from_bytes(header, 'little')
-        bounds.append(bounds[-1] + length + _FRAME)
+        bounds.append(bounds[-1] + HEADER + length + FOOTER)
     if bounds[-1] != size or len(bounds) - 1 != self._files[path]:
       raise UserError(
         f'{path} does not hold the {self._files[path]} examples that it should; prepare the data'
@@ -169,8 +169,8 @@ class RecordSplit:
         if path not in opened:
           opened[path] = closing.enter_context(_open(self._tf, path))
         start, end = self._bounds(path)[skipped + number : skipped + number + 2].tolist()
-        opened[path].seek(start + _FRAME - 4)  # of the frame, 4 bytes follow
-        examples.append(opened[path].read(end - start - _FRAME))
+        opened[path].seek(start + HEADER)
+        examples.append(opened[path].read(end - start - HEADER - FOOTER))
     return examples
 
   def _ask_for(self, wanted: np.ndarray) -> None:

@@ -22,6 +22,9 @@ from alexnet_jax.utils.silence import silenced
 if TYPE_CHECKING:
   from tensorflow_datasets.core import DatasetBuilder
 
+HEADER, FOOTER = 12, 4
+"""Bytes of a TFRecord before and after its data: length (8) and its checksum (4), and a checksum (4)."""
+
 _FILE_NAMES = ('file_name', 'filename', 'id')  # features that name an example's file
 
 
