@@ -6,6 +6,7 @@ format, by `prepare.prepare`, before they are used.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -77,16 +78,22 @@ class DataSet(Protocol):
     ...
 
 
-def digits(split: str) -> splits.ArraySplit:
+def digits(split: str, image_size: int = 8) -> splits.ArraySplit:
   """Loads scikit-learn's 1,797 handwritten digits, 8x8: a fifth is 'validation', the rest 'train'.
 
+  Args:
+    split: one of these.
+    image_size: the side in pixels that the config asks for.
+
   Raises:
-    UserError: the split does not exist.
+    UserError: the split does not exist, or another size than 8 is asked for.
   """
   from sklearn.datasets import load_digits  # takes a second to import
 
   if split not in ('train', 'validation'):
     raise UserError(f"digits has the splits 'train' and 'validation', not {split!r}")
+  if image_size != 8:
+    raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {image_size}')
   bunch = load_digits()
   gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
   order = np.random.default_rng(2012).permutation(len(gray))
@@ -96,69 +103,54 @@ def digits(split: str) -> splits.ArraySplit:
   return splits.ArraySplit(images, bunch.target[chosen].astype(np.int32), DIGITS)
 
 
-class Digits:
-  """scikit-learn's handwritten digits, with the splits 'train' and 'validation'; see DataSet."""
-
-  class_names: Sequence[str] = DIGITS
-  fingerprint = None
-  held_out = False
-
-  def __init__(self, image_size: int):
-    """`image_size` is the side in pixels that the config asks for; only 8 can be read."""
-    self._image_size = image_size
-
-  def load_split(self, split: str) -> splits.ArraySplit:
-    """See DataSet; raises UserError as well where another image size than 8 is asked for."""
-    loaded = digits(split)
-    if self._image_size != loaded.image_size:
-      raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {self._image_size}')
-    return loaded
-
-  def stored_statistics(self, split: str) -> None:
-    """See DataSet; there are none."""
-
-
-class RoadSigns:
-  """Drawn road signs, with the splits 'train' and 'validation'; see DataSet.
+@dataclasses.dataclass(frozen=True)
+class IncludedDataSet:
+  """A data set that comes with the program, with the splits 'train' and 'validation'; see DataSet.
 
   Attributes:
     class_names: see DataSet.
+    load: loads a split.
   """
 
+  class_names: Sequence[str]
+  load: Callable[[str], splits.ArraySplit]
   fingerprint = None
   held_out = False
 
-  def __init__(
-    self,
-    signs: Mapping[str, Sequence[road_signs.Layer]],
-    train: int,
-    validation: int,
-    image_size: int,
-  ):
-    """Draws nothing yet.
-
-    Args:
-      signs: the classes, as `road_signs.SIGNS`.
-      train: how many pictures of each class are for training.
-      validation: how many for validation.
-      image_size: side of the pictures in pixels.
-    """
-    self.class_names: Sequence[str] = tuple(signs)
-    self._signs, self._image_size = signs, image_size
-    self._per_class = {'train': train, 'validation': validation}
-
   def load_split(self, split: str) -> splits.ArraySplit:
     """See DataSet."""
-    return road_signs.split(self._signs, split, self._image_size, self._per_class)
+    return self.load(split)
 
   def stored_statistics(self, split: str) -> None:
     """See DataSet; there are none."""
 
 
+def open_digits(image_size: int) -> IncludedDataSet:
+  """scikit-learn's handwritten digits; see `digits`."""
+  return IncludedDataSet(DIGITS, functools.partial(digits, image_size=image_size))
+
+
+def open_road_signs(
+  signs: Mapping[str, Sequence[road_signs.Layer]], train: int, validation: int, image_size: int
+) -> IncludedDataSet:
+  """Drawn road signs; a split is drawn when it is loaded.
+
+  Args:
+    signs: the classes, as `road_signs.SIGNS`.
+    train: how many pictures of each class are for training.
+    validation: how many for validation.
+    image_size: side of the pictures in pixels.
+  """
+  per_class = {'train': train, 'validation': validation}
+  return IncludedDataSet(
+    tuple(signs), lambda split: road_signs.split(signs, split, image_size, per_class)
+  )
+
+
 INCLUDED: Mapping[str, Callable[[int], DataSet]] = {
-  'digits': Digits,
-  'road_signs': functools.partial(RoadSigns, road_signs.SIGNS, 200, 50),
-  'rare_road_signs': functools.partial(RoadSigns, road_signs.RARE_SIGNS, 10, 100),
+  'digits': open_digits,
+  'road_signs': functools.partial(open_road_signs, road_signs.SIGNS, 200, 50),
+  'rare_road_signs': functools.partial(open_road_signs, road_signs.RARE_SIGNS, 10, 100),
 }
 """The data sets that come with the program, each opened with the side of its images in pixels."""
 

@@ -34,8 +34,8 @@ import functools
 from alexnet_jax.data import datasets, road_signs as drawn
 
 datasets.INCLUDED.update(
-  road_signs=functools.partial(datasets.RoadSigns, drawn.SIGNS, 8, 4),
-  rare_road_signs=functools.partial(datasets.RoadSigns, drawn.RARE_SIGNS, 4, 4),
+  road_signs=functools.partial(datasets.open_road_signs, drawn.SIGNS, 8, 4),
+  rare_road_signs=functools.partial(datasets.open_road_signs, drawn.RARE_SIGNS, 4, 4),
 )
 """
 

@@ -493,7 +493,7 @@ def named_otherwise(split):
 def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkeypatch):
   loop.train_and_evaluate(one_step(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
-  monkeypatch.setattr(datasets.Digits, 'held_out', True)
+  monkeypatch.setattr(datasets.IncludedDataSet, 'held_out', True)
   with pytest.raises(UserError, match='older version, which held out other images') as refused:
     loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
   assert len(str(refused.value).splitlines()) == 2
@@ -513,13 +513,13 @@ def test_a_run_goes_on_with_other_files_unless_others_could_be_held_out(
   tmp_path, monkeypatch, capfd, held_out, train, validation, goes_on
 ):
   digits = datasets.digits
-  monkeypatch.setattr(datasets, 'digits', lambda split: digits(split.split('[')[0]))
-  monkeypatch.setattr(datasets.Digits, 'held_out', held_out)
+  monkeypatch.setattr(datasets, 'digits', lambda split, **size: digits(split.split('[')[0], **size))
+  monkeypatch.setattr(datasets.IncludedDataSet, 'held_out', held_out)
   given = {'data.train_split': train, 'data.validation_split': validation}
-  monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of now')
+  monkeypatch.setattr(datasets.IncludedDataSet, 'fingerprint', 'of now')
   loop.train_and_evaluate(one_step(**given), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
-  monkeypatch.setattr(datasets.Digits, 'fingerprint', 'of later')
+  monkeypatch.setattr(datasets.IncludedDataSet, 'fingerprint', 'of later')
   longer = one_step(**given, **{'train.num_steps': 2})
   if not goes_on:
     with pytest.raises(UserError, match='could be validated on images that it was') as refused:
@@ -557,7 +557,7 @@ def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change
   path, _ = finished_copy
   before = (path / 'metrics.jsonl').read_bytes()
   digits = datasets.digits
-  monkeypatch.setattr(datasets, 'digits', lambda split: change(digits(split)))
+  monkeypatch.setattr(datasets, 'digits', lambda split, **size: change(digits(split, **size)))
   with pytest.raises(UserError) as refused:
     loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
   message = str(refused.value)

@@ -297,7 +297,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
       )
     told = Lines()
     state, _, progress = resume.restore(
-      folder, config, net, tx, mesh, split, datasets.Digits(8), told
+      folder, config, net, tx, mesh, split, datasets.open_digits(8), told
     )
     step = int(state.step)
     steps.add(step)
