@@ -442,7 +442,11 @@ def open_data(
 
 
 def open_for_evaluation(
-  config: ConfigDict, split: str | None, class_names: Sequence[str], display: Display
+  config: ConfigDict,
+  split: str | None,
+  class_names: Sequence[str],
+  display: Display,
+  open_folder: datasets.OpenFolder,
 ) -> tuple[splits.Split, str]:
   """Opens images of another data set than the one a network was trained on.
 
@@ -451,6 +455,7 @@ def open_for_evaluation(
     split: as `datasets.open_for_evaluation` takes and returns it, as the others.
     class_names: the network's.
     display: for lines and bars.
+    open_folder: see `datasets.open_data_set`.
   """
   return datasets.open_for_evaluation(
     config.data.name,
@@ -458,4 +463,5 @@ def open_for_evaluation(
     split=split,
     class_names=class_names,
     display=display,
+    open_folder=open_folder,
   )

@@ -27,6 +27,7 @@ from alexnet_jax.data import (
   statistics,
   tfds_reader,
 )
+from alexnet_jax.data.folder_layout import normal
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
-OpenFolder = Callable[[Path, float, int | None], image_folder.FolderSource]
+OpenFolder = Callable[[Path, float | None, int | None], image_folder.FolderSource]
 """As `image_folder.open_folder`."""
 
 
@@ -306,7 +307,8 @@ def open_data_set(
     data_set = _open_stored(
       name,
       storage,
-      lambda folder: open_folder(folder, validation_fraction, storage.class_depth),
+      open_folder,
+      validation_fraction,
       check,
       statistics_of=train_split.split('[')[0],
       display=display,
@@ -322,6 +324,7 @@ def open_for_evaluation(
   split: str | None,
   class_names: Sequence[str],
   display: Display,
+  open_folder: OpenFolder = image_folder.open_folder,
 ) -> tuple[splits.Split, str]:
   """Opens images on which a network is to be evaluated that was trained on another data set.
 
@@ -333,6 +336,7 @@ def open_for_evaluation(
     class_names: the network's, in the order of its labels. Images get these labels by the names of
       their classes, of which the data set may have some, in any order.
     display: for lines and bars.
+    open_folder: see `open_data_set`.
 
   Returns:
     The split, with the network's labels and classes; and which it is, as 'test' or 'all'.
@@ -341,9 +345,10 @@ def open_for_evaluation(
     UserError: the data set or the split does not exist, cannot be prepared, or has a class that the
       network does not have.
   """
+  where = storage.data_dir if name == 'folder' and storage.data_dir else name
 
   def check(originals: sources.Source) -> None:
-    _labels_of(originals.class_names, class_names, name)
+    _labels_of(originals.class_names, class_names, where)
     if split is not None:
       _check_split('validation_split', split, originals)
 
@@ -354,13 +359,14 @@ def open_for_evaluation(
     data_set = _open_stored(
       name,
       storage,
-      lambda folder: image_folder.open_for_evaluation(folder, class_names, storage.class_depth),
+      open_folder,
+      None,
       check,
       statistics_of='' if name == 'folder' else 'train',
       display=display,
     )
     available = list(data_set.builder.info.splits)
-  labels = _labels_of(data_set.class_names, class_names, name)
+  labels = _labels_of(data_set.class_names, class_names, where)
   chosen = split or next((each for each in ('validation', 'test') if each in available), 'all')
   return splits.RelabeledSplit(data_set.load_split(chosen), labels, class_names), chosen
 
@@ -368,7 +374,8 @@ def open_for_evaluation(
 def _open_stored(
   name: str,
   storage: Storage,
-  open_folder: Callable[[Path], image_folder.FolderSource],
+  open_folder: OpenFolder,
+  validation_fraction: float | None,
   check: Callable[[sources.Source], None],
   *,
   statistics_of: str,
@@ -379,7 +386,8 @@ def _open_stored(
   Args:
     name: see `open_data_set`.
     storage: where it is.
-    open_folder: opens a folder of images.
+    open_folder: see `open_data_set`.
+    validation_fraction: see `image_folder.open_folder`.
     check: called with the originals before they are prepared, which may take hours; raises
       UserError where they do not fit.
     statistics_of: the split of which to store statistics; see `prepare.prepare`.
@@ -396,7 +404,9 @@ def _open_stored(
   if name == 'folder':
     if not storage.data_dir:
       raise UserError('set the folder of images with --config.data.data_dir=PATH')
-    folder = open_folder(files.local(storage.data_dir, 'data.data_dir'))
+    folder = open_folder(
+      files.local(storage.data_dir, 'data.data_dir'), validation_fraction, storage.class_depth
+    )
     builder, originals, left_out = None, folder, folder.left_out
     fingerprint, held_out = folder.description['fingerprint'], folder.held_out
     for note in folder.notes:
@@ -425,10 +435,10 @@ def _open_stored(
 
 def _labels_of(names: Sequence[str], class_names: Sequence[str], data_set: str) -> np.ndarray:
   """The labels [names] int32 that a network has for classes, by name; raises UserError for others."""
-  labels = {name: label for label, name in enumerate(class_names)}
-  if unknown := [name for name in names if name not in labels]:
+  labels = {normal(name): label for label, name in enumerate(class_names)}
+  if unknown := [name for name in names if normal(name) not in labels]:
     raise sources.unknown_classes(data_set, unknown, class_names)
-  return np.array([labels[name] for name in names], np.int32)
+  return np.array([labels[normal(name)] for name in names], np.int32)
 
 
 def _find_tfds(

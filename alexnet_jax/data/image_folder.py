@@ -16,7 +16,7 @@ from typing import Any
 from alexnet_jax.data import folder_layout, folder_tree, images
 from alexnet_jax.data.folder_layout import Layout, normal
 from alexnet_jax.data.folder_tree import Tree
-from alexnet_jax.data.sources import SPLITS, Example, LeftOut, shuffled, unknown_classes
+from alexnet_jax.data.sources import SPLITS, Example, LeftOut, shuffled
 from alexnet_jax.utils.errors import UserError
 
 
@@ -63,11 +63,11 @@ def _read(path: str) -> bytes:
 
 
 def open_folder(
-  path: str | Path, validation_fraction: float, class_depth: int | None = None
+  path: str | Path, validation_fraction: float | None, class_depth: int | None = None
 ) -> FolderSource:
   """Finds the images of <path>/<split>/<class>/<images>, or of <path>/<class>/<images>.
 
-  The latter is a training split alone. Images may lie in subfolders of a class. Files are images
+  The latter is a split 'train' alone. Images may lie in subfolders of a class. Files are images
   if their names end in one of `folder_tree.IMAGE_SUFFIXES`, or their first bytes say so; all
   others are in `left_out`.
 
@@ -76,19 +76,21 @@ def open_folder(
   Args:
     path: the folder.
     validation_fraction: how much of each class to hold out where there is no validation split; at
-      least one image, but never the only one.
+      least one image, but never the only one. None for images that are not to be trained on: nothing
+      is held out, and any one split is enough, even of a single class.
     class_depth: see `folder_layout.read_layout`.
 
   Raises:
     UserError: the folder does not exist, or has another layout.
   """
-  if not 0 < validation_fraction < 1:
+  trains = validation_fraction is not None
+  if validation_fraction is not None and not 0 < validation_fraction < 1:
     raise UserError(
       f'data.validation_fraction is {validation_fraction}; it must lie between 0 and 1'
     )
   root, tree = _root(path), Tree()
-  layout = folder_layout.read_layout(root, tree, class_depth)
-  class_names = sorted(layout.class_folders['train'])
+  layout = folder_layout.read_layout(root, tree, class_depth, needs_training=trains)
+  class_names = sorted({name for folders in layout.class_folders.values() for name in folders})
   files = {
     split: _labeled(folders, class_names, tree) for split, folders in layout.class_folders.items()
   }
@@ -97,12 +99,13 @@ def open_folder(
     'kind': 'folder',
     'path': str(root),
     'fingerprint': _fingerprint(layout.split_folders, files),
-    'validation': 'folder',
+    'validation': 'folder' if trains else 'none held out',
   }
   if class_depth not in (None, 1):
     description['class_depth'] = class_depth
-  held_out = 'validation' not in files
+  held_out = trains and 'validation' not in files
   if held_out:
+    assert validation_fraction is not None
     folder = layout.split_folders['train']
     train, validation = _hold_out(files['train'], folder, validation_fraction)
     if not validation:
@@ -122,52 +125,16 @@ def open_folder(
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
   name = f'{_data_set_name(root.name)}_{digest}'
   counts = {split: len(of_split) for split, of_split in files.items()}
-  notes = [_summary(root, class_names, counts, held_out=held_out), *layout.notes]
-  if lacking := set(range(len(class_names))) - {label for _, label in files['validation']}:
+  has_splits = layout.has_splits or held_out
+  notes = [_summary(root, class_names, counts, held_out, has_splits), *layout.notes]
+  lacking = set(range(len(class_names))) - {label for _, label in files.get('validation', ())}
+  if trains and lacking:
     names = [class_names[label] for label in sorted(lacking)]
     why = ', of one image each' if held_out else ''
     notes.append(f'validation has no images of {_shortened(names)}{why}')
   if left_out:
     notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
   return FolderSource(root, files, name, class_names, description, left_out, notes, held_out)
-
-
-def open_for_evaluation(
-  path: str | Path, class_names: Sequence[str], class_depth: int | None = None
-) -> FolderSource:
-  """Finds labeled images that a trained network is to be evaluated on, none of them held out.
-
-  The folder is laid out as for `open_folder`, but needs no training images: <path>/test alone will do.
-  It may have some of the network's classes. Without folders of splits all images are 'train'.
-
-  Args:
-    path: the folder.
-    class_names: the network's classes, in the order of its labels, which the images get by name.
-    class_depth: see `folder_layout.read_layout`.
-
-  Raises:
-    UserError: the folder does not exist, has no images in folders of classes, or has a class that
-      the network does not have.
-  """
-  root, tree = _root(path), Tree()
-  layout = folder_layout.read_layout(root, tree, class_depth, needs_training=False)
-  known = [normal(name) for name in class_names]
-  for split, folders in layout.class_folders.items():
-    if unknown := sorted(folders.keys() - set(known)):
-      raise unknown_classes(str(layout.split_folders[split]), unknown, known)
-  files = {split: _labeled(of, known, tree) for split, of in layout.class_folders.items()}
-  left_out = _left_out(root, tree, layout)
-  fingerprint = _fingerprint(layout.split_folders, files)
-  description = {'kind': 'folder', 'path': str(root), 'fingerprint': fingerprint}
-  digest = hashlib.sha256(json.dumps([fingerprint, known]).encode()).hexdigest()[:8]
-  name = f'{_data_set_name(root.name)}_{digest}'
-  counts = {split: len(of_split) for split, of_split in files.items()}
-  with_images = sorted({name for folders in layout.class_folders.values() for name in folders})
-  summary = _summary(root, with_images, counts, has_splits=layout.has_splits)
-  notes = [summary, *layout.notes]
-  if left_out:
-    notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
-  return FolderSource(root, files, name, list(class_names), description, left_out, notes)
 
 
 def _root(path: str | Path) -> Path:
@@ -272,8 +239,8 @@ def _summary(
   root: Path,
   class_names: Sequence[str],
   counts: Mapping[str, int],
-  held_out: bool = False,
-  has_splits: bool = True,
+  held_out: bool,
+  has_splits: bool,
 ) -> str:
   """Describes in a line what will be trained or evaluated on."""
   said = {'validation': ' (held out of train)'} if held_out else {}

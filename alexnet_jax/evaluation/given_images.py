@@ -132,7 +132,9 @@ def open_images(
   """
   data, own = config.data, network.config.data
   if are_others(network, config, training, open_folder):
-    opened, chosen = experiment.open_for_evaluation(config, split, network.class_names, display)
+    opened, chosen = experiment.open_for_evaluation(
+      config, split, network.class_names, display, open_folder
+    )
     folder = data.data_dir and os.path.abspath(files.expanded(data.data_dir))
     if data.name == own.name == 'folder' and own.data_dir:
       given, of_run = _real(data.data_dir), _real(own.data_dir)

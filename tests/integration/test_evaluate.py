@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from PIL import Image
 import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import augment, datasets, folder_layout, pipeline, splits
+from alexnet_jax.data import augment, datasets, folder_layout, image_folder, pipeline, splits
 from alexnet_jax.evaluation import evaluate, given_images, inference, predictions
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -633,14 +634,20 @@ def test_a_folder_within_that_of_training_may_have_its_images(
   assert [words in line for line in told] == ([True] if words else [])
 
 
-def test_a_folder_that_was_moved_is_listed_once_for_all_members(folder_run, tmp_path, monkeypatch):
-  listed, read_layout = [], folder_layout.read_layout
+@pytest.fixture
+def listed(monkeypatch):
+  """The folders that are listed from now on."""
+  roots, read_layout = [], folder_layout.read_layout
 
   def counted(root, *args, **keywords):
-    listed.append(root)
+    roots.append(root)
     return read_layout(root, *args, **keywords)
 
   monkeypatch.setattr(folder_layout, 'read_layout', counted)
+  return roots
+
+
+def test_a_folder_that_was_moved_is_listed_once_for_all_members(folder_run, tmp_path, listed):
   moved = shutil.copytree(folder_run / 'training', tmp_path / 'moved')
   checkpoint_of_run = next((folder_run / 'run' / 'checkpoints').iterdir())
   config = folder_config(folder_run, **{'data.data_dir': str(moved), 'train.batch_size': 8})
@@ -650,10 +657,50 @@ def test_a_folder_that_was_moved_is_listed_once_for_all_members(folder_run, tmp_
   assert listed == [moved]
 
 
+def test_another_folder_is_listed_once_for_all_members(folder_run, tmp_path, listed):
+  other = tmp_path / 'other'
+  write_images(other, {'red': 2, 'blue': 2})
+  checkpoint_of_run = next((folder_run / 'run' / 'checkpoints').iterdir())
+  config = folder_config(folder_run, **{'data.data_dir': str(other), 'train.batch_size': 8})
+  members = [folder_run / 'run', checkpoint_of_run]
+  assert evaluate.evaluate_ensemble(members, None, tmp_path / 'together', config)['images'] == 4
+  assert listed == [other, other]  # to see whether it is that of training, and to evaluate on it
+
+
+def open_for_evaluation(folder, class_names):
+  """The labels and class names of its images, as a network of these classes has them."""
+  config = folder_config(folder.parent, **{'data.data_dir': str(folder)})
+  with Display() as display:
+    split, _ = experiment.open_for_evaluation(
+      config, None, class_names, display, image_folder.open_folder
+    )
+  [batch] = pipeline.whole_images(split)
+  return sorted(batch['label'].tolist()), split.class_names
+
+
+def test_a_folder_is_prepared_once_for_networks_with_the_classes_in_any_order(tmp_path):
+  decomposed = unicodedata.normalize('NFD', 'été')
+  write_images(tmp_path / 'other', {'red': 3, 'été': 1})
+  for names, labels in (
+    (['red', 'été', 'blue'], [0, 0, 0, 1]),
+    ([decomposed, 'blue', 'gray', 'red'], [0, 3, 3, 3]),
+  ):
+    assert open_for_evaluation(tmp_path / 'other', names) == (labels, names)
+  assert len(list((tmp_path / 'prepared').iterdir())) == 1
+
+
 def test_a_class_that_the_network_does_not_have_is_named(folder_run, tmp_path):
-  write_images(tmp_path / 'other', {'red': 2, 'violet': 2})
-  with pytest.raises(UserError, match=r"network does not have: 'violet'; the network has 'blue'"):
-    evaluate_on(folder_run, tmp_path / 'other')
+  other = tmp_path / 'other'
+  write_images(other, {'red': 2, 'violet': 2})
+  message = f"{other} has a class that the network does not have: 'violet'; the network has 'blue'"
+  with pytest.raises(UserError, match=f'^{re.escape(message)}'):
+    evaluate_on(folder_run, other)
+  numbered = (
+    f"{other} has 'red', 'violet', but the classes of the network are called 0 to 1: name them"
+  )
+  with pytest.raises(UserError, match=f'^{re.escape(numbered)}'):
+    open_for_evaluation(other, ['0', '1'])
+  assert not (tmp_path / 'prepared').exists()
 
 
 def test_an_evaluation_on_other_data_is_not_taken_for_a_members_own(folder_run, tmp_path, calls):

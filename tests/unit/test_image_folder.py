@@ -479,19 +479,20 @@ def test_names_that_are_no_names_of_classes(root, name):
   assert 'rename it' in message
 
 
-def test_for_evaluation_labels_are_the_networks_by_name_and_nothing_is_held_out(tmp_path):
+def test_without_a_fraction_nothing_is_held_out(tmp_path):
   fill(tmp_path, *numbered('dog', 20), *numbered('ant', 3))
-  source = image_folder.open_for_evaluation(tmp_path, ['dog', 'cat', 'ant'])
-  assert (source.class_names, source.splits) == (['dog', 'cat', 'ant'], {'train': 23})
+  source = image_folder.open_folder(tmp_path, None)
+  assert (source.class_names, source.splits) == (['ant', 'dog'], {'train': 23})
+  assert not source.held_out
   labels = {example.file_name: example.label for example in read(source, 'train')}
-  assert labels == dict.fromkeys(numbered('dog', 20), 0) | dict.fromkeys(numbered('ant', 3), 2)
+  assert labels == dict.fromkeys(numbered('ant', 3), 0) | dict.fromkeys(numbered('dog', 20), 1)
 
 
-def test_for_evaluation_one_split_of_one_class_is_enough(tmp_path):
+def test_without_a_fraction_one_split_of_one_class_is_enough(tmp_path):
   fill(tmp_path, 'test/cat/a.jpg', 'val/dog/b.jpg')
-  source = image_folder.open_for_evaluation(tmp_path, ['ant', 'cat', 'dog'])
-  assert source.splits == {'validation': 1, 'test': 1}
-  assert [example.label for example in read(source, 'test')] == [1]
+  source = image_folder.open_folder(tmp_path, None)
+  assert (source.class_names, source.splits) == (['cat', 'dog'], {'validation': 1, 'test': 1})
+  assert [example.label for example in read(source, 'validation')] == [1]
 
 
 @pytest.mark.parametrize(
@@ -502,42 +503,31 @@ def test_for_evaluation_one_split_of_one_class_is_enough(tmp_path):
     (('test/cat/a.jpg', 'val/dog/b.jpg'), 'validation 1, test 1'),
   ],
 )
-def test_for_evaluation_images_are_counted_by_the_splits_that_there_are(tmp_path, files, counted):
+def test_without_a_fraction_images_are_counted_by_the_splits_that_there_are(
+  tmp_path, files, counted
+):
   fill(tmp_path, *files)
-  source = image_folder.open_for_evaluation(tmp_path, ['cat', 'dog'])
-  assert source.notes[0] == f'{tmp_path}: 2 classes (cat, dog); images: {counted}'
+  source = image_folder.open_folder(tmp_path, None)
+  assert source.notes == [f'{tmp_path}: 2 classes (cat, dog); images: {counted}']
 
 
 @pytest.mark.parametrize(
   ('files', 'words'),
   [
-    (('cat/a.jpg', 'cow/a.jpg'), "a class that the network does not have: 'cow'; the network has"),
-    (('test/cow/a.jpg',), "/test has a class that the network does not have: 'cow'"),
     (('a.jpg',), 'those in it lie outside of such folders'),
     (('cat/a.txt',), 'no images in folders of classes'),
   ],
 )
-def test_for_evaluation_what_the_network_cannot_know_is_named(tmp_path, files, words):
+def test_without_a_fraction_there_must_be_images_in_classes(tmp_path, files, words):
   fill(tmp_path, *files)
-  assert words in refusal(image_folder.open_for_evaluation, tmp_path, ['cat', 'dog'])
-  if 'cow' in words:
-    numbered = refusal(image_folder.open_for_evaluation, tmp_path, ['0', '1'])
-    assert 'the classes of the network are called 0 to 1: name them with --mode=convert' in numbered
-    assert '--class_names=FILE' in numbered
-  missing = refusal(image_folder.open_for_evaluation, tmp_path / 'nowhere', ['cat', 'dog'])
+  assert words in refusal(image_folder.open_folder, tmp_path, None)
+  missing = refusal(image_folder.open_folder, tmp_path / 'nowhere', None)
   assert 'nowhere does not exist' in missing
 
 
-def test_a_prepared_set_for_evaluation_is_another_for_other_networks(tmp_path):
-  fill(tmp_path, 'cat/a.jpg', 'dog/a.jpg')
-  orders = (['cat', 'dog'], ['dog', 'cat'], ['cat', 'dog', 'ant'])
-  made = [image_folder.open_for_evaluation(tmp_path, names).name for names in orders]
-  assert len({*made, open_folder_name(tmp_path)}) == 4
-
-
-def open_folder_name(root):
-  fill(root, 'cat/b.jpg', 'dog/b.jpg')  # one of each to hold out
-  return image_folder.open_folder(root, 0.5).name
+def test_what_is_prepared_without_a_fraction_is_another_data_set(root):
+  names = [image_folder.open_folder(root, fraction).name for fraction in (0.5, None)]
+  assert names[0] != names[1]
 
 
 def test_a_folder_whose_path_is_not_unicode_is_refused(tmp_path):
