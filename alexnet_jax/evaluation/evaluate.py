@@ -120,9 +120,9 @@ def evaluate_ensemble(
     raise UserError(
       f'{path} is a training run; pass another --workdir for the evaluation of --members'
     )
-  for member, count in collections.Counter(map(str, paths)).items():
+  for name, count in collections.Counter(map(str, paths)).items():
     if count > 1:
-      raise UserError(f'{member} is given as {count} members; give it once, with a larger weight')
+      raise UserError(f'{name} is given as {count} members; give it once, with a larger weight')
   _emulate_devices(config)
   members, total, evaluated, of_first = [], None, None, None
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
