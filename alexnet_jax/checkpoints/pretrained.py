@@ -5,6 +5,7 @@ named 'conv1.kernel', 'mean_image' and so on, with the config and class names in
 holds what a checkpoint holds except for the optimizer, loads anywhere, and runs no code.
 """
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -146,6 +147,8 @@ def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[
   config = experiment.checked(resolved, path)
   if len(names) != config.model.num_classes:
     raise ValueError(f'class names: {len(names)} instead of {config.model.num_classes}')
+  if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+    raise ValueError(f'class names: {twice[0]!r} is there more than once')
   return config, names, step
 
 

@@ -101,6 +101,10 @@ def rewrite(file, change):
       lambda _, description: description.update(class_names=[1] * 10),
       'cannot be read: class names',
     ),
+    (
+      lambda _, description: description['class_names'].__setitem__(0, '9'),
+      "class names: '9' is there more than once",
+    ),
     (lambda _, description: description.update(class_names=['\ud800'] * 10), 'cannot be read'),
     (lambda _, description: description.update(step='x'), 'cannot be read: step or config'),
     (lambda _, description: description.update(step=10**400), 'a number has 401 digits'),
