@@ -148,6 +148,7 @@ def _read_onnx(
 ) -> dict[str, np.ndarray]:
   """The arrays of an .onnx as of a state dict; raises UserError where they are not there as such."""
   arrays = onnx_file.read(path).arrays
+  arrays.pop(pytorch_module.MEAN_IMAGE, None)  # where it is one color: [3, 1, 1]
   changed = [la for la in config.model.locally_connected if TORCHVISION.names[la][0] not in arrays]
   if changed:
     raise UserError(

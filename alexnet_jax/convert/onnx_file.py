@@ -176,7 +176,7 @@ def serialize(
 
   Returns:
     A ModelProto with the input 'crops', [n, 3, input_size, input_size] uint8 for any n, and the
-    output 'logits', [n, classes] float32.
+    output 'logits', [n, classes] float32. All biases are in it by their names.
   """
   import torch  # here, for nothing else needs it
 
@@ -199,7 +199,13 @@ def serialize(
   proto = program.model_proto
   for node in proto.graph.node:
     node.ClearField('metadata_props')  # which lines of code made it, by this machine's paths
+  # The exporter leaves out biases that are all 0, and of equal ones all but the first.
+  kept = {tensor.name for tensor in proto.graph.initializer}
+  for name, array in arrays.items():
+    if name.endswith('.bias') and name not in kept:
+      content = np.asarray(array, '<f4').tobytes()
+      proto.graph.initializer.add(name=name, dims=array.shape, data_type=1, raw_data=content)
   for name, text in metadata.items():
     proto.metadata_props.add(key=name, value=text)
-  content: bytes = proto.SerializeToString()
-  return content
+  serialized: bytes = proto.SerializeToString()
+  return serialized

@@ -1,5 +1,6 @@
 """PyTorch and onnxruntime compute our logits from what we write for them, and torchvision takes it."""
 
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.convert import convert
+from alexnet_jax.convert import convert, layouts
 from alexnet_jax.data import datasets
 from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.utils.errors import UserError
@@ -114,6 +115,26 @@ def test_in_out_and_in_again_is_the_same_bit_for_bit(tmp_path, target):
   else:
     [line] = lost
     assert 'net.pth has the weights and the mean image, but not the config' in line
+
+
+@pytest.mark.parametrize('biases', [0, 1])
+def test_an_onnx_file_of_equal_biases_and_torchvision_s_mean_color_is_read_again(tmp_path, biases):
+  pytest.importorskip('onnxscript', reason='onnxscript is not installed')
+  network = conversion.random_network(make_config({'cross_column': ('conv3',)}))
+  params = {
+    layer: {**of_layer, 'bias': np.full_like(of_layer['bias'], biases)}
+    for layer, of_layer in network.params.items()
+  }
+  mean_image = np.empty_like(network.statistics.mean_image)
+  mean_image[:] = layouts.TORCHVISION.mean_color
+  statistics = network.statistics._replace(mean_image=mean_image)
+  network = dataclasses.replace(network, params=params, statistics=statistics)
+  convert.write(tmp_path / 'net.onnx', network)
+  back = convert.read(tmp_path / 'net.onnx')
+  jax.tree.map(np.testing.assert_array_equal, back.params, network.params)
+  jax.tree.map(np.testing.assert_array_equal, back.statistics, network.statistics)
+  crops = random_crops(network)
+  assert_close(peers.onnx_logits(tmp_path / 'net.onnx', crops), our_logits(network, crops))
 
 
 def test_an_onnx_file_of_locally_connected_layers_is_not_read_again(tmp_path):
