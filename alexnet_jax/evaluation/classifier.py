@@ -121,7 +121,33 @@ class Classifier(PretrainedNetwork):
       raise UserError(f'top_k is {top_k!r}; it must be a whole number')
     if not 1 <= top_k <= count:
       raise UserError(f'top_k is {top_k}, but must be from 1 to {count}, the number of classes')
-    logits = self._compute(listed, 'fc8')
+    predictions = self._best(listed, self._compute(listed, 'fc8'), top_k)
+    return predictions[0] if is_single else predictions
+
+  def predict_readable(self, images: Any) -> tuple[Predictions, list[tuple[Any, str]]]:
+    """Predicts the five most probable classes of those images that can be read.
+
+    Args:
+      images: at most 128; see the class.
+
+    Returns:
+      The predictions, in the order of the images; and each other image with why it cannot be read.
+
+    Raises:
+      UserError: there are no images.
+    """
+    listed, _ = _listed(images)
+    results = list(zip(listed, self._read(listed), strict=True))
+    read = [(image, crop) for image, crop in results if not isinstance(crop, UserError)]
+    unreadable = [(image, str(error)) for image, error in results if isinstance(error, UserError)]
+    if not read:
+      return Predictions(), unreadable
+    readable, crops = zip(*read, strict=True)
+    logits = self._outputs(np.stack(crops), 'fc8')
+    return self._best(readable, logits, min(5, len(self.class_names))), unreadable
+
+  def _best(self, listed: Sequence[Any], logits: np.ndarray, top_k: int) -> Predictions:
+    """The most probable classes of images by their logits [N, classes]."""
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     predictions = Predictions()
@@ -129,7 +155,7 @@ class Classifier(PretrainedNetwork):
       best = np.argsort(-row, kind='stable')[:top_k]
       names = tuple(self.class_names[i] for i in best)
       predictions.append(Prediction(names, tuple(row[best].tolist()), image))
-    return predictions[0] if is_single else predictions
+    return predictions
 
   def logits(self, images: Any) -> np.ndarray:
     """Computes the network's outputs before the softmax, [N, classes] float32, of one or many images."""
@@ -199,11 +225,8 @@ class Classifier(PretrainedNetwork):
     """The compiled functions so far, by layer."""
     return {}
 
-  @compat.default_settings()
   def _compute(self, listed: Sequence[Any], layer: str) -> np.ndarray:
     """The output of a layer, [N, ...] float32."""
-    if layer not in self._steps:
-      self._steps[layer] = layer_outputs.make_outputs_step(self.config, [layer])
     parts = []
     with contextlib.ExitStack() as stack:
       update_progress = None
@@ -211,26 +234,53 @@ class Classifier(PretrainedNetwork):
         update_progress = stack.enter_context(Display()).task('images', len(listed))
       for start in range(0, len(listed), _MAX_BATCH):
         crops = self._crops(listed[start : start + _MAX_BATCH], start)
-        count = len(crops)
-        padded = np.zeros((1 << (count - 1).bit_length(), *crops.shape[1:]), np.uint8)
-        padded[:count] = crops
-        computed = self._steps[layer](self.params, self.statistics, padded)
-        parts.append(np.asarray(computed[layer])[:count])
+        parts.append(self._outputs(crops, layer))
         if update_progress:
-          update_progress(count)
+          update_progress(len(crops))
     return np.concatenate(parts)
 
+  @compat.default_settings()
+  def _outputs(self, crops: np.ndarray, layer: str) -> np.ndarray:
+    """The output of a layer for at most _MAX_BATCH crops."""
+    if layer not in self._steps:
+      self._steps[layer] = layer_outputs.make_outputs_step(self.config, [layer])
+    count = len(crops)
+    padded = np.zeros((1 << (count - 1).bit_length(), *crops.shape[1:]), np.uint8)
+    padded[:count] = crops
+    computed = self._steps[layer](self.params, self.statistics, padded)
+    return np.asarray(computed[layer])[:count]
+
   def _crops(self, listed: Sequence[Any], first: int = 0) -> np.ndarray:
-    """The crops of images; `first` is the index of the first one, for messages."""
+    """The crops of images, as `_read`; raises the first UserError."""
+    crops = []
+    for crop in self._read(listed, first):
+      if isinstance(crop, UserError):
+        raise crop
+      crops.append(crop)
+    return np.stack(crops)
+
+  def _read(self, listed: Sequence[Any], first: int = 0) -> list[np.ndarray | UserError]:
+    """Each image's crop, or why it cannot be read; `first` is the index of the first, for messages.
+
+    An image that is there several times is read once: Pillow's cannot be by two threads at a time.
+    """
     square, size = self.config.data.image_size, self.config.model.input_size
     border, resize = (square - size) // 2, self.config.data.resize
 
-    def crop(image: Any, position: int) -> np.ndarray:
-      pixels = np.asarray(images.fit_square(_rgb(image, position, resize), square, resize))
+    def read(position: int) -> np.ndarray | UserError:
+      try:
+        rgb = _rgb(listed[position], first + position, resize)
+      except UserError as error:
+        return error
+      pixels = np.asarray(images.fit_square(rgb, square, resize))
       return pixels[border : border + size, border : border + size]
 
+    firsts: dict[int, int] = {}
+    for position, image in enumerate(listed):
+      firsts.setdefault(id(image), position)
     with ThreadPoolExecutor() as pool:
-      return np.stack(list(pool.map(crop, listed, range(first, first + len(listed)))))
+      crops = dict(zip(firsts, pool.map(read, firsts.values()), strict=True))
+    return [crops[id(image)] for image in listed]
 
 
 def _listed(images: Any) -> tuple[Sequence[Any], bool]:

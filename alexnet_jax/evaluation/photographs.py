@@ -10,7 +10,7 @@ from pathlib import Path
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import folder_tree
-from alexnet_jax.evaluation.classifier import Classifier, Prediction, Predictions
+from alexnet_jax.evaluation.classifier import Classifier, Prediction
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError, number_of
@@ -111,7 +111,9 @@ def classify(
       writer.writerow(['file', *header])
       for start in range(0, len(images), _TOGETHER):
         together = images[start : start + _TOGETHER]
-        for prediction in _predict(classifier, together, unreadable):
+        predictions, not_read = classifier.predict_readable(together)
+        unreadable += not_read
+        for prediction in predictions:
           pairs = zip(prediction.display_names, prediction.probabilities, strict=True)
           cells = (cell for name, share in pairs for cell in (name, f'{share:.6g}'))
           writer.writerow([prediction.image, *cells])
@@ -122,22 +124,3 @@ def classify(
           f'{number_of(len(unreadable), "file")} given, none can be read; the first: {unreadable[0][1]}'
         )
   return Classified(predicted, unreadable, others, written)
-
-
-def _predict(
-  classifier: Classifier, images: Sequence[str], unreadable: list[tuple[str, str]]
-) -> Predictions:
-  """The predictions of those images that can be read; the others are added to a list, with reasons."""
-  try:
-    predictions = classifier.predict(images)
-  except UserError:
-    readable = []
-    for image in images:
-      try:
-        classifier.crops(image)
-        readable.append(image)
-      except UserError as error:
-        unreadable.append((image, str(error)))
-    predictions = classifier.predict(readable) if readable else Predictions()
-  assert isinstance(predictions, Predictions)  # of a list
-  return predictions

@@ -19,7 +19,7 @@ import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.convert.export import export
-from alexnet_jax.data import augment, datasets, pipeline
+from alexnet_jax.data import augment, datasets, images, pipeline
 from alexnet_jax.evaluation.classifier import Classifier, Prediction
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
@@ -196,6 +196,27 @@ def test_an_image_is_the_same_however_it_is_given(classifier, tmp_path):
   np.testing.assert_allclose(
     classifier.logits(gray), classifier.logits(np.repeat(gray[..., None], 3, -1)), atol=1e-5
   )
+
+
+def test_an_image_that_is_given_several_times_is_read_once(classifier, tmp_path, monkeypatch):
+  arrays = [photograph(), photograph(41, 30)]
+  for number, array in enumerate(arrays):
+    Image.fromarray(array).save(tmp_path / f'{number}.png')
+  seen, as_shown = [], images.as_shown
+  monkeypatch.setattr(images, 'as_shown', lambda image, *a: seen.append(image) or as_shown(image))
+  with Image.open(tmp_path / '0.png') as first, Image.open(tmp_path / '1.png') as second:
+    crops = classifier.crops([first, second, first, first])
+  assert {id(image) for image in seen} == {id(first), id(second)}
+  assert len(seen) == 2
+  np.testing.assert_array_equal(crops, classifier.crops([arrays[i] for i in (0, 1, 0, 0)]))
+
+
+def test_images_that_can_be_read_are_predicted_beside_those_that_cannot(classifier):
+  first, second = photograph(), photograph(41, 30)
+  predictions, unreadable = classifier.predict_readable([first, 'no.png', second])
+  assert predictions == classifier.predict([first, second])
+  assert unreadable == [('no.png', 'cannot read no.png: No such file or directory')]
+  assert classifier.predict_readable('no.png') == ([], unreadable)
 
 
 def test_a_closed_file_is_named(classifier, tmp_path):

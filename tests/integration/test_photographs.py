@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax.data import imagenet_classes
+from alexnet_jax.data import imagenet_classes, images
 from alexnet_jax.evaluation import photographs
 from alexnet_jax.utils.errors import UserError
 from tests.launching import ROOT, assert_message, launch, without_tensorflow
@@ -87,6 +87,15 @@ def test_what_cannot_be_read_is_listed_and_the_rest_classified(run, tmp_path, mo
   ]
   assert 'convert' in result.unreadable[0][1]
   assert result.passed_over == [str(folder / 'notes.txt')]
+
+
+def test_one_that_cannot_be_read_has_none_of_the_others_decoded_again(run, tmp_path, monkeypatch):
+  write_photographs(tmp_path / 'new', 'a.png', 'b.png')
+  (tmp_path / 'new' / 'c.png').write_bytes(b'no image')
+  contents, decode = [], images.decode
+  monkeypatch.setattr(images, 'decode', lambda content, *a: contents.append(0) or decode(content))
+  result = photographs.classify(run, [str(tmp_path / 'new')], None)
+  assert (len(result.predictions), len(result.unreadable), len(contents)) == (2, 1, 3)
 
 
 def test_folders_that_links_lead_back_to_are_listed_once(tmp_path):
