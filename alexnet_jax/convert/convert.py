@@ -75,8 +75,8 @@ def convert(
   write(target, network)
   if os.fspath(target).endswith('.pth'):
     log(
-      f'{target} has the weights and the mean image, but not the config, steps and principal axes of'
-      ' the colors; --config reads it again, and a .torch.safetensors has all'
+      f'{target} has the weights and the mean image, but not the config, class names, steps and principal'
+      ' axes of the colors; --config and --class_names read it again, and a .torch.safetensors has all'
     )
   return network
 

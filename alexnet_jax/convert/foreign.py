@@ -69,7 +69,8 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   """Reads a network from another project's file, whose kind its content says.
 
   One of 1,000 classes whose last layer has the published network's name has ImageNet's classes, by
-  their synsets; those of others are numbers.
+  their synsets; those of others are numbers, as are those of a state dict with a mean image, which only
+  `convert.write` puts there, of a network with classes of its own.
 
   Args:
     path: a .caffemodel; a .npy or .npz as caffe-tensorflow and MMdnn write it, or of arrays named by
@@ -98,8 +99,9 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
     config = config.copy_and_resolve_references()
     config.model.num_classes = last[0] if last else 1  # `network` says that the layer is missing
   converted = network(path, arrays, found.names, layout, config, layout.mean_color)
-  if found.has_own_last_layer and config.model.num_classes == len(imagenet_classes.words()):
-    synsets = list(imagenet_classes.words())  # whose order all layouts have
+  synsets = list(imagenet_classes.words())  # whose order all layouts have
+  is_ours = pytorch_module.MEAN_IMAGE in arrays
+  if found.has_own_last_layer and not is_ours and config.model.num_classes == len(synsets):
     converted = dataclasses.replace(converted, class_names=synsets)
   return converted
 

@@ -289,6 +289,14 @@ def test_a_thousand_classes_of_the_published_last_layer_are_imagenet_s(
   assert (len(classes), classes[0], classes[-1]) == (1000, first, last)
 
 
+def test_a_thousand_classes_beside_a_mean_image_which_only_we_write_are_not_imagenet_s(tmp_path):
+  arrays = {**fine_tuned('classifier.6', 1000), 'mean_image': np.zeros((3, 98, 98), np.float32)}
+  source = write_state_dict(tmp_path / 'x.safetensors', arrays)
+  config = torchvision_config()
+  config.model.num_classes = None
+  assert convert.read(source, config).class_names == [str(label) for label in range(1000)]
+
+
 BVLC, CAFFENET = ('ReLU', 'LRN', 'Pooling'), ('ReLU', 'Pooling', 'LRN')
 
 

@@ -114,7 +114,7 @@ def test_in_out_and_in_again_is_the_same_bit_for_bit(tmp_path, target):
     assert (lost, back.step, back.class_names) == ([], network.step, network.class_names)
   else:
     [line] = lost
-    assert 'net.pth has the weights and the mean image, but not the config' in line
+    assert 'net.pth has the weights and the mean image, but not the config, class names,' in line
 
 
 @pytest.mark.parametrize('biases', [0, 1])
