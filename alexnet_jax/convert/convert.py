@@ -226,7 +226,8 @@ def read_mean(path: str | os.PathLike[str], image_size: int, crop_size: int) -> 
     [side, side, 3] float32, red, green and blue, 0 to 255; [1, 1, 3] of a color.
 
   Raises:
-    UserError: it is missing, incomplete, or has another size.
+    UserError: it is missing, incomplete, has another size, or has NaN or infinity in it, or what is
+      infinity in float32.
   """
   file = files.readable(path)
   if not file.exists():
@@ -244,7 +245,9 @@ def read_mean(path: str | os.PathLike[str], image_size: int, crop_size: int) -> 
   if planes.dtype.kind not in 'fiu':
     raise UserError(f'{file} is of {planes.dtype}, not of numbers')
   with np.errstate(over='ignore', invalid='ignore'):
-    return planes.astype(np.float32).reshape(shape)[::-1].transpose(1, 2, 0)
+    mean = planes.astype(np.float32).reshape(shape)[::-1].transpose(1, 2, 0)
+  pretrained.check_finite(str(file), {'the mean': mean})
+  return mean
 
 
 def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str]:

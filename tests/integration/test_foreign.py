@@ -567,10 +567,11 @@ def test_three_numbers_are_a_mean_color(tmp_path):
   np.testing.assert_array_equal(mean, np.broadcast_to(np.float32([123, 117, 104]), (98, 98, 3)))
 
 
-def test_a_mean_beyond_float32_is_infinite_without_a_warning(tmp_path):
-  np.save(tmp_path / 'mean.npy', [1e300, 0.0, 0.0])
-  mean = convert.with_mean(caffe_network(), tmp_path / 'mean.npy').statistics.mean_image
-  assert np.isinf(mean[..., 2]).all()
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])  # the last is infinity in float32
+def test_a_mean_of_no_finite_numbers_is_refused_without_a_warning(tmp_path, value):
+  np.save(tmp_path / 'mean.npy', [value, 0.0, 0.0])
+  with pytest.raises(UserError, match=r'the mean in .*mean\.npy has values that are not finite'):
+    convert.with_mean(caffe_network(), tmp_path / 'mean.npy')
 
 
 def test_a_mean_that_is_none_is_named(tmp_path):
