@@ -13,9 +13,9 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jinja2
 from PIL import Image
@@ -63,6 +63,9 @@ _MOST_CLASSES = 25  # of a confusion matrix that is drawn
 _MOST_ROWS = 20  # of other tables
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 330, 64, 16, 30, 50  # of the curves
 _FEWEST_MARKS = 3  # on the axis of errors, if there are as many
+
+
+_Parsed = TypeVar('_Parsed')
 
 
 class Mark(NamedTuple):
@@ -225,12 +228,11 @@ def write(path: str | os.PathLike[str]) -> Path:
   records = workdir.read_metrics(path)
   starts = workdir.read_starts(path)
   tables = path / 'evaluation'
-  confusion = _rows(tables / 'confusion.csv')
-  mistakes = _mistakes(_by_heading(_rows(tables / 'images.csv')))
+  confusion, confused = _table(tables / 'confusion.csv', _confusion)
+  names, classes = _table(tables / 'per_class.csv', _classes)
+  mistakes = _table(tables / 'images.csv', _mistakes)
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'run.html'
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-  per_class = _by_heading(_rows(tables / 'per_class.csv'))
-  names = _names([row['class'] for row in per_class])
   environment.filters['words'] = lambda name: names.get(name, name)
   validations = [record for record in records if record['split'] == 'validation']
   text = environment.from_string(template.read_text('utf-8')).render(
@@ -242,9 +244,9 @@ def write(path: str | os.PathLike[str]) -> Path:
     epoch=epoch,
     size=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
     evaluation=_evaluation(path / 'evaluation.json', datasets.title(config['data'])),
-    confusion=_confusion(confusion),
-    confused=_confused(confusion),
-    classes=_classes(per_class),
+    confusion=confusion,
+    confused=confused,
+    classes=classes,
     mistakes=mistakes[:_MOST_ROWS],
     num_mistakes=len(mistakes),
     pictures=_pictures(path),
@@ -296,7 +298,7 @@ def _evaluation(path: Path, title: str) -> Evaluation | None:
     return Evaluation(
       value['members'][0]['step'], int(value['images']), data, value['split'], errors
     )
-  except (IndexError, KeyError, TypeError, ValueError) as error:
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again') from error
 
 
@@ -317,54 +319,67 @@ def _names(class_names: Sequence[str]) -> dict[str, str]:
   }
 
 
-def _rows(path: Path) -> list[list[str]]:
-  """The rows of a table that an evaluation left, the first of headings; none where there is none."""
+def _table(path: Path, parse: Callable[[list[list[str]]], _Parsed]) -> _Parsed:
+  """What a function makes of the rows of a table that an evaluation left; none where there is none."""
   if not path.exists():
-    return []
-  with path.open(newline='', encoding='utf-8') as file:
-    return [row for row in csv.reader(file) if row]
+    return parse([])
+  try:
+    with path.open(newline='', encoding='utf-8-sig') as file:
+      return parse([row for row in csv.reader(file) if row])
+  except (csv.Error, IndexError, KeyError, ValueError) as error:
+    raise UserError(
+      f'{path} cannot be read, as where another program has saved it; remove the folder {path.parent},'
+      ' and run --mode=evaluate again'
+    ) from error
+
+
+def _confusion(
+  rows: Sequence[Sequence[str]],
+) -> tuple[Confusion | None, list[tuple[int, str, str]]]:
+  """The matrix, if it is drawn; and the pairs confused most: how often, the true one, and for which."""
+  if not rows:
+    return None, []
+  _, *class_names = rows[0]
+  counts = [list(map(int, of_class)) for _, *of_class in rows[1:]]
+  if len(counts) != len(class_names):
+    raise ValueError('it does not have a row for each class')
+  pairs = [
+    (count, actual, name)
+    for (actual, *_), of_class in zip(rows[1:], counts, strict=True)
+    for name, count in zip(class_names, of_class, strict=True)
+    if name != actual and count
+  ]
+  confused = sorted(pairs, key=lambda pair: -pair[0])[:_MOST_ROWS]
+  if len(class_names) > _MOST_CLASSES:
+    return None, confused
+  cells = [
+    [(f'{count}', count / (sum(of_class) or 1)) for count in of_class] for of_class in counts
+  ]
+  return Confusion(class_names, cells), confused
+
+
+def _classes(
+  rows: Sequence[Sequence[str]],
+) -> tuple[dict[str, str], list[tuple[str, int, float]]]:
+  """What the page calls classes; and those with images, how many, and their error, the worst first."""
+  by_heading = _by_heading(rows)
+  known = [row for row in by_heading if row['top1_error']]
+  classes = [(row['class'], int(row['images']), float(row['top1_error'])) for row in known]
+  return _names([row['class'] for row in by_heading]), sorted(classes, key=lambda each: -each[2])
+
+
+def _mistakes(rows: Sequence[Sequence[str]]) -> list[Mapping[str, Any]]:
+  """The images that the network takes for something else, those of which it is surest first."""
+  wrong = [
+    {**row, 'file': row.get('file') or f'image {row["image"]}', 'sure': float(row['probability_1'])}
+    for row in _by_heading(rows)
+    if row['best_1'] != row['class']
+  ]
+  return sorted(wrong, key=lambda row: -row['sure'])
 
 
 def _by_heading(rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-  return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
-
-
-def _confusion(rows: Sequence[Sequence[str]]) -> Confusion | None:
-  if not rows or len(rows) - 1 > _MOST_CLASSES:
-    return None
-  cells = []
-  for _, *counts in rows[1:]:
-    total = sum(map(int, counts)) or 1
-    cells.append([(count, int(count) / total) for count in counts])
-  return Confusion(rows[0][1:], cells)
-
-
-def _confused(rows: Sequence[Sequence[str]]) -> list[tuple[int, str, str]]:
-  """The pairs of classes that are confused most: how often, the true one, and for which."""
-  pairs = [
-    (int(count), actual, name)
-    for actual, *counts in rows[1:]
-    for name, count in zip(rows[0][1:], counts, strict=False)
-    if name != actual and count != '0'
-  ]
-  return sorted(pairs, key=lambda pair: -pair[0])[:_MOST_ROWS]
-
-
-def _classes(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, int, float]]:
-  """Classes with how many images they have and their top-1 error, the worst first."""
-  known = [row for row in rows if row['top1_error']]
-  classes = [(row['class'], int(row['images']), float(row['top1_error'])) for row in known]
-  return sorted(classes, key=lambda each: -each[2])
-
-
-def _mistakes(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
-  """The images that the network takes for something else, those of which it is surest first."""
-  wrong = [row for row in rows if row['best_1'] != row['class']]
-  wrong.sort(key=lambda row: -float(row['probability_1']))
-  return [
-    {**row, 'file': row.get('file') or f'image {row["image"]}', 'sure': float(row['probability_1'])}
-    for row in wrong
-  ]
+  return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
 def _pictures(path: Path) -> list[tuple[str, str, str]]:

@@ -102,9 +102,10 @@ def test_an_evaluation_of_an_earlier_version_is_read(tmp_path):
   assert 'error 20.00% by center crop' in run_page.write(tmp_path / 'run').read_text('utf-8')
 
 
-def test_an_evaluation_that_cannot_be_read_is_named(tmp_path):
+@pytest.mark.parametrize('content', ['{"images": 3}', '[]', 'null'])
+def test_an_evaluation_that_cannot_be_read_is_named(tmp_path, content):
   leave_run(tmp_path / 'run')
-  (tmp_path / 'run' / 'evaluation.json').write_text('{"images": 3}')
+  (tmp_path / 'run' / 'evaluation.json').write_text(content)
   with pytest.raises(UserError, match=r'evaluation\.json cannot be read; remove it'):
     run_page.write(tmp_path / 'run')
 
@@ -163,6 +164,33 @@ def test_top_5_errors_are_told_where_there_are_more_than_five_classes(tmp_path):
   file.write_text(json.dumps({**json.loads(file.read_text()), 'classes': 10}))
   text = run_page.write(tmp_path / 'run').read_text('utf-8')
   assert 'error 20.00% (top-5 0.00%) by center crop, 17.50% (top-5 0.00%) by ten views.' in text
+
+
+SAVED_AGAIN = {
+  'with_semicolons': lambda content: content.replace(b',', b';'),
+  'cut': lambda content: content[:-6],
+  'in_utf_16': lambda content: content.decode().encode('utf-16'),
+}
+
+
+@pytest.mark.parametrize('name', ['confusion', 'images', 'per_class'])
+@pytest.mark.parametrize('saved', SAVED_AGAIN.values(), ids=SAVED_AGAIN)
+def test_a_table_that_another_program_has_saved_is_named(tmp_path, name, saved):
+  leave_run(tmp_path / 'run')
+  leave_evaluation(tmp_path / 'run')
+  file = tmp_path / 'run' / 'evaluation' / f'{name}.csv'
+  file.write_bytes(saved(file.read_bytes()))
+  with pytest.raises(UserError, match=rf'{name}\.csv cannot be read, .*evaluate again'):
+    run_page.write(tmp_path / 'run')
+
+
+def test_a_table_may_begin_with_the_mark_of_windows(tmp_path):
+  leave_run(tmp_path / 'run')
+  leave_evaluation(tmp_path / 'run')
+  expected = run_page.write(tmp_path / 'run').read_bytes()
+  for file in (tmp_path / 'run' / 'evaluation').glob('*.csv'):
+    file.write_text(file.read_text('utf-8'), 'utf-8-sig')
+  assert run_page.write(tmp_path / 'run').read_bytes() == expected
 
 
 @pytest.mark.parametrize('screen', browser.SCREENS)
