@@ -648,7 +648,7 @@ def _sweep(config: ConfigDict) -> int:
   program = os.path.abspath(sys.argv[0])
   with workdir.lock(plan.path, say):
     write()
-    if _JOBS.value > 1:
+    if min(_JOBS.value, len(runs)) > 1:
       runner.prepare_data(runs, program)
     failures = runner.run_all(runs, _JOBS.value, program)
     report.show(*report.write(plan.path))

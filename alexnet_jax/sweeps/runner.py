@@ -124,7 +124,7 @@ def run_all(runs: Sequence[planning.Run], jobs: int, program: str) -> dict[str, 
 
   Args:
     runs: what to run, in this order.
-    jobs: how many at a time.
+    jobs: how many at a time, at most.
     program: path of launch.py, or of the command `alexnet`.
 
   Returns:
@@ -137,7 +137,7 @@ def run_all(runs: Sequence[planning.Run], jobs: int, program: str) -> dict[str, 
   if not runs:  # nor is there any progress to show
     return {}
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
-  free = shares(jobs, cores, os.environ)
+  free = shares(min(jobs, len(runs)), cores, os.environ)
   waiting, running = list(runs), list[_Job]()
   width = max((len(run.name) for run in runs), default=0)
   failures: dict[str, str] = {}

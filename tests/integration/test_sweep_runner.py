@@ -178,9 +178,19 @@ def test_where_there_are_fewer_than_runs_all_have_all():
   assert runner.shares(1, [], {}) == [runner.Share(frozenset(), {})]
 
 
-@pytest.mark.skipif(
+NEEDS_TWO_CORES = pytest.mark.skipif(
   len(getattr(os, 'sched_getaffinity', lambda _: [])(0)) < 2, reason='needs two cores'
 )
+
+
+@NEEDS_TWO_CORES
+def test_where_fewer_runs_are_left_than_jobs_they_have_all_cores(program, tmp_path):
+  run = sweeps.plan(tmp_path / 'sweep').runs[0]
+  runner.run_all([run], 2, program)
+  assert (run.path / 'started').read_text().startswith(f'[{sorted(os.sched_getaffinity(0))}')
+
+
+@NEEDS_TWO_CORES
 def test_two_runs_at_a_time_have_different_cores_from_their_first_moment(
   program, tmp_path, monkeypatch
 ):
