@@ -125,10 +125,9 @@ class Row:
     return f'significant ({p})' if self.is_significant else f'not significant ({p})'
 
   def agrees(self, reported: spec.Reported | None) -> str:
-    """Whether the difference has the sign of a reported one: 'same sign', 'other sign' or ''."""
-    if reported is None or math.isnan(self.difference) or not self.difference:
-      return ''
-    return 'same sign' if self.difference * reported.top1 > 0 else 'other sign'
+    """Whether the difference has the sign of a reported one: 'same sign', 'other sign', or '' without."""
+    product = math.nan if reported is None else self.difference * reported.top1
+    return 'same sign' if product > 0 else 'other sign' if product < 0 else ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +165,9 @@ def gather(path: str | os.PathLike[str]) -> Results:
   read = _read_archive if planning.is_archive(description) else _read_runs
   runs = read(path, description)
   if not any(run.final for run in runs):
+    first = f' (the first, {runs[0].name}: {runs[0].state})' if runs else ''
     raise UserError(
-      f'no run of the sweep in {path} is finished yet; --mode=sweep runs them, and says why one'
-      ' fails'
+      f'no run of the sweep in {path} is finished{first}; --mode=sweep runs those that are not'
     )
   base = [run for run in runs if run.variant == spec.BASE]
   rows = [_row(spec.BASE, 'the base', base, ())]
@@ -201,6 +200,11 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
   if config:
     _check_config(config, folder)
   records = workdir.read_metrics(folder)
+  if records and not config:
+    raise UserError(
+      f'{folder} has metrics.jsonl but no config.json, so what it ran is not known; remove {folder} and'
+      ' run it again'
+    )
   length = run['num_epochs'], run['num_steps']
   final = planning.final_record(records, *length)
   if final is not None:

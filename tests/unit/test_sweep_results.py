@@ -40,6 +40,7 @@ def test_signs_are_compared_with_the_reported_ones(tmp_path):
   assert found['no_overlap'].agrees(Reported(0.4)) == 'same sign'
   assert found['no_overlap'].agrees(Reported(-0.4)) == 'other sign'
   assert found['no_overlap'].agrees(None) == ''
+  assert found['no_overlap'].agrees(Reported(0.0)) == ''  # neither
   assert found['base'].agrees(Reported(0.4)) == ''
   none = rows(tmp_path / 'equal', {'base': (0.2, 0.2), 'no_overlap': (0.2, 0.2)})['no_overlap']
   assert (none.difference, none.agrees(Reported(0.4))) == (0, '')
@@ -250,9 +251,21 @@ def test_what_is_no_sweep_and_what_has_no_finished_run_is_named(tmp_path):
   with pytest.raises(UserError, match=r'has no sweep\.json; it is not the folder of a sweep'):
     sweep_results.gather(tmp_path)
   planning.write(sweeps.plan(tmp_path))
-  with pytest.raises(UserError, match=r'no run of the sweep in .* is finished yet; --mode=sweep'):
+  wrong = r'no run of the sweep in .* is finished \(the first, base/seed0: {}\); --mode=sweep runs'
+  with pytest.raises(UserError, match=wrong.format('not run yet')):
     report.write(tmp_path)
   assert sorted(path.name for path in tmp_path.iterdir()) == ['sweep.json']
+  (tmp_path / 'base' / 'seed0').mkdir(parents=True)
+  (tmp_path / 'base' / 'seed0' / 'failure.txt').write_text('the disk is full (exit code 1)\n')
+  with pytest.raises(UserError, match=wrong.format(r'failed: the disk is full \(exit code 1\)')):
+    report.write(tmp_path)
+
+
+def test_a_run_with_metrics_but_no_config_is_named(tmp_path):
+  planned = sweeps.write_sweep(tmp_path, FINALS)
+  (planned.runs[1].path / 'config.json').unlink()
+  with pytest.raises(UserError, match=rf'{planned.runs[1].path} has metrics.jsonl but no config'):
+    sweep_results.gather(tmp_path)
 
 
 def test_a_variant_is_shown_before_the_base_is_there(tmp_path):
