@@ -85,7 +85,8 @@ def evaluate_ensemble(
   Each is evaluated on the split that it was validated on, with pixels prepared as in its training;
   where `config` has another folder of images than a network was trained on, on those.
   Its predictions are stored in its workdir, if it has one, and used again until another checkpoint
-  is its best, or the files of its folder of images have changed.
+  is its best, or the files of its folder of images have changed; where it was evaluated on other
+  images or another split, they are not stored, and that evaluation stays whole.
 
   Writes into `path`, each file atomically, evaluation.json and, in the folder `evaluation`,
   predictions.npz (see `predictions.save`) and the tables of `predictions.write_tables`, by ten
@@ -364,12 +365,28 @@ def _stored_or_predicted(
     display.line(f'{path}: using the predictions of its own evaluation')
     return images, stored
   _, predicted = _predict(network, config, None, display, open_folder)
-  if multihost.is_first():
-    try:
-      predictions.save(file, predicted, identity)
-    except OSError as error:  # such as another user's folder
-      display.line(f'{path}: its predictions cannot be stored there: {error.strerror}')
+  if not multihost.is_first():
+    return images, predicted
+  if others := _evaluated_others(file, images):
+    display.line(f'{path} keeps its own evaluation, on {others}; its predictions are not stored')
+    return images, predicted
+  try:
+    predictions.save(file, predicted, identity)
+  except OSError as error:  # such as another user's folder
+    display.line(f'{path}: its predictions cannot be stored there: {error.strerror}')
   return images, predicted
+
+
+def _evaluated_others(file: Path, images: _Images) -> str | None:
+  """The images that stored predictions are of, if of others; None where there are none, or damaged."""
+  try:
+    identity = predictions.load_identity(file)
+  except UserError:
+    return None
+  if identity is None:
+    return None
+  evaluated = str(_Images(identity.get('data', ''), identity.get('split', '')))
+  return None if evaluated == str(images) else evaluated
 
 
 def _prepare(path: Path) -> None:

@@ -169,6 +169,20 @@ def save(path: Path, predictions: Predictions, identity: Mapping[str, Any]) -> N
     np.savez(temporary, identity=np.asarray(json.dumps(identity)), **predictions._asdict())
 
 
+def load_identity(path: Path) -> dict[str, Any] | None:
+  """The identity with which `save` wrote a file; None where it is missing.
+
+  Raises:
+    UserError: the file cannot be read.
+  """
+  if not path.exists():
+    return None
+  try:
+    return dict(files.parse_json(str(files.read_npz(path, ['identity'])['identity'])))
+  except Exception as error:  # a damaged file fails in many ways
+    raise _unreadable(path, error) from error
+
+
 def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   """Reads a file of `save`; returns None where it is missing or of another identity.
 
@@ -189,8 +203,12 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
     predictions = Predictions(*arrays)
     _check(predictions)
   except Exception as error:  # a damaged file fails in many ways
-    raise UserError(f'{path} cannot be read ({first_line(error)}); remove it') from error
+    raise _unreadable(path, error) from error
   return predictions
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+  return UserError(f'{path} cannot be read ({first_line(error)}); remove it')
 
 
 def _read(path: Path) -> list[np.ndarray]:

@@ -367,6 +367,17 @@ def test_what_a_members_evaluation_has_left_is_used(runs, calls, capfd):
   assert calls == ['a', 'b', 'c', 'a']
 
 
+def test_an_ensemble_leaves_an_evaluation_on_another_split_as_it_was(runs, calls, capfd):
+  on_training = evaluate.evaluate_workdir('a', run_config(**{'data.validation_split': 'train'}))
+  left = {file.name: file.read_bytes() for file in Path('a/evaluation').iterdir()}
+  errors = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
+  assert errors['images'] != on_training['images']
+  assert {file.name: file.read_bytes() for file in Path('a/evaluation').iterdir()} == left
+  words = 'a keeps its own evaluation, on digits (train); its predictions are not stored\n'
+  assert words in capfd.readouterr().err
+  assert Path('b/evaluation/predictions.npz').exists()
+
+
 def test_what_is_left_of_an_older_or_another_checkpoint_is_not_used(runs, calls):
   first = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   other = random_network(run_config(), datasets.digits('validation'), seed=5)
