@@ -54,7 +54,8 @@ def table(results: Results) -> str:
   """
   reported = [by for by in spec.REPORTERS if any(getattr(row, by) for row in results.rows)]
   headings = [escape(heading) if '$' not in heading else heading for heading in _HEADINGS]
-  told = [results.title, *(row.description or row.name for row in results.rows)]
+  words = tables.words(results.rows)
+  told = [results.title, *words.values()]
   unknown = sorted({letter for text in told for letter in text if not _is_known(letter)})
   lines = [
     r'% \usepackage{array,booktabs}',
@@ -70,7 +71,7 @@ def table(results: Results) -> str:
     r'    \toprule',
     _line([*headings, *(spec.REPORTERS[by] for by in reported)]),
     r'    \midrule',
-    *(_line(_cells(row, reported)) for row in results.rows),
+    *(_line(_cells(row, words[row.name], reported)) for row in results.rows),
     r'    \bottomrule',
     r'  \end{tabular}',
     r'\end{table}',
@@ -102,11 +103,11 @@ def _is_known(letter: str) -> bool:
   return ord(letter) < 0x180 or letter in _MATHEMATICS or letter in _PUNCTUATION
 
 
-def _cells(row: Row, reported: Sequence[str]) -> list[str]:
-  """A row's cells, those that are numbers as LaTeX sets numbers."""
+def _cells(row: Row, variant: str, reported: Sequence[str]) -> list[str]:
+  """A row's cells, its variant called so; those that are numbers as LaTeX sets numbers."""
   low, high = row.interval
   return [
-    escape(row.description or row.name),
+    escape(variant),
     tables.cells(row)[1],
     escape(tables.number(row.top1, row.deviation)),
     '' if math.isnan(row.difference) else f'${row.difference:+.2f}$',

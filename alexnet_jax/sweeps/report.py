@@ -87,7 +87,7 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
   lines = [tables.markdown(results)]
   for picture in pictures:
     name = next(file.name for file in picture.paths if file.suffix == '.png')
-    lines.append(f'![{picture.title}](figures/{name})\n\n{picture.caption}\n')
+    lines.append(f'![{picture.title}](figures/{name})\n\n{tables.escaped(picture.caption)}\n')
   lines += ['## Provenance', '']
   lines += [f'- {name}: {text}' for name, text in origin.facts(results)]
   return '\n'.join(lines) + '\n'
@@ -95,7 +95,7 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
 
 def _pictures(results: Results) -> list[Picture]:
   folder = files.inside(results.path, 'figures')
-  words = _words(results.rows)
+  words = tables.words(results.rows)
   pictures = (
     _figure1(results, folder),
     _differences(results, words, folder),
@@ -176,15 +176,6 @@ def _curves(results: Results, words: Mapping[str, str], folder: Path) -> Picture
     'Black: the variant, a line for each seed; gray: the base.',
     canvas.save(charts.curves_beside_base(base, curves, results.title), folder / 'learning_curves'),
   )
-
-
-def _words(rows: Sequence[Row]) -> dict[str, str]:
-  """What a picture calls each variant: its description, or its name where another has the same."""
-  descriptions = [row.description for row in rows]
-  return {
-    row.name: row.name if descriptions.count(row.description) > 1 else row.description or row.name
-    for row in rows
-  }
 
 
 def _by_rate(results: Results, activation: str) -> dict[float, list[RunResult]]:

@@ -1,8 +1,10 @@
 """A sweep's results as tables: cells and notes, Markdown, CSV."""
 
+import collections
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,9 +88,21 @@ def notes(results: Results) -> list[str]:
   return written
 
 
+def words(rows: Sequence[Row]) -> dict[str, str]:
+  """What pictures and LaTeX call each variant: its description, or its name where another has the same."""
+  descriptions = {row.name: ' '.join(row.description.split()) for row in rows}
+  count = collections.Counter(descriptions.values())
+  return {
+    name: description
+    if count[description] == 1 and description not in ('', *descriptions)
+    else name
+    for name, description in descriptions.items()
+  }
+
+
 def markdown(results: Results) -> str:
   """The table as results.md has it."""
-  lines = [f'# {results.title}', '']
+  lines = [f'# {escaped(results.title)}', '']
   lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|' * 3]
   lines += [_markdown_row(cells(row)) for row in results.rows]
   lines += ['', *(f'{note}\n' for note in (*notes(results), SIGN))]
@@ -96,7 +110,17 @@ def markdown(results: Results) -> str:
 
 
 def _markdown_row(row: Sequence[str]) -> str:
-  return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |'
+  return f'| {" | ".join(map(escaped, row))} |'
+
+
+def escaped(text: str) -> str:
+  """Text as Markdown shows it letter by letter, on one line."""
+  return _MARKUP.sub(r'\\\g<0>', ' '.join(text.split()))
+
+
+# Of the letters that mean something in Markdown those that do in their place, so that most text stays
+# as it is: a _ at the edge of a word, a < before a tag's name, an & before an entity's.
+_MARKUP = re.compile(r'[\\`*\[\]|$~]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|&(?=#?\w+;)')
 
 
 def recorded(start: Mapping[str, Any]) -> dict[str, str]:

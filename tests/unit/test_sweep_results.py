@@ -85,11 +85,52 @@ def test_the_table_in_markdown(tmp_path):
     '| no_overlap | 2 | 31.50 ± 2.12 | +10.50 | +4.15 to +16.85 | +0.4 |  | same sign |'
     ' significant (p = 0.030) | pools apart |'
   )
-  assert lines[6].endswith(r'| not significant (p = 0.500) | tanh \| <b>not</b> ReLU |')
+  assert lines[6].endswith(r'| not significant (p = 0.500) | tanh \| \<b>not\</b> ReLU |')
   assert 'Error of the last epoch, center crop, on digits, validation images; 4 epochs;' in text
   assert 'no_overlap, paper: top-1 +0.4, top-5 +0.3.' in text
   assert 'Not applying to this config: same.' in text
   assert f'--config.train.num_epochs={sweeps.EPOCHS}' in text
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('two\n  lines', 'two lines'),
+    ('a | b, p < 0.05, R&D, no_overlap, #1', r'a \| b, p < 0.05, R&D, no_overlap, #1'),
+    ('<b>x</b> &lt; `y`', r'\<b>x\</b> \&lt; \`y\`'),
+    ('_x_ *y* ~z~ $w$', r'\_x\_ \*y\* \~z\~ \$w\$'),
+    ('[a](b) \\', r'\[a\](b) \\'),
+  ],
+)
+def test_markdown_shows_text_letter_by_letter(text, expected):
+  assert tables.escaped(text) == expected
+
+
+def test_titles_and_captions_are_escaped_in_markdown_too(tmp_path):
+  overrides = {'model.activation': 'tanh'}
+  planned = sweeps.plan(tmp_path, spec.Sweep('*One*\ntitle', (spec.Variant('a', overrides, ''),)))
+  planning.write(planned)
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
+  sweeps.report_quickly(tmp_path)
+  assert (tmp_path / 'results.md').read_text().startswith(r'# \*One\* title, digits')
+
+
+def test_each_variant_is_called_by_words_of_its_own(tmp_path):
+  descriptions = {'a': 'less\ndropout', 'b': 'less dropout', 'c': 'a', 'd': '', 'e': 'no crops'}
+  variants = [
+    spec.Variant(name, {'train.batch_size': 10 + number}, description)
+    for number, (name, description) in enumerate(descriptions.items())
+  ]
+  planned = sweeps.plan(tmp_path, spec.Sweep('', variants))
+  planning.write(planned)
+  for run in planned.runs:
+    sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
+  results = sweep_results.gather(tmp_path)
+  words = {'base': 'the base', 'a': 'a', 'b': 'b', 'c': 'c', 'd': 'd', 'e': 'no crops'}
+  assert tables.words(results.rows) == words
+  table = latex.table(results)
+  assert [table.count(f'    {called} & 1 &') for called in words.values()] == [1] * 6
 
 
 @pytest.mark.parametrize(
