@@ -323,14 +323,9 @@ def _check_written(description: Mapping[str, Any]) -> None:
   all_of_kind([description.get(name) for name in ('command', 'caller')], str | None)
   all_of_kind(description['seeds'], int)
   all_of_kind(description['not_applying'], str)
+  of_kinds({'conditions': {}, **description}, {'conditions': dict})  # of an archive
   for variant in description['variants']:
-    of_kinds(variant, {'name': str, 'description': str, 'overrides': dict})
-    for by in ('paper', 'source'):
-      of_kinds(variant, {by: dict | None})
-      if reported := variant[by]:
-        numbers = {'top1': int | float, 'top5': int | float | None}
-        of_kinds(reported, {**numbers, 'roughly': str, 'where': str})
-        spec.Reported(**reported)
+    spec.read_variant(variant)
   for run in description['runs']:
     of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int | float, 'num_steps': int | None})
     of_kinds(run, {'command': list})

@@ -171,12 +171,10 @@ def gather(path: str | os.PathLike[str]) -> Results:
     )
   base = [run for run in runs if run.variant == spec.BASE]
   rows = [_row(spec.BASE, 'the base', base, ())]
-  for variant in description['variants']:
-    of_variant = [run for run in runs if run.variant == variant['name']]
-    reported = {
-      by: spec.Reported(**variant[by]) if variant[by] else None for by in ('paper', 'source')
-    }
-    rows.append(_row(variant['name'], variant['description'], of_variant, base, **reported))
+  for variant in map(spec.read_variant, description['variants']):
+    of_variant = [run for run in runs if run.variant == variant.name]
+    reported = variant.paper, variant.source
+    rows.append(_row(variant.name, variant.description, of_variant, base, *reported))
   return Results(path, description, runs, rows)
 
 

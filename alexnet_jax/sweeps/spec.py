@@ -143,16 +143,34 @@ def checked(sweep: Any) -> Sweep:
   for number, variant in enumerate(sweep.variants, 1):
     if not isinstance(variant, Variant):
       raise UserError(f'variant {number} must be a Variant, not {type(variant).__name__}')
-    where = f'variant {variant.name!r}'
-    reported = {
-      by: _checked(one, f'{where}, {by}')
-      for by in REPORTERS
-      if isinstance(one := getattr(variant, by), Reported)
-    }
-    variants.append(dataclasses.replace(_checked(variant, where), **reported))
+    variants.append(_checked_variant(variant))
   if not variants:
     raise UserError('the sweep has no variants; give it one or more to compare with the base')
   return dataclasses.replace(sweep, variants=tuple(variants), seeds=_plain(tuple(sweep.seeds)))
+
+
+def read_variant(description: Mapping[str, Any]) -> Variant:
+  """A variant from a sweep.json, which has it as `dataclasses.asdict` gives it.
+
+  Raises:
+    KeyError, TypeError: a part is missing, or none of a variant's.
+    UserError: a part is of another kind than `Variant` and `Reported` say.
+  """
+  values = {field.name: description[field.name] for field in dataclasses.fields(Variant)}
+  for by in REPORTERS:
+    values[by] = None if values[by] is None else Reported(**values[by])
+  return _checked_variant(Variant(**values))
+
+
+def _checked_variant(variant: Variant) -> Variant:
+  """A variant with plain values; raises UserError where a part of it is of another kind."""
+  where = f'variant {variant.name!r}'
+  reported = {
+    by: _checked(one, f'{where}, {by}')
+    for by in REPORTERS
+    if isinstance(one := getattr(variant, by), Reported)
+  }
+  return dataclasses.replace(_checked(variant, where), **reported)
 
 
 def _checked(part: Any, where: str) -> Any:

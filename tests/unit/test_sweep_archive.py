@@ -118,6 +118,13 @@ def test_a_start_that_is_none_is_refused(kept):
     sweep_results.gather(kept)
 
 
+def test_conditions_that_are_none_are_refused(kept):
+  description = json.loads((kept / 'sweep.json').read_text())
+  (kept / 'sweep.json').write_text(json.dumps({**description, 'conditions': None}))
+  with pytest.raises(UserError, match=r'is not the description of a sweep \(conditions is None\)'):
+    sweep_results.gather(kept)
+
+
 def test_a_sweep_does_not_run_in_an_archive(kept):
   with pytest.raises(UserError, match=r'holds the archive of a sweep, .* --workdir of its own'):
     planning.check_folder(sweeps.plan(kept))

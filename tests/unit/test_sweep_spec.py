@@ -372,7 +372,10 @@ def test_a_broken_description_is_named(text, tmp_path):
     ('runs', {'num_epochs': None}),
     ('runs', {'command': 'python'}),
     ('variants', {'paper': {'top1': 'low'}}),
+    ('variants', {'paper': {'top1': 1, 'where': None}}),
+    ('variants', {'paper': []}),
     ('variants', {'description': None}),
+    ('variants', {'overrides': ['model.pool.window']}),
   ],
 )
 def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, part, changes):
