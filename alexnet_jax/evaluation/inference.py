@@ -171,8 +171,8 @@ def predict(
   free = memory.free_on_host()
   if free is not None and needed > free:
     raise UserError(
-      f'the probabilities of {count:,} images and {classes:,} classes need {needed / 1e9:,.0f} GB,'
-      f' but only {free / 1e9:,.0f} GB of memory are free; evaluate a part of the images, such as'
+      f'evaluating {count:,} images of {classes:,} classes needs {needed / 1e9:,.1f} GB of memory, but'
+      f' only {free / 1e9:,.1f} GB is free; evaluate a part of the images, such as'
       " --config.data.validation_split='validation[:1%]'"
     )
   center_crop = np.empty((count, classes), np.float32)

@@ -313,7 +313,9 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
 
 def test_probabilities_that_no_memory_holds_are_refused_before_anything_is_read():
   split = SimpleNamespace(num_examples=10**9, class_names=range(10_184))
-  with pytest.raises(UserError, match='10,184 classes need 81,472 GB, but only') as caught:
+  with pytest.raises(
+    UserError, match=r'10,184 classes needs 81,472\.0 GB of memory, but'
+  ) as caught:
     inference.predict(None, None, None, split, batch_size=1, crop_size=1, mesh=None)
   assert 'data.validation_split' in str(caught.value)
 
