@@ -68,7 +68,7 @@ def evaluate_workdir(
     _prepare(path)
     given = _with_circumstances(network.config, config, (*_MAY_DIFFER, *others))
     evaluated, predicted = _predict(network, given, split, display, _listing_once())
-    errors = predictions.errors(predicted)
+    errors, _ = predictions.errors(predicted)
     member = _Member(str(path), network, 1.0, errors)
     return _write(path, [member], evaluated, predicted, errors)
 
@@ -144,22 +144,25 @@ def evaluate_ensemble(
         raise UserError(f'{paths[0]} and {member} were not evaluated on the same images')
       evaluated = images
       total = predictions.add(total, predicted, share)
-      values = predictions.errors(predicted)
+      values, of_images = predictions.errors(predicted)
       if of_first is None:
-        of_first = predictions.top1_errors(predicted)
+        of_first = of_images
       else:
-        values |= _compared(predicted, of_first)
+        values |= _compared(of_images, of_first)
       members.append(_Member(str(member), network, share, values))
     assert total is not None
     assert evaluated is not None
     assert of_first is not None
-    errors = predictions.errors(total) | (_compared(total, of_first) if len(members) > 1 else {})
+    errors, of_images = predictions.errors(total)
+    if len(members) > 1:
+      errors |= _compared(of_images, of_first)
     return _write(path, members, evaluated, total, errors)
 
 
-def _compared(predicted: Predictions, of_first: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  differences = predictions.differences(predictions.top1_errors(predicted), of_first)
-  return {'compared_with_first': differences}
+def _compared(
+  of_images: Mapping[str, np.ndarray], of_first: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  return {'compared_with_first': predictions.differences(of_images, of_first)}
 
 
 class _Images(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -54,7 +55,9 @@ def add(total: Predictions | None, predictions: Predictions, share: float) -> Pr
   )
 
 
-def errors(predictions: Predictions) -> dict[str, dict[str, float]]:
+def errors(
+  predictions: Predictions,
+) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
   """Computes loss and errors over all images, by center crop and by ten views.
 
   The loss is the negative logarithm of the true class's probability (by ten views, of its mean). A
@@ -63,41 +66,34 @@ def errors(predictions: Predictions) -> dict[str, dict[str, float]]:
 
   Returns:
     For each of 'center_crop' and 'ten_views': 'loss', 'top1_error' and 'top5_error' (fractions),
-    and 'top1_errors' and 'top5_errors' (numbers of images; fractional where classes tie).
+    and 'top1_errors' and 'top5_errors' (numbers of images; fractional where classes tie); and for
+    each of the two every image's top-1 error, [N] float64.
   """
-  return {
-    'center_crop': _errors(predictions.center_crop, predictions.labels),
-    'ten_views': _errors(predictions.ten_views, predictions.labels),
-  }
+  labels, of_all, of_images = predictions.labels, {}, {}
+  for views in ('center_crop', 'ten_views'):
+    probabilities = getattr(predictions, views)
+    true = probabilities[np.arange(len(labels)), labels]
+    losses = -np.log(np.maximum(true, np.finfo(np.float32).tiny), dtype=np.float64)
+    top1, top5 = _image_errors(probabilities, labels)
+    of_all[views] = {
+      'loss': float(losses.mean()),
+      'top1_error': float(top1.mean()),
+      'top5_error': float(top5.mean()),
+      'top1_errors': float(top1.sum()),
+      'top5_errors': float(top5.sum()),
+    }
+    of_images[views] = top1
+  return of_all, of_images
 
 
-def _errors(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-  true = probabilities[np.arange(len(labels)), labels]
-  losses = -np.log(np.maximum(true, np.finfo(np.float32).tiny), dtype=np.float64)
-  top1, top5 = (image_errors(probabilities, labels, k) for k in (1, 5))
-  return {
-    'loss': float(losses.mean()),
-    'top1_error': float(top1.mean()),
-    'top5_error': float(top5.mean()),
-    'top1_errors': float(top1.sum()),
-    'top5_errors': float(top5.sum()),
-  }
+def _image_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+  """Each image's top-1 error, and its top-5 error, [N] float64, whose sum is exact."""
+  return [np.asarray(each, np.float64) for each in _top1_and_top5(probabilities, labels)]
 
 
-def image_errors(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-  """`metrics.errors` of [N, classes] probabilities, as [N] float64, whose sum is exact."""
-  return np.asarray(metrics.errors(jnp.asarray(probabilities), jnp.asarray(labels), k), np.float64)
-
-
-def top1_errors(predictions: Predictions) -> dict[str, np.ndarray]:
-  """Each image's top-1 error, [N] float64, by 'center_crop' and by 'ten_views'."""
-  return {
-    views: image_errors(probabilities, predictions.labels, 1)
-    for views, probabilities in (
-      ('center_crop', predictions.center_crop),
-      ('ten_views', predictions.ten_views),
-    )
-  }
+@jax.jit  # which ranks the classes once for both
+def _top1_and_top5(probabilities: jax.Array, labels: jax.Array) -> list[jax.Array]:
+  return [metrics.errors(probabilities, labels, k) for k in (1, 5)]
 
 
 def differences(
@@ -109,7 +105,7 @@ def differences(
   include how errors vary from seed to seed.
 
   Args:
-    errors: the network's, from `top1_errors`.
+    errors: each image's of the network, from `errors`.
     of_first: the other network's, for the same images.
 
   Returns:
@@ -313,7 +309,7 @@ def _image_rows(
 def _class_rows(
   probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Iterator[list[Any]]:
-  top1, top5 = (image_errors(probabilities, labels, k) for k in (1, 5))
+  top1, top5 = _image_errors(probabilities, labels)
   for k, name in enumerate(class_names):
     of_class = labels == k
     means = [top1[of_class].mean(), top5[of_class].mean()] if of_class.any() else ['', '']

@@ -100,7 +100,7 @@ def assert_plain(network, split, predicted):
   np.testing.assert_array_equal(predicted.labels, labels)
   np.testing.assert_allclose(predicted.center_crop, center_crop, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(predicted.ten_views, ten_views, rtol=1e-4, atol=1e-6)
-  errors = predictions.errors(predicted)
+  errors, _ = predictions.errors(predicted)
   for name, probabilities in (('center_crop', center_crop), ('ten_views', ten_views)):
     top1, top5 = plain_errors(probabilities, labels)
     assert (errors[name]['top1_error'], errors[name]['top5_error']) == (top1, top5)

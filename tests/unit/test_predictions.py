@@ -34,7 +34,7 @@ def ranks(probabilities, labels):
 
 def test_errors_are_numpys_for_each_reading():
   predicted = random_predictions()
-  values = predictions.errors(predicted)
+  values, of_images = predictions.errors(predicted)
   for name in ('center_crop', 'ten_views'):
     probabilities = getattr(predicted, name).astype(np.float64)
     of_true = ranks(probabilities, predicted.labels)
@@ -45,6 +45,7 @@ def test_errors_are_numpys_for_each_reading():
       'top1_errors': np.sum(of_true >= 1),
       'top5_errors': np.sum(of_true >= 5),
     }
+    np.testing.assert_array_equal(of_images[name], of_true >= 1)
   assert values['center_crop'] != values['ten_views']
 
 
@@ -55,7 +56,8 @@ def test_ties_of_averaged_probabilities_share_the_places_left():
   assert np.log(low) == np.log(high)
   even = [[0.25] * 4, [0.5, 0.5, 0, 0], [low, high, 0, 0]]
   predicted = np.asarray(even, np.float32)
-  values = predictions.errors(Predictions(predicted, predicted, np.zeros(3, np.int32)))['ten_views']
+  both = Predictions(predicted, predicted, np.zeros(3, np.int32))
+  values = predictions.errors(both)[0]['ten_views']
   assert values['top1_errors'] == 0.75 + 0.5 + 1
   assert values['top5_errors'] == 0
 
@@ -63,7 +65,7 @@ def test_ties_of_averaged_probabilities_share_the_places_left():
 def test_a_true_class_of_no_probability_has_a_finite_loss():
   predicted = np.asarray([[0, 1], [0.5, 0.5]], np.float32)
   both = Predictions(predicted, predicted, np.zeros(2, np.int32))
-  values = predictions.errors(both)['center_crop']
+  values = predictions.errors(both)[0]['center_crop']
   # 2**-126 is the smallest normal number.
   assert values['loss'] == pytest.approx((126 * np.log(2) + np.log(2)) / 2)
 
@@ -74,7 +76,7 @@ def test_the_interval_of_a_difference_is_that_of_mcnemars_counts():
 
   def errors(wrong_ones):
     probabilities = np.array([wrong if i in wrong_ones else right for i in range(1000)], np.float32)
-    return predictions.top1_errors(Predictions(probabilities, probabilities, labels))
+    return predictions.errors(Predictions(probabilities, probabilities, labels))[1]
 
   # Of 70 images that the first has wrong, 50 are right in the other, which has 80 others wrong.
   first, other = errors(range(70)), errors(range(50, 150))
