@@ -289,9 +289,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
   suffix = files.local(path, '--target').suffix
   if suffix not in ('.safetensors', '.jaxexport', '.pth', '.onnx'):
     raise UserError(
-      f'{path} is of no kind that can be written; it must end in .safetensors, in .jaxexport (with'
-      ' the program), in .torch.safetensors or .pth (a PyTorch state dict and its module), or in'
-      ' .onnx'
+      f'cannot write {path}: its name must end in .safetensors, in .jaxexport (with the program), in'
+      ' .torch.safetensors or .pth (a PyTorch state dict and its module), or in .onnx'
     )
   needed = {'.pth': ('torch',), '.onnx': onnx_file.PACKAGES}.get(suffix, ())
   if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
@@ -320,9 +319,9 @@ def _is_written_module(path: Path) -> bool:
   files.check_kind(path)
   if not path.is_file():
     return False
-  first_line = f'{pytorch_module.FIRST_LINE}\n'.encode()
+  beginning = f'{pytorch_module.FIRST_LINE}\n'.encode()
   with path.open('rb') as file:
-    return file.read(len(first_line)) == first_line
+    return file.read(len(beginning)) == beginning
 
 
 def write(path: str | os.PathLike[str], network: PretrainedNetwork) -> None:

@@ -183,7 +183,8 @@ def main(arguments: Sequence[str]) -> None:
       return
     if len(arguments) < 2 or not all('=' in condition for condition in arguments[2:]):
       raise UserError(
-        f"pass a sweep's folder, a new one, and what is to be known, as date=2026-11-25:\n{_USAGE}"
+        "pass the sweep's folder, a folder for the archive, and notes to store with it, such as"
+        f" date=2026-11-25 device='1 H100':\n{_USAGE}"
       )
     folder, target, *conditions = arguments
     write(folder, target, dict(condition.split('=', 1) for condition in conditions))

@@ -68,7 +68,7 @@ def text(page):
 
 
 def test_the_best_epoch_and_the_cut_of_the_rate_are_marked(text):
-  assert 'Lowest validation error 20.00%, at epoch 3; after the last, 4, 30.00%.' in text
+  assert 'Lowest validation error: 20.00% (epoch 3). Last: 30.00% (epoch 4).' in text
   assert 'Red line: lowest error, 20.00%, epoch 3.' in text
   assert text.count('stroke-dasharray') == 1
   assert re.findall(r'<title>(epoch .*?)</title>', text)[2] == (
@@ -243,7 +243,7 @@ def test_a_step_that_ends_an_epoch_is_said_to_be_at_its_end(tmp_path):
   ends[-1]['epoch'] = 4.5
   (path / 'metrics.jsonl').write_text(''.join(f'{json.dumps(line)}\n' for line in ends))
   text = run_page.write(path).read_text('utf-8')
-  assert 'Lowest validation error 20.00%, at epoch 3; after the last, 4.5, 30.00%.' in text
+  assert 'Lowest validation error: 20.00% (epoch 3). Last: 30.00% (epoch 4.5).' in text
 
 
 def test_an_axis_of_errors_that_are_near_each_other_has_marks_too():

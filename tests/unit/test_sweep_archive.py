@@ -211,7 +211,7 @@ def test_the_command_archives_and_refuses_mistaken_arguments(tmp_path, monkeypat
   with pytest.raises(SystemExit, match=f'^archive: {tmp_path / "kept"} has a sweep.json already'):
     archive.main(arguments)
   for wrong in ([], arguments[:1], [*arguments, 'device']):
-    with pytest.raises(SystemExit, match="archive: pass a sweep's folder, a new one"):
+    with pytest.raises(SystemExit, match="archive: pass the sweep's folder, a folder for"):
       archive.main(wrong)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 import shutil
@@ -331,6 +332,16 @@ def test_the_report_has_all_its_files_and_the_same_ones_again(tmp_path):
   contents = [file.read_bytes() for file in written]
   report.write(tmp_path)
   assert [file.read_bytes() for file in written] == contents
+
+
+@pytest.mark.parametrize(('classes', 'columns'), [(10, 5), (5, 4)])  # of 5 there is no top-5 error
+def test_why_a_run_is_not_finished_takes_the_place_of_its_numbers(tmp_path, classes, columns):
+  planned = sweeps.write_sweep(tmp_path, {'base': (0.2,)})
+  config = json.loads((planned.runs[0].path / 'config.json').read_text())
+  config['model']['num_classes'] = classes
+  (planned.runs[0].path / 'config.json').write_text(json.dumps(config))
+  page = report.html(sweep_results.gather(tmp_path), [])
+  assert page.count(f'<td colspan="{columns}" class="state">not run yet</td>') == 5
 
 
 def test_metrics_alone_make_the_tables_again(tmp_path):
