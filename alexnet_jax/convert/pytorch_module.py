@@ -16,6 +16,7 @@ from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.layers import output_size
 from alexnet_jax.models.options import CONVOLUTIONS, DENSE, ResponseNorm, WithinNorm
+from alexnet_jax.utils.errors import number_of
 
 MEAN_IMAGE = 'mean_image'
 """Name of the mean image [3, S, S] in a state dict."""
@@ -102,7 +103,7 @@ def source(
     first_line=FIRST_LINE,
     class_names=''.join(f'\n  {name!r},' for name in class_names),
     classes=''.join(f'\n{text}\n\n' for text in used.values()),
-    columns=f'AlexNet of {net.num_columns} column{"s" * (net.num_columns > 1)}',
+    columns=f'AlexNet of {number_of(net.num_columns, "column")}',
     mean_buffer=_mean_buffer(image_size, mean_color),
     scale=[*scale] if isinstance(scale, tuple) else [scale],
     features=features,

@@ -30,7 +30,7 @@ from alexnet_jax.models import summary
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, number_of
 
 _MAX_BATCH = 128
 _THUMBNAIL = 160  # pixels
@@ -200,7 +200,7 @@ class Classifier(PretrainedNetwork):
     steps = '' if self.step is None else f', trained for {self.step:,} steps'
     return (
       f'AlexNet from {self.path}\n'
-      f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input, {parameters:,} parameters\n'
+      f'{number_of(columns, "column")}, {size}x{size}x3 input, {parameters:,} parameters\n'
       f'{len(names):,} classes ({some}){steps}'
     )
 

@@ -10,6 +10,7 @@ from matplotlib.patches import Polygon
 from alexnet_jax.models import summary
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS, Convolution
+from alexnet_jax.utils.errors import number_of
 from alexnet_jax.utils.picture import Figure
 
 _COLORS = ('#c8553d', '#5b7f95')  # of the columns
@@ -157,7 +158,7 @@ def draw(net: AlexNet, title: str | None = None) -> Figure:
       x = image.right + _GAP
       axes.text(x, row + tallest / 2 + 3 * _LINE, f'column {number}', color=color, fontsize=8)
   count = sum(layer[part].size for layer in params.values() for part in layer)
-  title = title or f'{columns} column{"s" * (columns > 1)}, {count:,} parameters'
+  title = title or f'{number_of(columns, "column")}, {count:,} parameters'
   axes.text(right / 2, top + 0.25, title, ha='center', va='top', fontsize=9)
   axes.set(xlim=(0.0, right), ylim=(low, top + 0.35))
   figure.set_size_inches(right, top + 0.35 - low)

@@ -23,7 +23,7 @@ from alexnet_jax.parallel import compat
 from alexnet_jax.reports import canvas, curves, figures, fonts
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, number_of
 from alexnet_jax.utils.picture import Figure
 
 _IMAGES, _QUERIES, _NEIGHBORS = 8, 5, 6  # as in the paper's figure 4
@@ -498,7 +498,7 @@ def _description(
   """Data, network, step and, where it was measured then, the validation error."""
   columns = config.model.num_columns
   title = datasets.title(config.data)
-  parts = [title, f'{columns} column{"s" * (columns > 1)}', f'step {network.step}']
+  parts = [title, number_of(columns, 'column'), f'step {network.step}']
   for record in records:
     if (record['split'], record['step']) == ('validation', network.step):
       parts.append(f'top-1 error {record["top1_error"]:.1%}')

@@ -299,7 +299,7 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
   rows = summary.rows(net)
   columns, size = config.model.num_columns, config.model.input_size
   print_table(
-    f'{columns} column{"s" * (columns > 1)}, {size}x{size}x3 input',
+    f'{number_of(columns, "column")}, {size}x{size}x3 input',
     summary.HEADINGS,
     [summary.cells(row) for row in rows],
     summary.total(rows),

@@ -34,7 +34,7 @@ from alexnet_jax.training.memory_check import check_memory
 from alexnet_jax.training.profiler import Profiler
 from alexnet_jax.utils import files, host, provenance, silence
 from alexnet_jax.utils.display import Display
-from alexnet_jax.utils.errors import Stopped, UserError
+from alexnet_jax.utils.errors import Stopped, UserError, number_of
 from alexnet_jax.utils.signals import Signals
 
 Array = jax.Array
@@ -270,8 +270,8 @@ class Run:
       f'{datasets.title(self.config.data)}: {split.num_examples:,} training and'
       f' {self.validation_split.num_examples:,} validation images',
       f'shuffled {"whole" if whole else f"in blocks of {split.block_size:,} images"}',
-      f'{devices} {self.mesh.devices.flat[0].platform} device{"s" * (devices > 1)} with'
-      f' {per_device} of {columns} column{"s" * (columns > 1)} each',
+      f'{number_of(devices, f"{self.mesh.devices.flat[0].platform} device")} with {per_device} of'
+      f' {number_of(columns, "column")} each',
       rate,
       f'{"resuming at" if resumed else "from"} step {self.step} to {self.total_steps}',
       f'workdir {self.path}',
