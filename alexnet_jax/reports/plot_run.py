@@ -233,13 +233,12 @@ def _choose(shown: _Shown, display: Display) -> _Seen:
   """Looks at all given images once, and chooses those that are shown."""
   split, network = shown.given.split, shown.network
   progress = display.task('predictions', split.num_examples)
-  chosen = _instructive(shown.outputs(shown.logits, split, progress))
-  places = np.concatenate([one for _, one in chosen])
+  places, headings = _instructive(shown.outputs(shown.logits, split, progress))
   images, labels = read_images(split, np.concatenate(split.order())[places])
   crops = _center_crops(images, shown.net.input_size)
   step = layer_outputs.make_outputs_step(shown.config, [*shown.hidden, shown.near_by, 'fc8'])
   outputs = step(network.params, network.statistics, crops)
-  return _Seen(images, labels, [name for name, one in chosen for _ in one], crops, outputs)
+  return _Seen(images, labels, headings, crops, outputs)
 
 
 def _draw_seen(shown: _Shown, seen: _Seen, save: Callable[[str, Figure], None]) -> None:
@@ -304,18 +303,15 @@ def predictions_picture(
   spread = np.linspace(0, len(examples) - 1, min(_CANDIDATES, len(examples))).round().astype(int)
   images, labels = read_images(split, examples[spread])
   step = layer_outputs.make_outputs_step(config, ['fc8'])
-  logits = step(params, statistics, _center_crops(images, config.model.input_size))['fc8']
-  probabilities = np.asarray(jax.nn.softmax(logits))
-  best, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
-  chosen = predictions.instructive(best, predicted, labels, _IMAGES)
-  shown = np.concatenate([indices for _, indices in chosen])
+  outputs = step(params, statistics, _center_crops(images, config.model.input_size))
+  shown, headings = _instructive([(labels, outputs)])
   picture = figures.predictions(
     images[shown],
-    probabilities[shown],
+    np.asarray(jax.nn.softmax(outputs['fc8']))[shown],
     labels[shown],
     imagenet_classes.display_names(split.class_names),
     f'{title}: of {len(spread)} validation images',
-    [heading for heading, indices in chosen for _ in indices],
+    headings,
   )
   return canvas.pixels(picture)
 
@@ -337,17 +333,23 @@ def show_in_tensorboard(path: Path, step: int, name: str, file: Path) -> None:
 
 def _instructive(
   outputs: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]],
-) -> list[tuple[str, np.ndarray]]:
-  """`predictions.instructive` of the images whose labels and outputs 'fc8' come in batches."""
+) -> tuple[np.ndarray, list[str]]:
+  """`predictions.instructive` of the images whose labels and outputs 'fc8' come in batches.
+
+  Returns:
+    The places of those it chooses, and of each its heading.
+  """
   best, predicted, labels = [], [], []
   for of_batch, logits in outputs:
     probabilities = np.asarray(jax.nn.softmax(logits['fc8']))
     best.append(probabilities.max(axis=1))
     predicted.append(probabilities.argmax(axis=1))
     labels.append(of_batch)
-  return predictions.instructive(
+  chosen = predictions.instructive(
     np.concatenate(best), np.concatenate(predicted), np.concatenate(labels), _IMAGES
   )
+  places = np.concatenate([indices for _, indices in chosen])
+  return places, [heading for heading, indices in chosen for _ in indices]
 
 
 def _lively_units(maps: np.ndarray) -> np.ndarray:
