@@ -1,13 +1,12 @@
 """Reads Caffe's .caffemodel and .binaryproto files, without Caffe."""
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from alexnet_jax.convert import protobuf, untrusted
+from alexnet_jax.convert import names, protobuf, untrusted
 from alexnet_jax.utils.errors import first_line
 
 # The parts of `src/caffe/proto/caffe.proto` that hold weights. In files from before 2015, such as
@@ -49,8 +48,6 @@ _STEPS: Mapping[bytes | int, str] = {
 }
 _CONVOLUTIONS = (b'Convolution', 4)
 
-_MAX_AXES = 8
-
 
 class Caffemodel(NamedTuple):
   """What a .caffemodel says of its network.
@@ -75,7 +72,7 @@ def read_caffemodel(path: epath.Path) -> Caffemodel:
   with untrusted.described(path, 'a caffemodel'):
     net = _MESSAGES['NetParameter'].FromString(path.read_bytes())
     arrays = {
-      f'{first_line(layer.name.decode())}[{i}]': _blob(blob)
+      f'{_name(layer)}[{i}]': _blob(blob)
       for layer in net.layer or net.layers
       for i, blob in enumerate(layer.blobs)
     }
@@ -84,16 +81,16 @@ def read_caffemodel(path: epath.Path) -> Caffemodel:
     return Caffemodel(arrays, _orders(net.layer or net.layers))
 
 
-def _orders(layers: Iterable[Any]) -> dict[str, str]:
-  steps: dict[str, list[str]] = {}
-  convolution = None
-  for layer in layers:  # in the order in which Caffe runs them
-    if layer.type in _STEPS and convolution is not None:
-      steps.setdefault(convolution, []).append(_STEPS[layer.type])
-    elif layer.blobs:
-      is_convolution = layer.type in _CONVOLUTIONS
-      convolution = first_line(layer.name.decode()) if is_convolution else None
-  return {name: '-'.join(parts) for name, parts in steps.items()}
+def _orders(layers: Sequence[Any]) -> dict[str, str]:
+  return names.orders(
+    (_STEPS.get(layer.type), _name(layer) if layer.type in _CONVOLUTIONS else None)
+    for layer in layers  # in the order in which Caffe runs them
+    if layer.type in _STEPS or layer.blobs
+  )
+
+
+def _name(layer: Any) -> str:
+  return first_line(layer.name.decode())
 
 
 def read_binaryproto(path: epath.Path) -> np.ndarray:
@@ -114,9 +111,5 @@ def _blob(blob: Any) -> np.ndarray:
     shape = [blob.num, blob.channels, blob.height, blob.width]
     while len(shape) > 1 and shape[0] == 1:
       del shape[0]
-  if len(shape) > _MAX_AXES:  # computing their product could take forever
-    raise ValueError(f'an array has {len(shape):,} axes')
-  if min(shape, default=0) < 0 or math.prod(shape) != len(values):
-    raise ValueError(f'an array of the shape {shape} has {len(values):,} numbers')
   with np.errstate(over='ignore'):  # where doubles become float32
-    return np.fromiter(values, np.float32, len(values)).reshape(shape)
+    return untrusted.shaped(np.fromiter(values, np.float32, len(values)), shape)

@@ -1,7 +1,7 @@
-"""Finds which arrays of another project's file are which layers' weights and biases."""
+"""Finds which arrays of another project's file are which layers', and what follows convolutions there."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from alexnet_jax.convert.layouts import Layout
@@ -43,6 +43,23 @@ class _Layer(NamedTuple):
   name: str
   weights: str
   biases: str
+
+
+def orders(layers: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
+  """What follows each convolution, as {'conv1': 'activation-norm-pool'}.
+
+  Args:
+    layers: those that are such a step or have weights, in the order in which they run: of the one its
+      step and None; of the other None and its name, if it is a convolution.
+  """
+  steps: dict[str, list[str]] = {}
+  convolution = None
+  for step, name in layers:
+    if step is None:
+      convolution = name
+    elif convolution is not None:
+      steps.setdefault(convolution, []).append(step)
+  return {name: '-'.join(parts) for name, parts in steps.items()}
 
 
 def find(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], None]) -> Found:

@@ -1,17 +1,16 @@
 """Reads the weights of ONNX files, without onnx, and writes networks as such, by PyTorch's exporter."""
 
 import functools
-import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from alexnet_jax.convert import protobuf, untrusted
+from alexnet_jax.convert import names, protobuf, untrusted
 from alexnet_jax.utils import files
 from alexnet_jax.utils.errors import UserError, first_line
 
@@ -54,8 +53,6 @@ _STEPS: Mapping[bytes, str] = {
 
 # The names of Caffe2, by which Caffe's networks became ONNX files.
 _CAFFE2 = re.compile(r'(.+)_([wb])_0')
-
-_MAX_AXES = 8
 
 
 class OnnxFile(NamedTuple):
@@ -109,39 +106,32 @@ def read(path: epath.Path) -> OnnxFile:
     matches = {name: _CAFFE2.fullmatch(name) for name in arrays}
     is_caffe = all(matches.values())
     if is_caffe:
-      names = {
+      as_caffe = {
         name: f'{found[1]}[{"wb".index(found[2])}]' for name, found in matches.items() if found
       }
-      arrays = {names[name]: array for name, array in arrays.items()}
-    return OnnxFile(arrays, _orders(model.graph.node), is_caffe)
+      arrays = {as_caffe[name]: array for name, array in arrays.items()}
+    return OnnxFile(arrays, names.orders(_steps_and_convolutions(model.graph.node)), is_caffe)
 
 
-def _orders(nodes: Iterable[Any]) -> dict[str, str]:
-  steps: dict[str, list[str]] = {}
-  convolution = None
+def _steps_and_convolutions(nodes: Iterable[Any]) -> Iterator[tuple[str | None, str | None]]:
+  """The nodes as `names.orders` takes them."""
   for node in nodes:  # in the order in which they run
-    if node.op_type in _STEPS and convolution is not None:
-      steps.setdefault(convolution, []).append(_STEPS[node.op_type])
+    if node.op_type in _STEPS:
+      yield _STEPS[node.op_type], None
     elif len(node.input) >= 2:
-      name = _text(node.input[1])
-      named = _CAFFE2.fullmatch(name)
-      convolution = named[1] if named and node.op_type == b'Conv' else None
-  return {name: '-'.join(parts) for name, parts in steps.items()}
+      named = _CAFFE2.fullmatch(_text(node.input[1]))
+      yield None, named[1] if named and node.op_type == b'Conv' else None
 
 
 def _array(tensor: Any, beside: Callable[[str], bytes]) -> np.ndarray:
   shape, dtype = list(tensor.dims), _DTYPES[tensor.data_type]
-  if len(shape) > _MAX_AXES:  # computing their product could take forever
-    raise ValueError(f'an array has {len(shape):,} axes')
   if tensor.external_data:
     where = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
     rest = memoryview(beside(where['location']))[int(where.get('offset', '0')) :]
     content = rest[: int(where.get('length', len(rest)))]
   else:
     content = memoryview(tensor.raw_data or np.array(tensor.float_data, '<f4').tobytes())
-  if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content):
-    raise ValueError(f'an array of the shape {shape} has {len(content):,} bytes')
-  return np.frombuffer(content, dtype).reshape(shape)
+  return untrusted.shaped(np.frombuffer(content, dtype), shape)
 
 
 def _read_beside(path: epath.Path, name: str) -> bytes:
@@ -180,9 +170,9 @@ def serialize(
   """
   import torch  # here, for nothing else needs it
 
-  names: dict[str, Any] = {'__name__': 'alexnet'}
-  exec(compile(source, 'alexnet.py', 'exec'), names)  # as whoever reads the file would have it
-  model = names['AlexNet']().eval()
+  module: dict[str, Any] = {'__name__': 'alexnet'}
+  exec(compile(source, 'alexnet.py', 'exec'), module)  # as whoever reads the file would have it
+  model = module['AlexNet']().eval()
   model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
   crops = torch.zeros(2, 3, input_size, input_size, dtype=torch.uint8)
   with warnings.catch_warnings(action='ignore'):  # the exporter's, of its own parts

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import math
 import pickle
 import pickletools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from etils import epath
 
 from alexnet_jax.utils import files
@@ -18,6 +20,8 @@ SAVE_ARRAYS = (
   ' row, column, channel: transpose its inputs)'
 )
 """What to do with a file that is not read."""
+
+_MAX_AXES = 8
 
 _STRINGS = {'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8'}
 
@@ -35,6 +39,15 @@ _OPCODES = _STRINGS | _INTEGERS | {
 _MUTATIONS = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD'}
 
 _KEYS = _STRINGS | _INTEGERS  # whose hashes take no time
+
+
+def shaped(numbers: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """The numbers [n] of a file in the shape that it says; raises ValueError where they do not fit it."""
+  if len(shape) > _MAX_AXES:  # computing their product could take forever
+    raise ValueError(f'an array has {len(shape):,} axes')
+  if min(shape, default=0) < 0 or math.prod(shape) != len(numbers):
+    raise ValueError(f'an array of the shape {[*shape]} has {len(numbers):,} numbers')
+  return numbers.reshape(shape)
 
 
 class NotAllowedError(UserError):

@@ -385,7 +385,7 @@ def test_an_onnx_file_may_have_numbers_of_two_kinds(tmp_path, dtype):
   [
     ('x.data', b'', r'the weights of .*x.onnx are in .*x.data, which is not there'),
     ('../x.data', b'', 'its weights are in ../x.data, which is not beside it'),
-    ('x.data', b'short', 'an array of the shape .* has 0 bytes'),
+    ('x.data', b'short', 'an array of the shape .* has 0 numbers'),
   ],
   ids=['missing', 'outside', 'cut'],
 )
