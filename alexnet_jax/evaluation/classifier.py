@@ -25,7 +25,7 @@ from PIL import Image
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import imagenet_classes, images
-from alexnet_jax.evaluation import layer_outputs
+from alexnet_jax.evaluation import layer_outputs, metrics
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import compat
 from alexnet_jax.utils import files
@@ -116,7 +116,7 @@ class Classifier(PretrainedNetwork):
     """
     listed, is_single = _listed(images)
     count = len(self.class_names)
-    top_k = min(5, count) if top_k is None else top_k
+    top_k = metrics.num_best(count) if top_k is None else top_k
     if not isinstance(top_k, int | np.integer):
       raise UserError(f'top_k is {top_k!r}; it must be a whole number')
     if not 1 <= top_k <= count:
@@ -144,7 +144,7 @@ class Classifier(PretrainedNetwork):
       return Predictions(), unreadable
     readable, crops = zip(*read, strict=True)
     logits = self._outputs(np.stack(crops), 'fc8')
-    return self._best(readable, logits, min(5, len(self.class_names))), unreadable
+    return self._best(readable, logits, metrics.num_best(len(self.class_names))), unreadable
 
   def _best(self, listed: Sequence[Any], logits: np.ndarray, top_k: int) -> Predictions:
     """The most probable classes of images by their logits [N, classes]."""

@@ -24,6 +24,11 @@ def has_top5(num_classes: int) -> bool:
   return num_classes > 5
 
 
+def num_best(num_classes: int) -> int:
+  """How many of an image's most probable classes are listed: five, or all where there are fewer."""
+  return min(5, num_classes)
+
+
 def errors(scores: Array, labels: Array, k: int) -> Array:
   """Top-k error of each image: whether its true class is not among the k best.
 

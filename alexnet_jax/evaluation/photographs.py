@@ -10,6 +10,7 @@ from pathlib import Path
 from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import folder_tree
+from alexnet_jax.evaluation import predictions
 from alexnet_jax.evaluation.classifier import Classifier, Prediction
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
@@ -100,22 +101,19 @@ def classify(
   predicted: list[Prediction] = []
   with Display() as display:
     classifier = Classifier(**vars(read(path, log=display.line)))
-    count = min(5, len(classifier.class_names))
     update_progress = display.task('images', len(images))
     with (
       files.atomic_write(written) as temporary,
       temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
     ):
       writer = csv.writer(file, lineterminator='\n')
-      header = (f'{what}_{k}' for k in range(1, count + 1) for what in ('best', 'probability'))
-      writer.writerow(['file', *header])
+      writer.writerow(['file', *predictions.best_headings(len(classifier.class_names))])
       for start in range(0, len(images), _TOGETHER):
         together = images[start : start + _TOGETHER]
-        predictions, not_read = classifier.predict_readable(together)
+        of_readable, not_read = classifier.predict_readable(together)
         unreadable += not_read
-        for prediction in predictions:
-          pairs = zip(prediction.display_names, prediction.probabilities, strict=True)
-          cells = (cell for name, share in pairs for cell in (name, f'{share:.6g}'))
+        for prediction in of_readable:
+          cells = predictions.best_cells(prediction.display_names, prediction.probabilities)
           writer.writerow([prediction.image, *cells])
           predicted.append(prediction)
         update_progress(len(together))

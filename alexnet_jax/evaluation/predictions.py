@@ -264,16 +264,11 @@ def write_tables(
     class_names: the names of the classes.
     file_names: [N] the images' files; empty where they are not known.
   """
-  count = min(5, len(class_names))
+  count = metrics.num_best(len(class_names))
   best_probabilities, best = map(np.asarray, lax.top_k(jnp.asarray(probabilities), count))
   _write_rows(
     folder / 'images.csv',
-    [
-      'image',
-      *(['file'] if len(file_names) else []),
-      'class',
-      *(f'{what}_{k}' for k in range(1, count + 1) for what in ('best', 'probability')),
-    ],
+    ['image', *(['file'] if len(file_names) else []), 'class', *best_headings(len(class_names))],
     _image_rows(best, best_probabilities, labels, class_names, file_names),
   )
   confusion = np.zeros((len(class_names), len(class_names)), np.int64)
@@ -292,6 +287,18 @@ def write_tables(
     temporary.write_text(''.join(' '.join(map(str, order)) + '\n' for order in best + 1), 'utf-8')
 
 
+def best_headings(num_classes: int) -> list[str]:
+  """The headings of the columns in which a table has each image's most probable classes."""
+  ranks = range(1, metrics.num_best(num_classes) + 1)
+  return [f'{what}_{k}' for k in ranks for what in ('best', 'probability')]
+
+
+def best_cells(class_names: Sequence[str], probabilities: Iterable[float]) -> list[str]:
+  """An image's cells below `best_headings`: its most probable classes and their probabilities, 0 to 1."""
+  pairs = zip(class_names, probabilities, strict=True)
+  return [cell for name, value in pairs for cell in (name, f'{value:.6g}')]
+
+
 def _image_rows(
   best: np.ndarray,
   probabilities: np.ndarray,
@@ -300,8 +307,7 @@ def _image_rows(
   file_names: Sequence[str] | np.ndarray,
 ) -> Iterator[list[Any]]:
   for image, label in enumerate(labels):
-    pairs = zip(best[image], probabilities[image], strict=True)
-    cells = [cell for k, value in pairs for cell in (class_names[k], f'{value:.6g}')]
+    cells = best_cells([class_names[k] for k in best[image]], probabilities[image])
     file = [file_names[image]] if len(file_names) else []
     yield [image, *file, class_names[label], *cells]
 
