@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from alexnet_jax.reports import canvas, curves
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import planning, spec
 from alexnet_jax.utils.picture import Figure
 
 
@@ -33,17 +33,14 @@ def training_errors(
     Epochs, and the error (a fraction) of the `window` steps up to there.
   """
   epochs, errors = [], []
-  before = start = 0  # steps of the line before, and of the last window
-  wrong = 0.0
-  for record in records:
-    if record['split'] == 'train':
-      wrong += (record['step'] - before) * record['top1_error']
-      before = record['step']
-      if before % window == 0:
-        if before - start == window:
-          epochs.append(float(record['epoch']))
-          errors.append(wrong / window)
-        start, wrong = before, 0.0
+  start, wrong = 0, 0.0  # of the window
+  for steps, record in planning.training_lines(records):
+    wrong += steps * record['top1_error']
+    if record['step'] % window == 0:
+      if record['step'] - start == window:
+        epochs.append(float(record['epoch']))
+        errors.append(wrong / window)
+      start, wrong = record['step'], 0.0
   return epochs, errors
 
 

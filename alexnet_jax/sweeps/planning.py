@@ -12,7 +12,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +334,17 @@ def _check_written(description: Mapping[str, Any]) -> None:
     # Its folder is within the sweep's.
     if not re.fullmatch(_FOLDER_NAME, run['variant']) or run['seed'] < 0:
       raise ValueError(f'a run is {run["variant"]!r}, seed {run["seed"]}')
+
+
+def training_lines(
+  records: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+  """The training lines of metrics.jsonl, each with the steps since the one before, of which it is the mean."""
+  before = 0
+  for record in records:
+    if record['split'] == 'train':
+      yield record['step'] - before, record
+      before = record['step']
 
 
 def final_record(

@@ -216,13 +216,15 @@ def _soonest(runs: Sequence[RunResult]) -> tuple[float, float, float]:
 def _training_error(run: RunResult) -> float:
   """Of the last epoch: of the steps since the last validation but one; NaN without any."""
   validations = [record['step'] for record in run.records if record['split'] == 'validation']
-  start = before = validations[-2] if len(validations) > 1 else 0
-  wrong = 0.0
-  for record in run.records:
-    if record['split'] == 'train' and record['step'] > start:
-      wrong += (record['step'] - before) * record['top1_error']
-      before = record['step']
-  return wrong / (before - start) if before > start else math.nan
+  start = validations[-2] if len(validations) > 1 else 0
+  lines = [
+    (min(steps, record['step'] - start), record['top1_error'])
+    for steps, record in planning.training_lines(run.records)
+    if record['step'] > start
+  ]
+  if not lines:
+    return math.nan
+  return float(sum(steps * error for steps, error in lines) / sum(steps for steps, _ in lines))
 
 
 def html(results: Results, pictures: Sequence[Picture]) -> str:

@@ -64,13 +64,11 @@ class RunResult:
   def seconds(self) -> float:
     """Time in training steps, by the images/s of its lines; validation and start-up come on top."""
     batch_size = self.config['train']['batch_size'] if self.config else 0
-    seconds, before = 0.0, 0
-    for record in self.records:
-      if record['split'] == 'train':
-        if record['images_per_second']:
-          seconds += (record['step'] - before) * batch_size / record['images_per_second']
-        before = record['step']
-    return seconds
+    return sum(
+      steps * batch_size / record['images_per_second']
+      for steps, record in planning.training_lines(self.records)
+      if record['images_per_second']
+    )
 
 
 @dataclasses.dataclass(frozen=True)
