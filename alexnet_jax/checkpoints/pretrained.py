@@ -52,6 +52,8 @@ class PretrainedNetwork:
     class_names: in the order of the labels.
     step: number of steps it was trained for; None: unknown.
     path: of the file or folder it was read from.
+    training: of a checkpoint the 'fingerprint' of its folder of images, if it has one, and
+      'train_examples', how many images it was trained on; None in those from before they were kept.
   """
 
   params: Params
@@ -60,6 +62,7 @@ class PretrainedNetwork:
   class_names: Sequence[str]
   step: int | None
   path: str
+  training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @compat.default_settings()
@@ -128,7 +131,10 @@ def _read_checkpoint(directory: epath.Path, step: int) -> PretrainedNetwork:
   trees = abstract(experiment.make_network(config), config.data.image_size, _first_device())
   restored, _ = checkpoint.read(directory, step, trees)
   statistics = augment.Statistics(**restored['statistics'])
-  return PretrainedNetwork(restored['params'], config, statistics, class_names, trained_steps, path)
+  training = {name: description.get(name) for name in ('fingerprint', 'train_examples')}
+  return PretrainedNetwork(
+    restored['params'], config, statistics, class_names, trained_steps, path, training
+  )
 
 
 def _parts(description: Mapping[str, Any], path: str) -> tuple[ConfigDict, list[str], int | None]:

@@ -262,12 +262,11 @@ def _open(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict,
   split: str | None,
-  training: Mapping[str, Any],
   display: Display,
   open_folder: datasets.OpenFolder,
 ) -> tuple[_Images, splits.Split]:
   """Opens what a network is evaluated on, as `given_images.open_images`; says which, if others."""
-  given = given_images.open_images(network, config, split, training, display, open_folder)
+  given = given_images.open_images(network, config, split, display, open_folder)
   if given.trained_on is None:
     of = 'all its images are' if given.split_name == 'all' else f'its {given.split_name!r} is'
     display.line(
@@ -287,9 +286,8 @@ def _predict(
 ) -> tuple[_Images, Predictions]:
   """What a network is evaluated on, as `_open` says, and its predictions."""
   mesh = experiment.make_mesh(config)
-  training = given_images.read_training(network)
   images, opened = multihost.first_then_others(
-    functools.partial(_open, network, config, split, training, display, open_folder), 'data'
+    functools.partial(_open, network, config, split, display, open_folder), 'data'
   )
   net = experiment.make_network(config)
   shardings = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
@@ -348,8 +346,7 @@ def _stored_or_predicted(
   given = config is not None and config.data.class_depth is not None
   fields = (*_MAY_DIFFER, 'data.class_depth') if given else _MAY_DIFFER
   config = _with_circumstances(network.config, config, fields)
-  training = given_images.read_training(network)
-  if not of_workdir or given_images.are_others(network, config, training, open_folder):
+  if not of_workdir or given_images.are_others(network, config, open_folder):
     return _predict(network, config, None, display, open_folder)
   fingerprint = given_images.fingerprint(config, open_folder)
   images = _Images(network.config.data.name, network.config.data.validation_split, fingerprint)

@@ -1,15 +1,13 @@
 """The images that a trained network is given: of the data that it was trained on, or of others."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, pretrained
+from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import datasets, image_folder, splits
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
@@ -32,21 +30,9 @@ class GivenImages(NamedTuple):
   trained_on: datasets.DataSet | None
 
 
-def read_training(network: pretrained.PretrainedNetwork) -> dict[str, Any]:
-  """The description of a network's checkpoint; empty where it was not read from one.
-
-  Of several processes all must call this: Orbax has them wait for each other.
-  """
-  folder = epath.Path(network.path)  # which may be in a bucket
-  if not checkpoint.is_checkpoint(folder):
-    return {}
-  return checkpoint.read(folder.parent, int(folder.name), {})[1]
-
-
 def are_others(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict,
-  training: Mapping[str, Any],
   open_folder: datasets.OpenFolder = image_folder.open_folder,
 ) -> bool:
   """Whether a config has other data than those that a network was trained on.
@@ -57,7 +43,6 @@ def are_others(
   Args:
     network: the network.
     config: its config, but for `data.name` and where the data are.
-    training: from `read_training`.
     open_folder: see `datasets.open_data_set`.
   """
   data, own = config.data, network.config.data
@@ -71,6 +56,7 @@ def are_others(
     source = _open_folder(config, open_folder)
   except UserError:  # one that cannot be trained on
     return True
+  training = network.training
   if training.get('fingerprint') is not None:
     return bool(source.description['fingerprint'] != training['fingerprint'])
   return (source.splits['train'], list(source.class_names)) != (
@@ -112,7 +98,6 @@ def open_images(
   network: pretrained.PretrainedNetwork,
   config: ConfigDict,
   split: str | None,
-  training: Mapping[str, Any],
   display: Display,
   open_folder: datasets.OpenFolder = image_folder.open_folder,
 ) -> GivenImages:
@@ -123,15 +108,14 @@ def open_images(
     config: its config, but for `data.name` and where the data are.
     split: the split; None: the network's own `data.validation_split`, or, of other data than it was
       trained on, what `datasets.open_for_evaluation` finds.
-    training: from `read_training`.
     display: for lines and bars.
     open_folder: see `datasets.open_data_set`.
 
   Raises:
     UserError: the data cannot be opened, or have other classes.
   """
-  data, own = config.data, network.config.data
-  if are_others(network, config, training, open_folder):
+  data, own, training = config.data, network.config.data, network.training
+  if are_others(network, config, open_folder):
     opened, chosen = experiment.open_for_evaluation(
       config, split, network.class_names, display, open_folder
     )

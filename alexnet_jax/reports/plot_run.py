@@ -178,9 +178,8 @@ def _open(
   hidden = [name for name in LAYERS if f'{name}_activation' in names]
   near_by = layer or retrieval.last_hidden(names)
   layer_outputs.make_outputs_step(config, [near_by])  # raises for another layer
-  training = given_images.read_training(network)
   given = given_images.open_images(
-    network, config, None, training, display, functools.cache(image_folder.open_folder)
+    network, config, None, display, functools.cache(image_folder.open_folder)
   )
   which = 'validation images'
   if given.trained_on is None:

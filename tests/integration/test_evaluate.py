@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import itertools
 import json
 import re
@@ -616,8 +617,9 @@ def test_images_that_may_have_been_trained_on_are_told(
   network = pretrained.read(path / 'run')
   network.config.data.data_dir = str(path / 'training')
   training = {'fingerprint': fingerprint, 'train_examples': 24}
+  network = dataclasses.replace(network, training=training)
   with Display() as display:
-    given = given_images.open_images(network, config, None, training, display)
+    given = given_images.open_images(network, config, None, display)
   assert given.trained_on is not None
   message = capfd.readouterr().err
   assert words in message
@@ -637,11 +639,11 @@ def test_a_folder_within_that_of_training_may_have_its_images(
 ):
   for seed, split in enumerate(('train', 'val')):
     write_images(tmp_path / 'photos' / split, {'red': 2, 'blue': 2}, seed)
-  network = pretrained.read(folder_run / 'run')
+  network = dataclasses.replace(pretrained.read(folder_run / 'run'), training={'fingerprint': 'x'})
   network.config.data.data_dir = str(tmp_path / trained_on)
   config = folder_config(folder_run, **{'data.data_dir': str(tmp_path / given)})
   with Display() as display:
-    opened = given_images.open_images(network, config, None, {'fingerprint': 'x'}, display)
+    opened = given_images.open_images(network, config, None, display)
   assert opened.trained_on is None
   told = [line for line in capfd.readouterr().err.splitlines() if 'may be training images' in line]
   assert [words in line for line in told] == ([True] if words else [])
