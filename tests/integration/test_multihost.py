@@ -272,8 +272,9 @@ def test_the_first_process_alone_speaks(two):
 def test_two_processes_evaluate_as_one_does(two, tmp_path):
   _, path = two
   mode = ['--mode=evaluate', *STEPS]
+  launch(2, *mode, *PAIR, f'--members={path}', f'--workdir={tmp_path}/alone')
   # The second time the network's own predictions, which the first process has left, are used.
-  members = [f'--members={path},{path}', f'--workdir={tmp_path}/ensemble']
+  members = [f'--members={path},{path}/checkpoints/4', f'--workdir={tmp_path}/ensemble']
   first, other = launch(2, *mode, *PAIR, *members)
   assert first.count('using the predictions of its own evaluation') == 1
   assert 'average of 2' in first
