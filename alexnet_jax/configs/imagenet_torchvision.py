@@ -2,9 +2,10 @@
 
 The net of "One weird trick for parallelizing convolutional neural networks" (Krizhevsky, 2014) as
 torchvision has it (`models/alexnet.py`; 61,100,840 parameters): 64, 192, 384, 256 and 256 kernels,
-and dropout on what fc6 and fc7 read. Not torchvision's: its initialization (He et al.'s comes
-nearest), and its crops of random size in training (these are as the paper's). Images are evaluated
-as torchvision does; with --config.data.encoding=png, which takes 130 KB an image, to the last bit.
+and dropout on what fc6 and fc7 read. Images are evaluated as torchvision does; with
+--config.data.encoding=png, which takes 130 KB an image, to the last bit. Not as in torchvision's
+training: the initialization (He et al.'s comes nearest), the crops, there of random size, the weight
+decay, there of biases too, and momentum, whose velocity there does not hold the learning rate.
 
 Command:  python launch.py --config=configs/imagenet_torchvision.py --config.data.data_dir=FOLDER
           or with torchvision's own weights, its .pth or a .safetensors of its state dict:
