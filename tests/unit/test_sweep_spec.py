@@ -101,6 +101,16 @@ def test_the_papers_and_the_sources_differences_are_as_reported():
   }
 
 
+def test_what_goes_with_a_layer_that_is_left_out_is_described():
+  described = {
+    variant.name: variant.description
+    for variant in ablations.get_sweep(imagenet.get_config()).variants
+  }
+  assert described['no_conv2'] == 'conv2 and its norm left out (7)'
+  assert described['no_conv3'] == "conv3 and the columns' exchange before it left out (7)"
+  assert described['no_conv4'] == 'conv4 left out (7)'
+
+
 def test_what_changes_nothing_of_the_base_is_left_out(tmp_path):
   planned = plan_of(ROOT / 'configs/sweeps/ablations.py', digits.get_config(), 'x.py', tmp_path)
   assert planned.not_applying == ('no_flips', 'no_crops', 'no_lighting', 'he_initialization')

@@ -104,13 +104,19 @@ def _rest(config: ConfigDict) -> list[Variant]:
       paper=Reported(1.0, roughly='over', where='ImageNet'),
     ),
   ]
+  normed = model.response_norm.layers + model.within_norm.layers
   for layer in ('conv2', 'conv3', 'conv4', 'conv5'):
     middle = layer in ('conv3', 'conv4')
+    gone = [layer]
+    if layer in normed:
+      gone.append('its norm')
+    if layer in model.cross_column and model.num_columns > 1:
+      gone.append("the columns' exchange before it")
     variants.append(
       Variant(
         f'no_{layer}',
         {f'model.{layer}.features': 0},
-        f'{layer} left out (7)',
+        f'{" and ".join(gone)} left out (7)',
         paper=Reported(2.0, roughly='about', where='ImageNet, any of the middle layers')
         if middle
         else None,
