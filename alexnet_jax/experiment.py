@@ -3,7 +3,7 @@
 import difflib
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -100,6 +100,8 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
       if not isinstance(fields.get(field), kind | None):
         raise UserError(f'{field} is {fields[field]!r}')
     config = from_resolved(dict(value))
+    if missing := _missing(dict(config_fields.flatten(config.to_dict())), _read_fields()):
+      raise LookupError(f'it has no field {missing}')
     check(config)
     augment_options(config)
     if config.model.num_classes is not None:  # else the data decide
@@ -151,13 +153,14 @@ _CHOICES = {
 
 
 def check(config: ConfigDict) -> None:
-  """Raises UserError, naming the field, for a value that cannot be used."""
+  """Raises UserError, naming the field, for one that is missing or a value that cannot be used."""
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'the config is of type {type(config).__name__}; pass a ConfigDict, such as'
-      ' alexnet_jax.configs.digits.get_config()'
+      ' digits.get_config(), after `from alexnet_jax.configs import digits`'
     )
   fields = dict(config_fields.flatten(config.to_dict()))
+  _check_complete(fields, _read_fields())
   for field, value in fields.items():
     optional = config_fields.OPTIONAL_FIELDS
     if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
@@ -198,6 +201,26 @@ def _check_known(fields: Iterable[str]) -> None:
 @functools.cache
 def _known_fields() -> list[str]:
   return [field for field, _ in config_fields.flatten(imagenet.get_config().to_dict())]
+
+
+def _read_fields() -> list[str]:
+  """Those that every config has; others of `model` have the paper's value where they are not there."""
+  of_model = ('model.input_size', 'model.num_classes', 'model.num_columns')
+  others = (field for field in _known_fields() if not field.startswith('model.'))
+  return [*of_model, *others]
+
+
+def _missing(fields: Collection[str], wanted: Iterable[str]) -> str | None:
+  """The first of the wanted fields that is not there."""
+  return next((field for field in wanted if field not in fields), None)
+
+
+def _check_complete(fields: Collection[str], wanted: Iterable[str]) -> None:
+  if missing := _missing(fields, wanted):
+    raise UserError(
+      f'the config has no field {missing}; start from imagenet.get_config(), after'
+      ' `from alexnet_jax.configs import imagenet`'
+    )
 
 
 def _check_data(config: ConfigDict) -> None:
@@ -272,6 +295,7 @@ def check_new(config: ConfigDict) -> None:
   """
   fields = dict(config_fields.flatten(config.to_dict()))
   _check_known(fields)
+  _check_complete(fields, _known_fields())
   checks.check_kernels(_network_of_any_classes(config))
   for field in _AT_LEAST_0:
     if not fields[field] >= 0:  # NaN is not

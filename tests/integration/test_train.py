@@ -1,6 +1,7 @@
 """The training loop: what it leaves, resuming, what stops it."""
 
 import dataclasses
+import functools
 import io
 import json
 import logging
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax import experiment
@@ -793,8 +795,27 @@ def test_a_run_goes_on_with_other_microbatches(tmp_path):
   'config', [None, {}, tiny_config().to_dict()], ids=['None', 'empty', 'dict']
 )
 def test_what_is_no_config_is_named(tmp_path, config):
-  with pytest.raises(UserError, match=r'the config is of type .*; pass a ConfigDict'):
+  with pytest.raises(
+    UserError, match=r'the config is of type .*; pass a ConfigDict, such as digits'
+  ):
     loop.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+  'field', ['mesh.column_devices', 'train.seed', 'model.num_columns', 'model.pool.layers']
+)
+def test_a_field_that_a_config_lacks_is_named(tmp_path, field):
+  config = tiny_config()
+  *sections, name = field.split('.')
+  with config.unlocked():
+    del functools.reduce(getattr, sections, config)[name]
+  with pytest.raises(UserError, match=rf'^the config has no field {field}; start from imagenet\.'):
+    loop.train_and_evaluate(config, tmp_path)
+
+
+def test_of_a_config_without_sections_a_field_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'^the config has no field model\.input_size; start from'):
+    loop.train_and_evaluate(ConfigDict({'optimizer': {'learning_rate': 0.1}}), tmp_path)
 
 
 def test_too_few_devices_are_named(tmp_path):
