@@ -3,9 +3,11 @@
 import difflib
 import functools
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -236,7 +238,7 @@ def _check_data(config: ConfigDict) -> None:
       f'augment.rotation_degrees is {chosen.rotation_degrees}; it must be from 0 to 180'
     )
   scale = chosen.pixel_scale
-  scales = scale if isinstance(scale, tuple) else (scale,)
+  scales = scale if isinstance(scale, tuple | list) else (scale,)
   if len(scales) not in (1, 3) or not all(isinstance(value, int | float) for value in scales):
     raise UserError(
       f'augment.pixel_scale is {scale!r}; it must be a number, or three of them, for red, green and'
@@ -297,7 +299,8 @@ def check_new(config: ConfigDict) -> None:
   _check_known(fields)
   _check_complete(fields, _known_fields())
   checks.check_kernels(_network_of_any_classes(config))
-  for field in _AT_LEAST_0:
+  multipliers = (field for field in fields if '.weight_decay_multipliers.' in field)
+  for field in (*_AT_LEAST_0, *multipliers):
     if not fields[field] >= 0:  # NaN is not
       raise UserError(f'{field} is {fields[field]}; it must be at least 0')
   for field in _ABOVE_0:
@@ -307,7 +310,12 @@ def check_new(config: ConfigDict) -> None:
     raise UserError(f'train.seed is {config.train.seed}; it must be from 0 to {SEEDS - 1}')
   if (every := config.checkpoint.every_steps) is not None and every < 1:
     raise UserError(f'checkpoint.every_steps is {every}; it must be at least 1, or None')
-  chosen = config.optimizer
+  chosen, pool = config.optimizer, config.model.pool
+  if not chosen.lr_decay_factor >= 1:
+    raise UserError(
+      f'optimizer.lr_decay_factor is {chosen.lr_decay_factor}; it divides the learning rate, so it must'
+      ' be at least 1 (10 for a tenth)'
+    )
   if chosen.patience < 1:
     raise UserError(f'optimizer.patience is {chosen.patience}; it must be at least 1')
   if not 0 <= chosen.momentum < 1:
@@ -316,6 +324,11 @@ def check_new(config: ConfigDict) -> None:
     raise UserError(
       f'optimizer.lr_decay_epochs is {chosen.lr_decay_epochs!r}; it must hold whole epochs, as (25, 51)'
     )
+  if unpooled := [layer for layer in pool.average if layer not in pool.layers]:
+    raise UserError(
+      f'model.pool.average has {unpooled[0]}, after which there is no pool; take it out, or add it to'
+      ' model.pool.layers'
+    )
   schedules = {f'optimizer.lr_multipliers.{layer}': s for layer, s in chosen.lr_multipliers.items()}
   for field, schedule in {**schedules, 'augment.lighting.std': config.augment.lighting.std}.items():
     if not all(_is_whole(epoch) and value >= 0 for epoch, value in schedule):
@@ -323,6 +336,10 @@ def check_new(config: ConfigDict) -> None:
         f'{field} is {schedule!r}; it must hold whole epochs, each with a value of at least 0, as'
         ' ((0, 0.1), (50, 0.0))'
       )
+  for field, value in fields.items():
+    numbers = (number for number in jax.tree.leaves(value) if isinstance(number, float))
+    if not all(map(math.isfinite, numbers)):
+      raise UserError(f'{field} is {value!r}; it must be finite')
 
 
 def _is_whole(epoch: float) -> bool:
@@ -367,9 +384,10 @@ def check_microbatches(config: ConfigDict, mesh: Mesh) -> None:
 
 def augment_options(config: ConfigDict) -> augment.Options:
   """How pixels are prepared."""
+  scale = config.augment.pixel_scale
   return augment.Options(
     mean=config.augment.mean,
-    pixel_scale=config.augment.pixel_scale,
+    pixel_scale=tuple(scale) if isinstance(scale, list) else scale,
     flip=config.augment.flip,
     images_per_draw=config.augment.images_per_draw,
     rotation_degrees=config.augment.rotation_degrees,

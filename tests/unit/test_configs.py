@@ -74,6 +74,31 @@ def test_a_kernel_larger_than_its_padded_input_is_refused_of_a_new_run(field, si
   experiment.check(config)  # runs from before are read
 
 
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    (
+      'optimizer.lr_decay_factor',
+      0.1,
+      'is 0.1; it divides the learning rate, so it must be at least 1 (10 for a tenth)',
+    ),
+    ('optimizer.lr_decay_factor', float('nan'), 'is nan; it divides the learning rate'),
+    ('model.pool.average', ('conv3',), 'has conv3, after which there is no pool; take it out'),
+  ],
+)
+def test_a_value_that_does_the_opposite_or_nothing_is_refused_of_a_new_run(field, value, said):
+  config = small_config({field: value})
+  with pytest.raises(UserError, match='^' + re.escape(f'{field} {said}')):
+    experiment.check_new(config)
+  experiment.check(config)  # runs from before are read
+
+
+def test_three_pixel_scales_may_be_a_list():
+  config = small_config({'augment.pixel_scale': [0.5, 1.0, 2.0]})
+  experiment.check(config)
+  assert experiment.augment_options(config).pixel_scale == (0.5, 1.0, 2.0)
+
+
 def test_a_run_from_before_unknown_fields_were_refused_is_read():
   config = tiny_config()
   with config.unlocked():
