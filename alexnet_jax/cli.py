@@ -240,12 +240,14 @@ def _check_flags(mode: str) -> None:
 
 def _config_mistake(argv: Sequence[str]) -> str | None:
   """A message where --config names no file, or an override a field that the config does not have."""
-  given = [arg.lstrip('-').split('=', 1)[0] for arg in argv]
+  given = [arg.lstrip('-').split('=', 1)[0] if arg.startswith('-') else '' for arg in argv]
   if 'config' not in given:
     return None
   at = given.index('config')
   named = [*argv[at].split('=', 1), *argv[at + 1 : at + 2], '']  # --config=FILE or --config FILE
   file, argument = _split(named[1])
+  if not file:
+    return '--config names no file; give one, such as --config=configs/digits.py'
   path = Path(file)
   if path.suffix == '.json' and path.is_file():
     return f'{path} is what a run has written; resume that run with --workdir={shell.quote(str(path.parent))}'
@@ -283,11 +285,12 @@ def _field_mistake(given: Sequence[str], known: Collection[str]) -> str | None:
   """A message where an override names a field that a config does not have.
 
   Args:
-    given: names of flags, 'config.train.seed' among them.
+    given: names of flags, 'config.train.seed' and 'noconfig.augment.flip' among them.
     known: the fields of the config, as 'train.seed'.
   """
   by_end = {name.rsplit('.', 1)[-1]: name for name in known}
-  for field in (flag.removeprefix('config.') for flag in given if flag.startswith('config.')):
+  matches = (re.fullmatch(r'(?:no)?config\.(.*)', flag) for flag in given)
+  for field in (match[1] for match in matches if match):
     if not any(name == field or name.startswith(f'{field}.') for name in known):
       near = difflib.get_close_matches(field, known, 1)
       near += [by_end[end] for end in difflib.get_close_matches(field.split('.')[-1], by_end, 1)]

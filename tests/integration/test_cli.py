@@ -29,6 +29,7 @@ def test_help_describes_every_flag_and_is_no_failure():
     ('--config.modl.num_columns=1', ("no field 'modl.num_columns'", 'config.model.num_columns')),
     ('--config.model={"num_columns":1}', ('config.model is a section', '--config.model.')),
     ('--config.learning_rate=1', ("no field 'learning_rate'", 'config.optimizer.learning_rate')),
+    ('--noconfig.augment.flipp', ("no field 'augment.flipp'", 'config.augment.flip?')),
     ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
     ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
     ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
@@ -183,6 +184,20 @@ def test_the_config_of_a_run_is_answered_with_its_workdir(tmp_path):
 
 def test_a_config_that_is_not_there_is_named():
   assert_message(launch('--config=configs/nothing.py'), 2, '--config', 'configs/')
+
+
+@pytest.mark.parametrize(
+  ('argument', 'code', 'words'),
+  [
+    ('config', 1, "unexpected argument 'config'"),
+    ('--config', 2, '--config names no file; give one'),
+    ('--config=', 2, '--config names no file; give one'),
+  ],
+)
+def test_a_config_without_a_file_is_not_taken_for_a_folder(argument, code, words):
+  result = launch(argument)
+  assert_message(result, code, words)
+  assert 'is a folder' not in result[2]
 
 
 def test_a_file_that_is_no_config_is_named():
