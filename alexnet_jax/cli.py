@@ -57,25 +57,31 @@ from alexnet_jax.utils.signals import preemption
 
 
 class _OptionalParser(flags.ArgumentParser):  # type: ignore[type-arg]  # absl 1.4 has none
-  """Parses 'None' as None, and the rest as another parser does."""
+  """Parses 'None' as None, and the rest as another parser does, whose errors name what it takes."""
 
-  def __init__(self, parser: Any):
-    self._parser = parser
+  def __init__(self, parser: Any, takes: str):
+    self._parser, self._takes = parser, takes
 
   def parse(self, argument: str) -> Any:
-    return None if argument == 'None' else self._parser.parse(argument)
+    if argument == 'None':
+      return None
+    try:
+      return self._parser.parse(argument)
+    except ValueError as error:
+      raise ValueError(f'it must be {self._takes}') from error
 
   def flag_type(self) -> str:
     return str(self._parser.flag_type())
 
 
 # --config.model.num_classes=None and the like; which fields may be None is checked with the config.
-for _kind, _parser in (
-  (int, flags.IntegerParser()),
-  (float, flags.FloatParser()),
-  (str, flags.ArgumentParser()),
+for _kind, _parser, _takes in (
+  (bool, flags.BooleanParser(), 'True or False'),
+  (int, flags.IntegerParser(), 'a whole number'),
+  (float, flags.FloatParser(), 'a number'),
+  (str, flags.ArgumentParser(), 'text'),
 ):
-  config_flags.register_flag_parser_for_type(_kind, _OptionalParser(_parser))
+  config_flags.register_flag_parser_for_type(_kind, _OptionalParser(_parser, _takes))
 
 # absl would describe the flags of the file that was started, and exit with 1.
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}

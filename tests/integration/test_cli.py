@@ -30,8 +30,13 @@ def test_help_describes_every_flag_and_is_no_failure():
     ('--config.model={"num_columns":1}', ('config.model is a section', '--config.model.')),
     ('--config.learning_rate=1', ("no field 'learning_rate'", 'config.optimizer.learning_rate')),
     ('--noconfig.augment.flipp', ("no field 'augment.flipp'", 'config.augment.flip?')),
-    ('--config.train.batch_size=many', ('config.train.batch_size=many', 'invalid literal')),
-    ('--config.augment.flip=perhaps', ('config.augment.flip', 'boolean')),
+    (
+      '--config.train.batch_size=many',
+      ('config.train.batch_size=many', 'it must be a whole number'),
+    ),
+    ('--config.train.num_epochs=0.5', ('config.train.num_epochs=0.5', 'it must be a whole number')),
+    ('--config.optimizer.momentum=high', ('config.optimizer.momentum=high', 'it must be a number')),
+    ('--config.augment.flip=perhaps', ('config.augment.flip=perhaps', 'it must be True or False')),
     ('--wrkdir=runs/x', ('wrkdir', 'workdir')),
     ('--mode=training', ('mode', 'train|prepare|summary|config|')),
   ],
@@ -99,7 +104,11 @@ def test_a_workdir_alone_is_trained_on_with_changed_fields(run_of_one_epoch, tmp
   [
     ('--config.model.num_column=1', 2, ("no field 'model.num_column'", 'config.model.num_columns')),
     ('--config.model={"num_columns":1}', 2, ('config.model is a section', '--config.model.')),
-    ('--config.train.batch_size=many', 2, ('config.train.batch_size=many', 'invalid literal')),
+    (
+      '--config.train.batch_size=many',
+      2,
+      ('config.train.batch_size=many', 'it must be a whole number'),
+    ),
     ('--config.train.batch_size=None', 1, ('train.batch_size is None',)),
     (
       '--config.train.seed=5',
