@@ -75,6 +75,8 @@ def training(config: ConfigDict, path: Path, result: Mapping[str, Any], seconds:
       'page': page,
     }
   )
+  if not result['best_step']:  # nothing was trained, so there is no checkpoint
+    return
   modes = ['--mode=evaluate', '--mode=figures']
   if config.data.name != 'digits':
     modes.append('--mode=predict --images=PHOTOGRAPHS')

@@ -378,6 +378,13 @@ def test_the_first_run_says_what_happened_and_nothing_else(first_run):
   assert '--config=configs/digits.py' in start['command']
 
 
+def test_a_run_of_no_steps_which_saves_nothing_names_nothing_to_do_next(tmp_path):
+  args = (f'--workdir={tmp_path}', '--config.train.num_steps=0', *FEW_LAYERS)
+  code, out, _ = launch(DIGITS, *args)
+  assert (code, 'top-1 error' in out, 'next:' in out) == (0, True, False)
+  assert not any((tmp_path / 'checkpoints').glob('*'))
+
+
 def test_a_finished_run_is_evaluated_with_its_checkpoint_as_members(run_of_one_epoch, tmp_path):
   path, together = run_of_one_epoch, tmp_path / 'together'
   members = f'--members={path},{path / "checkpoints" / "23"}'
