@@ -232,13 +232,15 @@ def start_from(
   params, taken, reasons = pretrained.load_matching_layers(
     params, config.model.num_columns, class_names, source
   )
-  listed = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
+  initialized = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
   if not taken:
-    raise UserError(f'train.init_from={source.path} has no layer that fits this network: {listed}')
+    raise UserError(
+      f'train.init_from={source.path} has no layer that fits this network: {initialized}'
+    )
   display.line(f'from {source.path}: {", ".join(taken)}')
   if 'fc8' in taken and list(source.class_names) != list(class_names):
     display.line("fc8: its classes are put in the data set's order")
-  display.line(f'initialized from scratch: {listed or "nothing"}')
+  display.line(f'initialized from scratch: {initialized or "nothing"}')
   if unused := [layer for layer in source.params if layer not in params]:
     display.line(f'not used: {", ".join(unused)}')
   if others := pretrained.other_settings(config, source, taken):
