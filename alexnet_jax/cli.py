@@ -35,7 +35,6 @@ evaluates, on many hosts.
 """
 
 import contextlib
-import difflib
 import functools
 import importlib
 import os
@@ -236,10 +235,10 @@ def _check_flags(mode: str) -> None:
     name for name, modes in _MODES.items() if flags.FLAGS[name].present and mode not in modes
   ]
   if unread:
-    read_by = ' or '.join(f'--mode={mode}' for mode in _MODES[unread[0]])
-    listed = ', '.join(f'--{name}' for name in unread)
+    read_by = ' or '.join(f'--mode={other}' for other in _MODES[unread[0]])
+    names = ', '.join(f'--{name}' for name in unread)
     raise UserError(
-      f'--mode={mode} does not read {listed}; leave {"it" if len(unread) == 1 else "them"} out, or'
+      f'--mode={mode} does not read {names}; leave {"it" if len(unread) == 1 else "them"} out, or'
       f' give {read_by}'
     )
 
@@ -294,13 +293,11 @@ def _field_mistake(given: Sequence[str], known: Collection[str]) -> str | None:
     given: names of flags, 'config.train.seed' and 'noconfig.augment.flip' among them.
     known: the fields of the config, as 'train.seed'.
   """
-  by_end = {name.rsplit('.', 1)[-1]: name for name in known}
   matches = (re.fullmatch(r'(?:no)?config\.(.*)', flag) for flag in given)
   for field in (match[1] for match in matches if match):
     if not any(name == field or name.startswith(f'{field}.') for name in known):
-      near = difflib.get_close_matches(field, known, 1)
-      near += [by_end[end] for end in difflib.get_close_matches(field.split('.')[-1], by_end, 1)]
-      hint = f'; did you mean config.{near[0]}?' if near else ''
+      near = config_fields.nearest(field, known)
+      hint = f'; did you mean config.{near}?' if near else ''
       return f'the config has no field {field!r}{hint}'
     if field not in known:
       first = next(name for name in known if name.startswith(f'{field}.'))
@@ -390,6 +387,7 @@ def _config_of(path: Path) -> ConfigDict:
   """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
   from alexnet_jax import experiment
   from alexnet_jax.checkpoints import workdir
+  from alexnet_jax.configs import imagenet
 
   value = workdir.read_config(path)
   if value is None:
@@ -398,8 +396,7 @@ def _config_of(path: Path) -> ConfigDict:
   file = Path(path) / 'config.json'
   if renamed := config_fields.old_names(value):
     print(f'{file} has old names of fields: {", ".join(renamed)}', file=sys.stderr)
-  base = runpy.run_path(str(Path(__file__).resolve().parent / 'configs' / 'imagenet.py'))
-  return config_fields.typed_as(experiment.checked(value, str(file)), base['get_config']())
+  return config_fields.typed_as(experiment.checked(value, str(file)), imagenet.get_config())
 
 
 def _names_config(argv: Sequence[str]) -> bool:

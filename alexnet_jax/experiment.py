@@ -1,6 +1,5 @@
 """From a whole config to its parts: network, mesh, update rule, data."""
 
-import difflib
 import functools
 import json
 import math
@@ -195,8 +194,8 @@ def _check_known(fields: Iterable[str]) -> None:
   known = _known_fields()
   for field in fields:
     if field not in known:
-      near = difflib.get_close_matches(field, known, 1)
-      hint = f'; did you mean {near[0]}?' if near else '; remove it from the config'
+      near = config_fields.nearest(field, known)
+      hint = f'; did you mean {near}?' if near else '; remove it from the config'
       raise UserError(f'there is no field {field}{hint}')
 
 

@@ -6,7 +6,6 @@ its config.json and metrics.jsonl.
 
 import collections
 import dataclasses
-import difflib
 import functools
 import json
 import operator
@@ -190,8 +189,8 @@ def _changed(
       mistakes.append(f'{name}: a sweep sets train.seed itself; give its seeds, or --seeds')
       continue
     if field not in (known := dict(config_fields.flatten(changed.to_dict()))):
-      near = difflib.get_close_matches(field, known, 1)
-      hint = f'; did you mean {near[0]}?' if near else ''
+      near = config_fields.nearest(field, known)
+      hint = f'; did you mean {near}?' if near else ''
       mistakes.append(f'{name}: the config has no field {field!r}{hint}')
       continue
     try:

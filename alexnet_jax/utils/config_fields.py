@@ -1,6 +1,7 @@
 """A config's fields by name: which define an experiment, and which were added or renamed later."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -93,6 +94,14 @@ def current_name(field: str) -> str:
     if is_among(field, [old]):
       return new + field.removeprefix(old)
   return field
+
+
+def nearest(field: str, known: Collection[str]) -> str | None:
+  """The known field that a mistaken one may stand for, by its whole name or else its last part."""
+  by_end = {name.rpartition('.')[2]: name for name in known}
+  near = difflib.get_close_matches(field, known, 1)
+  near += [by_end[end] for end in difflib.get_close_matches(field.rpartition('.')[2], by_end, 1)]
+  return near[0] if near else None
 
 
 def old_names(config: Mapping[str, Any]) -> list[str]:
