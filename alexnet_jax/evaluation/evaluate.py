@@ -124,7 +124,7 @@ def evaluate_ensemble(
   for name, count in collections.Counter(map(str, paths)).items():
     if count > 1:
       raise UserError(f'{name} is given as {count} members; give it once, with a larger weight')
-  _emulate_devices(config)
+  emulated = _emulate_devices(config)
   members, total, evaluated, of_first = [], None, None, None
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     networks = [pretrained.read(member, log=display.line) for member in paths]
@@ -132,7 +132,9 @@ def evaluate_ensemble(
     _prepare(path)
     open_folder = _listing_once()
     for member, network, share in zip(paths, networks, shares, strict=True):
-      images, predicted = _stored_or_predicted(member, network, config, display, open_folder)
+      images, predicted = _stored_or_predicted(
+        member, network, config, emulated, display, open_folder
+      )
       if evaluated is not None and str(evaluated) != str(images):
         raise UserError(
           f'{paths[0]} was evaluated on {evaluated}, but {member} on {images}; members must have'
@@ -225,15 +227,30 @@ def _check_alike(
       raise UserError(f'{paths[0]} and {path} have different classes, or different orders of them')
 
 
-def _emulate_devices(config: ConfigDict | None) -> None:
-  """Emulates CPU devices, which must be before jax first looks for devices."""
+def _emulate_devices(config: ConfigDict | None) -> bool:
+  """Emulates CPU devices, which must be before jax first looks for devices.
+
+  Returns:
+    Whether a single process computes on devices that it emulates.
+  """
   if config is None:
-    mesh_lib.emulate_cpu_devices(2, 'auto', 'auto')  # as many as a network has columns
+    emulated = mesh_lib.emulate_cpu_devices(2, 'auto', 'auto')  # as many as a network has columns
   else:
-    mesh_lib.emulate_cpu_devices(
+    emulated = mesh_lib.emulate_cpu_devices(
       config.model.num_columns, config.mesh.column_devices, config.mesh.data_devices
     )
-  mesh_lib.devices()  # raises where JAX has none
+  platform = mesh_lib.devices()[0].platform  # raises where JAX has none
+  return emulated and platform == 'cpu' and jax.process_count() == 1
+
+
+def _on_one_pair(config: ConfigDict) -> ConfigDict:
+  """A config where mesh.data_devices is not 'auto', as which a net of one column would take two."""
+  if config.mesh.data_devices != 'auto':
+    return config
+  config = config.copy_and_resolve_references()
+  with config.ignore_type():
+    config.mesh.data_devices = 1
+  return config
 
 
 def _with_circumstances(
@@ -336,6 +353,7 @@ def _stored_or_predicted(
   path: str | os.PathLike[str],
   network: pretrained.PretrainedNetwork,
   config: ConfigDict | None,
+  emulated: bool,
   display: Display,
   open_folder: datasets.OpenFolder,
 ) -> tuple[_Images, Predictions]:
@@ -346,6 +364,8 @@ def _stored_or_predicted(
   given = config is not None and config.data.class_depth is not None
   fields = (*_MAY_DIFFER, 'data.class_depth') if given else _MAY_DIFFER
   config = _with_circumstances(network.config, config, fields)
+  if emulated:  # as many as the network with the most columns may have
+    config = _on_one_pair(config)
   if not of_workdir or given_images.are_others(network, config, open_folder):
     return _predict(network, config, None, display, open_folder)
   fingerprint = given_images.fingerprint(config, open_folder)

@@ -30,7 +30,7 @@ _DEVICE_FILES = Path('/dev')
 
 def emulate_cpu_devices(
   num_columns: int, column_devices: int | str, data_devices: int | str
-) -> None:
+) -> bool:
   """Makes JAX emulate as many CPU devices as the mesh needs; call it before a backend starts.
 
   Accelerators remain JAX's default devices. A count that the user set in XLA_FLAGS or
@@ -42,6 +42,9 @@ def emulate_cpu_devices(
     column_devices: as for `make_mesh`.
     data_devices: as for `make_mesh`.
 
+  Returns:
+    Whether it did; False where the count is left alone.
+
   Raises:
     UserError: as `check`.
   """
@@ -50,12 +53,15 @@ def emulate_cpu_devices(
     'xla_force_host_platform_device_count' in host.xla_flags(os.environ)
     or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined, unused-ignore]
   ):
-    return
+    return False
   num_processes = compat.num_processes()
   columns = num_columns if column_devices == 'auto' else int(column_devices)
   pairs = num_processes if data_devices == 'auto' else int(data_devices)
-  with contextlib.suppress(RuntimeError):  # a backend already runs
+  try:
     jax.config.update('jax_num_cpu_devices', -(-columns * pairs // num_processes))
+  except RuntimeError:  # a backend already runs
+    return False
+  return True
 
 
 def devices() -> list[jax.Device]:

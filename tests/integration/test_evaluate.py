@@ -827,3 +827,14 @@ def assert_plain_on(config, split, devices, batch_size, images):
   predicted = predict(network, split, devices, batch_size)
   assert len(predicted.labels) == images
   assert_plain(network, split, predicted)
+
+
+def test_a_member_of_one_column_is_evaluated_with_its_odd_batch(tmp_path):
+  for name, columns in (('one', 1), ('two', 2)):
+    config = tiny_config({'model.num_columns': columns, 'train.batch_size': 33})
+    write_run(tmp_path / name, config)
+  for members in ('one', 'two,one'):
+    paths = ','.join(str(tmp_path / name) for name in members.split(','))
+    args = ('--mode=evaluate', f'--members={paths}', f'--workdir={tmp_path / "together"}')
+    code, _, err = launch(*args)
+    assert code == 0, err
