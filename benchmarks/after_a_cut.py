@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import unread  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from alexnet_jax import experiment, optimizer  # noqa: E402
@@ -40,6 +41,8 @@ NO_CUT, PAPER, PYTORCH = 'no cut', "the paper's rule", "the velocity divided too
 def measure(args: argparse.Namespace) -> Losses:
   """Trains, and goes on in the three ways."""
   config = runpy.run_path(args.config)['get_config']()
+  of_layers = ('bias_lr_multiplier', 'lr_decay_biases', 'lr_multipliers')  # here all have one rate
+  unread.refuse(config, [f'optimizer.{name}' for name in of_layers])
   config.mesh.column_devices = config.mesh.data_devices = 1
   if args.data_dir:
     config.data.data_dir = args.data_dir
@@ -61,7 +64,7 @@ def measure(args: argparse.Namespace) -> Losses:
       crop_offsets=config.augment.crop_offsets,
       images_per_draw=config.augment.images_per_draw,
     )
-    rate, factor = config.optimizer.learning_rate, config.optimizer.lr_decay_factor
+    rate, factor = experiment.learning_rate(config), config.optimizer.lr_decay_factor
 
     def copy(state: step_lib.TrainState, rate: float, divisor: float = 1.0) -> step_lib.TrainState:
       """A copy, for a step donates its state, with a learning rate and the velocity divided."""

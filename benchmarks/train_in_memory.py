@@ -41,6 +41,7 @@ sys.path.insert(0, str(ROOT))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import unread  # noqa: E402
 from jax import lax  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
@@ -385,6 +386,8 @@ def configure(path: str, described: Described, seed: int) -> ConfigDict:
     with holder.ignore_type():
       holder[last] = value
   experiment.check(config)
+  names = ('num_steps', 'gradient_accumulation_steps', 'init_from')
+  unread.refuse(config, [f'train.{name}' for name in names])
   return config
 
 

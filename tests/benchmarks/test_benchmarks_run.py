@@ -38,3 +38,17 @@ def test_after_a_cut_the_paper_s_rule_starts_where_pytorch_s_does(tmp_path):
   assert [of_repeat[0] for of_repeat in paper] == [of_repeat[0] for of_repeat in pytorch]
   assert paper != pytorch
   assert (tmp_path / 'after_a_cut.png').exists()
+
+
+@pytest.mark.parametrize(
+  ('program', 'options', 'field'),
+  [
+    ('after_a_cut.py', ['--config=configs/imagenet_source.py'], 'optimizer.bias_lr_multiplier'),
+    ('train_in_memory.py', ['--data_dir=x', '--run=a:train.num_steps=9'], 'train.num_steps'),
+  ],
+)
+def test_a_field_that_a_benchmark_does_not_read_is_refused(tmp_path, program, options, field):
+  command = [sys.executable, f'benchmarks/{program}', f'--out={tmp_path}', *options]
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert result.returncode == 1
+  assert result.stderr.splitlines()[-1].startswith(f'this benchmark does not read {field};')
