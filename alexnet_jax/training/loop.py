@@ -205,7 +205,8 @@ class Run:
         f'train.profile_steps {config.train.profile_steps} are past: the run is at step {self.step},'
         ' and nothing is traced now'
       )
-    self.rates_epoch: int | None = None  # for which epoch the state has its learning rates
+    # For which epoch the state has its learning rates, and lighting_std its value.
+    self.rates_epoch: int | None = None
     self.unchecked: tuple[int, Array] | None = None  # a step, and its loss not yet looked at
     self.unwritten: tuple[int, dict[str, Array]] | None = None  # a step, and the sums of its line
     self.logger = Logger(
@@ -387,10 +388,9 @@ class Run:
       if (rate := self.learning_rate(self.step + 1)) != self.rate:
         self.logger.new_learning_rate(self.step + 1, rate)
         self.rate = rate
-    std = optimizer.piecewise_constant(self.config.augment.lighting.std, epoch, 0.0)
-    self.state, loss = self.train_step(
-      self.state, batch, self.statistics, jnp.asarray(std, jnp.float32)
-    )
+      std = optimizer.piecewise_constant(self.config.augment.lighting.std, epoch, 0.0)
+      self.lighting_std = mesh_lib.replicate(self.mesh, jnp.asarray(std, jnp.float32))
+    self.state, loss = self.train_step(self.state, batch, self.statistics, self.lighting_std)
     self.step += 1
     # The step before has ended by now, so looking at its loss does not hold this one up.
     self.check_loss()

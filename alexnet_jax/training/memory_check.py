@@ -34,7 +34,7 @@ def check_memory(
     batch_size: images of the global batch.
     accumulation_steps: microbatches of each device's part of it.
   """
-  spread = mesh_lib.shardings(mesh, mesh_lib.BATCH)
+  spread, replicated = mesh_lib.shardings(mesh, (mesh_lib.BATCH, mesh_lib.REPLICATED))
 
   def needed(size: int) -> int | None:
     shapes = {
@@ -46,7 +46,7 @@ def check_memory(
       name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=spread)
       for name, (shape, dtype) in shapes.items()
     }
-    lighting_std = jax.ShapeDtypeStruct((), jnp.float32)
+    lighting_std = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated)
     return memory.needed(train_step, (state, batch, statistics, lighting_std), mesh)
 
   of_batch, free = needed(batch_size), memory.free(mesh)
