@@ -123,6 +123,11 @@ def train_and_evaluate(
       return run.run(shows_predictions)
 
 
+@jax.jit
+def _all_finite(tree: Any) -> Array:
+  return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
 class Run:
   """One run, in the course of its training.
 
@@ -412,7 +417,7 @@ class Run:
   def check_finite(self) -> None:
     """Raises NotFiniteError where the last loss or a parameter is not finite."""
     self.check_loss()
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(self.state.params)):
+    if not _all_finite(self.state.params):
       raise self.not_finite('a parameter is not a finite number', self.step)
 
   def not_finite(self, what: str, step: int) -> NotFiniteError:
