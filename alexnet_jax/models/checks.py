@@ -78,9 +78,11 @@ def check(net: 'AlexNet') -> None:
     features = getattr(net, name).features
     at_least(f'{name}.features', features, 0)
     if features % 2:
+      parts = 'kernels' if name in CONVOLUTIONS else 'units'
+      may_be_0 = '' if name == 'conv1' else '; 0 leaves the layer out'
       raise UserError(
-        f'model.{name}.features is {features}; an even number (or 0, to leave the layer out)'
-        ' splits into columns'
+        f'model.{name}.features is {features}; it must be even (half of the {parts} belong to each'
+        f' column){may_be_0}'
       )
   for name in CONVOLUTIONS:
     layer = getattr(net, name)

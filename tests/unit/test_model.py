@@ -176,6 +176,18 @@ def test_unknown_value_is_refused_by_the_field_s_name(updates, field):
     network(updates)
 
 
+def test_an_odd_number_of_features_is_told_what_it_may_be():
+  even = 'it must be even (half of the {} belong to each column)'
+  for name, said in (
+    ('conv1', even.format('kernels')),
+    ('conv3', even.format('kernels') + '; 0 leaves the layer out'),
+    ('fc7', even.format('units') + '; 0 leaves the layer out'),
+  ):
+    with pytest.raises(UserError) as refused:
+      network({f'{name}.features': 3})
+    assert str(refused.value) == f'model.{name}.features is 3; {said}'
+
+
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK_TO_COMPILE)
 def _intermediates(net, params, images, key, positions):
   return net.apply({'params': params}, images, key, positions)[1]
