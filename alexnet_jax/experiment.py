@@ -431,13 +431,13 @@ def make_schedule(config: ConfigDict) -> optimizer.Schedule:
 
 
 def describe_learning_rate(config: ConfigDict) -> str:
-  """'learning rate 0.04 (0.01 x 4: linear, batches of 512 for 128)'; '' where it is unchanged."""
+  """'learning rate 0.04 (0.01 x 4: linear rule, batch 512 instead of 128)'; '' where unchanged."""
   chosen, rate = config.optimizer, learning_rate(config)
   if rate == chosen.learning_rate:
     return ''
   return (
     f'learning rate {rate:.4g} ({chosen.learning_rate:g} x {rate / chosen.learning_rate:.4g}:'
-    f' {chosen.batch_size_rule}, batches of {config.train.batch_size} for {chosen.base_batch_size})'
+    f' {chosen.batch_size_rule} rule, batch {config.train.batch_size} instead of {chosen.base_batch_size})'
   )
 
 

@@ -163,7 +163,7 @@ class Schedule:
   lr_decay_biases: bool
 
   def cut(self, epoch: int, plateau: Plateau) -> float:
-    """The factor by which the rate is cut in an epoch: 1.0, 0.1, ..."""
+    """What multiplies the learning rate in an epoch: 1.0, 0.1, ..."""
     by_epoch = sum(start <= epoch for start in self.lr_decay_epochs)
     return float(self.lr_decay_factor ** -(by_epoch if self.lr_decay_epochs else plateau.cuts))
 

@@ -113,7 +113,7 @@ def get_config() -> config_dict.ConfigDict:
   # Steps between lines of metrics.jsonl, each the mean since the last one.
   train.log_every_steps = 50
   # Steps, as (first, last), counted from 1, that jax's profiler traces into WORKDIR/profile; () for
-  # none. One step before them compiles.
+  # none. The first step after a start compiles, so begin later.
   train.profile_steps = ()
   # What the network computes in: 'float32', or 'bfloat16' with float32 parameters, gradients' sums
   # and loss: 1.7 times as fast on an H200 (docs/performance.md); on a CPU float32 is faster.

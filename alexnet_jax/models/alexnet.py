@@ -43,11 +43,11 @@ class AlexNet(nn.Module):
   Attributes:
     num_classes: outputs of fc8.
     input_size: side of the input image in pixels.
-    conv1 ... fc8: each layer's own numbers.
+    conv1 ... fc8: each layer's own values, described by the class of its type in `models/options.py`.
     cross_column: layers that read every column, which are figure 2's arrows between the GPUs; conv1
       reads the image, the others their own column. With () the columns never meet before fc8; the
       2012 code's net 150 also has 320 kernels in conv2 and 8192 units in fc6.
-    response_norm, within_norm, pool, dropout: see there.
+    response_norm, within_norm, pool, dropout: likewise.
     activation: 'relu', 'tanh' or 'logistic', after every layer but the bottleneck and fc8.
     num_columns: 2, or 1, where the layers in `one_column_halves` have half their kernels.
     one_column_halves: layers that have half their kernels with one column (section 3.2, footnote).

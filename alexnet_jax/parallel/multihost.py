@@ -89,7 +89,8 @@ def is_first() -> bool:
 def first_alone(work: Callable[[], T], what: str) -> T | None:
   """Runs a function in the first process only; the others wait until it has succeeded.
 
-  If it fails, the first process ends (`fail`), and so do the others.
+  Where it raises, launch.py ends the first process by `fail`, and with it the others; another program
+  has to call `fail` itself.
 
   Args:
     work: the function.
@@ -187,7 +188,8 @@ def watched() -> Iterator[None]:
   A broken connection is noticed at once, a process or host that hangs after HEARTBEAT_SECONDS.
 
   Raises:
-    UserError: a device of a single process has too little memory. One of several ends with 1 then.
+    UserError: too little memory on a device, in a run of one process; one of several ends with exit
+      code 1.
   """
   client = compat.coordinator()
   if client is None:

@@ -35,7 +35,10 @@ class Length:
     return step >= self.total_steps or self.epochs_done(step) > self.epochs_done(step - 1)
 
   def current(self, step: int, extra_width: int = 0) -> str:
-    """The epoch, from 1, that a step is of; in a run that steps end, the step. Arguments as `done`'s."""
+    """The epoch of a step, from 1; the step itself where train.num_steps ends the run.
+
+    Arguments as `done`'s.
+    """
     if self.num_epochs is None:
       return self._place(f'{step}', 0)
     epoch = self.epochs_done(max(step, 1) - 1) + 1

@@ -169,7 +169,7 @@ def restore(
           ' be validated on images that it was trained on\nGive the folder as it was, or start from scratch'
           ' in another --workdir.'
         )
-      display.line(f'{changed}, but not the number of training images')
+      display.line(f'{changed}, but not the number of training images; resuming')
     training = restored['training']
     opt_state = optimizer.PaperSGDState(**training['optimizer'])
     return (

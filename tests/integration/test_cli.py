@@ -343,7 +343,7 @@ def test_the_summary_draws_the_network(tmp_path):
 def test_the_summary_has_the_rate_where_it_follows_the_batch_size():
   args = ('--config.optimizer.batch_size_rule=linear', '--config.train.batch_size=512')
   _, out, _ = launch('--config=configs/imagenet.py', '--mode=summary', *args)
-  assert '\nlearning rate 0.04 (0.01 x 4: linear, batches of 512 for 128)\n' in out
+  assert '\nlearning rate 0.04 (0.01 x 4: linear rule, batch 512 instead of 128)\n' in out
 
 
 def test_what_needs_no_preparation_says_so(tmp_path):

@@ -530,7 +530,7 @@ def test_a_run_goes_on_with_other_files_unless_others_could_be_held_out(
     assert (tmp_path / 'metrics.jsonl').read_bytes() == before
   else:
     assert loop.train_and_evaluate(longer, tmp_path)['step'] == 2
-    said = 'have changed since checkpoint 1, but not the number of training images'
+    said = 'have changed since checkpoint 1, but not the number of training images; resuming'
     assert said in capfd.readouterr().err
 
 
@@ -599,7 +599,7 @@ def test_rates_follow_a_rule_for_batches_and_are_cut_at_given_epochs_and_layers_
   config = tiny_config(changes)
   loop.train_and_evaluate(config, tmp_path)
   err = capfd.readouterr().err
-  assert 'learning rate 0.04 (0.02 x 2: sqrt, batches of 64 for 16)' in err
+  assert 'learning rate 0.04 (0.02 x 2: sqrt rule, batch 64 instead of 16)' in err
   printed = [re.sub('%.*', '', line) for line in err.splitlines() if line.startswith('step')]
   assert printed[3] == 'step 24/40  learning rate 0.004'
   for line, step in zip(printed[:3] + printed[4:], (10, 20, 23, 30, 40), strict=True):
