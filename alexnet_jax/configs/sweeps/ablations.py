@@ -9,7 +9,6 @@ Cost:     17 variants apply to the digits and are run beside the base: 7 minutes
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.models.options import INITIALIZATIONS
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 
 
@@ -125,15 +124,14 @@ def _rest(config: ConfigDict) -> list[Variant]:
   variants.append(
     Variant('no_weight_decay', {'optimizer.weight_decay': 0.0}, 'no weight decay (5)')
   )
-  for preset in INITIALIZATIONS:
-    # The 2012 code's for CIFAR-10 is for small nets: where it is the base, all others are tried.
-    if preset != 'source_cifar10':
-      variants.append(
-        Variant(f'{preset}_initialization', {'model.initialization': preset}, _STARTS[preset])
-      )
+  variants += [
+    Variant(f'{preset}_initialization', {'model.initialization': preset}, description)
+    for preset, description in _STARTS.items()
+  ]
   return variants
 
 
+# The 2012 code's for CIFAR-10 is for small nets: where it is the base, all of these are tried.
 _STARTS = {
   'paper': "the paper's initial weights and biases (5)",
   'source': "the 2012 code's: wider in conv3 to conv5",
