@@ -348,7 +348,7 @@ def _is_whole(epoch: float) -> bool:
 
 def make_network(config: ConfigDict) -> AlexNet:
   """The network; raises UserError as `AlexNet.from_config` does."""
-  return AlexNet.from_config(config.model.to_dict())
+  return AlexNet.from_config(config.model)
 
 
 def make_mesh(config: ConfigDict) -> Mesh:

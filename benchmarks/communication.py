@@ -37,7 +37,7 @@ from alexnet_jax.checkpoints import pretrained
 from alexnet_jax.data import augment
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.models import summary
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.alexnet import AlexNet, array_shapes
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.training import step as step_lib
@@ -358,7 +358,7 @@ def _shapes(
   net: AlexNet,
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]], dict[str, Any]]:
   """For one image: what each layer reads, and every output by name; and the parameters."""
-  outputs, params = summary.shapes(net)
+  outputs, params = array_shapes(net)
   reads: dict[str, tuple[int, ...]] = {}
   here: tuple[int, ...] = (net.input_size, net.input_size, 3)
   for name in LAYERS:

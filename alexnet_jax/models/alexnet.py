@@ -319,11 +319,24 @@ def _tuple(value: Any) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
-def parameter_shapes(net: AlexNet) -> Any:
-  """The network's parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct."""
+def array_shapes(net: AlexNet) -> tuple[dict[str, tuple[int, ...]], Any]:
+  """The shapes of a network's outputs and parameters, without computing anything.
+
+  Returns:
+    By name, as `AlexNet` gives them, the shape of each output for one image, over all columns; and
+    the parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct.
+  """
   image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
   # The key within: made outside, it would start a backend, before processes have joined.
-  return jax.eval_shape(lambda image: net.init(jax.random.key(0), image), image)['params']
+  (_, outputs), variables = jax.eval_shape(
+    lambda image: net.init_with_output(jax.random.key(0), image), image
+  )
+  return {name: output.shape[1:] for name, output in outputs.items()}, variables['params']
+
+
+def parameter_shapes(net: AlexNet) -> Any:
+  """The network's parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct."""
+  return array_shapes(net)[1]
 
 
 def initial_parameters(net: AlexNet, key: Array) -> Any:

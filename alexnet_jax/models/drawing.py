@@ -7,8 +7,7 @@ import jax
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 
-from alexnet_jax.models import summary
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.alexnet import AlexNet, array_shapes
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS, Convolution
 from alexnet_jax.utils.errors import number_of
 from alexnet_jax.utils.picture import Figure
@@ -97,7 +96,7 @@ def draw(net: AlexNet, title: str | None = None) -> Figure:
     net: the network.
     title: put above it; None: its columns and parameters.
   """
-  shapes, params = summary.shapes(net)
+  shapes, params = array_shapes(net)
   scale = _scale(net, shapes)
   columns = net.num_columns
   tallest = max(_TALLEST_BAR, max(s[0] for s in shapes.values() if len(s) == 3) * scale.pixel * 1.3)

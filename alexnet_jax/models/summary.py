@@ -3,12 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.alexnet import AlexNet, array_shapes
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.utils.display import short_number
 
@@ -38,23 +34,9 @@ class Row:
   multiply_adds: int
 
 
-def shapes(net: AlexNet) -> tuple[dict[str, tuple[int, ...]], Any]:
-  """The shapes of a network's outputs and parameters, without computing anything.
-
-  Returns:
-    By name, as `AlexNet` gives them, the shape of each output for one image, over all columns; and
-    the parameters, {layer: {'kernel', 'bias'}}, as jax.ShapeDtypeStruct.
-  """
-  image = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), jnp.float32)
-  (_, outputs), variables = jax.eval_shape(
-    lambda image: net.init_with_output(jax.random.key(0), image), image
-  )
-  return {name: output.shape[1:] for name, output in outputs.items()}, variables['params']
-
-
 def rows(net: AlexNet) -> list[Row]:
   """A row for each layer that the network has, without computing anything."""
-  outputs, params = shapes(net)
+  outputs, params = array_shapes(net)
   table = []
   for name in LAYERS:
     if name not in outputs:
