@@ -77,7 +77,7 @@ _KINDS: dict[str, Any] = {
   'train.init_from': str,
   'train.library_fusions': bool,
   'train.log_every_steps': int,
-  'train.num_epochs': _NUMBER,
+  'train.num_epochs': int,
   'train.num_steps': int,
   'train.seed': int,
 }

@@ -51,7 +51,7 @@ class Run:
     return f'{self.path.parent.name}/{self.path.name}'
 
   @property
-  def length(self) -> tuple[float, int | None]:
+  def length(self) -> tuple[int, int | None]:
     """Its epochs and steps, as `final_record` takes them."""
     return self.config.train.num_epochs, self.config.train.num_steps
 
@@ -226,7 +226,7 @@ def check_folder(plan: Plan) -> None:
     )
 
 
-def recorded(path: str | os.PathLike[str]) -> dict[str, tuple[float, int | None]]:
+def recorded(path: str | os.PathLike[str]) -> dict[str, tuple[int, int | None]]:
   """The epochs and steps of the runs in a folder's sweep.json, by `Run.name`; raises as `read_written`."""
   written = read_written(path)
   return {
@@ -326,7 +326,7 @@ def _check_written(description: Mapping[str, Any]) -> None:
   for variant in description['variants']:
     spec.read_variant(variant)
   for run in description['runs']:
-    of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int | float, 'num_steps': int | None})
+    of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int, 'num_steps': int | None})
     of_kinds(run, {'command': list})
     all_of_kind(run['command'], str)
     all_of_kind(run.get('starts', []), dict)  # of an archive
@@ -347,7 +347,7 @@ def training_lines(
 
 
 def final_record(
-  records: Sequence[Mapping[str, Any]], num_epochs: float, num_steps: int | None
+  records: Sequence[Mapping[str, Any]], num_epochs: int, num_steps: int | None
 ) -> Mapping[str, Any] | None:
   """The validation at the end of a run of a stated length; None where it was not reached.
 

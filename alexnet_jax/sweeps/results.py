@@ -42,7 +42,7 @@ class RunResult:
 
   variant: str
   seed: int
-  length: tuple[float, int | None]
+  length: tuple[int, int | None]
   command: Sequence[str]
   config: Mapping[str, Any]
   records: Sequence[Mapping[str, Any]]

@@ -18,7 +18,7 @@ class Length:
   """
 
   total_steps: int
-  num_epochs: float | None
+  num_epochs: int | None
   batch_size: int
   train_examples: int
 
@@ -42,7 +42,7 @@ class Length:
     if self.num_epochs is None:
       return self._place(f'{step}', 0)
     epoch = self.epochs_done(max(step, 1) - 1) + 1
-    return self._place(f'{min(epoch, self.num_epochs):g}', extra_width)
+    return self._place(f'{min(epoch, self.num_epochs)}', extra_width)
 
   def before_bar(self, step: int) -> str:
     """Like `current`, but in a run of steps without their total, for the bar to fit in 80 columns."""
@@ -60,7 +60,7 @@ class Length:
     if self.num_epochs is None:
       return self._place(f'{step}', 0)
     if step >= self.total_steps:
-      number = f'{self.num_epochs:g}'
+      number = f'{self.num_epochs}'
     elif self.is_epoch_end(step):
       number = f'{self.epochs_done(step)}'
     else:
@@ -69,7 +69,7 @@ class Length:
 
   def _place(self, number: str, extra_width: int) -> str:
     by_steps = self.num_epochs is None
-    last = f'{self.total_steps}' if by_steps else f'{self.num_epochs:g}'
+    last = f'{self.total_steps}' if by_steps else f'{self.num_epochs}'
     return f'{"step" if by_steps else "epoch"} {number:>{len(last) + extra_width}}/{last}'
 
 

@@ -113,6 +113,10 @@ def rewrite(file, change):
       r"cannot be used: optimizer\.learning_rate is 'x'",
     ),
     (
+      lambda _, description: description['config']['train'].update(num_epochs=2.5),
+      r'cannot be used: train\.num_epochs is 2\.5',
+    ),
+    (
       lambda _, description: description['config']['model']['conv2'].update(features=[]),
       'not one of this version',
     ),
