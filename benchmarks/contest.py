@@ -182,16 +182,11 @@ def _work(options: dict[str, Any]) -> None:
   host.prepare_process()
   import jax
   import jax.numpy as jnp
-  import numpy as np
   from communication import training_flop
+  from prepared import prepare
 
-  from alexnet_jax import experiment
-  from alexnet_jax.data import augment
-  from alexnet_jax.evaluation import inference, metrics
   from alexnet_jax.models import summary
-  from alexnet_jax.parallel import mesh as mesh_lib
   from alexnet_jax.parallel import xla
-  from alexnet_jax.training import step as step_lib
 
   config = runpy.run_path(options['config'])['get_config']()
   config.train.batch_size = batch_size = options['batch_size']
@@ -199,35 +194,16 @@ def _work(options: dict[str, Any]) -> None:
   config.mesh.data_devices = options['data_devices']
   if options['cache']:
     jax.config.update('jax_compilation_cache_dir', options['cache'])
-  mesh = experiment.make_mesh(config)
-  net = experiment.make_network(config)
-  tx = experiment.make_optimizer(config, net)
   fusions = 'library_fusions' not in options['without']
-  computing = {'precision': options['precision'], 'library_fusions': fusions}
-  augmenting = experiment.augment_options(config)
-  replicated = mesh_lib.shardings(mesh, mesh_lib.REPLICATED)
-  rng, size = np.random.default_rng(0), net.input_size
-  batch = {
-    'image': rng.integers(0, 256, (batch_size, size, size, 3), np.uint8),
-    'label': rng.integers(0, net.num_classes, batch_size).astype(np.int32),
-    'offset': np.zeros((batch_size, 2), np.int32),
-  }
-  if options['mode'] == 'predict':
-    batch['mask'] = np.ones(batch_size, bool)
-  batch = jax.device_put(batch, mesh_lib.shardings(mesh, mesh_lib.BATCH))
-  mean = jnp.full((config.data.image_size, config.data.image_size, 3), 127.0)
-  known = jax.device_put(augment.Statistics(mean, jnp.full(3, 0.1), jnp.eye(3)), replicated)
-  state = step_lib.init_state(net, tx, mesh, 0)
-  lighting = jnp.asarray(0.1, jnp.float32)
-
-  if options['mode'] == 'train':
-    jitted = step_lib.make_train_step(net, tx, mesh, augmenting, 0, **computing)
-    arguments: tuple[Any, ...] = (state, batch, known, lighting)
-  else:
-    jitted = inference.make_evaluation_step(net, mesh, augmenting, **computing)
-    sums = jax.device_put(metrics.empty(), replicated)
-    arguments = (state.params, batch, known, sums)
-  lowered = jitted.lower(*arguments)
+  prepared = prepare(
+    config,
+    options['mode'],
+    batch_size,
+    precision=options['precision'],
+    library_fusions=fusions,
+  )
+  net, mesh, arguments = prepared.net, prepared.mesh, prepared.arguments()
+  lowered = prepared.jitted.lower(*arguments)
   start = time.perf_counter()
   step = lowered.compile()
   compile_seconds = time.perf_counter() - start
@@ -237,12 +213,7 @@ def _work(options: dict[str, Any]) -> None:
     nonlocal arguments
     start, last = time.perf_counter(), None
     for _ in range(steps):
-      if options['mode'] == 'train':
-        new, last = step(*arguments)
-        arguments = (new, *arguments[1:])
-      else:
-        last = step(*arguments)
-        arguments = (*arguments[:3], last)
+      arguments, last = prepared.advance(step, arguments)
     jax.block_until_ready(last)
     return (time.perf_counter() - start) / steps
 

@@ -33,14 +33,11 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from communication import training_flop  # noqa: E402
+from prepared import prepare  # noqa: E402
 
 from alexnet_jax import experiment  # noqa: E402
-from alexnet_jax.data import augment  # noqa: E402
-from alexnet_jax.evaluation import inference, metrics  # noqa: E402
 from alexnet_jax.models import summary  # noqa: E402
 from alexnet_jax.parallel import memory  # noqa: E402
-from alexnet_jax.parallel import mesh as mesh_lib  # noqa: E402
-from alexnet_jax.training import step as step_lib  # noqa: E402
 from configs import imagenet  # noqa: E402
 
 MODES = ('train', 'predict')
@@ -67,29 +64,10 @@ def programs(
   """
   config = imagenet.get_config()
   config.mesh.column_devices = config.mesh.data_devices = 1
-  mesh, net = experiment.make_mesh(config), experiment.make_network(config)
-  tx, augmenting = experiment.make_optimizer(config, net), experiment.augment_options(config)
-  rng, side = np.random.default_rng(0), net.input_size
-  batch: Any = {
-    'image': rng.integers(0, 256, (batch_size, side, side, 3), np.uint8),
-    'label': rng.integers(0, net.num_classes, batch_size).astype(np.int32),
-    'offset': np.zeros((batch_size, 2), np.int32),
-  }
-  if mode == 'predict':
-    batch['mask'] = np.ones(batch_size, bool)
-  batch = jax.device_put(batch, mesh_lib.shardings(mesh, mesh_lib.BATCH))
-  mean = jnp.full((config.data.image_size, config.data.image_size, 3), 127.0)
-  known = mesh_lib.replicate(mesh, augment.Statistics(mean, jnp.full(3, 0.1), jnp.eye(3)))
-  state = step_lib.init_state(net, tx, mesh, 0)
-  std = jnp.asarray(0.1, jnp.float32)
-  if mode == 'train':
-    jitted = step_lib.make_train_step(net, tx, mesh, augmenting, 0, precision=precision)
-    arguments: tuple[Any, ...] = (state, batch, known, std)
-  else:
-    jitted = inference.make_evaluation_step(net, mesh, augmenting, precision=precision)
-    arguments = (state.params, batch, known, mesh_lib.replicate(mesh, metrics.empty()))
+  step = prepare(config, mode, batch_size, precision=precision)
+  arguments = step.arguments()
   start = time.perf_counter()
-  program = jitted.lower(*arguments).compile(options)
+  program = step.jitted.lower(*arguments).compile(options)
   seconds = time.perf_counter() - start
   log(f'  compiled {mode} {batch_size} {precision} {options or ""}: {seconds:.1f} s')
 
@@ -97,14 +75,9 @@ def programs(
     nonlocal arguments
     last = None
     if fresh:
-      arguments = (step_lib.init_state(net, tx, mesh, 0), *arguments[1:])
+      arguments = step.arguments()
     for _ in range(steps):
-      if mode == 'train':
-        new, last = program(*arguments)
-        arguments = (new, *arguments[1:])
-      else:
-        last = program(*arguments)
-        arguments = (*arguments[:3], last)
+      arguments, last = step.advance(program, arguments)
     return jax.block_until_ready((arguments[0], last))
 
   run(3)
