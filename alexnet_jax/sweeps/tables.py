@@ -167,7 +167,8 @@ def table_csv(results: Results) -> str:
       fields[f'{by}_difference_top5'] = _fraction(top5)
       fields[f'{by}_sign'] = row.agrees(reported)
     finished = [run for run in results.runs if run.final and run.variant == row.name]
-    words = {'significance': row.significance, 'description': row.description}
+    significance = row.significance.partition(' (')[0]  # p has a column of its own
+    words = {'significance': significance, 'description': row.description}
     rows.append({**fields, **words, **_recorded(finished)})
   return _csv(rows)
 

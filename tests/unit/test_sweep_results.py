@@ -158,6 +158,7 @@ def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
   low = results.rows[1].interval[0] / 100
   assert float(table['no_overlap']['difference_low']) == pytest.approx(low)
   assert float(table['no_overlap']['p']) == results.rows[1].p
+  assert table['no_overlap']['significance'] == 'significant'
   assert table['base']['difference'] == ''
   assert table['tanh']['description'] == 'tanh | <b>not</b> ReLU'
 
