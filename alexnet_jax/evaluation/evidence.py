@@ -1,4 +1,4 @@
-"""Where in an image a class's evidence lies, and which patches of images a map answers to most."""
+"""Where in an image a class's evidence lies, and which patches of images a map responds to most."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

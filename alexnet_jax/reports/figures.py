@@ -162,7 +162,7 @@ def best_patches(
   units: Mapping[str, Sequence[int] | np.ndarray],
   title: str,
 ) -> Figure:
-  """For some maps of each layer, the patches of images that they answer to most.
+  """For some maps of each layer, the patches of images that they respond to most.
 
   Args:
     patches: by layer, for each map [K, h, w, 3] uint8, the strongest first.

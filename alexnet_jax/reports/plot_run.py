@@ -261,7 +261,7 @@ def _draw_seen(shown: _Shown, seen: _Seen, save: Callable[[str, Figure], None]) 
 def _draw_training_images(
   shown: _Shown, seen: _Seen, save: Callable[[str, Figure], None], display: Display
 ) -> None:
-  """Draws the training images nearest to the shown ones, and those that maps answer to most."""
+  """Draws the training images nearest to the shown ones, and those that maps respond to most."""
   assert shown.given.trained_on is not None
   split = shown.given.trained_on.load_split(shown.config.data.train_split)
   deep = [name for name in CONVOLUTIONS[1:] if name in shown.hidden]
@@ -272,7 +272,7 @@ def _draw_training_images(
   features = _remember_best(outputs, shown.near_by, units, best)
   save('figure4_retrieval', _retrieval(shown, seen, features, split))
   if best:
-    title = f'{shown.what}\nthe parts of training images to which maps answer most'
+    title = f'{shown.what}\nthe parts of training images to which maps respond most'
     patches = _patches(best, split, shown.net)
     save('best_patches', figures.best_patches(patches, units, title))
 

@@ -54,7 +54,7 @@ _PICTURES = (
   ),
   (
     'best_patches',
-    'What maps answer to',
+    'What maps respond to',
     'For some maps of each layer, the nine training images at which they are strongest, cut to what'
     ' the strongest place of the map depends on.',
   ),
