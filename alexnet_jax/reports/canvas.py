@@ -77,6 +77,11 @@ def _laid_out(picture: figure.Figure) -> Iterator[None]:
     picture.set_layout_engine(engine)
 
 
+def set_title(picture: figure.Figure, title: str) -> None:
+  """Writes a title above a figure, in several lines where it is wider than the figure."""
+  picture.suptitle(plain(title), wrap=True)
+
+
 def plain(text: str) -> str:
   """A text as matplotlib draws it letter by letter: it would set what stands between '$' as a formula."""
   return text.replace('$', r'\$')

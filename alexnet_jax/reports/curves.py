@@ -28,7 +28,7 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
   """
   many = len(runs) > 1
   picture = Figure(figsize=(9, 3.6 + many * (0.4 + 0.1 * len(runs))), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   panels = picture.subplots(1, 2)
   train: dict[str, Any] = {'color': '0.55', 'linestyle': '-', 'label': 'training'}
   validation: dict[str, Any] = {'color': 'black', 'linestyle': '--', 'label': 'validation'}

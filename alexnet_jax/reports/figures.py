@@ -84,7 +84,7 @@ def kernels_before_and_after(
     A figure with two panels for each column, each scaled from its minimum to its maximum.
   """
   picture = Figure(figsize=(10, 1), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   panels = picture.subplots(columns, 2, squeeze=False)
   height = 0.7
   before_parts, after_parts = (
@@ -138,7 +138,7 @@ def evidence(
   characters = round(15 * width)
   explained = [textwrap.fill(text, characters, break_on_hyphens=False) for text in explained]
   picture = Figure(figsize=(width, 6.2), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   picture.supxlabel('\n'.join(explained), fontsize='small')
   panels = picture.subplots(3, len(images), squeeze=False)
   names = short_names_of(labels, class_names, 14)
@@ -174,7 +174,7 @@ def best_patches(
   """
   most = max(len(of_layer) for of_layer in patches.values())
   picture = Figure(figsize=(1.3 * most + 0.6, 1.6 * len(patches) + 0.7), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   panels = picture.subplots(len(patches), most, squeeze=False)
   for row, (layer, of_layer) in zip(panels, patches.items(), strict=True):
     for panel, nine, unit in zip(row, of_layer, units[layer], strict=False):
@@ -241,7 +241,7 @@ def _panels(
   names_and_title = 0.3 * len(drawn) + 0.6
   size = (width + beside * left, max(sum(heights), beside * left) + names_and_title)
   whole = Figure(figsize=size, layout='constrained')
-  whole.suptitle(canvas.plain(title))
+  canvas.set_title(whole, title)
   grid = whole.add_gridspec(
     len(drawn), 1 + beside, width_ratios=[left, width] if beside else None, height_ratios=heights
   )
@@ -291,7 +291,7 @@ def predictions(
   rows = -(-len(images) // per_row)
   apart = ConstrainedLayoutEngine(w_pad=0.1)  # inches: a percentage is no part of the next name
   picture = Figure(figsize=(2.6 * per_row, 4.1 * rows + 0.5), layout=apart)
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   grid = picture.add_gridspec(2 * rows, per_row, height_ratios=[3, 2.4] * rows)
   names = short_names(class_names, 24)
   for i, (image, each, label) in enumerate(zip(images, probabilities, labels, strict=True)):
@@ -348,7 +348,7 @@ def retrieval(
   """
   count = len(neighbors[0])
   picture = Figure(figsize=(1.25 * (count + 1.2), 1.55 * len(images) + 0.9), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   explained = "below a neighbor: its class, red where it is another, and its features' distance"
   picture.supxlabel(explained, fontsize='small')
   grid = picture.add_gridspec(len(images), count + 2, width_ratios=[1, 0.1] + [1] * count)

@@ -77,7 +77,7 @@ def figure1(
   """
   threshold = 0.25
   picture = Figure(figsize=(6, 4.6), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   axes = picture.add_subplot()
   reached: dict[str, list[float | None]] = {}
   for name, runs, line, color in (
@@ -152,7 +152,7 @@ def differences(bars: Sequence[Bar], title: str) -> Figure:
   names = [textwrap.fill(bar.name, 36) for bar in bars]
   height = 2.0 + sum(max(0.36, 0.2 * len(name.split('\n'))) for name in names)
   picture = Figure(figsize=(8.5, height), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   axes = picture.add_subplot()
   places = np.arange(len(bars))
   values = np.array([bar.difference for bar in bars])
@@ -220,7 +220,7 @@ def curves_beside_base(
   per_row = min(4, max(1, len(variants)))
   rows = -(-len(variants) // per_row)
   picture = Figure(figsize=(2.4 * per_row + 0.6, 2.0 * rows + 0.8), layout='constrained')
-  picture.suptitle(canvas.plain(title))
+  canvas.set_title(picture, title)
   panels = picture.subplots(rows, per_row, sharex=True, sharey=True, squeeze=False)
   for i, (name, runs) in enumerate(variants.items()):
     panel = panels.flat[i]

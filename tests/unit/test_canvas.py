@@ -47,3 +47,14 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch)
 
 def test_a_figure_shows_itself_in_a_notebook():
   assert drawn()._repr_png_().startswith(b'\x89PNG')
+
+
+def test_a_title_wider_than_its_figure_has_several_lines():
+  picture = Figure(figsize=(3, 2), layout='constrained')
+  picture.add_subplot()
+  canvas.set_title(picture, 'Response normalization on CIFAR-10, cifar10_13pct')
+  picture.draw_without_rendering()
+  [title] = picture.texts
+  extent = title.get_window_extent()
+  assert extent.x0 >= 0
+  assert extent.x1 <= picture.bbox.width
