@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import checkpoint, workdir
+from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate, inference
@@ -248,6 +248,15 @@ def test_a_run_says_which_settings_its_pretrained_layers_had(finished, capfd):
     f"  model.response_norm.layers={layers}, here ('conv1', 'conv3')\n"
     f'to train with these settings, in a new --workdir, add --config.augment.pixel_scale={scale} '
   ) in said
+
+
+def test_a_run_says_that_its_pretrained_layers_had_another_mean_color(finished, tmp_path, capfd):
+  source = read_trained(finished[0])
+  brighter = source.statistics._replace(mean_image=source.statistics.mean_image + 9)
+  pretrained.write(tmp_path / 'x.safetensors', dataclasses.replace(source, statistics=brighter))
+  changes = {'train.init_from': str(tmp_path / 'x.safetensors'), 'train.num_steps': 0}
+  loop.train_and_evaluate(tiny_config(changes), tmp_path / 'run')
+  assert 'is subtracted; the loaded layers were trained with' in capfd.readouterr().err
 
 
 def test_layers_after_others_that_do_not_fit_are_said_to_be_of_no_use(finished, capfd):
