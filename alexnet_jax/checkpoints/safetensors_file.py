@@ -44,6 +44,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
   try:
     with safetensors.safe_open(os.fspath(path), 'numpy') as file:
       yield file
+  except AttributeError as error:
+    raise UserError(
+      f'{path} has numbers of a type that NumPy does not have ({first_line(error)}); save them as float32'
+    ) from error
   except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
     raise UserError(
       f'{path} is not a safetensors file, or is incomplete: {first_line(error)}'

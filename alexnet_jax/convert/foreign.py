@@ -41,7 +41,7 @@ from alexnet_jax.data import augment, imagenet_classes
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.utils import files, host
-from alexnet_jax.utils.errors import UserError, first_line
+from alexnet_jax.utils.errors import UserError, first_line, listed
 
 Log = Callable[[str], None]
 
@@ -84,15 +84,22 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   Raises:
     UserError: it is damaged, of another kind, or not the network of the config.
   """
+  if config is not None:
+    experiment.check(config)
   whole, arrays, orders = _read(path, log)
   arrays = _with_mean_image(arrays)
+  is_ours = pytorch_module.MEAN_IMAGE in arrays
+  if config is None and is_ours:  # whose steps and pixels may be any
+    raise UserError(
+      f'{path} was written by alexnet_jax, without the config of its network; pass that config (in'
+      ' Python: load(path, config)), or read a .torch.safetensors of the network, which has it'
+    )
   layout = whole.of_layers(PUBLISHED if config is None else _layers(config))
   of_layers = {name: each for name, each in arrays.items() if name != pytorch_module.MEAN_IMAGE}
   shapes = {name: array.shape for name, array in of_layers.items()}
   found = names.find(str(path), shapes, layout, log)
   if config is None:
     config = published(path, shapes, found, whole, orders)
-  experiment.check(config)
   _check_orders(path, orders, config)
   last = shapes.get(found.names[layout.names['fc8'][1]])
   if config.model.num_classes is None:
@@ -100,7 +107,6 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
     config.model.num_classes = last[0] if last else 1  # `network` says that the layer is missing
   converted = network(path, arrays, found.names, layout, config, layout.mean_color)
   synsets = list(imagenet_classes.words())  # whose order all layouts have
-  is_ours = pytorch_module.MEAN_IMAGE in arrays
   if found.has_own_last_layer and not is_ours and config.model.num_classes == len(synsets):
     converted = dataclasses.replace(converted, class_names=synsets)
   return converted
@@ -119,6 +125,8 @@ def check_is_weights(path: epath.Path) -> None:
   """Raises UserError, with what to do, for a file of a kind that cannot be read, whatever its ending."""
   with untrusted.described(path, 'a file of weights'), path.open('rb') as file:
     head = file.read(64)
+  if not head:
+    raise UserError(f'{path} is empty')
   if _begins_as_safetensors(head):  # whose first bytes, a length, may be those of gzip
     return
   for kind in (files.stand_in(head), *(_NOT_READ[m] for m in _NOT_READ if head.startswith(m))):
@@ -163,7 +171,7 @@ def published(
       fitting.append(config)
   if len(fitting) != 1:  # Caffe's two differ in their orders alone, which not all files say
     raise UserError(
-      f'{path} has no config; pass one, such as --config={layout.config} (in Python: load(path, config))\n'
+      f'{path} has no config; convert it with that of its network (in Python: load(path, config)), such as\n'
       + host.command(
         '--mode=convert',
         f'--config={layout.config}',
@@ -209,7 +217,12 @@ def _read(path: epath.Path, log: Log) -> _Weights:
     arrays = safetensors_file.read_arrays(path)
     return _Weights(TORCHVISION, dict(sorted(arrays.items(), key=_natural_order)))
   if onnx_file.is_onnx(path):
-    arrays, orders, is_caffe = onnx_file.read(path)
+    arrays, orders, is_caffe, others = onnx_file.read(path)
+    if others:
+      log(
+        f'{path}: its program also has steps that are not read ({listed(others)}); beside its layers the'
+        ' network computes what the config says'
+      )
     return _Weights(CAFFE if is_caffe else TORCHVISION, arrays, orders)
   if is_zip or head[:1] == b'\x80' or head[257:262] == b'ustar':
     return _Weights(TORCHVISION, pytorch.read_checkpoint(path, log))

@@ -19,7 +19,8 @@ def load(path: str | os.PathLike[str], config: ConfigDict | None = None) -> Clas
       ONNX, where its network is certain: torchvision's AlexNet, Caffe's bvlc_alexnet or CaffeNet, with
       any number of classes, or `config` is given.
     config: the network's, where a file of Caffe's, PyTorch's or ONNX is of another network;
-      model.num_classes may be None, for as many as the file has.
+      model.num_classes may be None, for as many as the file has. From images a file's mean image is
+      subtracted, or, where it has none, the mean color of its project's published networks.
 
   Raises:
     UserError: it is missing, damaged, or of a newer version; or its network is not certain, for which

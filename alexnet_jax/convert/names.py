@@ -85,10 +85,13 @@ def find(path: str, shapes: Shapes, layout: Layout, log: Callable[[str], None]) 
     if prefix is not None:
       _check_norms(path, [name for name in bare if name.startswith(prefix)])
       found = _by_name(path, bare, shapes, layout, scheme, prefix, log)
+      modules = {prefix + name.partition('.')[0] + '.' for pair in scheme.values() for name in pair}
+      within = [file for name, file in bare.items() if name.startswith(tuple(modules))]
       break
   else:
-    found = _by_order(path, shapes, layout, log)
+    found, within = _by_order(path, shapes, layout, log), []
   if unused := [name for name in shapes if name not in found.names.values()]:
+    _check_unused(path, unused, [name for name in within if name in unused])
     log(f'{path}: not used: {_some(unused)}')
   return found
 
@@ -203,6 +206,26 @@ def _check_norms(path: str, names: Mapping[str, object] | list[str]) -> None:
   for name in names:
     if name.endswith(_STATISTICS):
       raise UserError(f'{path} has batch norms ({first_line(name)}), which AlexNet does not have')
+
+
+def _check_unused(path: str, unused: list[str], within: list[str]) -> None:
+  """Raises UserError where arrays that are not used change what the network computes.
+
+  Args:
+    path: of the file, for messages.
+    unused: the names of all such arrays.
+    within: of those in the modules of the network's layers.
+  """
+  if adapters := [name for name in unused if 'lora_' in name]:
+    raise UserError(
+      f'{path} has adapters beside its weights ({first_line(adapters[0])}); merge them in PyTorch first,'
+      ' as by merge_and_unload()'
+    )
+  if within:
+    raise UserError(
+      f'{path} has parameters among its layers that AlexNet does not have: {_some(within)}; what it'
+      ' computes would be something else without them'
+    )
 
 
 def _some(names: list[str]) -> str:

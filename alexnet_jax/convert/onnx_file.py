@@ -51,6 +51,13 @@ _STEPS: Mapping[bytes, str] = {
   b'AveragePool': 'pool',
 }
 
+# What else AlexNet's layers are exported as.
+_USUAL = {
+  b'Add', b'Cast', b'Concat', b'Constant', b'ConstantOfShape', b'Conv', b'Dropout', b'Flatten', b'Gather',
+  b'Gemm', b'Identity', b'MatMul', b'Reshape', b'Shape', b'Slice', b'Softmax', b'Squeeze', b'Transpose',
+  b'Unsqueeze',
+}  # fmt: skip
+
 # The names of Caffe2, by which Caffe's networks became ONNX files.
 _CAFFE2 = re.compile(r'(.+)_([wb])_0')
 
@@ -63,11 +70,13 @@ class OnnxFile(NamedTuple):
       calls 'conv1_w_0' and 'conv1_b_0' are 'conv1[0]' and 'conv1[1]', as in a caffemodel.
     orders: of what follows each convolution, as {'conv1': 'activation-norm-pool'}.
     is_caffe: whether the names are Caffe2's.
+    others: the kinds of its steps that AlexNet's layers are not exported as, such as 'Tanh'.
   """
 
   arrays: dict[str, np.ndarray]
   orders: dict[str, str]
   is_caffe: bool
+  others: list[str]
 
 
 def is_onnx(path: epath.Path) -> bool:
@@ -110,7 +119,9 @@ def read(path: epath.Path) -> OnnxFile:
         name: f'{found[1]}[{"wb".index(found[2])}]' for name, found in matches.items() if found
       }
       arrays = {as_caffe[name]: array for name, array in arrays.items()}
-    return OnnxFile(arrays, names.orders(_steps_and_convolutions(model.graph.node)), is_caffe)
+    steps = names.orders(_steps_and_convolutions(model.graph.node))
+    types = {node.op_type for node in model.graph.node} - _USUAL - _STEPS.keys()
+    return OnnxFile(arrays, steps, is_caffe, sorted(map(_text, types)))
 
 
 def _steps_and_convolutions(nodes: Iterable[Any]) -> Iterator[tuple[str | None, str | None]]:

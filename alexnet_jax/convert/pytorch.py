@@ -218,8 +218,17 @@ def _state_dict(path: epath.Path, loaded: object, log: Callable[[str], None]) ->
 
 
 def _rebuild_tensor(
-  storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: object
+  storage: _Storage,
+  offset: int,
+  size: Sequence[int],
+  stride: Sequence[int],
+  requires_grad: object = False,
+  hooks: object = None,
+  metadata: object = None,
 ) -> _Tensor:
+  del requires_grad, hooks
+  if metadata:
+    raise ValueError('a tensor is to be negated or conjugated; save its .resolve_neg()')
   if not isinstance(storage, _Storage):
     raise ValueError('a tensor has no storage')
   if not all(isinstance(number, int) for number in (offset, *size, *stride)):

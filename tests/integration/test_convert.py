@@ -503,7 +503,7 @@ def test_a_truncated_file_is_incomplete(tmp_path, monkeypatch, cut):
 @pytest.mark.parametrize(
   ('content', 'words'),
   [
-    (b'', 'no layers with weights'),
+    (b'', r'x\.caffemodel is empty'),
     (b'This is no protobuf.', 'not a caffemodel, or is incomplete'),
     (caffe_files.counted(100, caffe_files.counted(1, b'conv1')), 'no layers with weights'),
     (caffe_files.varint(2 << 3 | 2) + caffe_files.varint(HUGE), 'not a caffemodel'),
@@ -587,11 +587,11 @@ def test_an_npy_of_numbers_is_no_dictionary(tmp_path):
 def test_a_source_without_a_config_asks_for_it(tmp_path):
   (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs()))
   with pytest.raises(
-    UserError, match=r'has no config; pass one, such as --config=configs/imagenet_caffe\.py'
+    UserError, match=r'has no config; convert it (.|\n)*--config=configs/imagenet_caffe\.py'
   ):
     convert.read(tmp_path / 'x.caffemodel')
   with pytest.raises(
-    UserError, match=r'has no config; pass one, such as --config=configs/imagenet_torchvision\.py'
+    UserError, match=r'has no config; convert it (.|\n)*--config=configs/imagenet_torchvision\.py'
   ):
     convert.read(write_state_dict(tmp_path / 'x.safetensors'))
 
@@ -626,7 +626,7 @@ def test_a_source_with_a_config_takes_no_other(tmp_path):
 def test_a_missing_source_or_one_of_unknown_kind_is_named(tmp_path):
   with pytest.raises(UserError, match=r'there is no .*nowhere\.pth'):
     convert.read(tmp_path / 'nowhere.pth', caffe_config())
-  (tmp_path / 'x.h5').write_bytes(b'')
+  (tmp_path / 'x.h5').write_bytes(b'\x89HDF')
   with pytest.raises(UserError, match=r'x\.h5 is of an unknown kind; it must be .*\.caffemodel'):
     convert.read(tmp_path / 'x.h5', caffe_config())
 

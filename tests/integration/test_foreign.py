@@ -297,6 +297,20 @@ def test_a_thousand_classes_beside_a_mean_image_which_only_we_write_are_not_imag
   assert convert.read(source, config).class_names == [str(label) for label in range(1000)]
 
 
+def test_a_file_that_only_we_write_is_not_taken_for_a_published_network(tmp_path):
+  arrays = {**fine_tuned('classifier.6', 1000), 'mean_image': np.zeros((3, 98, 98), np.float32)}
+  source = write_state_dict(tmp_path / 'x.safetensors', arrays)
+  with pytest.raises(UserError, match='written by alexnet_jax, without the config'):
+    convert.read(source)
+
+
+@pytest.mark.parametrize('value', ['configs/imagenet_torchvision.py', {}])
+def test_a_config_of_another_type_is_named(tmp_path, value):
+  source = write_state_dict(tmp_path / 'x.safetensors')
+  with pytest.raises(UserError, match='pass a ConfigDict'):
+    convert.read(source, value)
+
+
 BVLC, CAFFENET = ('ReLU', 'LRN', 'Pooling'), ('ReLU', 'Pooling', 'LRN')
 
 
@@ -364,6 +378,15 @@ def test_an_onnx_file_of_pytorch_is_read_with_its_weights_within_or_beside(tmp_p
   if file:
     (tmp_path / file).write_bytes(content)
   assert_read(convert.read(tmp_path / name, torchvision_config()))
+
+
+def test_an_onnx_file_with_other_steps_than_the_usual_says_so(tmp_path):
+  tensors, _ = onnx_tensors(state_dict())
+  nodes = [onnx_files.node(kind, 'x', 'y') for kind in ('Sub', 'Conv', 'Tanh', 'MaxPool')]
+  (tmp_path / 'x.onnx').write_bytes(onnx_files.model(tensors, nodes))
+  lines = []
+  convert.read(tmp_path / 'x.onnx', torchvision_config(), lines.append)
+  assert ["steps that are not read ('Sub', 'Tanh')" in line for line in lines] == [True]
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float16])
@@ -461,7 +484,7 @@ def test_where_a_network_is_not_certain_the_command_is_said(module, layout, advi
 
 
 def test_torchvision_s_shapes_under_other_names_may_be_another_network():
-  with pytest.raises(UserError, match='has no config; pass one'):
+  with pytest.raises(UserError, match='has no config; convert it'):
     published(imagenet_torchvision.get_config(), layouts.TORCHVISION, by_name=False)
 
 

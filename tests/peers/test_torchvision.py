@@ -18,6 +18,7 @@ REASON = 'PyTorch or torchvision is not installed: pip install -e ".[peers]"'
 # When tests are collected, for PyTorch that is imported after TensorFlow ends the process.
 torch = pytest.importorskip('torch', reason=REASON)
 torchvision = pytest.importorskip('torchvision', reason=REASON)
+safetensors_torch = pytest.importorskip('safetensors.torch', reason=REASON)
 
 
 @pytest.fixture(scope='module')
@@ -88,6 +89,17 @@ def test_the_commands_that_messages_say_save_weights_that_are_read(tmp_path, mon
     exec(command.removeprefix('python -c "').removesuffix('"'), {})
     with pytest.raises(UserError, match=r'_weights\.pth has 0 and 1$'):
       convert.read(f'{name}_weights.pth', imagenet_torchvision.get_config())
+
+
+def test_numbers_that_numpy_would_not_have_as_they_are_are_refused(tmp_path):
+  bias = torch.full((10,), 3.0)
+  torch.save({'classifier.6.bias': torch._neg_view(bias)}, tmp_path / 'x.pth')
+  with pytest.raises(UserError, match=r'save its \.resolve_neg\(\)'):
+    convert.read(tmp_path / 'x.pth')
+  eights = {'classifier.6.bias': bias.to(torch.float8_e4m3fn)}
+  safetensors_torch.save_file(eights, tmp_path / 'x.safetensors')
+  with pytest.raises(UserError, match=r'type that NumPy does not have .* save them as float32'):
+    convert.read(tmp_path / 'x.safetensors')
 
 
 def test_a_run_starts_from_torchvision_s_layers_that_fit(network, checkpoint, tmp_path):

@@ -56,6 +56,23 @@ def test_the_layers_own_names_are_known():
   assert not lines
 
 
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    (
+      'features.1.weight',
+      'parameters among its layers that AlexNet does not have: features.1.weight',
+    ),
+    ('classifier.6.0.weight', 'among its layers that AlexNet does not have: classifier.6.0.weight'),
+    ('classifier.6.lora_A', r'adapters beside its weights \(classifier.6.lora_A\); merge them'),
+    ('head.lora_A.weight', 'adapters beside its weights'),
+  ],
+)
+def test_parameters_that_change_what_the_layers_compute_are_refused(name, words):
+  with pytest.raises(UserError, match=words):
+    find({**OWN, name: (8,)})
+
+
 def test_what_is_not_used_is_told():
   found, lines = find({**OWN, 'criterion.weight': (7,), 'ema.features.0.weight': WEIGHTS[0]})
   assert found.names == {name: name for name in OWN}
