@@ -261,13 +261,12 @@ class Run:
     if source is not None:
       params = resume.start_from(source, state.params, self.config, split.class_names, self.display)
       state = state._replace(params=params)
-      colors = [
-        np.asarray(each.mean_image).mean(axis=(0, 1)) for each in (source.statistics, statistics)
-      ]
+      means = stored['mean_image'], np.asarray(source.statistics.mean_image)
+      colors = [mean.mean(axis=(0, 1)) for mean in means]
       if np.abs(colors[0] - colors[1]).max() > 1:
-        there, here = (' '.join(f'{value:.1f}' for value in color) for color in colors)
+        here, there = (' '.join(f'{value:.1f}' for value in color) for color in colors)
         self.display.line(
-          f'the mean color {here} of these images is subtracted; it was {there} there'
+          f'the mean color {here} of these images is subtracted; the loaded layers were trained with {there}'
         )
     return state, statistics, resume.Progress()
 
