@@ -112,7 +112,7 @@ def _cells(row: Row, variant: str, reported: Sequence[str]) -> list[str]:
     escape(tables.number(row.top1, row.deviation)),
     '' if math.isnan(row.difference) else f'${row.difference:+.2f}$',
     '' if math.isnan(row.p) else f'${low:+.2f}$ to ${high:+.2f}$',
-    '' if math.isnan(row.p) else f'{row.p:.3f}' if row.p >= 0.001 else '$<0.001$',
+    escape(tables.p_value(row)),
     *(_reported(row, by) for by in reported),
   ]
 

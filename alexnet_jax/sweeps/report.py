@@ -236,8 +236,8 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
   return environment.from_string(template.read_text('utf-8')).render(
     title=results.title,
     headings=[_UNITS.get(heading, heading) for heading in tables.HEADINGS[:-1]],
-    rows=[_row_cells(row) for row in results.rows],
-    notes=[*tables.notes(results), tables.SIGN],
+    rows=[(*_row_cells(row), row.is_significant) for row in results.rows],
+    notes=[*tables.notes(results), tables.SIGN, f'p is bold below {SIGNIFICANCE_LEVEL}.'],
     pictures=pictures,
     run_headings=_run_headings(top5),
     facts=origin.facts(results),

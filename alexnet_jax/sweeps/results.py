@@ -116,11 +116,10 @@ class Row:
 
   @property
   def significance(self) -> str:
-    """'significant (p = 0.012)', 'not significant (p = 0.720)', or '' without a test."""
+    """'significant (p < 0.05)', 'not significant', or '' without a test."""
     if math.isnan(self.p):
       return ''
-    p = 'p < 0.001' if self.p < 0.001 else f'p = {self.p:.3f}'
-    return f'significant ({p})' if self.is_significant else f'not significant ({p})'
+    return f'significant (p < {SIGNIFICANCE_LEVEL})' if self.is_significant else 'not significant'
 
   def agrees(self, reported: spec.Reported | None) -> str:
     """Whether the difference has the sign of a reported one: 'same sign', 'other sign', or '' without."""

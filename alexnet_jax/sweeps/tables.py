@@ -15,7 +15,7 @@ from alexnet_jax.utils import host, shell
 
 HEADINGS = (
   'variant', 'runs', 'top-1 error, %', 'difference', '95% interval', *spec.REPORTERS.values(), 'sign',
-  'significance', 'description',
+  'p', 'description',
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def cells(row: Row) -> tuple[str, ...]:
     '' if math.isnan(row.p) else '{:+.2f} to {:+.2f}'.format(*row.interval),
     *(reported(getattr(row, by)) for by in spec.REPORTERS),
     agreement,
-    row.significance,
+    p_value(row),
     row.description,
   )
 
@@ -46,6 +46,13 @@ def number(value: float, deviation: float = math.nan) -> str:
   if math.isnan(value):
     return ''
   return f'{value:.2f}' + ('' if math.isnan(deviation) else f' ± {deviation:.2f}')
+
+
+def p_value(row: Row) -> str:
+  """Formats a row's p as '0.020' or '< 0.001'; '' without a test."""
+  if math.isnan(row.p):
+    return ''
+  return '< 0.001' if row.p < 0.001 else f'{row.p:.3f}'
 
 
 def reported(difference: spec.Reported | None) -> str:
@@ -70,8 +77,8 @@ def notes(results: Results) -> list[str]:
     f' {description["config"]}' + ''.join(f' {shell.quote(option)}' for option in overrides) + '.',
     "Differences are from the base's run of the same seed and length, which took the same images in"
     ' the same order, in percentage points: positive where the variant is worse. ± is the standard'
-    ' deviation over seeds. Intervals and significance are by the paired t test over seeds, not corrected'
-    ' for the number of variants: of 20 that change nothing, about one is significant by chance.',
+    ' deviation over seeds. Intervals and p are by the paired t test over seeds, not corrected for the number'
+    ' of variants: of 20 that change nothing, about one has a p below 0.05 by chance.',
   ]
   for row in results.rows:
     for field, by in spec.REPORTERS.items():
@@ -103,7 +110,7 @@ def words(rows: Sequence[Row]) -> dict[str, str]:
 def markdown(results: Results) -> str:
   """The table as results.md has it."""
   lines = [f'# {escaped(results.title)}', '']
-  lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|' * 3]
+  lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|---:|---|']
   lines += [_markdown_row(cells(row)) for row in results.rows]
   lines += ['', *(f'{note}\n' for note in (*notes(results), SIGN))]
   return '\n'.join(lines)
@@ -167,8 +174,7 @@ def table_csv(results: Results) -> str:
       fields[f'{by}_difference_top5'] = _fraction(top5)
       fields[f'{by}_sign'] = row.agrees(reported)
     finished = [run for run in results.runs if run.final and run.variant == row.name]
-    significance = row.significance.partition(' (')[0]  # p has a column of its own
-    words = {'significance': significance, 'description': row.description}
+    words = {'significance': row.significance, 'description': row.description}
     rows.append({**fields, **words, **_recorded(finished)})
   return _csv(rows)
 

@@ -95,7 +95,7 @@ def test_every_number_has_its_heading_with_units(opened):
   above = page.locator('#results thead th')
   headings = [
     'runs', 'top-1 error, %', 'difference, points', '95% interval, points', 'paper, points',
-    '2012 logs, points', 'sign', 'significance',
+    '2012 logs, points', 'sign', 'p',
   ]  # fmt: skip
   if opened.width > 800:
     assert above.all_inner_texts()[1:] == headings
