@@ -147,6 +147,12 @@ def _by_name(
   if len(last) > 1:
     candidates = listed([first_line(layer.name) for layer in last])
     raise UserError(f'{path} has {len(last)} layers after {before}, {candidates}; AlexNet has one')
+  if not last:  # it may be in a module around the network
+    around = [layer for layer in _layers(shapes) if layer.weights not in names.values()]
+    dense = [layer for layer in around if len(shapes[layer.weights]) == 2]
+    if len(dense) == 1:
+      _check_norms(path, shapes)
+      last = dense
   last = [layer for layer in last if _inputs(shapes[layer.weights], layout) == features]
   if last:
     log(f'{path}: the last layer is {first_line(last[0].name)}')

@@ -73,6 +73,18 @@ def test_parameters_that_change_what_the_layers_compute_are_refused(name, words)
     find({**OWN, name: (8,)})
 
 
+def test_a_last_layer_beside_the_network_is_found_where_it_is_the_only_one():
+  whole = {f'backbone.{name}': shape for name, shape in OWN.items() if 'classifier.6' not in name}
+  whole |= {'fc.weight': (7, 16), 'fc.bias': (7,)}
+  found, lines = find(whole)
+  assert found.names['classifier.6.weight'] == 'fc.weight'
+  assert lines == ['x.pth: the last layer is fc']
+  found, _ = find({**whole, 'g.weight': (7, 16), 'g.bias': (7,)})
+  assert found.names['classifier.6.weight'] == 'classifier.6.weight'  # which is missing
+  with pytest.raises(UserError, match='batch norms'):
+    find({**whole, 'bn.running_mean': (16,)})
+
+
 def test_what_is_not_used_is_told():
   found, lines = find({**OWN, 'criterion.weight': (7,), 'ema.features.0.weight': WEIGHTS[0]})
   assert found.names == {name: name for name in OWN}
