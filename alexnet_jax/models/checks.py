@@ -10,6 +10,8 @@ from alexnet_jax.utils.errors import UserError
 if TYPE_CHECKING:
   from alexnet_jax.models.alexnet import AlexNet
 
+_LARGEST_NORM = 1000  # neighbors
+
 
 def check(net: 'AlexNet') -> None:
   """Raises UserError, naming the field, where a choice is unknown or sizes do not fit.
@@ -54,6 +56,11 @@ def check(net: 'AlexNet') -> None:
   at_least('input_size', net.input_size, 1)
   for field, norm in (('response_norm', net.response_norm), ('within_norm', net.within_norm)):
     at_least(f'{field}.size', norm.size, 1)
+    if norm.size > _LARGEST_NORM:
+      raise UserError(
+        f'model.{field}.size is {norm.size}; it must be at most {_LARGEST_NORM}, as neighbors are'
+        ' added one by one'
+      )
     if norm.size % 2 == 0:
       raise UserError(
         f'model.{field}.size is {norm.size}; it must be odd: as many neighbors on either side'

@@ -114,9 +114,9 @@ def local_convolution(x: Array, kernel: Array, padding: int = 0) -> Array:
 
 def _window_sum(x: Array, size: int, axes: Sequence[int]) -> Array:
   """Sum over the neighbors within `size // 2` along each axis, clipped at the ends."""
+  half = size // 2
   for axis in axes:
     length = x.shape[axis]
-    half = min(size // 2, length - 1)  # those further away are no neighbors of any
     pads = [(0, 0)] * x.ndim
     pads[axis] = (half, half)
     padded = jnp.pad(x, pads)

@@ -109,6 +109,10 @@ def rewrite(file, change):
     (lambda _, description: description.update(step='x'), 'cannot be read: step or config'),
     (lambda _, description: description.update(step=10**400), 'a number has 401 digits'),
     (
+      lambda _, description: description['config']['model']['response_norm'].update(size=10**17),
+      r'model\.response_norm\.size is .* must be at most 1000',
+    ),
+    (
       lambda _, description: description['config']['optimizer'].update(learning_rate='x'),
       r"cannot be used: optimizer\.learning_rate is 'x'",
     ),

@@ -63,7 +63,7 @@ def norm_by_loops(x, size, k, alpha, beta, axes):
 
 
 @pytest.mark.parametrize('axes', [(3,), (1, 2)], ids=['across_channels', 'within_channel'])
-@pytest.mark.parametrize('size', [3, 5, 10**17 + 1])  # the last takes no more work than the map
+@pytest.mark.parametrize('size', [3, 5])
 @pytest.mark.parametrize('beta', [0.75, 0.6])
 def test_response_norm_follows_the_formula(x64, axes, size, beta):
   x, g = normal(2, 4, 3, 7), normal(2, 4, 3, 7, seed=2)
