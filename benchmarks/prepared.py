@@ -25,7 +25,8 @@ class Prepared(NamedTuple):
     mesh: on which it runs.
     jitted: the step.
     arguments: makes its first arguments.
-    advance: from the step, compiled, and its arguments to the next arguments and what else it returns.
+    advance: runs the compiled step on its arguments; returns the next arguments, and the loss (or, of
+      evaluation, the sums).
   """
 
   net: AlexNet
@@ -41,7 +42,7 @@ def prepare(config: ConfigDict, mode: str, batch_size: int, **computing: Any) ->
   Args:
     config: of the network and the mesh.
     mode: 'train' or 'predict'.
-    batch_size: images a step.
+    batch_size: images per step.
     **computing: precision and library_fusions, as `step.make_train_step` takes them.
   """
   mesh, net = experiment.make_mesh(config), experiment.make_network(config)

@@ -1,4 +1,4 @@
-"""Refuses fields of a config that a benchmark does not read, so that none is ignored unsaid."""
+"""Refuses fields of a config that a benchmark does not read, so that none is ignored silently."""
 
 import sys
 from collections.abc import Sequence

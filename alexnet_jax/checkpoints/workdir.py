@@ -223,7 +223,7 @@ def write_config(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
 
 
 def record_start(workdir: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-  """Appends a line to starts.jsonl, which has one for each start of the run, in place of a torn one.
+  """Appends a line to starts.jsonl, which has one for each start of the run; removes a torn last line.
 
   Args:
     workdir: the folder.

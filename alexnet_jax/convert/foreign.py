@@ -92,7 +92,7 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
   if config is None and is_ours:  # whose steps and pixels may be any
     raise UserError(
       f'{path} was written by alexnet_jax, without the config of its network; pass that config (in'
-      ' Python: load(path, config)), or read a .torch.safetensors of the network, which has it'
+      ' Python: load(path, config)), or read a .torch.safetensors of the network, which contains it'
     )
   layout = whole.of_layers(PUBLISHED if config is None else _layers(config))
   of_layers = {name: each for name, each in arrays.items() if name != pytorch_module.MEAN_IMAGE}
@@ -220,8 +220,8 @@ def _read(path: epath.Path, log: Log) -> _Weights:
     arrays, orders, is_caffe, others = onnx_file.read(path)
     if others:
       log(
-        f'{path}: its program also has steps that are not read ({listed(others)}); beside its layers the'
-        ' network computes what the config says'
+        f'{path}: its program has steps that are not read ({listed(others)}); between the layers the network'
+        ' does what the config says'
       )
     return _Weights(CAFFE if is_caffe else TORCHVISION, arrays, orders)
   if is_zip or head[:1] == b'\x80' or head[257:262] == b'ustar':

@@ -49,8 +49,8 @@ def orders(layers: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
   """What follows each convolution, as {'conv1': 'activation-norm-pool'}.
 
   Args:
-    layers: those that are such a step or have weights, in the order in which they run: of the one its
-      step and None; of the other None and its name, if it is a convolution.
+    layers: in the order in which they run, (step, None) for an activation, norm or pool, and for a
+      layer with weights (None, name), where the name is None if it is no convolution.
   """
   steps: dict[str, list[str]] = {}
   convolution = None
@@ -229,8 +229,8 @@ def _check_unused(path: str, unused: list[str], within: list[str]) -> None:
     )
   if within:
     raise UserError(
-      f'{path} has parameters among its layers that AlexNet does not have: {_some(within)}; what it'
-      ' computes would be something else without them'
+      f'{path} has parameters among its layers that AlexNet does not have: {_some(within)}; without'
+      ' them it would compute something else'
     )
 
 

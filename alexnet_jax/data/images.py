@@ -200,7 +200,7 @@ def as_shown(image: Image.Image, resize: str = 'paper') -> Image.Image:
 
 
 def _tiff_error_handler() -> Callable[[int | None], int | None] | None:
-  """What sets the handler of errors of the libtiff within Pillow, and returns the one before."""
+  """The function that sets the error handler of Pillow's libtiff, and returns the one before."""
   try:
     set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
   except (AttributeError, OSError):  # a system's Pillow hides it

@@ -244,7 +244,7 @@ def _emulate_devices(config: ConfigDict | None) -> bool:
 
 
 def _on_one_pair(config: ConfigDict) -> ConfigDict:
-  """A config where mesh.data_devices is not 'auto', as which a net of one column would take two."""
+  """The config with mesh.data_devices=1 for 'auto', with which one column would take two devices."""
   if config.mesh.data_devices != 'auto':
     return config
   config = config.copy_and_resolve_references()
@@ -364,7 +364,7 @@ def _stored_or_predicted(
   given = config is not None and config.data.class_depth is not None
   fields = (*_MAY_DIFFER, 'data.class_depth') if given else _MAY_DIFFER
   config = _with_circumstances(network.config, config, fields)
-  if emulated:  # as many as the network with the most columns may have
+  if emulated:  # two devices, of which a network of one column needs one
     config = _on_one_pair(config)
   if not of_workdir or given_images.are_others(network, config, open_folder):
     return _predict(network, config, None, display, open_folder)

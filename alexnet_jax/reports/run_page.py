@@ -320,7 +320,11 @@ def _names(class_names: Sequence[str]) -> dict[str, str]:
 
 
 def _table(path: Path, parse: Callable[[list[list[str]]], _Parsed]) -> _Parsed:
-  """What a function makes of the rows of a table that an evaluation left; none where there is none."""
+  """Parses the rows of a table that an evaluation wrote; without the file there are none.
+
+  Raises:
+    UserError: the file cannot be parsed.
+  """
   if not path.exists():
     return parse([])
   try:
@@ -328,7 +332,7 @@ def _table(path: Path, parse: Callable[[list[list[str]]], _Parsed]) -> _Parsed:
       return parse([row for row in csv.reader(file) if row])
   except (csv.Error, IndexError, KeyError, ValueError) as error:
     raise UserError(
-      f'{path} cannot be read, as where another program has saved it; remove the folder {path.parent},'
+      f'{path} cannot be read, perhaps because another program has saved it; remove the folder {path.parent},'
       ' and run --mode=evaluate again'
     ) from error
 

@@ -122,7 +122,10 @@ class Row:
     return f'significant (p < {SIGNIFICANCE_LEVEL})' if self.is_significant else 'not significant'
 
   def agrees(self, reported: spec.Reported | None) -> str:
-    """Whether the difference has the sign of a reported one: 'same sign', 'other sign', or '' without."""
+    """Whether the difference has the sign of a reported one: 'same sign', 'other sign'.
+
+    '' where one of them is 0 or not known.
+    """
     product = math.nan if reported is None else self.difference * reported.top1
     return 'same sign' if product > 0 else 'other sign' if product < 0 else ''
 

@@ -238,8 +238,8 @@ class Run:
     display.line('\n'.join(self._first_lines(resumed=restored is not None)))
     if self.batch_size > train_split.num_examples:
       display.line(
-        f'a batch of {self.batch_size:,} images is more than the training images: some are in it several'
-        f' times; set train.batch_size to at most {train_split.num_examples:,} to avoid it'
+        f'a batch of {self.batch_size:,} images is larger than the training set: some images are in it several'
+        f' times; to avoid it, set train.batch_size to at most {train_split.num_examples:,}'
       )
 
   def _from_scratch(

@@ -64,9 +64,10 @@ class Progress:
 def compute_statistics(
   split: splits.Split, path: Path, display: Display, signals: Signals
 ) -> dict[str, np.ndarray]:
-  """The training images' statistics, computed and written to the workdir, or read from there.
+  """Computes the training images' statistics, and writes them to the workdir.
 
-  It has those that another process of a new run has just computed; `workdir.prepare` removes older ones.
+  Where they are there, another process of the same new run has computed them, and they are read:
+  `workdir.prepare` removes older ones.
   """
   kept = files.inside(path, statistics.FILE_NAME)
   if kept.exists():
