@@ -66,9 +66,7 @@ def convert(
     UserError: a file is missing, incomplete, or does not fit.
   """
   check_target(target)
-  network = read(source, config, log)
-  if mean is not None:
-    network = with_mean(network, mean, log)
+  network = read(source, config, log, mean=mean)
   if class_names is not None:
     names = read_class_names(class_names, network.config.model.num_classes)
     network = dataclasses.replace(network, class_names=names)
@@ -86,6 +84,8 @@ def read(
   path: str | os.PathLike[str],
   config: ConfigDict | None = None,
   log: Callable[[str], None] = lambda text: None,
+  *,
+  mean: str | os.PathLike[str] | None = None,
 ) -> PretrainedNetwork:
   """Reads a network from a file of any known format, or a workdir.
 
@@ -93,6 +93,7 @@ def read(
     path: what `pretrained.read` takes, or a file of another project, as `foreign.read` takes it.
     config: the network's config, as `foreign.read` takes it; not allowed for a source with its own.
     log: called with a line where a damaged checkpoint is skipped, and as `foreign.read` says.
+    mean: a file of Caffe's that replaces the source's mean; see `with_mean`.
 
   Raises:
     UserError: it is missing, incomplete, or not the network of the config.
@@ -104,10 +105,10 @@ def read(
     )
   network = _read_described(source, log)
   if network is None:
-    return foreign.read(source, config, log)
-  if config is not None:
+    network = foreign.read(source, config, log, assume_mean=mean is None)
+  elif config is not None:
     raise UserError(f'{source} has a config of its own; leave --config out')
-  return network
+  return network if mean is None else with_mean(network, mean, log)
 
 
 def _read_described(path: epath.Path, log: Callable[[str], None]) -> PretrainedNetwork | None:

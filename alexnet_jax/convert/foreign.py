@@ -65,7 +65,9 @@ class _Weights(NamedTuple):
   orders: Mapping[str, str] = types.MappingProxyType({})
 
 
-def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNetwork:
+def read(
+  path: epath.Path, config: ConfigDict | None, log: Log, *, assume_mean: bool = True
+) -> PretrainedNetwork:
   """Reads a network from another project's file, whose kind its content says.
 
   One of 1,000 classes whose last layer has the published network's name has ImageNet's classes, by
@@ -79,7 +81,8 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
     config: the network's; model.num_classes may be None, for as many as the file has. None: of a
       published network, whose shapes and layers the file has.
     log: called with a line for what is not as published, as `names.find` and
-      `pytorch.read_checkpoint` say.
+      `pytorch.read_checkpoint` say, and for a mean color that is assumed.
+    assume_mean: False: the caller has another mean, so nothing is said of the one that is assumed.
 
   Raises:
     UserError: it is damaged, of another kind, or not the network of the config.
@@ -107,8 +110,16 @@ def read(path: epath.Path, config: ConfigDict | None, log: Log) -> PretrainedNet
     config.model.num_classes = last[0] if last else 1  # `network` says that the layer is missing
   converted = network(path, arrays, found.names, layout, config, layout.mean_color)
   synsets = list(imagenet_classes.words())  # whose order all layouts have
-  if found.has_own_last_layer and not is_ours and config.model.num_classes == len(synsets):
-    converted = dataclasses.replace(converted, class_names=synsets)
+  if is_ours:
+    return converted
+  if found.has_own_last_layer and config.model.num_classes == len(synsets):
+    return dataclasses.replace(converted, class_names=synsets)
+  if assume_mean:
+    color = ', '.join(f'{value:.2f}' for value in layout.mean_color)
+    log(
+      f"{path}: it has no mean image; ImageNet's mean color ({color}), which users of the published"
+      ' network subtract, is subtracted from images'
+    )
   return converted
 
 

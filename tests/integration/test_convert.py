@@ -170,10 +170,11 @@ def test_caffe_s_mean_image_is_subtracted_where_the_crop_lies(tmp_path):
   mean = np.random.default_rng(3).uniform(0, 255, (3, 98, 98))
   (tmp_path / 'mean.binaryproto').write_bytes(caffe_files.binaryproto(mean))
   (tmp_path / 'x.caffemodel').write_bytes(caffe_files.old_caffemodel(caffe_blobs()))
-  target = tmp_path / 'x.safetensors'
+  source, target, lines = tmp_path / 'x.caffemodel', tmp_path / 'x.safetensors', []
   convert.convert(
-    tmp_path / 'x.caffemodel', target, caffe_config(), mean=tmp_path / 'mean.binaryproto'
+    source, target, caffe_config(), mean=tmp_path / 'mean.binaryproto', log=lines.append
   )
+  assert lines == []  # of a mean that is assumed
   assert_close(network_logits(pretrained.read(target)), caffe_logits(caffe_blobs(), mean))
 
 
@@ -598,7 +599,9 @@ def test_a_source_without_a_config_asks_for_it(tmp_path):
 
 def test_load_takes_the_config_of_a_file_that_has_none(tmp_path):
   source = write_state_dict(tmp_path / 'x.safetensors')
-  assert_same(load(source, torchvision_config()), convert.read(source, torchvision_config()))
+  with pytest.warns(UserWarning, match=r"no mean image; ImageNet's mean color \(123\.6"):
+    loaded = load(source, torchvision_config())
+  assert_same(loaded, convert.read(source, torchvision_config()))
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
@@ -771,5 +774,7 @@ def test_launch_takes_the_number_of_classes_from_the_file(tmp_path):
     f'--target={tmp_path / "x.safetensors"}',
     *(f'--config.{field}={value}' for field, value in {**narrow, 'model.input_size': 98}.items()),
   )
-  assert (code, err) == (0, '')
+  assert code == 0
+  assert err.count('\n') == 1
+  assert 'it has no mean image' in err
   assert "3 classes, '0' to '2'" in out
