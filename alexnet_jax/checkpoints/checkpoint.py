@@ -113,7 +113,7 @@ def read(
   folder = os.path.join(directory, str(step))
   for parent, folders, names in os.walk(folder):
     for name in (*folders, *names):
-      files.inside(folder, os.path.join(parent, name))
+      files.inside(folder, Path(parent, name).relative_to(folder))
   with silenced():  # after a failed read Orbax leaves others unfinished, which print warnings
     try:
       return _read(directory, step, abstract)

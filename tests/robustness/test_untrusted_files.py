@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -157,6 +158,21 @@ def test_a_link_out_of_a_folder_is_not_followed(name, use, folders, tmp_path):
   with pytest.raises(UserError, match=r'behind a link that leads out of .*, to .*out/it'):
     use(folder)
   assert contents(outside) == before
+
+
+@pytest.mark.parametrize('workdir_path', ['in', '../x/in'])
+def test_a_relative_path_is_read_and_its_links_are_noticed(
+  folders, tmp_path, monkeypatch, workdir_path
+):
+  (tmp_path / 'x').mkdir()
+  monkeypatch.chdir(tmp_path / 'x')
+  shutil.copytree(folders[0], 'in')
+  assert pretrained.read(workdir_path).step == 3
+  kernels = next(Path('in/checkpoints/3/params').rglob('d/*'))
+  kernels.rename(tmp_path / 'kernels')
+  kernels.symlink_to(tmp_path / 'kernels')
+  with pytest.raises(UserError, match='behind a link that leads out of'):
+    pretrained.read(workdir_path)
 
 
 @pytest.mark.parametrize(('name', 'use'), FILES)
