@@ -111,13 +111,13 @@ def differences(
   Returns:
     For each of 'center_crop' and 'ten_views': 'top1_difference', a fraction, positive where the
     network is wrong on more images than the other, and 'margin_of_error', half the width of its
-    95% interval (normal approximation).
+    95% interval (normal approximation, with the continuity correction of one image).
   """
   by_view = {views: of_images - of_first[views] for views, of_images in errors.items()}
   return {
     views: {
       'top1_difference': float(each.mean()),
-      'margin_of_error': float(1.96 * each.std() / np.sqrt(len(each))),
+      'margin_of_error': float(1.96 * each.std() / np.sqrt(len(each)) + 1 / len(each)),
     }
     for views, each in by_view.items()
   }

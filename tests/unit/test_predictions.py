@@ -84,7 +84,14 @@ def test_the_interval_of_a_difference_is_that_of_mcnemars_counts():
   worse, better = 80, 50
   assert found['top1_difference'] == pytest.approx((worse - better) / 1000)
   variance = worse + better - (worse - better) ** 2 / 1000
-  assert found['margin_of_error'] == pytest.approx(1.96 * variance**0.5 / 1000)
+  assert found['margin_of_error'] == pytest.approx((1.96 * variance**0.5 + 1) / 1000)
+
+
+def test_four_images_are_too_few_to_tell_two_networks_apart():
+  none, four = np.zeros(16), np.repeat([1.0, 0.0], [4, 12])
+  found = predictions.differences({'center_crop': four}, {'center_crop': none})['center_crop']
+  assert found['top1_difference'] == 0.25
+  assert found['margin_of_error'] > 0.25  # McNemar's exact test has p = 0.125
 
 
 def test_a_weighted_sum_is_numpys_average():
