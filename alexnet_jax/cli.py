@@ -630,7 +630,8 @@ def _sweep(config: ConfigDict) -> int:
     say(f'not run, for they change nothing of this config: {", ".join(plan.not_applying)}')
 
   def write() -> None:
-    left_out = [name for name in planning.recorded(plan.path) if name not in planned]
+    recorded = planning.recorded(plan.path)
+    left_out = [name for name in recorded if name not in planned]
     gone = [name for name in left_out if name.partition('/')[0] not in variants]
     if left := [name for name in left_out if name not in gone]:
       say(
@@ -639,6 +640,12 @@ def _sweep(config: ConfigDict) -> int:
       )
     if gone:
       say(f'the table will leave out {listed(gone)}, of variants that the sweep no longer has')
+    longer = [name for name, length in planned.items() if recorded.get(name, length) != length]
+    if longer:
+      say(
+        f'{plan.path} had {listed(longer)} with another train.num_epochs or train.num_steps; the table will'
+        ' have them once they have been trained as long as this command says'
+      )
     planning.write(plan, provenance.started_by())
 
   if _LIST.value:

@@ -533,7 +533,10 @@ def test_a_list_of_other_runs_says_what_the_table_will_leave_out(tmp_path):
     "the table will leave out 'base/seed0', 'tanh/seed0', of an earlier command"
   )
   assert list(planning.recorded(tmp_path)) == ['base/seed9', 'tanh/seed9']
-  launch(*arguments, '--only=tanh', '--seeds=9', '--config.train.num_epochs=7', '--list')
+  _, _, err = launch(
+    *arguments, '--only=tanh', '--seeds=9', '--config.train.num_epochs=7', '--list'
+  )
+  assert "had 'base/seed9', 'tanh/seed9' with another train.num_epochs" in err
   assert planning.recorded(tmp_path)['base/seed9'] == (7, None)  # the table's, too
 
 
