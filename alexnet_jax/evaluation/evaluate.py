@@ -63,6 +63,8 @@ def evaluate_workdir(
   _emulate_devices(config)
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     network = pretrained.read(path, log=display.line)
+    own = experiment.resolved(network.config)  # config.json may have been edited
+    workdir.check_same(network.path, experiment.resolved(config), own, may_differ)
     if split is None and config.data.validation_split != network.config.data.validation_split:
       split = config.data.validation_split
     _prepare(path)

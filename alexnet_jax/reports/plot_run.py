@@ -174,6 +174,8 @@ def _open(
     config.model.num_classes = len(network.class_names)
   may_differ = (*config_fields.CIRCUMSTANCES, 'data.class_depth')
   workdir.check(path, experiment.resolved(config), may_differ)
+  own = experiment.resolved(network.config)  # config.json may have been edited
+  workdir.check_same(network.path, experiment.resolved(config), own, may_differ)
   names = layer_outputs.output_names(config)
   hidden = [name for name in LAYERS if f'{name}_activation' in names]
   near_by = layer or retrieval.last_hidden(names)

@@ -65,7 +65,8 @@ def train_and_evaluate(
     The last validation's record of metrics.jsonl, with 'best_step', 'best_error' and 'best_loss'.
 
   Raises:
-    UserError: the config, the data, the devices or the workdir do not fit.
+    UserError: the config, the data, the devices or the workdir do not fit, or the run is past its end
+      already.
     NotFiniteError: the loss is not finite.
     Stopped: SIGINT, or one of `signals.PREEMPTION`, came; the run has saved, if it had begun.
   """
@@ -205,6 +206,8 @@ class Run:
     restored = resume.restore(directory, config, net, tx, mesh, train_split, data_set, display)
     self.state, self.statistics, self.progress = restored or self._from_scratch(tx, stored, source)
     self.step = int(self.state.step)
+    if self.step > self.total_steps:
+      raise self._too_short()
     if 0 < self.profiler.last <= self.step:
       display.line(
         f'train.profile_steps {config.train.profile_steps} are past: the run is at step {self.step},'
@@ -270,6 +273,20 @@ class Run:
         )
     return state, statistics, resume.Progress()
 
+  def _too_short(self) -> UserError:
+    """The error where the config ends before the checkpoint."""
+    length = self.length
+    if length.num_epochs is None:
+      place, asked = f'step {self.step}', f'train.num_steps is {length.total_steps}'
+      advice = f'train.num_steps=None, or at least {self.step}'
+    else:
+      place = f'epoch {length.epoch(self.step):.3g}'
+      asked = f'train.num_epochs is {length.num_epochs}'
+      advice = f'train.num_epochs={length.epochs_done(self.step - 1) + 1}, or more'
+    return UserError(
+      f'{self.path} has been trained to {place}, but {asked}; give {advice}, or another --workdir'
+    )
+
   def _first_lines(self, resumed: bool) -> list[str]:
     """What is trained on, with what, and from where to where, in lines for a narrow terminal."""
     split, columns = self.train_split, self.net.num_columns
@@ -286,7 +303,9 @@ class Run:
       f'{number_of(devices, f"{self.mesh.devices.flat[0].platform} device")} with {per_device} of'
       f' {number_of(columns, "column")} each',
       rate,
-      f'{"resuming at" if resumed else "from"} step {self.step} to {self.total_steps}',
+      f'finished at step {self.step}'
+      if resumed and self.step == self.total_steps
+      else f'{"resuming at" if resumed else "from"} step {self.step} to {self.total_steps}',
       f'workdir {self.path}',
     )
     lines = [clauses[0]]

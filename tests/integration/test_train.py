@@ -23,6 +23,7 @@ from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate, inference
+from alexnet_jax.reports import plot_run
 from alexnet_jax.training import logger, loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
@@ -407,6 +408,36 @@ def test_parameters_that_are_no_numbers_are_not_saved_and_the_mistake_can_be_cor
   config = tiny_config({'train.num_steps': 5})
   assert loop.train_and_evaluate(config, tmp_path)['step'] == 5
   assert workdir.read_config(tmp_path) == experiment.resolved(config)
+
+
+def test_a_config_json_that_was_edited_is_not_taken_for_the_network_s(finished_copy):
+  path, _ = finished_copy
+  config = tiny_config({'model.activation': 'tanh'})
+  workdir.write_config(path, experiment.resolved(config))
+  for use in (evaluate.evaluate_workdir, plot_run.draw, lambda p, c: loop.train_and_evaluate(c, p)):
+    with pytest.raises(UserError, match=r'checkpoints/\d+ holds another experiment: model\.activ'):
+      use(path, config)
+
+
+@pytest.mark.parametrize(
+  ('length', 'words'),
+  [
+    (
+      {'train.num_epochs': 1, 'train.num_steps': None},
+      r'epoch 2, but train\.num_epochs is 1; give train\.num_epochs=2, or more',
+    ),
+    (
+      {'train.num_steps': 7},
+      r'step 45, but train\.num_steps is 7; give train\.num_steps=None, or at least 45',
+    ),
+  ],
+)
+def test_a_run_that_is_past_its_new_end_is_left_as_it_is(finished_copy, length, words):
+  path, _ = finished_copy
+  before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+  with pytest.raises(UserError, match=f'{path} has been trained to {words}'):
+    loop.train_and_evaluate(tiny_config(length), path)
+  assert {file: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
 
 
 def test_another_experiment_does_not_resume_where_config_json_is_gone(finished_copy):
