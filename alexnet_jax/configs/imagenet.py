@@ -140,7 +140,7 @@ def get_config() -> config_dict.ConfigDict:
 
 def _model() -> config_dict.ConfigDict:
   """The paper's network; `models/alexnet.py` and `models/options.py` describe each field."""
-  model = config_dict.ConfigDict(AlexNet().to_config())
+  model = config_dict.ConfigDict(AlexNet(parent=None).to_config())
   model.num_classes = config_dict.placeholder(int)  # None: as many as the data have
   model.num_classes = 1000
   for name in LAYERS:

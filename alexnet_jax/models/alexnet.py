@@ -110,7 +110,8 @@ class AlexNet(nn.Module):
       that this device holds side by side in the last axis.
 
     Raises:
-      UserError: the images are of another shape or not of floats, or dropout lacks its key or positions.
+      UserError: the images are of another shape or not of floats, or dropout lacks its key or positions,
+        or these are not one for each image.
     """
     self._check_arguments(images, dropout_key, positions)
     outputs: dict[str, Array] = {}
@@ -178,7 +179,7 @@ class AlexNet(nn.Module):
       raise UserError(
         'model.num_classes is not set; give the number of classes, as --config.model.num_classes=10'
       )
-    paper = cls()
+    paper = cls(parent=None)  # no part of a module that is being run
     return cls(
       **{
         name: dataclasses.replace(getattr(paper, name), **{k: _tuple(v) for k, v in value.items()})
@@ -188,25 +189,28 @@ class AlexNet(nn.Module):
       }
     )
 
+  @nn.nowrap  # as those below: what Flax wraps cannot be called before a module is whole
   def to_config(self) -> dict[str, Any]:
     """The fields as plain values: the `model` section that makes this network."""
-    internal = ('column_devices', 'column_axis', 'parent', 'name')
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     return {
       name: dict(vars(value)) if dataclasses.is_dataclass(value) else value
       for name, value in fields.items()
-      if name not in internal
+      if name not in checks.INTERNAL
     }
 
+  @nn.nowrap
   def local(self, column_axis: str, column_devices: int) -> 'AlexNet':
     """The same network as one device of `column_devices` runs it inside `shard_map`."""
     return self.clone(column_axis=column_axis, column_devices=column_devices)
 
+  @nn.nowrap
   def features(self, name: str) -> int:
     """Kernels or units of a layer over all its columns; 0 where it is left out."""
     features: int = self.num_classes if name == 'fc8' else getattr(self, name).features
     return features // 2 if self.num_columns == 1 and name in self.one_column_halves else features
 
+  @nn.nowrap
   def is_trimmed(self, name: str) -> bool:
     """Whether a convolution has one pixel less padding, as `Pool.trim` says."""
     return name in self.pool.trim and self.pool.window == self.pool.stride
@@ -222,10 +226,18 @@ class AlexNet(nn.Module):
       raise UserError(
         f'images are of {images.dtype}; pass centered floats, as data.augment makes them'
       )
-    if dropout_key is None and self.has_rng('dropout') and not self.is_initializing():
+    alone = not self.path  # of a module around it, rngs may be for other parts
+    if dropout_key is None and alone and self.has_rng('dropout') and not self.is_initializing():
       raise UserError("pass dropout_key=key and positions, not rngs={'dropout': key}")
-    if dropout_key is not None and positions is None:
+    if dropout_key is None:
+      return
+    if positions is None:
       raise UserError('dropout_key needs positions, which are jnp.arange(N) for a whole batch')
+    if jnp.shape(positions) != images.shape[:1]:
+      raise UserError(
+        f'positions are of shape {list(jnp.shape(positions))}; pass one for each of {images.shape[0]} images,'
+        ' as jnp.arange(N)'
+      )
 
   @property
   def _local_columns(self) -> int:

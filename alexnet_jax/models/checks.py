@@ -1,5 +1,7 @@
 """Checks of a network's description, with messages for whoever wrote the config."""
 
+import dataclasses
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,56 @@ if TYPE_CHECKING:
 
 _LARGEST_NORM = 1000  # neighbors
 
+# What a field may be, by what its default is, and in words.
+_KINDS: tuple[tuple[type, type | tuple[type, ...], str], ...] = (
+  (bool, bool, 'True or False'),
+  (int, numbers.Integral, 'a whole number'),
+  (float, numbers.Real, 'a number'),
+  (str, str, 'a string'),
+  (tuple, tuple, "a tuple of layers, as ('conv1', 'conv2')"),
+)
+INTERNAL = ('column_devices', 'column_axis', 'parent', 'name')
+"""Fields of the network that are no part of its description."""
+
+
+def _check_kinds(net: 'AlexNet') -> None:
+  """Raises UserError where a field is of another kind than its default: else a traceback follows."""
+  for field in dataclasses.fields(net):
+    if field.name in INTERNAL:
+      continue
+    value, default = getattr(net, field.name), field.default
+    if not dataclasses.is_dataclass(default):
+      _check_kind(field.name, value, default)
+      continue
+    kind = type(default)
+    if not isinstance(value, kind):
+      raise UserError(
+        f'model.{field.name} is {value!r}; it must be a {kind.__name__} of alexnet_jax.models.options'
+        + (f', as {kind.__name__}(layers=()) for none' if hasattr(default, 'layers') else '')
+      )
+    for part in dataclasses.fields(default):
+      _check_kind(
+        f'{field.name}.{part.name}', getattr(value, part.name), getattr(default, part.name)
+      )
+
+
+def _check_kind(field: str, value: Any, default: Any) -> None:
+  if default is None:  # weight_std and bias
+    if value is not None:
+      _check_kind(field, value, 0.0)
+    return
+  kind, words = next((kind, words) for of, kind, words in _KINDS if isinstance(default, of))
+  if not isinstance(value, kind):
+    raise UserError(f'model.{field} is {value!r}; it must be {words}')
+
 
 def check(net: 'AlexNet') -> None:
-  """Raises UserError, naming the field, where a choice is unknown or sizes do not fit.
+  """Raises UserError, naming the field, where one is of another kind, a choice unknown, or sizes do not fit.
 
   Args:
     net: the network, read for its fields only.
   """
+  _check_kinds(net)
 
   def one_of(field: str, value: Any, choices: Sequence[Any]) -> None:
     if value not in choices:

@@ -3,6 +3,7 @@
 import functools
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -213,6 +214,50 @@ def test_a_network_is_checked_however_it_is_made():
     AlexNet().clone(num_columns=4)
 
 
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
+    ({'response_norm': None}, r'response_norm is None; .* as ResponseNorm\(layers=\(\)\) for none'),
+    ({'dropout': 0.0}, 'dropout is 0.0; it must be a Dropout of alexnet_jax.models.options'),
+    ({'conv1': 32}, 'conv1 is 32; it must be a Convolution of'),
+    ({'conv1': {'features': '32'}}, "conv1.features is '32'; it must be a whole number"),
+    ({'input_size': (224, 224)}, r'input_size is \(224, 224\); it must be a whole number'),
+    ({'cross_column': 'conv3'}, "cross_column is 'conv3'; it must be a tuple of layers"),
+    ({'activation': None}, 'activation is None; it must be a string'),
+    ({'conv2': {'weight_std': '0.01'}}, "conv2.weight_std is '0.01'; it must be a number"),
+  ],
+)
+def test_a_part_of_another_kind_says_what_it_must_be(fields, words):
+  with pytest.raises(UserError, match=f'model.{words}'):
+    AlexNet.from_config(fields)
+
+
+class Transferred(nn.Module):
+  """A head with dropout of its own, after the digits' network or one that it is given."""
+
+  backbone: AlexNet | None = None
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    net = self.backbone or AlexNet.from_config(digits.get_config().model)
+    features = jax.lax.stop_gradient(net(images)[1]['fc6_activation'])
+    return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(features))
+
+
+def test_the_network_is_a_part_of_another_module():
+  net, images = AlexNet.from_config(digits.get_config().model), jnp.ones((2, 8, 8, 3))
+  for module, name in ((Transferred(net), 'backbone'), (Transferred(), 'AlexNet_0')):
+    variables = module.init(jax.random.key(0), images)
+    assert set(variables['params']) == {name, 'Dense_0'}
+    key = {'dropout': jax.random.key(1)}
+    alone = net.apply({'params': variables['params'][name]}, images)[1]['fc6_activation']
+    dense = nn.Dense(3).bind({'params': variables['params']['Dense_0']})
+    np.testing.assert_array_equal(module.apply(variables, images, rngs=key), dense(alone))
+    trained = module.apply(variables, images, train=True, rngs=key)
+    assert not np.array_equal(trained, dense(alone))
+    assert 'fc8' in module.tabulate(jax.random.key(0), images)
+
+
 def test_a_config_s_section_makes_the_network_that_its_plain_values_make():
   section = digits.get_config().model
   assert AlexNet.from_config(section) == AlexNet.from_config(section.to_dict())
@@ -239,6 +284,11 @@ def test_a_config_s_section_makes_the_network_that_its_plain_values_make():
       np.zeros((2, 8, 8, 3), np.float32),
       {'dropout_key': np.zeros(2, np.uint32)},
       'dropout_key needs positions',
+    ),
+    (
+      np.zeros((2, 8, 8, 3), np.float32),
+      {'dropout_key': np.zeros(2, np.uint32), 'positions': np.zeros(1, int)},
+      r'positions are of shape \[1\]; pass one for each of 2 images',
     ),
   ],
 )
