@@ -297,7 +297,8 @@ def _max_pool_backward(
   x, y = residuals
 
   def share(of_windows: Callable[[Array, float], Array]) -> Array:
-    return jnp.where(x == of_windows(y, jnp.nan), of_windows(g, 0), 0)
+    # Where there is no window, x may be equal to the filling; the gradient's adds nothing.
+    return jnp.where(x == of_windows(y, 0), of_windows(g, 0), 0)
 
   return (_sum_over_windows(share, x.shape[1:3], window, stride),)
 

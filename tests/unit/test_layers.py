@@ -110,6 +110,13 @@ def test_max_pool_sends_its_whole_gradient_to_every_tied_maximum(x64):
   assert_close(gradient[0, :, :, 0], expected)
 
 
+def test_max_pool_s_gradient_has_no_nan_on_its_way():
+  with jax.debug_nans(True):
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.ones((1, 5, 5, 1)))
+  assert gradient.sum() == 4 * 9  # four windows, in each of which all places are equal
+  assert gradient[0, 2, 2, 0] == 4
+
+
 def test_max_pool_ties_at_the_overhanging_edge_stay_inside(x64):
   x = jnp.zeros((1, 4, 4, 1), jnp.float64)
   y, pullback = jax.vjp(layers.max_pool, x)
