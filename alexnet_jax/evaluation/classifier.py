@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import html
 import io
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,8 +118,10 @@ class Classifier(PretrainedNetwork):
     listed, is_single = _listed(images)
     count = len(self.class_names)
     top_k = metrics.num_best(count) if top_k is None else top_k
-    if not isinstance(top_k, int | np.integer):
-      raise UserError(f'top_k is {top_k!r}; it must be a whole number')
+    try:
+      top_k = operator.index(top_k)
+    except TypeError as error:
+      raise UserError(f'top_k is {top_k!r}; it must be a whole number') from error
     if not 1 <= top_k <= count:
       raise UserError(f'top_k is {top_k}, but must be from 1 to {count}, the number of classes')
     predictions = self._best(listed, self._compute(listed, 'fc8'), top_k)
@@ -174,6 +177,8 @@ class Classifier(PretrainedNetwork):
     Raises:
       UserError: an image cannot be read, there are no images, or there is no such layer.
     """
+    if not isinstance(layer, str):
+      raise UserError(f'layer is {layer!r}; give the name of one, as fc7')
     return self._compute(_listed(images)[0], layer)
 
   def crops(self, images: Any) -> np.ndarray:
@@ -357,7 +362,7 @@ def _from_array(array_like: Any, where: str) -> Image.Image:
   if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
     raise UserError(
       f'{where} has the shape {array.shape}; pass [H, W, 3] (channels last, no opacity) or [H, W],'
-      ' or many as [N, H, W, 3]'
+      ' or many as [N, H, W, 3]; many of [H, W] as list(images)'
     )
   return Image.fromarray(array)
 

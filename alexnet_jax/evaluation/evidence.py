@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from alexnet_jax.models import receptive
-from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.errors import UserError, number_of
 
 Array = jax.Array
 
@@ -44,6 +44,7 @@ def occlusion(
   Raises:
     UserError: the square does not fit the image, or the color or the class is out of range.
   """
+  image = np.asarray(image)
   side = image.shape[0]
   if np.min(color) < 0 or np.max(color) > 255:
     raise UserError(f'the color is {list(color)}; its values must be from 0 to 255')
@@ -95,14 +96,18 @@ def saliency(
     [N, S, S] float32, per unit of a pixel's 0 to 255.
 
   Raises:
-    UserError: a class is out of range.
+    UserError: a class is out of range, or there is not one for each image.
   """
-  chosen = np.asarray(labels)[:, None]
+  labels = np.asarray(labels)
+  if labels.shape != (len(images),):
+    raise UserError(
+      f'labels are of shape {list(labels.shape)}; pass one for each of {number_of(len(images), "image")}'
+    )
 
   def total(pixels: Array, params: Any) -> Array:
     found = scores(params, pixels)
     _check_labels(labels, found.shape[1])
-    return jnp.take_along_axis(found, chosen, axis=1).sum()
+    return jnp.take_along_axis(found, labels[:, None], axis=1).sum()
 
   gradient = jax.jit(jax.grad(total))(jnp.asarray(images, jnp.float32), params)
   return np.asarray(jnp.abs(gradient).max(axis=-1))

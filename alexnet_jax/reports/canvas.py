@@ -33,7 +33,7 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
 
   Args:
     picture: the figure.
-    path: without an ending.
+    path: its ending, if it is one of these, is replaced by each.
 
   Returns:
     The files' paths, the SVG's last.
@@ -42,6 +42,8 @@ def save(picture: figure.Figure, path: str | os.PathLike[str]) -> list[Path]:
     OSError: nothing can be written there.
   """
   path = Path(path)
+  if path.suffix.removeprefix('.') in _KINDS:
+    path = path.with_suffix('')
   written = []
   fonts.use(picture)
   # Else matplotlib names an SVG's parts at random, and draws a PDF's letters as Type 3.

@@ -15,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from alexnet_jax.reports import canvas, tiles
 from alexnet_jax.reports.short_names import short_names, short_names_of
+from alexnet_jax.utils.errors import UserError
 from alexnet_jax.utils.picture import Figure
 
 _RIGHT, _WRONG = '#d9534f', '#a9a9c9'  # bars
@@ -206,8 +207,13 @@ def activations(
 
   Returns:
     A figure with a panel for each column, after that of the image.
+
+  Raises:
+    UserError: the maps are of several images.
   """
   maps = np.asarray(maps, np.float64)
+  if maps.ndim not in (1, 3):
+    raise UserError(f"maps are of shape {list(maps.shape)}; pass one image's, as features[0]")
   maps = maps[None, None] if maps.ndim == 1 else maps
   are_units = maps.shape[:2] == (1, 1)
   axis = None if are_units else (0, 1)

@@ -368,6 +368,15 @@ def test_top_k_that_is_no_whole_number_is_named(classifier, digits, top_k):
     classifier.predict(digits[0], top_k)
 
 
+def test_top_k_may_be_an_array_of_one_number(classifier, digits):
+  assert len(classifier.predict(digits[0], np.array(3)).class_names) == 3
+
+
+def test_several_layers_are_not_taken_for_one(classifier, digits):
+  with pytest.raises(UserError, match=r"layer is \['fc6', 'fc7'\]; give the name of one"):
+    classifier.features(digits[0], ['fc6', 'fc7'])
+
+
 @pytest.mark.parametrize('top_k', [0, -1, 11])
 def test_top_k_out_of_range_says_what_it_may_be(classifier, digits, top_k):
   with pytest.raises(

@@ -45,6 +45,11 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch)
   assert [path.read_bytes() for path in written] == before
 
 
+def test_an_ending_that_a_figure_gets_is_not_added_twice(tmp_path):
+  written = canvas.save(drawn(), tmp_path / 'kernels.png')
+  assert {path.name for path in written} == {'kernels.png', 'kernels.pdf', 'kernels.svg'}
+
+
 def test_a_figure_shows_itself_in_a_notebook():
   assert drawn()._repr_png_().startswith(b'\x89PNG')
 

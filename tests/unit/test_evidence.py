@@ -51,6 +51,18 @@ def test_evidence_is_the_log_of_how_many_times_lower_the_odds_are():
   np.testing.assert_allclose(drops, np.log((0.8 / 0.2) / (0.3 / 0.7)))
 
 
+def test_each_image_has_one_class():
+  def scores(params, crops):
+    return crops.sum(axis=(1, 2, 3))[:, None] * params
+
+  images, weights = np.ones((2, 3, 3, 3), np.uint8), jnp.array([[1.0, 2.0]])
+  labels = jnp.array([1, 0])
+  found = evidence.saliency(scores, weights, images, labels)
+  np.testing.assert_array_equal(found[:, 0, 0], [2, 1])
+  with pytest.raises(UserError, match=r'labels are of shape \[3\]; pass one for each of 2 images'):
+    evidence.saliency(scores, weights, images, np.array([0, 1, 0]))
+
+
 @pytest.mark.parametrize('size', [0, 4])
 def test_a_square_that_does_not_fit_is_refused(size):
   image = np.zeros((3, 3, 3), np.uint8)
