@@ -160,8 +160,12 @@ def has_peers(environment: Mapping[str, str]) -> bool:
 
 
 def program() -> str:
-  """Returns the command that runs the program: `alexnet` if it was started so, else launch.py."""
-  return 'alexnet' if Path(sys.argv[0]).stem == 'alexnet' else 'python launch.py'
+  """Returns the command that runs the program, from this folder: `alexnet` if it was started so."""
+  started = Path(sys.argv[0])
+  if started.stem == 'alexnet':
+    return 'alexnet'
+  launch = os.path.relpath(started) if started.name == 'launch.py' else 'launch.py'
+  return f'python {shell.quote(launch)}'
 
 
 def command(*arguments: str) -> str:
@@ -171,7 +175,7 @@ def command(*arguments: str) -> str:
 
 def program_name() -> str:
   """Returns the prefix of the program's messages: 'alexnet' or 'launch.py'."""
-  return program().removeprefix('python ')
+  return 'alexnet' if program() == 'alexnet' else 'launch.py'
 
 
 def extra(name: str) -> str:

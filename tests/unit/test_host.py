@@ -55,6 +55,21 @@ def test_an_unknown_flag_is_found_out(monkeypatch, tmp_path):
   assert not host.knows_timeouts('0.99')
 
 
+@pytest.mark.parametrize(
+  ('started', 'command'),
+  [
+    ('launch.py', 'python launch.py --list'),
+    ('../a clone/launch.py', "python '../a clone/launch.py' --list"),
+    ('/usr/bin/alexnet', 'alexnet --list'),
+    ('/usr/bin/pytest', 'python launch.py --list'),
+  ],
+)
+def test_a_command_runs_from_this_folder(monkeypatch, started, command):
+  monkeypatch.setattr(sys, 'argv', [started])
+  assert host.command('--list') == command
+  assert host.program_name() in ('launch.py', 'alexnet')
+
+
 def test_flags_of_xla_may_be_in_a_file(tmp_path):
   file = tmp_path / 'flags'
   file.write_text('--xla_a=1\n--xla_b="2 3"\n')

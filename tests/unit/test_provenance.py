@@ -29,7 +29,7 @@ def test_a_process_is_described(monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['/a/launch.py', '--workdir=a b'])
   monkeypatch.setattr(host, 'owns_process', lambda: True)
   described = provenance.describe(jax.devices())
-  assert described['command'] == "python launch.py '--workdir=a b'"
+  assert described['command'] == f"python {os.path.relpath('/a/launch.py')} '--workdir=a b'"
   assert described['caller'] is None
   assert datetime.datetime.fromisoformat(described['date']).tzinfo == datetime.UTC
   assert described['versions']['jax'] == jax.__version__
