@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jinja2
+import numpy as np
 from PIL import Image
 
 from alexnet_jax.checkpoints import workdir
@@ -141,14 +142,18 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
     share = math.log(max(error, lowest) / lowest) / math.log(highest / lowest * 1.1)
     return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
 
-  points = []
+  points, last_step = [], 0
   places = [x(record['epoch']) for record in validation]
   edges = [_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), _WIDTH - _RIGHT]
   for i, record in enumerate(validation):
-    before = [each for each in training if each['step'] <= record['step']]
+    since = [each for each in training if last_step < each['step'] <= record['step']]
     text = f'epoch {epoch(record)}: validation error {record["top1_error"]:.2%}'
-    if before:
-      text += f', training {before[-1]["top1_error"]:.2%}, rate {before[-1]["learning_rate"]:.3g}'
+    if since:
+      # Each is the mean of the steps since the one before.
+      steps = np.diff([each['step'] for each in since], prepend=last_step)
+      error = np.average([each['top1_error'] for each in since], weights=steps)
+      text += f', training {error:.2%}, rate {since[-1]["learning_rate"]:.3g}'
+    last_step = record['step']
     points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
   best = _best(validation)
   text = f'lowest error, {best["top1_error"]:.2%}, epoch {epoch(best)}'
