@@ -155,8 +155,8 @@ _TARGET = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_list(
   'images',
   None,
-  'For --mode=predict: photographs to classify, files and folders, as --images=a.jpg,photos. --workdir'
-  ' may be a checkpoint or a file of weights, too, with --target=FILE.csv.',
+  'For --mode=predict: photographs to classify, files and folders, as --images=a.jpg,photos; a name with a'
+  ' comma in double quotes, as --images=\'"a,b.jpg"\'. --workdir may be a checkpoint or a file of weights, too, with --target=FILE.csv.',
 )
 _MEAN = flags.DEFINE_string(
   'mean',
@@ -391,6 +391,7 @@ def _config_of(path: Path) -> ConfigDict:
 
   value = workdir.read_config(path)
   if value is None:
+    workdir.check_is_no_sweep(path)
     missing = 'has no config.json' if path.exists() else 'does not exist'
     raise UserError(f'{path} {missing}; give the workdir of a run, or --config for a new one')
   file = Path(path) / 'config.json'

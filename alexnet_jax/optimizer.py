@@ -45,7 +45,8 @@ def paper_sgd(
 
   Learning rates are part of the state, for each parameter, and 0 at first, so that nothing is updated
   until they are set: `state._replace(learning_rates=jax.tree.map(lambda _: jnp.float32(0.01), params))`.
-  A parameter whose rate is 0 is frozen, momentum and all, as in the 2012 code (`src/weights.cu`).
+  A parameter whose rate is 0 is frozen, momentum and all, as in the 2012 code (`src/weights.cu`); that
+  takes the place of `optax.masked` and `optax.multi_transform`, into which this rule does not fit.
 
   Args:
     momentum: 0.9 in the paper.

@@ -305,9 +305,13 @@ class Writer:
       raise
     except Exception as error:
       folder = self._manager.directory
-      raise UserError(
-        f'cannot write a checkpoint into {folder}: {_reason(error)}\n'
+      then = (
         'Earlier checkpoints are complete; once this is fixed, the same command resumes.'
+        if steps(folder)
+        else 'There is no earlier checkpoint; once this is fixed, the same command starts again.'
+      )
+      raise UserError(
+        f'cannot write a checkpoint into {folder}: {_reason(error)}\n{then}'
       ) from error
 
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import datetime
-import errno
 import io
 import itertools
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -107,20 +107,31 @@ def check_usable(workdir: str | os.PathLike[str], config: Mapping[str, Any], sta
       process is at work in it.
   """
   path = Path(workdir)
-  if (path / SWEEP).exists():
-    raise UserError(
-      f'{path} is the folder of a sweep; give the run a --workdir of its own, or --mode=sweep to run'
-      ' what is missing'
-    )
+  check_is_no_sweep(path)
   if started:
     check(path, config)
   there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-  if not there.is_dir() or not os.access(there, os.W_OK):
-    number = errno.EACCES if there.is_dir() else errno.ENOTDIR
-    raise cannot_write(path, OSError(number, os.strerror(number)))
+  check_writable(there, path)
   if (path / _LOCK).exists():
     with lock(path):
       pass
+
+
+def check_is_no_sweep(workdir: str | os.PathLike[str]) -> None:
+  """Raises UserError where a folder is a sweep's, whose runs have workdirs of their own."""
+  if Path(workdir, SWEEP).exists():
+    raise UserError(
+      f'{workdir} is the folder of a sweep; give the run a --workdir of its own, or --mode=sweep to run'
+      ' what is missing'
+    )
+
+
+def check_writable(folder: Path, workdir: Path) -> None:
+  """Raises UserError, of a workdir, where a folder cannot be written to."""
+  try:
+    tempfile.TemporaryFile(dir=folder).close()
+  except OSError as error:
+    raise cannot_write(workdir, error) from error
 
 
 class LockedError(UserError):

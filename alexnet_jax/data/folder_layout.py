@@ -246,7 +246,8 @@ def _mending_of(strange: Sequence[str], first: Path, splits: Mapping[str, Path])
     split = _split_of(name)[0]
     if split and split not in splits:
       return f'rename {name!r} to {split!r} if it is one, too, or move it away'
-  return f'move the others away, or put them into {first.name} if they are classes'
+  rename = '' if 'validation' in splits else "rename the folder of the validation images to 'val', "
+  return f'{rename}move the others away, or put them into {first.name} if they are classes'
 
 
 def _splits_by_name(folders: Sequence[Path], base: Path) -> dict[Path, str]:

@@ -220,6 +220,7 @@ def prepare(
   try:
     if place.is_dir():
       left_out_list.update(place, left_out, display)
+      _tell_unreadable(place, total, display)
       _tell_identical(place, display)
       return place
     with _alone(incomplete, display):
@@ -237,9 +238,7 @@ def prepare(
         incomplete.rename(place)
         for name in (_DONE, _ORIGINALS, _LOCK, locks.owner_file(Path(_LOCK)).name):
           (place / name).unlink(missing_ok=True)
-        unreadable = read_metadata(place)['unreadable_files']
-        if unreadable:
-          display.line(f'cannot be read, and left out: {unreadable:,} of {total:,} images')
+        _tell_unreadable(place, total, display)
         if (place / left_out_list.FILE_NAME).exists():
           display.line(
             f'all files that are left out are listed in {place / left_out_list.FILE_NAME}'
@@ -252,6 +251,12 @@ def prepare(
       ' the same command.'
     ) from error
   return place
+
+
+def _tell_unreadable(place: Path, total: int, display: Display) -> None:
+  """Shows how many of so many images could not be read when the data set was prepared."""
+  if unreadable := read_metadata(place)['unreadable_files']:
+    display.line(f'cannot be read, and left out: {unreadable:,} of {total:,} images')
 
 
 def _tell_identical(place: Path, display: Display) -> None:

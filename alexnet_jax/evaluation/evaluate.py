@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,7 +122,7 @@ def evaluate_ensemble(
     raise UserError(
       f'{path} is a training run; pass another --workdir for the evaluation of --members'
     )
-  for name, count in collections.Counter(map(str, paths)).items():
+  for name, count in collections.Counter(str(files.readable(path)) for path in paths).items():
     if count > 1:
       raise UserError(f'{name} is given as {count} members; give it once, with a larger weight')
   emulated = _emulate_devices(config)
@@ -418,9 +417,9 @@ def _prepare(path: Path) -> None:
     return
   try:
     path.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path).close()
   except OSError as error:
     raise workdir.cannot_write(path, error) from error
+  workdir.check_writable(path, path)
 
 
 def _write(

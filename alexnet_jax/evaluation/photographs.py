@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import operator
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], list[s
   tree = folder_tree.Tree()
   for path in map(files.expanded, paths):
     if not os.path.exists(path):
-      raise UserError(f'there is no {path} (--images); give folders and files, as a,b/c.jpg')
+      comma = ', and a name with a comma in double quotes, as \'"a,b.jpg"\'' * (len(paths) > 1)
+      raise UserError(f'there is no {path} (--images); give folders and files, as a,b/c.jpg{comma}')
     if not os.path.isdir(path):
       images.append(path)
       continue
@@ -98,6 +100,13 @@ def classify(
   if written.suffix != '.csv':
     raise UserError(f'{written} (--target) must end in .csv')
   images, unreadable, others = find(paths)
+  try:
+    written.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=written.parent).close()
+  except OSError as error:
+    raise UserError(
+      f'cannot write {written}: {error.strerror}; give another place with --target=FILE.csv'
+    ) from error
   predicted: list[Prediction] = []
   with Display() as display:
     classifier = Classifier(**vars(read(path, log=display.line)))

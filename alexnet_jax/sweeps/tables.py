@@ -12,6 +12,7 @@ from alexnet_jax.data import datasets
 from alexnet_jax.sweeps import spec
 from alexnet_jax.sweeps.results import Results, Row, RunResult
 from alexnet_jax.utils import host, shell
+from alexnet_jax.utils.errors import number_of
 
 HEADINGS = (
   'variant', 'runs', 'top-1 error, %', 'difference', '95% interval', *spec.REPORTERS.values(), 'sign',
@@ -67,7 +68,7 @@ def notes(results: Results) -> list[str]:
   data = of_config['data']
   lengths = {(run['num_steps'], run['num_epochs']) for run in description['runs']}
   length = ' or '.join(
-    f'{epochs:g} epochs' if steps is None else f'{steps} steps'
+    number_of(epochs, 'epoch') if steps is None else number_of(steps, 'step')
     for steps, epochs in sorted(lengths, key=lambda length: (length[0] or 0, length[1]))
   )
   overrides = [f'--config.{field}={value}' for field, value in description['overrides'].items()]

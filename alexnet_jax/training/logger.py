@@ -67,6 +67,11 @@ class Logger:
     if metrics.has_top5(num_classes):
       self._scalars.append('top5_error')
     self._metrics = workdir.MetricsLog(path, keep_lines, multihost.is_first())
+    if self._metrics.lines < keep_lines:
+      display.line(
+        f'metrics.jsonl has lost {keep_lines - self._metrics.lines:,} of the {keep_lines:,} lines that it had:'
+        ' the curves of what was trained before are not complete'
+      )
     self._on_record = on_record
     if on_record is not None and multihost.is_first():
       for record in workdir.read_metrics(path):

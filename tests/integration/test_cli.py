@@ -524,6 +524,13 @@ def test_a_second_sweep_on_one_folder_stops_and_changes_nothing(tmp_path):
   assert (tmp_path / 'sweep.json').read_bytes() == before
 
 
+@pytest.mark.parametrize('mode', ['train', 'evaluate'])
+def test_a_folder_of_a_sweep_is_no_run(tmp_path, mode):
+  planning.write(sweeps.plan(tmp_path))
+  result = launch(f'--workdir={tmp_path}', f'--mode={mode}')
+  assert_message(result, 1, 'is the folder of a sweep', '--mode=sweep')
+
+
 def test_a_list_of_other_runs_says_what_the_table_will_leave_out(tmp_path):
   arguments = ('--mode=sweep', ABLATIONS, '--config=configs/digits.py', f'--workdir={tmp_path}')
   launch(*arguments, '--only=tanh', '--list')

@@ -432,7 +432,7 @@ def test_members_run_where_the_config_given_says(runs, monkeypatch):
     (['a', 'b'], [0, 0], 'not all 0'),
     (['a', 'b'], [1, float('nan')], 'are 1, nan; they must'),
     (['a', 'b'], [1, float('inf')], 'are 1, inf; they must'),
-    (['a', 'b', 'a'], None, 'a is given as 2 members; give it once'),
+    (['a', 'b', 'a/'], None, 'a is given as 2 members; give it once'),
     (['a', 'nowhere'], None, 'there is no nowhere; pass a workdir'),
     (['a', 'ab'], None, 'has no complete checkpoint'),
   ],

@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import errno
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,17 @@ def test_a_relative_folder_is_not_left_through_a_link_above_it(tmp_path, monkeyp
   (tmp_path / 'here' / 'photos' / 'up').symlink_to(tmp_path)
   monkeypatch.chdir(tmp_path / 'here')
   assert photographs.find(['photos']) == ([os.path.join('photos', 'b.png')], [], [])
+
+
+def test_a_folder_that_cannot_be_written_to_says_to_give_another_place(run, tmp_path, monkeypatch):
+  def refuse(**_):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+  write_photographs(tmp_path, 'a.png')
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+  words = 'predictions.csv: Read-only file system; give another place with --target=FILE.csv'
+  with pytest.raises(UserError, match=words):
+    photographs.classify(run, [str(tmp_path / 'a.png')], None)
 
 
 @pytest.mark.parametrize(

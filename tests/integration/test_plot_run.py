@@ -1,5 +1,6 @@
 """--mode=figures: what it chooses, what it leaves in the workdir, what it says of mistakes."""
 
+import dataclasses
 import shutil
 from xml.etree import ElementTree
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import workdir
+from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import augment, datasets, splits
 from alexnet_jax.evaluation import given_images
 from alexnet_jax.reports import canvas, plot_run
@@ -204,7 +205,7 @@ def test_of_other_images_predictions_and_activations_are_drawn_alone(
 
 
 def test_without_metrics_there_are_no_curves_and_of_another_networks_kernels_no_start(
-  run, shown, tmp_path, capsys
+  run, shown, tmp_path, capsys, monkeypatch
 ):
   copy = tmp_path / 'copy'
   shutil.copytree(run, copy)
@@ -212,6 +213,8 @@ def test_without_metrics_there_are_no_curves_and_of_another_networks_kernels_no_
   (copy / 'config.json').unlink()
   config = tiny_config({'train.init_from': 'runs/other'})
   workdir.write_config(copy, experiment.resolved(config))
+  network = dataclasses.replace(pretrained.read(copy), config=config)
+  monkeypatch.setattr(pretrained, 'read', lambda *_, **__: network)
   plot_run.draw(copy, config)
   said = capsys.readouterr().err
   assert 'has no metrics.jsonl; its learning curves are left out' in said

@@ -485,6 +485,10 @@ def test_files_that_cannot_be_read_are_left_out(holey, tmp_path, per_shard):
     f'all files that are left out are listed in {directory / left_out_list.FILE_NAME}',
   ]
 
+  again = Lines()
+  run(source, tmp_path / 'out', again, images_per_shard=per_shard)
+  assert again.lines == ['cannot be read, and left out: 4 of 21 images']
+
   for split, folder in (('train', 'train'), ('validation', 'val')):
     rows = stored(directory, split)
     files = {str(path.relative_to(holey)) for path in holey.glob(f'{folder}/*/*')}
@@ -930,7 +934,7 @@ def test_the_command_prepares_and_tells(tmp_path, capsys, converted):
   printed.preparation(config)
   again = capsys.readouterr()
   assert again.out == out
-  assert again.err.splitlines() == notes
+  assert again.err.splitlines() == [*notes, 'cannot be read, and left out: 3 of 13 images']
   assert converted == []
   assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 

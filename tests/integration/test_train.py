@@ -419,6 +419,16 @@ def test_a_config_json_that_was_edited_is_not_taken_for_the_network_s(finished_c
       use(path, config)
 
 
+def test_a_run_that_has_lost_its_metrics_says_so(finished_copy, capfd):
+  path, _ = finished_copy
+  kept = lines(path)
+  (path / 'metrics.jsonl').unlink()
+  loop.train_and_evaluate(tiny_config(), path)
+  said = capfd.readouterr().err
+  assert f'metrics.jsonl has lost {len(kept)} of the {len(kept)} lines that it had' in said
+  assert 'finished at step 45' in said
+
+
 @pytest.mark.parametrize(
   ('length', 'words'),
   [

@@ -169,6 +169,10 @@ def test_images_beside_pictures_of_annotations_are_refused(tmp_path, folders, no
       ('train/cats', 'train/dogs', 'test/cats', 'Meta'),
       "has 'train', which is read as a split, beside 'Meta'",
     ),
+    (
+      ('Training/cats', 'Training/dogs', 'Pruefung/cats'),
+      "if it is a split, rename the folder of the validation images to 'val'",
+    ),
     (('train_mini/cats', 'train_mini/dogs', 'val/cats'), "rename 'train_mini' to 'train'"),
     (('DCIM/100APPLE', 'DCIM/101CANON'), 'which are parts by their names'),
     (('images_001/images', 'images_002/images'), 'which are parts by their names'),
