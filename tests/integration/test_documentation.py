@@ -1,7 +1,10 @@
 """The commands of the documentation and of the configs' docstrings are ones that the program takes."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +54,23 @@ def test_every_command_is_one_that_the_program_takes(page):
       arguments = ['--config=configs/imagenet.py', *arguments]  # in place of the run's own
     returncode, _, err = parse(*arguments)
     assert returncode == 0, (arguments, err)
+
+
+@pytest.mark.slow
+def test_the_page_on_python_runs_as_it_stands(tmp_path):
+  page = (ROOT / 'docs' / 'python.md').read_text()
+  program = '\n'.join(re.findall(r'```python\n(.*?)```', page, re.DOTALL))
+  ran = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    text=True,
+    capture_output=True,
+  )
+  assert ran.returncode == 0, ran.stderr
+  error, predicted, _, loss, shape, of_saved = ran.stdout.splitlines()
+  assert float(error) < 0.15
+  assert float(loss) < 0.5
+  assert shape == '(5, 3)'
+  assert predicted.startswith("('0'")
+  assert of_saved.startswith("('0'")
