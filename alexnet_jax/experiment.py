@@ -218,10 +218,14 @@ def _missing(fields: Collection[str], wanted: Iterable[str]) -> str | None:
 
 def _check_complete(fields: Collection[str], wanted: Iterable[str]) -> None:
   if missing := _missing(fields, wanted):
-    raise UserError(
-      f'the config has no field {missing}; start from imagenet.get_config(), after'
-      ' `from alexnet_jax.configs import imagenet`'
-    )
+    section, _, name = missing.rpartition('.')
+    if '.' in section and any(field.startswith(f'{section}.') for field in fields):  # given anew
+      advice = (
+        f'to change some fields of {section}, use config.{section}.update(...), which keeps {name}'
+      )
+    else:
+      advice = 'start from imagenet.get_config(), after `from alexnet_jax.configs import imagenet`'
+    raise UserError(f'the config has no field {missing}; {advice}')
 
 
 def _check_data(config: ConfigDict) -> None:

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from alexnet_jax.reports import canvas, figures
+from alexnet_jax.utils.errors import UserError
 
 
 def test_color_selectivity_is_the_share_that_is_not_gray():
@@ -151,6 +152,11 @@ def test_activations_of_any_layer_are_drawn(maps, columns, title, shape):
   picture = axes[0].get_images()[0].get_array()
   assert picture.shape == shape
   assert np.isfinite(picture).all()
+
+
+def test_the_maps_of_several_images_are_not_taken_for_one_s():
+  with pytest.raises(UserError, match=r"maps are of shape \[1, 2, 2, 5\]; pass one image's"):
+    figures.activations(np.ones((1, 2, 2, 5)), 1, '')
 
 
 NAMES = ('tench, Tinca tinca', 'a $ b $', 'c' * 60, 'd', 'e', 'f')

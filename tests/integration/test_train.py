@@ -859,14 +859,20 @@ def test_what_is_no_config_is_named(tmp_path, config):
 
 
 @pytest.mark.parametrize(
-  'field', ['mesh.column_devices', 'train.seed', 'model.num_columns', 'model.pool.layers']
+  ('field', 'advice'),
+  [
+    ('mesh.column_devices', r'start from imagenet\.'),
+    ('train.seed', r'start from imagenet\.'),
+    ('model.num_columns', r'start from imagenet\.'),
+    ('model.pool.layers', r'to change some fields of model\.pool, use config\.model\.pool\.update'),
+  ],
 )
-def test_a_field_that_a_config_lacks_is_named(tmp_path, field):
+def test_a_field_that_a_config_lacks_is_named(tmp_path, field, advice):
   config = tiny_config()
   *sections, name = field.split('.')
   with config.unlocked():
     del functools.reduce(getattr, sections, config)[name]
-  with pytest.raises(UserError, match=rf'^the config has no field {field}; start from imagenet\.'):
+  with pytest.raises(UserError, match=rf'^the config has no field {field}; {advice}'):
     loop.train_and_evaluate(config, tmp_path)
 
 
