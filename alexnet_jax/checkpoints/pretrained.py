@@ -102,6 +102,13 @@ def read(
   for runs in ('*/checkpoints', '*/*/checkpoints'):  # a sweep's are in its variants' folders
     if found := sorted(source.glob(runs)):
       raise UserError(f'{source} is a folder of runs; give one of them, such as {found[0].parent}')
+  if any(source.iterdir()) and not any(
+    (source / n).exists() for n in ('checkpoints', 'config.json')
+  ):
+    raise UserError(
+      f'{source} is no workdir: it has neither checkpoints nor config.json; parameters of your own can be read'
+      ' from a file that pretrained.write has written (docs/python.md)'
+    )
   raise UserError(
     f'{directory} has no complete checkpoint; train first, with'
     f' --workdir={shell.quote(str(source))}'

@@ -154,6 +154,9 @@ def test_a_missing_file_or_checkpoint_is_named(tmp_path):
     pretrained.read(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='no complete checkpoint; train first'):
     pretrained.read(tmp_path)
+  (tmp_path / 'default').mkdir()  # as Orbax's own checkpoints have
+  with pytest.raises(UserError, match=r'is no workdir: .* pretrained\.write'):
+    pretrained.read(tmp_path)
 
 
 @pytest.mark.parametrize('run', ['digits', 'dropout_0/seed0'])
