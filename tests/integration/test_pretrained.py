@@ -122,7 +122,7 @@ def rewrite(file, change):
     ),
     (
       lambda _, description: description['config']['model']['conv2'].update(features=[]),
-      'not one of this version',
+      r'cannot be used: model\.conv2\.features is \(\); it must be a whole number',
     ),
     (lambda _, description: description.update(config={'model': {}}), 'not one of this version'),
     (
