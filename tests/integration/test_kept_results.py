@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from alexnet_jax.sweeps import charts, results
 from tests import sweeps
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ def test_the_kept_sweeps_are_found():
     'lrn_cifar',
     'lrn_cifar_seed1',
     'relu_vs_tanh',
+    'relu_vs_tanh_seeds',
   ]
 
 
@@ -204,6 +206,16 @@ def test_the_errors_with_norms_are_those_of_their_metrics_and_evaluation():
     assert rows[3][place] == f'{100 * base[views]["top1_error"]:.2f}'
     assert rows[4][place] == f'{100 * norms[views]["top1_error"]:.2f}'
     assert rows[4][place + 1] == f'{difference:+.2f} ± {margin:.2f}'
+
+
+def test_the_epochs_to_25_percent_are_those_of_the_kept_figure():
+  folder = RESULTS / 'relu_vs_tanh_seeds'
+  found = results.gather(folder)
+  by_run = {run.name: charts.epochs_to(run.records, 0.25, run.window) for run in found.runs}
+  for seed, relu, tanh, times in rows_of('Figure 1: ReLU and tanh'):
+    epochs = by_run[f'base/seed{seed}'], by_run[f'tanh_rate_x8/seed{seed}']
+    assert [relu, tanh] == [f'{each:.1f}' for each in epochs]
+    assert times == f'{epochs[1] / epochs[0]:.1f}'
 
 
 def _last_epoch(folder, run, seed):
