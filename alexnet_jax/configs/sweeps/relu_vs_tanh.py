@@ -9,6 +9,7 @@ network needs others.
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/relu_vs_tanh.py --jobs=2
               --config=configs/cifar10.py --config.data.data_dir=TFDS_FOLDER
 Cost:     92 epochs in all, 51 s each on one core.
+Expected: ReLU after 7 epochs, tanh after 44 to 48 (three seeds of the best rates; docs/results.md).
 """
 
 from ml_collections import ConfigDict
