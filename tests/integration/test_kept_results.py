@@ -36,7 +36,6 @@ def test_the_kept_sweeps_are_found():
     'cifar10_ablations_18_epochs',
     'cifar10_overfitting',
     'lrn_cifar',
-    'lrn_cifar_seed1',
     'relu_vs_tanh',
     'relu_vs_tanh_seeds',
   ]
@@ -190,22 +189,20 @@ def test_the_errors_where_it_overfits_are_those_of_their_evaluations():
 
 def test_the_errors_with_norms_are_those_of_their_metrics_and_evaluation():
   rows = rows_of('Section 3.3: response normalization on CIFAR-10')
-  variants = ('base', 'response_norm', 'response_norm_and_wider_conv3', 'base', 'response_norm')
-  for variant, (_, seed, error, _, _, _, training) in zip(variants, rows, strict=True):
-    folder = 'lrn_cifar_seed1' if seed == '1' else 'lrn_cifar'
-    lines = [
-      r for r in lines_of(f'{folder}/curves.jsonl.gz') if r['run'] == f'{variant}/seed{seed}'
-    ]
+  variants = ('base', 'response_norm', 'response_norm_and_wider_conv3')
+  curves = lines_of('lrn_cifar/curves.jsonl.gz')
+  for variant, (_, seed, error, _, _, _, training) in zip(2 * variants, rows, strict=True):
+    lines = [line for line in curves if line['run'] == f'{variant}/seed{seed}']
     assert error == f'{100 * lines[-1]["top1_error"]:.2f}'
-    assert training == f'{100 * _last_epoch(folder, variant, seed):.1f}'
-  evaluated = json.loads((RESULTS / 'lrn_cifar_seed1' / 'evaluation.json').read_text())
-  for views, place in (('center_crop', 2), ('ten_views', 4)):
-    base, norms = evaluated['members']
-    compared = norms['compared_with_first'][views]
-    difference, margin = (100 * compared[of] for of in ('top1_difference', 'margin_of_error'))
-    assert rows[3][place] == f'{100 * base[views]["top1_error"]:.2f}'
-    assert rows[4][place] == f'{100 * norms[views]["top1_error"]:.2f}'
-    assert rows[4][place + 1] == f'{difference:+.2f} ± {margin:.2f}'
+    assert training == f'{100 * _last_epoch("lrn_cifar", variant, seed):.1f}'
+  evaluated = json.loads((RESULTS / 'lrn_cifar' / 'evaluation_seed1.json').read_text())
+  for member, row in zip(evaluated['members'], rows[3:], strict=True):
+    for views, place in (('center_crop', 2), ('ten_views', 4)):
+      assert row[place] == f'{100 * member[views]["top1_error"]:.2f}'
+      if 'compared_with_first' in member:
+        compared = member['compared_with_first'][views]
+        difference, margin = (100 * compared[of] for of in ('top1_difference', 'margin_of_error'))
+        assert row[place + 1] == f'{difference:+.2f} ± {margin:.2f}'
 
 
 def test_the_epochs_to_25_percent_are_those_of_the_kept_figure():

@@ -7,8 +7,8 @@ and all of its differences.
 Command:  python launch.py --mode=sweep --sweep=configs/sweeps/lrn_cifar.py
               --config=configs/cifar10_13pct.py --config.data.data_dir=TFDS_FOLDER
 Cost:     three runs of 520 epochs for each of three seeds; 55 to 75 s an epoch on 2 cores.
-Expected: after 40 epochs, of seeds 0 and 1, 19.7 and 19.0% without norms, 19.5 and 19.3% with; of
-          seed 0 18.7% with the 11% net (docs/results.md).
+Expected: after 40 epochs, of seeds 0 and 1, 19.7 and 19.0% without norms, 19.5 and 19.3% with,
+          18.7 and 18.7% with the 11% net (docs/results.md).
 """
 
 from ml_collections import ConfigDict
