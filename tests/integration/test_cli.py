@@ -524,10 +524,9 @@ def test_a_second_sweep_on_one_folder_stops_and_changes_nothing(tmp_path):
   assert (tmp_path / 'sweep.json').read_bytes() == before
 
 
-@pytest.mark.parametrize('mode', ['train', 'evaluate'])
-def test_a_folder_of_a_sweep_is_no_run(tmp_path, mode):
+def test_a_folder_of_a_sweep_is_no_run(tmp_path):
   planning.write(sweeps.plan(tmp_path))
-  result = launch(f'--workdir={tmp_path}', f'--mode={mode}')
+  result = launch(f'--workdir={tmp_path}', '--mode=evaluate')
   assert_message(result, 1, 'is the folder of a sweep', '--mode=sweep')
 
 

@@ -95,6 +95,7 @@ def blocks(outputs):
   return sum('data' in output for output in outputs)
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_shows_what_it_should(tmp_path):
   notebook = shorter(stored())
   mistake = nbformat.v4.new_code_cell("alexnet_jax.load('runs/nowhere')", id='mistake')

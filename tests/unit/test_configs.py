@@ -115,6 +115,7 @@ def leaves(config, prefix=''):
       yield prefix + name
 
 
+@pytest.mark.slow
 def test_every_field_is_read(tmp_path, monkeypatch):
   """Outside `model`, whose fields are the network's attributes, checked when it is made."""
   for number in range(16):

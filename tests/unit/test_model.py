@@ -255,7 +255,7 @@ def test_the_network_is_a_part_of_another_module():
     np.testing.assert_array_equal(module.apply(variables, images, rngs=key), dense(alone))
     trained = module.apply(variables, images, train=True, rngs=key)
     assert not np.array_equal(trained, dense(alone))
-    assert 'fc8' in module.tabulate(jax.random.key(0), images)
+  assert 'fc8' in Transferred().tabulate(jax.random.key(0), images)
 
 
 def test_a_config_s_section_makes_the_network_that_its_plain_values_make():
