@@ -641,10 +641,10 @@ def _sweep(config: ConfigDict) -> int:
       )
     if gone:
       say(f'the table will leave out {listed(gone)}, of variants that the sweep no longer has')
-    longer = [name for name, length in planned.items() if recorded.get(name, length) != length]
-    if longer:
+    other = [name for name, length in planned.items() if recorded.get(name, length) != length]
+    if other:
       say(
-        f'{plan.path} had {listed(longer)} with another train.num_epochs or train.num_steps; the table will'
+        f'{plan.path} had {listed(other)} with another train.num_epochs or train.num_steps; the table will'
         ' have them once they have been trained as long as this command says'
       )
     planning.write(plan, provenance.started_by())

@@ -279,7 +279,7 @@ def _check_training(config: ConfigDict) -> None:
 def _check_schedule(field: str, schedule: Any) -> None:
   """Checks a value that changes after some epochs."""
   if not all(
-    isinstance(pair, tuple | list)
+    isinstance(pair, tuple)
     and len(pair) == 2
     and all(isinstance(part, int | float) for part in pair)
     for pair in schedule

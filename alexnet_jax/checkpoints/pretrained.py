@@ -102,12 +102,11 @@ def read(
   for runs in ('*/checkpoints', '*/*/checkpoints'):  # a sweep's are in its variants' folders
     if found := sorted(source.glob(runs)):
       raise UserError(f'{source} is a folder of runs; give one of them, such as {found[0].parent}')
-  if any(source.iterdir()) and not any(
-    (source / n).exists() for n in ('checkpoints', 'config.json')
-  ):
+  is_workdir = any((source / name).exists() for name in ('checkpoints', 'config.json'))
+  if not is_workdir and not checkpoint.steps(directory) and any(source.iterdir()):
     raise UserError(
-      f'{source} is no workdir: it has neither checkpoints nor config.json; parameters of your own can be read'
-      ' from a file that pretrained.write has written (docs/python.md)'
+      f'{source} is not a workdir: it has neither checkpoints nor config.json; to load parameters of your own,'
+      ' save them with pretrained.write (docs/python.md)'
     )
   raise UserError(
     f'{directory} has no complete checkpoint; train first, with'

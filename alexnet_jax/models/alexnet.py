@@ -101,7 +101,8 @@ class AlexNet(nn.Module):
     Args:
       images: [N, input_size, input_size, 3] float, centered pixels. Their dtype is what the network
         computes in, whatever that of the parameters; see `models/layers.py`.
-      dropout_key: this step's key; None at test time.
+      dropout_key: this step's key; None at test time. Flax's `rngs` are not used: within another module,
+        which may have them for its other parts, nothing is dropped here without this key.
       positions: [N] int, the images' places in the global batch; needed with `dropout_key`.
 
     Returns:

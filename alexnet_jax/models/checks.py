@@ -58,7 +58,9 @@ def _check_kind(field: str, value: Any, default: Any) -> None:
 
 
 def check(net: 'AlexNet') -> None:
-  """Raises UserError, naming the field, where one is of another kind, a choice unknown, or sizes do not fit.
+  """Raises UserError, naming the field, for a value of another kind or an unknown one.
+
+  It also does so where sizes do not fit.
 
   Args:
     net: the network, read for its fields only.

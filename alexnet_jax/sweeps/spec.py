@@ -79,8 +79,8 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
   """Reads a sweep file and makes its sweep for a config.
 
   Raises:
-    UserError: the file does not exist, is not a sweep file, changes the config, or a part of its sweep is of another kind
-      than `Sweep`, `Variant` and `Reported` say.
+    UserError: the file does not exist, is not a sweep file or changes the config, or a part of its sweep
+      is of another kind than `Sweep`, `Variant` and `Reported` say.
   """
   path = files.local(path, '--sweep')
   if not path.is_file():
@@ -93,7 +93,8 @@ def read(path: str | os.PathLike[str], config: ConfigDict) -> Sweep:
     sweep = get_sweep and checked(get_sweep(given))
     if given != config.copy_and_resolve_references():
       raise UserError(
-        "get_sweep changes its config, which no run has; give what all runs have as Sweep(base={'field': value})"
+        'get_sweep changes its config, but no run would have the change; put what all runs have into'
+        " Sweep(base={'field': value})"
       )
   except Exception as error:  # whatever a user's file, or a generator of variants, may do
     raise UserError(of_file(path, error)) from error

@@ -155,7 +155,7 @@ def test_a_missing_file_or_checkpoint_is_named(tmp_path):
   with pytest.raises(UserError, match='no complete checkpoint; train first'):
     pretrained.read(tmp_path)
   (tmp_path / 'default').mkdir()  # as Orbax's own checkpoints have
-  with pytest.raises(UserError, match=r'is no workdir: .* pretrained\.write'):
+  with pytest.raises(UserError, match=r'is not a workdir: .* pretrained\.write'):
     pretrained.read(tmp_path)
 
 

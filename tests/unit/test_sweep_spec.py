@@ -324,7 +324,7 @@ def test_a_sweep_file_cannot_change_the_config_it_is_given(tmp_path):
     'def get_sweep(config):\n  config.train.batch_size = 1\n  return sweeps.SWEEP\n'
   )
   config = small_config()
-  with pytest.raises(UserError, match=r'get_sweep changes its config, .* give .* as Sweep'):
+  with pytest.raises(UserError, match=r'get_sweep changes its config, .* into Sweep'):
     spec.read(file, config)
   assert config.train.batch_size != 1
 
