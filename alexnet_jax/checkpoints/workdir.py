@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -318,6 +318,35 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   path = files.inside(workdir, _METRICS)
   lines = enumerate(_complete_lines(path), 1)
   return [_record(line, f'line {number} of {path}') for number, line in lines]
+
+
+def training_lines(
+  records: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+  """Each training line of metrics.jsonl, with the number of steps that it is the mean of."""
+  before = 0
+  for record in records:
+    if record['split'] == 'train':
+      yield record['step'] - before, record
+      before = record['step']
+
+
+def final_record(
+  records: Sequence[Mapping[str, Any]], num_epochs: int, num_steps: int | None
+) -> Mapping[str, Any] | None:
+  """The validation at the end of a run of a stated length; None where it was not reached.
+
+  Args:
+    records: lines of metrics.jsonl, of a run that may have gone on for longer.
+    num_epochs: its `train.num_epochs`.
+    num_steps: its `train.num_steps`.
+  """
+  for record in records:
+    if record['split'] == 'validation' and (
+      record['epoch'] >= num_epochs or (num_steps is not None and record['step'] >= num_steps)
+    ):
+      return record
+  return None
 
 
 def _complete_lines(path: Path) -> Iterator[bytes]:

@@ -127,7 +127,8 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
   Args:
     records: the lines of metrics.jsonl.
   """
-  training = [record for record in records if record['split'] == 'train']
+  lines = list(workdir.training_lines(records))
+  training = [line for _, line in lines]
   validation = [record for record in records if record['split'] == 'validation']
   last = max((record['epoch'] for record in records), default=0)
   if not validation or not last:
@@ -146,13 +147,12 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Curves | None:
   places = [x(record['epoch']) for record in validation]
   edges = [_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), _WIDTH - _RIGHT]
   for i, record in enumerate(validation):
-    since = [each for each in training if last_step < each['step'] <= record['step']]
+    since = [(steps, line) for steps, line in lines if last_step < line['step'] <= record['step']]
     text = f'epoch {epoch(record)}: validation error {record["top1_error"]:.2%}'
     if since:
-      # Each is the mean of the steps since the one before.
-      steps = np.diff([each['step'] for each in since], prepend=last_step)
-      error = np.average([each['top1_error'] for each in since], weights=steps)
-      text += f', training {error:.2%}, rate {since[-1]["learning_rate"]:.3g}'
+      weights, of_epoch = zip(*since, strict=True)
+      error = np.average([line['top1_error'] for line in of_epoch], weights=weights)
+      text += f', training {error:.2%}, rate {of_epoch[-1]["learning_rate"]:.3g}'
     last_step = record['step']
     points.append(Point(places[i], y(record['top1_error']), edges[i], edges[i + 1], text))
   best = _best(validation)

@@ -57,7 +57,7 @@ def write(
   for run in description['runs']:
     path = planning.run_path(folder, run['variant'], run['seed'])
     config, records = workdir.read_config(path), workdir.read_metrics(path)
-    if not config or planning.final_record(records, run['num_epochs'], run['num_steps']) is None:
+    if not config or workdir.final_record(records, run['num_epochs'], run['num_steps']) is None:
       raise UserError(f'the run in {path} is not finished; --mode=sweep runs what is missing')
     base = base or config
     differing, starts = _differing(base, config, path), workdir.read_starts(path)

@@ -1,4 +1,4 @@
-"""Charts of a sweep: the paper's figure 1, the variants' differences, their curves beside the base's.
+"""Charts of a sweep: the variants' differences, and their curves beside the base's.
 
 Readable in black and white. Names and titles are drawn as they are, '$' included.
 """
@@ -13,105 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from alexnet_jax.reports import canvas, curves
-from alexnet_jax.sweeps import planning, spec
+from alexnet_jax.sweeps import spec
 from alexnet_jax.utils.picture import Figure
-
-
-def training_errors(
-  records: Sequence[Mapping[str, Any]], window: int
-) -> tuple[list[float], list[float]]:
-  """The training error over the epochs, each the mean of as many steps.
-
-  A window ends where a line's step is a multiple of its length, and takes in the lines before it: an
-  epoch's end, which cuts a line in two, changes nothing. Steps of no whole window are left out.
-
-  Args:
-    records: lines of metrics.jsonl; a training line is the mean since the one before.
-    window: steps of each; the run's `train.log_every_steps`, or a multiple.
-
-  Returns:
-    Epochs, and the error (a fraction) of the `window` steps up to there.
-  """
-  epochs, errors = [], []
-  start, wrong = 0, 0.0  # of the window
-  for steps, record in planning.training_lines(records):
-    wrong += steps * record['top1_error']
-    if record['step'] % window == 0:
-      if record['step'] - start == window:
-        epochs.append(float(record['epoch']))
-        errors.append(wrong / window)
-      start, wrong = record['step'], 0.0
-  return epochs, errors
-
-
-def epochs_to(records: Sequence[Mapping[str, Any]], error: float, window: int) -> float | None:
-  """After how many epochs the training error first was at most so much; None where it never was.
-
-  Args:
-    records: lines of metrics.jsonl, taken as `training_errors` does.
-    error: a fraction.
-    window: steps over which the error is taken.
-  """
-  for epoch, reached in zip(*training_errors(records, window), strict=True):
-    if reached <= error:
-      return epoch
-  return None
-
-
-def figure1(
-  relu: Sequence[Sequence[Mapping[str, Any]]],
-  tanh: Sequence[Sequence[Mapping[str, Any]]],
-  window: int,
-  title: str,
-) -> tuple[Figure, str]:
-  """Training error against epochs, ReLU solid and tanh dashed: the paper's figure 1.
-
-  Args:
-    relu: lines of metrics.jsonl of each run, a seed each.
-    tanh: the same.
-    window: steps over which the error is taken, as in `training_errors`.
-    title: what stands above.
-
-  Returns:
-    The figure, and its caption: after how many epochs each run reached 25%, and the ratio of the means.
-  """
-  threshold = 0.25
-  picture = Figure(figsize=(6, 4.6), layout='constrained')
-  canvas.set_title(picture, title)
-  axes = picture.add_subplot()
-  reached: dict[str, list[float | None]] = {}
-  for name, runs, line, color in (
-    ('ReLU', relu, '-', 'black'), ('tanh', tanh, '--', 'tab:blue')
-  ):  # fmt: skip
-    reached[name] = [epochs_to(records, threshold, window) for records in runs]
-    for i, (records, at) in enumerate(zip(runs, reached[name], strict=True)):
-      label = '_' if i else name  # in the legend once
-      axes.plot(*training_errors(records, window), line, color=color, linewidth=1.2, label=label)
-      if at is not None:
-        axes.plot([at], [threshold], 'o', color=color, markersize=5)
-  axes.axhline(threshold, color='0.6', linewidth=0.8, linestyle=':')
-  beside = axes.get_yaxis_transform()  # the curves cross the line within the axes
-  axes.text(1.01, threshold, '25%', transform=beside, ha='left', va='center')
-  axes.set(xlabel='epochs', ylabel='training error', xlim=(0, None), ylim=(0, None))
-  axes.grid(color='0.92')
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.legend(frameon=False)
-
-  def said(name: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    there = [f'{at:.1f}' for at in reached[name] if at is not None]
-    if not there:
-      return f'{name} does not in {runs[0][-1]["epoch"]:.1f} epochs'
-    of_all = '' if len(there) == len(runs) else f' in {len(there)} of {len(runs)} runs'
-    return f'{name} after {", ".join(there)} epochs{of_all}'
-
-  caption = f'25% training error over {window} steps: {said("ReLU", relu)}; {said("tanh", tanh)}'
-  fast, slow = ([at for at in reached[name] if at is not None] for name in ('ReLU', 'tanh'))
-  if len(fast) == len(relu):
-    if len(slow) == len(tanh):
-      caption += f'; {np.mean(slow) / np.mean(fast):.1f} times as many'
-    elif not slow:
-      caption += f'; more than {tanh[0][-1]["epoch"] / np.mean(fast):.1f} times as many'
-  return picture, caption + '. In the paper: six times.'
 
 
 @dataclasses.dataclass(frozen=True)

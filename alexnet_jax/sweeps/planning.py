@@ -11,7 +11,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,11 @@ class Run:
   @property
   def name(self) -> str:
     """As `run_name` gives it."""
-    return f'{self.path.parent.name}/{self.path.name}'
+    return run_name(self.variant, self.seed)
 
   @property
   def length(self) -> tuple[int, int | None]:
-    """Its epochs and steps, as `final_record` takes them."""
+    """Its epochs and steps, as `workdir.final_record` takes them."""
     return self.config.train.num_epochs, self.config.train.num_steps
 
 
@@ -335,35 +335,6 @@ def _check_written(description: Mapping[str, Any]) -> None:
       raise ValueError(f'a run is {run["variant"]!r}, seed {run["seed"]}')
 
 
-def training_lines(
-  records: Iterable[Mapping[str, Any]],
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-  """The training lines of metrics.jsonl, each with the steps since the one before, of which it is the mean."""
-  before = 0
-  for record in records:
-    if record['split'] == 'train':
-      yield record['step'] - before, record
-      before = record['step']
-
-
-def final_record(
-  records: Sequence[Mapping[str, Any]], num_epochs: int, num_steps: int | None
-) -> Mapping[str, Any] | None:
-  """The validation at the end of a run of a stated length; None where it was not reached.
-
-  Args:
-    records: lines of metrics.jsonl, of a run that may have gone on for longer.
-    num_epochs: its `train.num_epochs`.
-    num_steps: its `train.num_steps`.
-  """
-  for record in records:
-    if record['split'] == 'validation' and (
-      record['epoch'] >= num_epochs or (num_steps is not None and record['step'] >= num_steps)
-    ):
-      return record
-  return None
-
-
 def is_finished(run: Run) -> bool:
   """Whether a run's metrics.jsonl has its last validation, and it has left its picture.
 
@@ -377,4 +348,7 @@ def is_finished(run: Run) -> bool:
     return False
   workdir.check(run.path, experiment.resolved(run.config))
   picture = files.inside(run.path, f'{workdir.LEARNING_CURVES}.svg')
-  return picture.exists() and final_record(workdir.read_metrics(run.path), *run.length) is not None
+  return (
+    picture.exists()
+    and workdir.final_record(workdir.read_metrics(run.path), *run.length) is not None
+  )

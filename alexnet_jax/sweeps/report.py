@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import canvas, fonts, run_page
-from alexnet_jax.sweeps import charts, latex, origin, planning, spec, tables
-from alexnet_jax.sweeps.results import SIGNIFICANCE_LEVEL, Results, Row, RunResult, gather
+from alexnet_jax.sweeps import charts, figure1, latex, origin, spec, tables
+from alexnet_jax.sweeps.results import Results, Row, RunResult, gather
 from alexnet_jax.utils import files, host
 from alexnet_jax.utils.display import fill, print_table
 
-_PICTURES = ('figure1', 'differences', 'learning_curves')
-
-# What two runs of figure 1 may differ in, beside their length.
-_FIGURE1 = {'model.activation', 'optimizer.learning_rate', 'train.num_epochs'}
+_FIGURE1 = 'figure1'
+_PICTURES = (_FIGURE1, 'differences', 'learning_curves')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +86,7 @@ def _markdown(results: Results, pictures: Sequence[Picture]) -> str:
     name = next(file.name for file in picture.paths if file.suffix == '.png')
     lines.append(f'![{picture.title}](figures/{name})\n\n{tables.escaped(picture.caption)}\n')
   lines += ['## Provenance', '']
-  lines += [f'- {name}: {text}' for name, text in origin.facts(results)]
+  lines += [f'- {name}: {tables.escaped(text)}' for name, text in origin.facts(results)]
   return '\n'.join(lines) + '\n'
 
 
@@ -105,33 +102,12 @@ def _pictures(results: Results) -> list[Picture]:
 
 
 def _figure1(results: Results, folder: Path) -> Picture | None:
-  """Figure 1; None without both activations, or where neither reaches 25% training error."""
-  relu, tanh = _by_rate(results, 'relu'), _by_rate(results, 'tanh')
-  if not relu or not tanh:
+  """Figure 1; None where `figure1.of_sweep` has none."""
+  drawn = figure1.of_sweep(results)
+  if drawn is None:
     return None
-  best_relu, best_tanh = (min(of_rate.values(), key=_soonest) for of_rate in (relu, tanh))
-  if _none_reaches([*best_relu, *best_tanh]):
-    return None
-  picture, caption = charts.figure1(
-    [run.records for run in best_relu],
-    [run.records for run in best_tanh],
-    best_relu[0].window,
-    results.title,
-  )
-  for name, of_rate, shown in (('ReLU', relu, best_relu), ('tanh', tanh, best_tanh)):
-    seeds = f'seed{"s" * (len(shown) > 1)} {", ".join(str(run.seed) for run in shown)}'
-    caption += f' {name}: {seeds}, learning rate {_rate(shown[0]):g}; training error by rate: '
-    caption += ', '.join(
-      f'{rate:g}: {np.mean([_training_error(run) for run in runs]):.1%} ({runs[0].length[0]:g} epochs)'
-      for rate, runs in sorted(of_rate.items())
-    )
-    caption += '.'
-  return Picture('Figure 1', caption, canvas.save(picture, folder / 'figure1'))
-
-
-def _none_reaches(runs: Sequence[RunResult]) -> bool:
-  """Whether none of some runs reaches 25% training error."""
-  return all(_soonest([run])[0] == math.inf for run in runs)
+  picture, caption = drawn
+  return Picture('Figure 1', caption, canvas.save(picture, folder / _FIGURE1))
 
 
 def _differences(results: Results, words: Mapping[str, str], folder: Path) -> Picture | None:
@@ -178,55 +154,6 @@ def _curves(results: Results, words: Mapping[str, str], folder: Path) -> Picture
   )
 
 
-def _by_rate(results: Results, activation: str) -> dict[float, list[RunResult]]:
-  """Finished runs of an activation by their learning rate, of each one for each seed.
-
-  Only those that differ from the base in nothing else but their length.
-  """
-  only = {spec.BASE} | {
-    variant['name']
-    for variant in results.description['variants']
-    if set(variant['overrides']) <= _FIGURE1
-  }
-  found: dict[float, dict[int, RunResult]] = {}
-  for run in results.runs:
-    if run.final and run.variant in only and run.config['model']['activation'] == activation:
-      found.setdefault(_rate(run), {}).setdefault(run.seed, run)
-  return {rate: list(by_seed.values()) for rate, by_seed in found.items()}
-
-
-def _rate(run: RunResult) -> float:
-  return float(run.config['optimizer']['learning_rate'])
-
-
-def _soonest(runs: Sequence[RunResult]) -> tuple[float, float, float]:
-  """Orders rates by when their runs reach 25% training error; equal ones by that error, then by loss.
-
-  The error is of the last epoch's training, the loss of the last validation; all are means over seeds.
-  """
-  reached, errors, losses = [], [], []
-  for run in runs:
-    epoch = charts.epochs_to(run.records, 0.25, run.window)
-    reached.append(math.inf if epoch is None else epoch)
-    errors.append(_training_error(run))
-    losses.append(math.inf if run.final is None else float(run.final['loss']))
-  return float(np.mean(reached)), float(np.mean(errors)), float(np.mean(losses))
-
-
-def _training_error(run: RunResult) -> float:
-  """Of the last epoch: of the steps since the last validation but one; NaN without any."""
-  validations = [record['step'] for record in run.records if record['split'] == 'validation']
-  start = validations[-2] if len(validations) > 1 else 0
-  lines = [
-    (min(steps, record['step'] - start), record['top1_error'])
-    for steps, record in planning.training_lines(run.records)
-    if record['step'] > start
-  ]
-  if not lines:
-    return math.nan
-  return float(sum(steps * error for steps, error in lines) / sum(steps for steps, _ in lines))
-
-
 def html(results: Results, pictures: Sequence[Picture]) -> str:
   """The report: one page without scripts, which asks nothing of any network."""
   template = importlib.resources.files('alexnet_jax.reports') / 'templates' / 'report.html'
@@ -237,7 +164,7 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
     title=results.title,
     headings=[_UNITS.get(heading, heading) for heading in tables.HEADINGS[:-1]],
     rows=[(*_row_cells(row), row.is_significant) for row in results.rows],
-    notes=[*tables.notes(results), tables.SIGN, f'p is bold below {SIGNIFICANCE_LEVEL}.'],
+    notes=[*tables.notes(results), tables.SIGN, 'p is bold below 0.05.'],
     pictures=pictures,
     run_headings=_run_headings(top5),
     facts=origin.facts(results),
@@ -257,7 +184,7 @@ def _row_cells(row: Row) -> tuple[str, str, list[str]]:
 
 def _page(path: Path, run: RunResult) -> str | None:
   """The address of a run's own page, from the sweep's; None where it has none."""
-  page = planning.run_path(Path(), run.variant, run.seed) / run_page.NAME
+  page = Path(run.name, run_page.NAME)
   return page.as_posix() if (path / page).exists() else None
 
 
@@ -292,16 +219,13 @@ def show(results: Results, written: Sequence[Path]) -> None:
   headings, *rows = zip(*columns, strict=True)
   print_table(f'{results.path}: {results.title}', headings, rows)
   notes = [*tables.notes(results), *origin.differences(results)]
-  activations = [list(_by_rate(results, name).values()) for name in ('relu', 'tanh')]
-  if all(activations) and _none_reaches(
-    [run for rates in activations for runs in rates for run in runs]
-  ):
-    notes.append('Figure 1 is not drawn: no run reached 25% training error.')
+  if figure1.asked_for(results) and not any(file.stem == _FIGURE1 for file in written):
+    notes.append(f'Figure 1 is not drawn: no run reached {figure1.ERROR:.0%} training error.')
   if any(row.is_significant for row in results.rows):
-    notes = [f'*: significant (p < {SIGNIFICANCE_LEVEL}).', *notes]
+    notes = ['*: significant (p < 0.05).', *notes]
   for note in notes:
     print(fill(note))
-  if missing := fonts.missing([results.title, *(row.name for row in results.rows)]):
+  if missing := fonts.missing([results.title, *tables.words(results.rows).values()]):
     print(missing, file=sys.stderr)
   for file in written:
     if file.suffix not in ('.pdf', '.svg'):

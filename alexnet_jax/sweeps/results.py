@@ -22,8 +22,6 @@ from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
 
-SIGNIFICANCE_LEVEL = 0.05  # of p; the intervals are of 1 less this
-
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
@@ -66,7 +64,7 @@ class RunResult:
     batch_size = self.config['train']['batch_size'] if self.config else 0
     return sum(
       steps * batch_size / record['images_per_second']
-      for steps, record in planning.training_lines(self.records)
+      for steps, record in workdir.training_lines(self.records)
       if record['images_per_second']
     )
 
@@ -112,14 +110,14 @@ class Row:
   @property
   def is_significant(self) -> bool:
     """Whether the paired t test rejects that there is no difference; False without a test."""
-    return self.p < SIGNIFICANCE_LEVEL
+    return self.p < 0.05
 
   @property
   def significance(self) -> str:
     """'significant (p < 0.05)', 'not significant', or '' without a test."""
     if math.isnan(self.p):
       return ''
-    return f'significant (p < {SIGNIFICANCE_LEVEL})' if self.is_significant else 'not significant'
+    return 'significant (p < 0.05)' if self.is_significant else 'not significant'
 
   def agrees(self, reported: spec.Reported | None) -> str:
     """Whether the difference has the sign of a reported one: 'same sign', 'other sign'.
@@ -204,7 +202,7 @@ def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
       ' run it again'
     )
   length = run['num_epochs'], run['num_steps']
-  final = planning.final_record(records, *length)
+  final = workdir.final_record(records, *length)
   if final is not None:
     state = 'finished'
     records = records[: records.index(dict(final)) + 1]
@@ -263,7 +261,7 @@ def _row(
   interval, p = (math.nan, math.nan), math.nan
   if len(set(differences)) > 1:
     test = stats.ttest_1samp(differences, 0)
-    low, high = test.confidence_interval(1 - SIGNIFICANCE_LEVEL)
+    low, high = test.confidence_interval(0.95)
     # Rounded to what versions of SciPy agree on.
     interval, p = (round(float(low), 6), round(float(high), 6)), float(f'{test.pvalue:.6g}')
   return Row(

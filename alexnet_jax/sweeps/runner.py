@@ -228,7 +228,7 @@ def _on(cores: frozenset[int]) -> Iterator[None]:
 def _ended(job: _Job, width: int) -> tuple[str, str]:
   """A line for the user, the run's name as wide as the widest, and why it failed, if it did."""
   run, code, seconds = job.run, job.process.returncode, time.perf_counter() - job.started
-  final = planning.final_record(workdir.read_metrics(run.path), *run.length)
+  final = workdir.final_record(workdir.read_metrics(run.path), *run.length)
   if code == 0 and final is not None:
     return f'{run.name:{width}}  top-1 error {final["top1_error"]:6.2%}  {duration(seconds)}', ''
   failure = _reason(run.path / _LOG, code)

@@ -113,7 +113,7 @@ def markdown(results: Results) -> str:
   lines = [f'# {escaped(results.title)}', '']
   lines += [_markdown_row(HEADINGS), '|---|' + '---:|' * 6 + '---|---:|---|']
   lines += [_markdown_row(cells(row)) for row in results.rows]
-  lines += ['', *(f'{note}\n' for note in (*notes(results), SIGN))]
+  lines += ['', *(f'{escaped(note)}\n' for note in (*notes(results), SIGN))]
   return '\n'.join(lines)
 
 

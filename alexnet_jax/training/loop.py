@@ -531,7 +531,7 @@ class Run:
     from alexnet_jax.reports import fonts, plot_run  # matplotlib, which nothing else here needs
 
     split, title = self.validation_split, f'{datasets.title(self.config.data)}, step {self.step}'
-    if missing := fonts.missing(split.class_names):
+    if missing := fonts.missing([title, *split.class_names]):
       self.display.line(missing)
     picture = plot_run.predictions_picture(self.config, params, statistics, split, title)
     self.logger.picture(self.step, 'predictions', picture)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.sweeps import charts, results
+from alexnet_jax.sweeps import figure1, results
 from tests import sweeps
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +208,7 @@ def test_the_errors_with_norms_are_those_of_their_metrics_and_evaluation():
 def test_the_epochs_to_25_percent_are_those_of_the_kept_figure():
   folder = RESULTS / 'relu_vs_tanh_seeds'
   found = results.gather(folder)
-  by_run = {run.name: charts.epochs_to(run.records, 0.25, run.window) for run in found.runs}
+  by_run = {run.name: figure1.epochs_to_error(run.records, run.window) for run in found.runs}
   for seed, relu, tanh, times in rows_of('Figure 1: ReLU and tanh'):
     epochs = by_run[f'base/seed{seed}'], by_run[f'tanh_rate_x8/seed{seed}']
     assert [relu, tanh] == [f'{each:.1f}' for each in epochs]

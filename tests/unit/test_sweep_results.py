@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from alexnet_jax.reports import canvas
+from alexnet_jax.reports import canvas, fonts
 from alexnet_jax.sweeps import latex, planning, report, spec, tables
 from alexnet_jax.sweeps import results as sweep_results
 from alexnet_jax.sweeps.spec import Reported
@@ -107,14 +107,16 @@ def test_markdown_shows_text_letter_by_letter(text, expected):
   assert tables.escaped(text) == expected
 
 
-def test_titles_and_captions_are_escaped_in_markdown_too(tmp_path):
-  overrides = {'model.activation': 'tanh'}
-  planned = sweeps.plan(tmp_path, spec.Sweep('*One*\ntitle', (spec.Variant('a', overrides, ''),)))
+def test_titles_and_notes_are_escaped_in_markdown_too(tmp_path):
+  variant = spec.Variant('a', {'model.activation': 'tanh'}, '', Reported(1.0, where='*section* 3'))
+  planned = sweeps.plan(tmp_path, spec.Sweep('*One*\ntitle', (variant,)))
   planning.write(planned)
   for run in planned.runs:
     sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
   sweeps.report_quickly(tmp_path)
-  assert (tmp_path / 'results.md').read_text().startswith(r'# \*One\* title, digits')
+  text = (tmp_path / 'results.md').read_text()
+  assert text.startswith(r'# \*One\* title, digits')
+  assert r'a, paper: top-1 +1, \*section\* 3.' in text
 
 
 def test_each_variant_is_called_by_words_of_its_own(tmp_path):
@@ -368,90 +370,6 @@ def test_pictures_of_an_earlier_table_are_removed(tmp_path):
   assert [file.name for file in (tmp_path / 'figures').iterdir()] == ['mine.png']
 
 
-def test_there_is_no_figure_1_of_runs_that_stay_above_25_percent(tmp_path):
-  sweeps.write_sweep(tmp_path, {'base': (0.3, 0.3), 'tanh': (0.4, 0.4)})
-  _, written = sweeps.report_quickly(tmp_path)
-  assert 'figure1.png' not in {file.name for file in written}
-  assert 'Figure 1' not in (tmp_path / 'results.md').read_text()
-
-
-def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_path):
-  overrides = {'model.activation': 'tanh', 'optimizer.learning_rate': 0.5}
-  of = spec.Sweep(
-    'Figure 1',
-    (
-      spec.Variant('relu_fast', {'optimizer.learning_rate': 0.25}, ''),
-      spec.Variant('tanh_slow', {'model.activation': 'tanh'}, ''),
-      spec.Variant('tanh', overrides, ''),
-      spec.Variant('tanh_narrow', {**overrides, 'model.fc6.features': 32}, ''),
-    ),
-  )
-  planned = sweeps.plan(tmp_path, of)
-  planning.write(planned)
-  errors = {
-    'base': [0.8, 0.5, 0.3, 0.2],
-    'relu_fast': [0.7, 0.2, 0.2, 0.2],
-    'tanh_slow': [0.9, 0.8, 0.7, 0.6],
-    'tanh': [0.9, 0.8, 0.5, 0.25],
-    'tanh_narrow': [0.1, 0.1, 0.1, 0.1],  # another network: not its business
-  }
-  for run in planned.runs:
-    sweeps.write_run(run, sweeps.lines(errors[run.variant]))
-  sweeps.report_quickly(tmp_path)
-  assert (
-    '25% training error over 10 steps: ReLU after 2.0 epochs; tanh after 4.0 epochs; 2.0 times as'
-    ' many. In the paper: six times. ReLU: seed 0, learning rate 0.25; training error by rate: 0.02: 20.0% (4'
-    ' epochs), 0.25: 20.0% (4 epochs). tanh: seed 0, learning rate 0.5; training error by rate:'
-    ' 0.02: 60.0% (4 epochs), 0.5: 25.0% (4 epochs).'
-  ) in (tmp_path / 'results.md').read_text()
-
-
-def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_path):
-  of = spec.Sweep(
-    'Figure 1',
-    (
-      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
-      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
-    ),
-  )
-  planned = sweeps.plan(tmp_path, of)
-  planning.write(planned)
-  for run in planned.runs:
-    factor = 0.5 if run.variant == 'fast' else 1.0
-    lines = sweeps.lines([0.8, 0.5, 0.3, 0.2])
-    sweeps.write_run(run, [{**line, 'loss': factor * line['loss']} for line in lines])
-  sweeps.report_quickly(tmp_path)
-  assert 'ReLU: seed 0, learning rate 0.25;' in (tmp_path / 'results.md').read_text()
-
-
-def test_figure_1_takes_the_rate_that_is_soonest_there_on_average_and_shows_all_its_seeds(tmp_path):
-  of = spec.Sweep(
-    'Figure 1',
-    (
-      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
-      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
-    ),
-    seeds=(3, 4),
-  )
-  planned = sweeps.plan(tmp_path, of)
-  planning.write(planned)
-  errors = {
-    ('base', 3): [0.5, 0.4, 0.2, 0.2],
-    ('base', 4): [0.5, 0.4, 0.2, 0.2],
-    ('fast', 3): [0.5, 0.2, 0.2, 0.2],  # soonest, but not in the mean
-    ('fast', 4): [0.8, 0.8, 0.8, 0.8],
-    ('tanh', 3): [0.8, 0.8, 0.8, 0.2],
-    ('tanh', 4): [0.8, 0.8, 0.8, 0.3],
-  }
-  for run in planned.runs:
-    sweeps.write_run(run, sweeps.lines(errors[run.variant, run.seed]))
-  sweeps.report_quickly(tmp_path)
-  text = (tmp_path / 'results.md').read_text()
-  assert 'ReLU after 3.0, 3.0 epochs; tanh after 4.0 epochs in 1 of 2 runs. In the paper' in text
-  assert 'ReLU: seeds 3, 4, learning rate 0.02; training error by rate: 0.02: 20.0% (4' in text
-  assert '0.25: 50.0% (4 epochs). tanh: seeds 3, 4,' in text
-
-
 def test_no_number_is_not_a_number_in_the_files(tmp_path):
   sweeps.write_sweep(tmp_path, {'base': (0.2,)})
   _, written = sweeps.report_quickly(tmp_path)
@@ -467,11 +385,23 @@ def test_a_run_whose_config_lacks_a_field_is_named(tmp_path):
     sweep_results.gather(tmp_path)
 
 
-def test_where_no_run_gets_far_enough_for_figure_1_it_is_said(tmp_path, capsys):
-  of = spec.Sweep('Figure 1', (spec.Variant('tanh', {'model.activation': 'tanh'}, ''),))
-  planned = sweeps.plan(tmp_path, of)
+def test_characters_of_descriptions_that_no_font_has_are_said(tmp_path, monkeypatch, capsys):
+  variant = spec.Variant('tanh', {'model.activation': 'tanh'}, 'tanh \U0001f984')
+  planned = sweeps.plan(tmp_path, spec.Sweep('', (variant,)))
   planning.write(planned)
+  monkeypatch.setattr(fonts, '_installed', list)
+  monkeypatch.setattr(fonts, '_search', fonts._search.__wrapped__)
   for run in planned.runs:
-    sweeps.write_run(run, sweeps.lines([0.9, 0.8, 0.7, 0.6]))
+    sweeps.write_run(run, sweeps.lines([0.5, 0.4, 0.3, 0.2]))
   report.show(*sweeps.report_quickly(tmp_path))
-  assert 'Figure 1 is not drawn: no run reached 25% training error.' in capsys.readouterr().out
+  assert 'no installed font has 1 character (\U0001f984)' in capsys.readouterr().err
+
+
+def test_a_link_in_the_current_folder_does_not_stop_a_report(tmp_path, monkeypatch):
+  sweep, here = tmp_path / 'sweep', tmp_path / 'here'
+  sweeps.write_sweep(sweep, FINALS)
+  here.mkdir()
+  (here / 'base').symlink_to(tmp_path)
+  monkeypatch.chdir(here)
+  _, written = sweeps.report_quickly(sweep)
+  assert sweep / 'report.html' in written

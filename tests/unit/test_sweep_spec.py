@@ -425,16 +425,6 @@ def test_the_description_has_all_that_the_tables_need(tmp_path):
   assert json.loads((tmp_path / 'sweep.json').read_text()) == written
 
 
-def test_the_final_record_is_that_of_the_stated_length():
-  records = sweeps.lines([0.9, 0.8, 0.7])
-  assert planning.final_record(records, 2, None)['top1_error'] == 0.8
-  assert planning.final_record(records, 3, None)['top1_error'] == 0.7
-  assert planning.final_record(records, 4, None) is None
-  assert planning.final_record(records, 4, 30)['top1_error'] == 0.7
-  assert planning.final_record(records[:-1], 3, None) is None  # trained, but not validated
-  assert planning.final_record([], 1, None) is None
-
-
 def test_a_run_is_finished_when_its_last_validation_and_its_picture_are_there(tmp_path):
   run = sweeps.plan(tmp_path).runs[0]
   assert not planning.is_finished(run)

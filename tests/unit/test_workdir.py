@@ -321,3 +321,13 @@ def test_a_line_that_is_none_of_metrics_is_named(line, tmp_path):
 def test_a_loss_that_is_no_number_is_one_of_metrics(tmp_path):
   write_log(tmp_path, [RECORDS[1] | {'loss': math.nan}])
   assert math.isnan(workdir.read_metrics(tmp_path)[0]['loss'])
+
+
+def test_the_final_record_is_that_of_the_stated_length():
+  records = lines([0.9, 0.8, 0.7])
+  assert workdir.final_record(records, 2, None)['top1_error'] == 0.8
+  assert workdir.final_record(records, 3, None)['top1_error'] == 0.7
+  assert workdir.final_record(records, 4, None) is None
+  assert workdir.final_record(records, 4, 30)['top1_error'] == 0.7
+  assert workdir.final_record(records[:-1], 3, None) is None  # trained, but not validated
+  assert workdir.final_record([], 1, None) is None
