@@ -260,9 +260,7 @@ class Writer:
         self._manager.wait_until_finished()
         # It stays under this name until the new one is complete.
         old = folder / str(step)
-        multihost.first_alone(
-          functools.partial(old.rename, folder / f'{_REPLACED}{step}'), f'replacing {step}'
-        )
+        multihost.first_alone(functools.partial(old.rename, folder / f'{_REPLACED}{step}'))
         self._manager.reload()
     self._kept.policies = [self._newest, checkpoint_managers.CustomSteps([best_step])]
     digests = {name: digest(tree) for name, tree in trees.items()}
@@ -283,7 +281,7 @@ class Writer:
       )
       if replaced:
         self._manager.wait_until_finished()
-        multihost.first_alone(functools.partial(restore_replaced, folder), f'replaced {step}')
+        multihost.first_alone(functools.partial(restore_replaced, folder))
 
   def check(self) -> None:
     """Raises UserError where writing in the background has failed; does not wait for it."""

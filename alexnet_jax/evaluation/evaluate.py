@@ -305,7 +305,7 @@ def _predict(
   """What a network is evaluated on, as `_open` says, and its predictions."""
   mesh = experiment.make_mesh(config)
   images, opened = multihost.first_then_others(
-    functools.partial(_open, network, config, split, display, open_folder), 'data'
+    functools.partial(_open, network, config, split, display, open_folder)
   )
   net = experiment.make_network(config)
   shardings = mesh_lib.shardings(mesh, mesh_lib.parameter_specs(network.params))
@@ -381,7 +381,7 @@ def _stored_or_predicted(
       display.line(f'{error}; the predictions are computed again')
       return None
 
-  stored = multihost.first_then_others(load, 'stored predictions')
+  stored = multihost.first_then_others(load)
   if stored is not None:
     display.line(f'{path}: using the predictions of its own evaluation')
     return images, stored

@@ -86,15 +86,11 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def first_alone(work: Callable[[], T], what: str) -> T | None:
+def first_alone(work: Callable[[], T]) -> T | None:
   """Runs a function in the first process only; the others wait until it has succeeded.
 
   Where it raises, launch.py ends the first process by `fail`, and with it the others; another program
   has to call `fail` itself.
-
-  Args:
-    work: the function.
-    what: a name for it, for the coordinator's log.
 
   Returns:
     The function's result in the first process; None in the others.
@@ -105,7 +101,7 @@ def first_alone(work: Callable[[], T], what: str) -> T | None:
   done = f'alexnet_jax/done/{next(_turns)}'
   if is_first():
     result = work()
-    client.key_value_set(done, what)
+    client.key_value_set(done, 'yes')
     return result
   # Not a barrier on devices: a process waiting there sees no failure, only a broken connection.
   while _get(client, done) is None:
@@ -115,12 +111,12 @@ def first_alone(work: Callable[[], T], what: str) -> T | None:
   return None
 
 
-def first_then_others(work: Callable[[], T], what: str) -> T:
+def first_then_others(work: Callable[[], T]) -> T:
   """Runs a function in the first process, as `first_alone`, then in the others.
 
   The others find the files that the first has written.
   """
-  result = first_alone(work, what)
+  result = first_alone(work)
   return cast(T, result) if is_first() else work()
 
 
@@ -172,8 +168,11 @@ def fail(message: str, code: int) -> int:
   try:
     client.key_value_set(_FAILED, str(code))
     print(f'{message} (process {compat.process_id()})', file=sys.stderr)
-  except jax.errors.JaxRuntimeError:  # another failed first
-    code = int(_get(client, _FAILED) or code)
+  except jax.errors.JaxRuntimeError:
+    if (first := _get(client, _FAILED)) is not None:  # another failed first, and has said why
+      code = int(first)
+    else:  # the coordinator is lost, and with it who failed first
+      print(f'{message} (process {compat.process_id()})', file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
   if compat.process_id() == 0:
@@ -226,11 +225,14 @@ def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
 
 
 def _watch(client: compat.KeyValueStore, ended: threading.Event) -> None:
-  """Sends a heartbeat every two seconds, and checks those of the other processes."""
-  this, count = compat.process_id(), compat.num_processes()
-  last_beats: dict[int, tuple[str | None, float]] = {
-    other: (None, 0.0) for other in range(count) if other != this
-  }
+  """Sends a heartbeat every two seconds, and checks those of the next process.
+
+  Each watches one other, so that the coordinator is asked by n processes n times, not n squared.
+  """
+  this = compat.process_id()
+  other = (this + 1) % compat.num_processes()
+  before: str | None = None
+  since = 0.0
   for beat in itertools.count():
     is_last = ended.wait(_BEAT_SECONDS)
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # JAX reports a lost coordinator
@@ -239,12 +241,11 @@ def _watch(client: compat.KeyValueStore, ended: threading.Event) -> None:
     if is_last:
       return
     now = time.monotonic()
-    for other, (before, since) in last_beats.items():
-      current = _get(client, f'{_ALIVE}/{other}')
-      if current in (None, 'ended') or current != before:
-        last_beats[other] = (current, now)
-      elif now - since > HEARTBEAT_SECONDS:
-        _end_after_loss(f'process {other} has sent no heartbeat for {HEARTBEAT_SECONDS} seconds')
+    current = _get(client, f'{_ALIVE}/{other}')
+    if current in (None, 'ended') or current != before:
+      before, since = current, now
+    elif now - since > HEARTBEAT_SECONDS:
+      _end_after_loss(f'process {other} has sent no heartbeat for {HEARTBEAT_SECONDS} seconds')
 
 
 def _end_after_loss(reason: str) -> None:

@@ -83,11 +83,11 @@ def train_and_evaluate(
     source = None
     # Before data are prepared, which may take hours.
     usable = functools.partial(workdir.check_usable, path, experiment.resolved(config), started)
-    multihost.first_alone(usable, 'workdir')
+    multihost.first_alone(usable)
     if config.train.init_from and not started:
       source = convert.read(config.train.init_from, log=display.line)
     config, data_set = multihost.first_then_others(
-      functools.partial(experiment.open_data, config, display), 'data'
+      functools.partial(experiment.open_data, config, display)
     )
     net = experiment.make_network(config)
     train_split = data_set.load_split(config.data.train_split)
@@ -202,7 +202,7 @@ class Run:
     self.evaluation_step = inference.make_evaluation_step(net, mesh, options, **computing)
 
     directory = path / 'checkpoints'
-    multihost.first_alone(functools.partial(checkpoint.restore_replaced, directory), 'put back')
+    multihost.first_alone(functools.partial(checkpoint.restore_replaced, directory))
     restored = resume.restore(directory, config, net, tx, mesh, train_split, data_set, display)
     self.state, self.statistics, self.progress = restored or self._from_scratch(tx, stored, source)
     self.step = int(self.state.step)
@@ -257,7 +257,7 @@ class Run:
       compute = functools.partial(
         resume.compute_statistics, split, self.path, self.display, self.signals
       )
-      stored = multihost.first_then_others(compute, 'statistics')
+      stored = multihost.first_then_others(compute)
     single = {name: jnp.asarray(array, jnp.float32) for name, array in stored.items()}
     statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
     state = step_lib.init_state(net, tx, mesh, self.config.train.seed)
@@ -344,7 +344,8 @@ class Run:
   def steps(self) -> Generator[int]:
     """The loop, which yields after each step its number.
 
-    At a step's end, in this order: look at the loss, log, validate, save, stop, go on.
+    Between two steps, in this order: log, validate, save, stop. The loss of a step is looked at during
+    the next one.
     """
     config = self.config
     if self.step < self.total_steps:

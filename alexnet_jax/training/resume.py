@@ -140,9 +140,7 @@ def restore(
       damaged[step] = str(error)
       continue
     for newer, reason in damaged.items():
-      moved = multihost.first_alone(
-        functools.partial(checkpoint.set_aside, directory, newer), f'damaged {newer}'
-      )
+      moved = multihost.first_alone(functools.partial(checkpoint.set_aside, directory, newer))
       display.line(f'checkpoint {newer} is damaged ({reason}); moved to {moved}')
     try:
       trained_on = description['train_examples'], description['class_names']

@@ -152,13 +152,21 @@ def test_the_first_that_fails_speaks_and_the_others_take_its_code(coordinator, m
       multihost.fail(message, code)
   assert capfd.readouterr().err == 'no such split (process 1)\n'
 
+  def lost(*_):
+    raise jax.errors.JaxRuntimeError('UNAVAILABLE')
+
+  coordinator.key_value_set = coordinator.key_value_try_get = lost
+  with pytest.raises(EndedError, match=r'^75$'):
+    multihost.fail('the coordinator is lost', 75)
+  assert capfd.readouterr().err == 'the coordinator is lost (process 1)\n'
+
 
 def test_one_that_waits_for_the_first_ends_where_that_fails(coordinator, monkeypatch):
   monkeypatch.setattr(multihost, 'is_first', lambda: False)
   monkeypatch.setattr(multihost.os, '_exit', sys.exit)
   coordinator.key_value_set(multihost._FAILED, '1')
   with pytest.raises(SystemExit, match=r'^1$'):
-    multihost.first_then_others(lambda: pytest.fail('went on'), 'data')
+    multihost.first_then_others(lambda: pytest.fail('went on'))
 
 
 def test_others_find_what_the_first_has_made(coordinator, monkeypatch):
@@ -166,9 +174,7 @@ def test_others_find_what_the_first_has_made(coordinator, monkeypatch):
   for first in (True, False):
     monkeypatch.setattr(multihost, 'is_first', lambda first=first: first)
     monkeypatch.setattr(multihost, '_turns', iter([7]))
-    assert multihost.first_then_others(lambda: made.append(1) or len(made), 'data') == 1 + (
-      not first
-    )
+    assert multihost.first_then_others(lambda: made.append(1) or len(made)) == 1 + (not first)
 
 
 def test_alone_an_error_of_jax_is_not_taken_for_a_lost_process():
