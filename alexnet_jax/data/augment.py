@@ -30,7 +30,7 @@ class Options:
     mean: see `subtract_mean`.
     pixel_scale: multiplies the centered pixels: a number, or one each for red, green and blue.
     flip: whether training images are mirrored with probability 1/2.
-    images_per_draw: consecutive images that share a draw (32 in the 2012 code).
+    images_per_draw: consecutive images that are mirrored or not together (32 in the 2012 code).
     rotation_degrees: training images are rotated by up to this angle either way; 0: not.
     lighting_scale, lighting_rescale: see `lighting`.
   """

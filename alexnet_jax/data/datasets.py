@@ -52,7 +52,7 @@ class DataSet(Protocol):
 
   @property
   def fingerprint(self) -> str | None:
-    """Of a folder of images: the same for the same files, wherever they are; else None."""
+    """Of a folder of images: the same for files of the same names and sizes, wherever they are; else None."""
     ...
 
   @property
@@ -79,22 +79,16 @@ class DataSet(Protocol):
     ...
 
 
-def digits(split: str, image_size: int = 8) -> splits.ArraySplit:
+def digits(split: str) -> splits.ArraySplit:
   """Loads scikit-learn's 1,797 handwritten digits, 8x8: a fifth is 'validation', the rest 'train'.
 
-  Args:
-    split: one of these.
-    image_size: the side in pixels that the config asks for.
-
   Raises:
-    UserError: the split does not exist, or another size than 8 is asked for.
+    UserError: the split does not exist.
   """
   from sklearn.datasets import load_digits  # takes a second to import
 
   if split not in ('train', 'validation'):
     raise UserError(f"digits has the splits 'train' and 'validation', not {split!r}")
-  if image_size != 8:
-    raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {image_size}')
   bunch = load_digits()
   gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
   order = np.random.default_rng(2012).permutation(len(gray))
@@ -127,8 +121,10 @@ class IncludedDataSet:
 
 
 def open_digits(image_size: int) -> IncludedDataSet:
-  """scikit-learn's handwritten digits; see `digits`."""
-  return IncludedDataSet(DIGITS, functools.partial(digits, image_size=image_size))
+  """scikit-learn's handwritten digits, see `digits`; raises UserError for another size than theirs."""
+  if image_size != 8:
+    raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {image_size}')
+  return IncludedDataSet(DIGITS, digits)
 
 
 def open_road_signs(
@@ -195,53 +191,44 @@ def open_split(
   return splits.ArraySplit(images, labels, stored.class_names, stored.file_names)
 
 
+@dataclasses.dataclass(frozen=True)
 class TfdsDataSet:
   """A data set in tfds's format, prepared; see DataSet.
 
   Attributes:
-    builder: what tfds knows of it.
-    directory: the folder of its files.
-    class_names, fingerprint, held_out: see DataSet.
+    builder: what tfds knows of it; its data are prepared.
+    image_size: side in pixels of the squares that images are made into.
+    memory_megabytes, resize: see `open_split`.
+    fingerprint, held_out: see DataSet.
   """
 
-  def __init__(
-    self,
-    builder: 'DatasetBuilder',
-    image_size: int,
-    memory_megabytes: int,
-    resize: str,
-    fingerprint: str | None = None,
-    held_out: bool = False,
-  ):
-    """Takes a builder whose data are prepared.
+  builder: 'DatasetBuilder'
+  image_size: int
+  memory_megabytes: int
+  resize: str
+  fingerprint: str | None = None
+  held_out: bool = False
 
-    Args:
-      builder: see the attributes.
-      image_size: side in pixels of the squares that images are made into.
-      memory_megabytes: see `open_split`.
-      resize: see `open_split`.
-      fingerprint: see DataSet.
-      held_out: see DataSet.
+  @property
+  def directory(self) -> Path:
+    """The folder of its files."""
+    return Path(self.builder.data_path)
 
-    Raises:
-      UserError: the data set has no images with class labels.
-    """
-    self.builder, self.fingerprint, self.held_out = builder, fingerprint, held_out
-    self.directory = Path(builder.data_path)
-    self.class_names = tfds_reader.class_names(builder)
-    self._image_size, self._memory_megabytes = image_size, memory_megabytes
-    self._resize = resize
+  @property
+  def class_names(self) -> Sequence[str]:
+    """See DataSet; raises UserError where the data set has no images with class labels."""
+    return tfds_reader.class_names(self.builder)
 
   def load_split(self, split: str) -> splits.Split:
     """See DataSet; splits may be written as tfds writes them: 'train[:90%]+test'."""
-    return open_split(self.builder, split, self._image_size, self._memory_megabytes, self._resize)
+    return open_split(self.builder, split, self.image_size, self.memory_megabytes, self.resize)
 
   def stored_statistics(self, split: str) -> dict[str, np.ndarray] | None:
     """See DataSet; preparation stores those of the training split."""
     path = self.directory / statistics.FILE_NAME
     if not path.exists() or prepare.read_metadata(self.directory)['statistics_of'] != split:
       return None
-    return statistics.load(path, self._image_size)
+    return statistics.load(path, self.image_size)
 
 
 class Storage(NamedTuple):
@@ -400,14 +387,14 @@ def _open_stored(
     storage = storage._replace(prepared_dir=str(prepared_dir))
   originals: sources.Source | None
   left_out: Sequence[sources.LeftOut] = ()
-  fingerprint, held_out = None, False
+  fingerprint, held_out, newest = None, False, 0.0
   if name == 'folder':
     if not storage.data_dir:
       raise UserError('set the folder of images with --config.data.data_dir=PATH')
     folder = open_folder(
       files.local(storage.data_dir, 'data.data_dir'), validation_fraction, storage.class_depth
     )
-    builder, originals, left_out = None, folder, folder.left_out
+    builder, originals, left_out, newest = None, folder, folder.left_out, folder.newest
     fingerprint, held_out = folder.description['fingerprint'], folder.held_out
     for note in folder.notes:
       display.line(note)
@@ -427,6 +414,11 @@ def _open_stored(
       display=display,
     )
     _check_counts(directory, originals.splits)
+    if newest > prepare.time_of(directory):
+      display.line(
+        f'some files of {storage.data_dir} are newer than the images prepared from them, but have the'
+        f' same names and sizes; if they show something else now, remove {directory}'
+      )
     builder = _open_prepared(directory, storage.encoding)
   return TfdsDataSet(
     builder, storage.image_size, storage.memory_megabytes, storage.resize, fingerprint, held_out
@@ -497,7 +489,7 @@ def _check_classes(name: str, class_names: Sequence[str], num_classes: int | Non
 def _check_split(field: str, split: str, source: sources.Source) -> None:
   """Raises UserError, naming the field, where the source lacks a split, whole or in part."""
   for part in split.split('+'):
-    if part.split('[')[0].strip() not in (*source.splits, 'all'):  # tfds has 'all'
+    if part.strip() != 'all' and part.split('[')[0].strip() not in source.splits:  # tfds has 'all'
       raise UserError(
         f'data.{field} is {split!r}, but {source.name} has only'
         f' {", ".join(map(repr, source.splits))}; parts of one are train[:90%], train[90%:]'

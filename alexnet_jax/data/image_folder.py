@@ -31,6 +31,7 @@ class FolderSource:
     left_out: all other files below the root; with `files` they are all that there are.
     notes: lines for the user: classes and counts, and how the folder was read.
     held_out: whether the validation images are training images that were held out.
+    newest: when the file that was changed last was, in seconds since 1970.
   """
 
   root: Path
@@ -41,6 +42,7 @@ class FolderSource:
   left_out: Sequence[LeftOut] = ()
   notes: Sequence[str] = ()
   held_out: bool = False
+  newest: float = 0.0
   version: str = '1.0.0'
 
   @property
@@ -95,10 +97,11 @@ def open_folder(
     split: _labeled(folders, class_names, tree) for split, folders in layout.class_folders.items()
   }
   left_out = _left_out(root, tree, layout)
+  fingerprint, newest = _fingerprint(layout.split_folders, files)
   description: dict[str, Any] = {
     'kind': 'folder',
     'path': str(root),
-    'fingerprint': _fingerprint(layout.split_folders, files),
+    'fingerprint': fingerprint,
     'validation': 'folder' if trains else 'none held out',
   }
   if class_depth not in (None, 1):
@@ -121,7 +124,7 @@ def open_folder(
       'by': 'SHA-256 of class and file name',
     }
   # Other images, or another division, are another data set.
-  identity = [description['fingerprint'], description['validation'], class_names]
+  identity = [fingerprint, description['validation'], class_names]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
   name = f'{_data_set_name(root.name)}_{digest}'
   counts = {split: len(of_split) for split, of_split in files.items()}
@@ -134,7 +137,9 @@ def open_folder(
     notes.append(f'validation has no images of {_shortened(names)}{why}')
   if left_out:
     notes.append(_left_out_summary(left_out, len(left_out) + sum(counts.values())))
-  return FolderSource(root, files, name, class_names, description, left_out, notes, held_out)
+  return FolderSource(
+    root, files, name, class_names, description, left_out, notes, held_out, newest
+  )
 
 
 def _root(path: str | Path) -> Path:
@@ -218,21 +223,27 @@ def _position(path: str, train_folder: Path) -> float:
 
 def _fingerprint(
   split_folders: Mapping[str, Path], files: Mapping[str, Sequence[tuple[str, int]]]
-) -> str:
-  """SHA-256 of the files' names and sizes, in hexadecimal digits; the same wherever they are."""
-  lines = sorted(
-    f'{normal(split + path.removeprefix(str(split_folders[split])))}\0{_size(path)}\n'
-    for split, of_split in files.items()
-    for path, _ in of_split
-  )
-  return hashlib.sha256(os.fsencode(''.join(lines))).hexdigest()
+) -> tuple[str, float]:
+  """SHA-256 of the files' names and sizes, in hexadecimal digits, and when the newest was changed.
+
+  The digits are the same wherever the files are.
+  """
+  lines, newest = [], 0.0
+  for split, of_split in files.items():
+    for path, _ in of_split:
+      size, changed = _size_and_time(path)
+      lines.append(f'{normal(split + path.removeprefix(str(split_folders[split])))}\0{size}\n')
+      newest = max(newest, changed)
+  return hashlib.sha256(os.fsencode(''.join(sorted(lines)))).hexdigest(), newest
 
 
-def _size(path: str) -> int:
+def _size_and_time(path: str) -> tuple[int, float]:
+  """A file's size in bytes, and when it was last changed, in seconds since 1970."""
   try:
-    return os.stat(path).st_size
+    found = os.stat(path)
   except OSError:  # a link to nowhere, which reading will report
-    return -1
+    return -1, 0.0
+  return found.st_size, found.st_mtime
 
 
 def _summary(

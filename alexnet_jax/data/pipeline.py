@@ -8,8 +8,6 @@ and each of several processes reads its own rows of the same global batch.
 
 import contextlib
 import itertools
-import queue
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -20,6 +18,7 @@ from jax.sharding import Mesh
 from alexnet_jax.data.splits import Batch, Split
 from alexnet_jax.data.statistics import Sums
 from alexnet_jax.parallel import mesh as mesh_lib
+from alexnet_jax.utils import threads
 from alexnet_jax.utils.errors import UserError
 
 T = TypeVar('T')
@@ -171,39 +170,22 @@ def statistics(
 
 
 def prefetch(batches: Generator[T]) -> Generator[T]:
-  """Computes batches in a thread, two ahead; the thread ends with the generator."""
-  ahead: queue.Queue[Any] = queue.Queue(2)
-  stopped = threading.Event()
-  end = object()
+  """Computes batches in a thread, three ahead; the thread ends with the generator."""
+  end: Any = object()
 
-  def put(item: Any) -> None:
-    while not stopped.is_set():
-      with contextlib.suppress(queue.Full):
-        ahead.put(item, timeout=0.1)
+  def following(_: None) -> T:
+    return next(batches, end)
+
+  with (
+    contextlib.closing(batches),
+    contextlib.closing(
+      threads.map_ahead(following, itertools.repeat(None), num_threads=1, ahead=3)
+    ) as computed,
+  ):
+    for batch in computed:
+      if batch is end:
         return
-
-  def work() -> None:
-    try:
-      for batch in batches:
-        put(batch)
-        if stopped.is_set():
-          return
-      put(end)
-    except BaseException as error:  # raised in the reader
-      put(error)
-    finally:
-      batches.close()
-
-  thread = threading.Thread(target=work, daemon=True)
-  thread.start()
-  try:
-    while (item := ahead.get()) is not end:
-      if isinstance(item, BaseException):
-        raise item
-      yield item
-  finally:
-    stopped.set()
-    thread.join()
+      yield batch
 
 
 def put_batches(batches: Generator[Batch], mesh: Mesh) -> Generator[dict[str, jax.Array]]:

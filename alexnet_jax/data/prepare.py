@@ -158,6 +158,11 @@ def read_metadata(directory: Path) -> dict[str, Any]:
   return metadata
 
 
+def time_of(directory: Path) -> float:
+  """When a data set was prepared, in seconds since 1970."""
+  return (directory / _METADATA).stat().st_mtime
+
+
 def prepare(
   source: Source,
   prepared_dir: Path,

@@ -67,7 +67,7 @@ class RecordSplit:
         )
         for part in tfds.core.splits.AbstractSplit.from_spec(split).to_absolute(info.splits)
       ]
-    except (KeyError, ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError, NotImplementedError) as error:
       raise UserError(
         f'{info.full_name} has no split {split!r}, only {", ".join(map(repr, info.splits))};'
         ' set data.train_split and data.validation_split'

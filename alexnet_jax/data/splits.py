@@ -124,48 +124,26 @@ class ArraySplit:
       yield {'image': crops, 'offset': offsets, 'label': self.labels[examples]}
 
 
-@dataclasses.dataclass(frozen=True)
 class RelabeledSplit:
-  """A split with the labels of other classes, such as those of a network that is evaluated on it.
+  """A split with the labels of other classes, such as those of a network that is evaluated on it."""
 
-  Attributes:
-    split: the split.
-    labels: [classes of the split] int32, the label that each of its classes gets.
-    class_names: of those labels; see Split, as for the others.
-  """
+  def __init__(self, split: Split, labels: np.ndarray, class_names: Sequence[str]):
+    """Takes all but labels and class names from the split.
 
-  split: Split
-  labels: np.ndarray
-  class_names: Sequence[str]
-
-  @property
-  def num_examples(self) -> int:
-    """See Split."""
-    return self.split.num_examples
-
-  @property
-  def image_size(self) -> int:
-    """See Split."""
-    return self.split.image_size
-
-  @property
-  def block_size(self) -> int:
-    """See Split."""
-    return self.split.block_size
-
-  def order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """See Split."""
-    return self.split.order(rng)
-
-  def file_names(self) -> Sequence[str] | None:
-    """See Split."""
-    return self.split.file_names()
+    Args:
+      split: the split.
+      labels: [classes of the split] int32, the label that each of its classes gets.
+      class_names: of those labels.
+    """
+    self.num_examples, self.image_size = split.num_examples, split.image_size
+    self.block_size, self.order, self.file_names = split.block_size, split.order, split.file_names
+    self.class_names, self._split, self._labels = class_names, split, labels
 
   def read(self, groups: Iterable[Group], batch_size: int, size: int) -> Generator[Batch]:
     """See Split."""
-    with contextlib.closing(self.split.read(groups, batch_size, size)) as batches:
+    with contextlib.closing(self._split.read(groups, batch_size, size)) as batches:
       for batch in batches:
-        yield batch | {'label': self.labels[batch['label']]}
+        yield batch | {'label': self._labels[batch['label']]}
 
 
 def in_batches(groups: Iterable[Group], batch_size: int) -> Iterator[Group]:

@@ -67,12 +67,7 @@ def color_products(image: np.ndarray) -> np.ndarray:
 def save(path: Path, statistics: dict[str, np.ndarray]) -> None:
   """Writes statistics as an .npz file, which appears only when it is complete."""
   with files.atomic_write(path) as temporary:
-    np.savez(
-      temporary,
-      mean_image=statistics['mean_image'],
-      eigenvalues=statistics['eigenvalues'],
-      eigenvectors=statistics['eigenvectors'],
-    )
+    np.savez(temporary, **statistics)  # type: ignore[arg-type]  # one of them might be allow_pickle
 
 
 def load(path: Path, size: int) -> dict[str, np.ndarray]:

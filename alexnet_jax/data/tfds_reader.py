@@ -28,7 +28,7 @@ HEADER, FOOTER = 12, 4
 _FILE_NAMES = ('file_name', 'filename', 'id')  # features that name an example's file
 
 
-@functools.cache  # threads may ask for it, and `silenced` is not for several at a time
+@functools.cache
 def import_tensorflow() -> tuple[Any, Any]:
   """Imports TensorFlow and tfds, without GPUs and, in the program's own process, their messages.
 
@@ -44,8 +44,8 @@ def import_tensorflow() -> tuple[Any, Any]:
       # `import tensorflow_datasets` logs an error and continues, with an empty module; this raises.
       import tensorflow_datasets.public_api as tfds
 
-      with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], 'GPU')  # raises where there is none
+      with contextlib.suppress(RuntimeError):  # it runs in this process already, with its GPUs
+        tf.config.set_visible_devices([], 'GPU')
   except Exception as error:  # protobuf has its own for versions that do not match
     if sys.version_info >= (3, 14) and isinstance(error, ImportError):
       remedy = 'there is none for Python 3.14 and newer yet: use an older Python'
@@ -192,18 +192,6 @@ def file_name_key(info: Any) -> str | None:
   return next((key for key in there if isinstance(info.features[key], text)), None)
 
 
-def rows(builder: 'DatasetBuilder', instruction: Any) -> Any:
-  """Returns the examples of a read instruction as a tf.data.Dataset, in order, images encoded."""
-  _, tfds = import_tensorflow()
-  image_key, _ = supervised_keys(builder.info)
-  return builder.as_dataset(
-    split=instruction,
-    shuffle_files=False,
-    decoders={image_key: tfds.decode.SkipDecoding()},
-    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-  )
-
-
 def unreadable(builder: 'DatasetBuilder', error: Exception) -> UserError:
   """The error of a failed read, without the places in TensorFlow's own code."""
   # '{{function_node ...}} corrupted record at 9 [Op:DatasetToSingleElement] name:'
@@ -236,15 +224,19 @@ class TfdsSource:
     """
     tf, tfds = import_tensorflow()
     key = file_name_key(self._builder.info)
-    instruction = tfds.core.ReadInstruction(split, from_=start, unit='abs')
 
     def example(number: int, row: dict[str, Any]) -> Example:
       name = row[key].decode(errors='replace') if key else f'{number}'
       return Example(name, int(row[self._label_key]), lambda: row[self._image_key])
 
     try:
-      stored = rows(self._builder, instruction).prefetch(16)
-      for number, row in enumerate(stored.as_numpy_iterator(), start):
+      stored = self._builder.as_dataset(
+        split=tfds.core.ReadInstruction(split, from_=start, unit='abs'),
+        shuffle_files=False,
+        decoders={self._image_key: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+      )
+      for number, row in enumerate(stored.prefetch(16).as_numpy_iterator(), start):
         yield example(number, row)
     except (OSError, tf.errors.OpError) as error:
       raise unreadable(self._builder, error) from error

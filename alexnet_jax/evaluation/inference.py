@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from alexnet_jax.data import augment, pipeline, splits
@@ -18,7 +17,7 @@ from alexnet_jax.evaluation import metrics
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.params import Params
-from alexnet_jax.parallel import memory, xla
+from alexnet_jax.parallel import memory, multihost, xla
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
 
@@ -192,9 +191,7 @@ def predict(
         total = step(params, batch['image'], statistics, view, total)
       images = min(batch_size, count - done)
       batch_images = slice(done, done := done + images)
-      of_center, of_views, of_labels = multihost_utils.process_allgather(
-        (center, total, batch['label']), tiled=True
-      )
+      of_center, of_views, of_labels = map(multihost.whole, (center, total, batch['label']))
       center_crop[batch_images] = of_center[:images]
       ten_views[batch_images] = of_views[:images] / 10
       labels[batch_images] = of_labels[:images]

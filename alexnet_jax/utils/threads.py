@@ -18,22 +18,31 @@ def num_cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def map_ahead(function: Callable[[A], B], items: Iterable[A]) -> Generator[B]:
+def map_ahead(
+  function: Callable[[A], B],
+  items: Iterable[A],
+  *,
+  num_threads: int | None = None,
+  ahead: int | None = None,
+) -> Generator[B]:
   """Yields a function's results in the order of its arguments, computed in threads.
 
-  At most four items per core are computed ahead of the one that is wanted. What the function or
-  `items` raises is raised here, in its place. Closing the generator drops what has not begun.
+  What the function or `items` raises is raised here, in its place. Closing the generator drops what has
+  not begun, and waits for what has.
 
   Args:
     function: called in one of the threads.
     items: its arguments, taken in the caller's thread.
+    num_threads: how many; None: two more than cores.
+    ahead: how many results are computed ahead of the one that is wanted; None: four per core.
   """
+  most = _AHEAD * num_cores() if ahead is None else ahead
   pending: collections.deque[Future[B]] = collections.deque()
-  pool = ThreadPoolExecutor(num_cores() + _WAITING)
+  pool = ThreadPoolExecutor(num_threads or num_cores() + _WAITING)
   try:
     for item in items:
       pending.append(pool.submit(function, item))
-      if len(pending) > _AHEAD * num_cores():
+      if len(pending) > most:
         yield pending.popleft().result()
     while pending:
       yield pending.popleft().result()

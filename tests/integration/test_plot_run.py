@@ -134,8 +134,8 @@ def keep_training_images(monkeypatch, count):
   """Leaves only so many images of the training split."""
   whole = datasets.digits
 
-  def cut(split, **size):
-    there = whole(split, **size)
+  def cut(split):
+    there = whole(split)
     few = splits.ArraySplit(there.images[:count], there.labels[:count], there.class_names)
     return few if split == 'train' else there
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -174,10 +175,12 @@ def contents(folder):
 
 def stored(directory, split):
   """A split's examples by file name: encoded image, label."""
-  builder = tfds_reader.open_directory(directory)
+  _, tfds = tfds_reader.import_tensorflow()
+  rows = tfds_reader.open_directory(directory).as_dataset(
+    split=split, decoders={'image': tfds.decode.SkipDecoding()}
+  )
   return {
-    row['file_name'].decode(): (row['image'], int(row['label']))
-    for row in tfds_reader.rows(builder, split).as_numpy_iterator()
+    row['file_name'].decode(): (row['image'], int(row['label'])) for row in rows.as_numpy_iterator()
   }
 
 
@@ -1026,6 +1029,21 @@ def test_statistics_are_of_the_whole_training_split_alone(prepared_config):
     assert data_set.stored_statistics(split) is None
 
 
+def test_files_that_are_newer_than_what_was_prepared_of_them_are_told(
+  png, prepared_config, tmp_path
+):
+  folder = shutil.copytree(prepared_config.data.data_dir, tmp_path / 'my_photos')
+  prepared_config.data.data_dir = str(folder)
+  lines = Lines()
+  open_data(prepared_config, lines)
+  assert not any('are newer than the images' in line for line in lines.lines)
+  os.utime(next(folder.rglob('*.png')), (0, time.time() + 60))
+  open_data(prepared_config, lines)
+  [line] = [line for line in lines.lines if 'are newer than the images' in line]
+  assert 'have the same names and sizes' in line
+  assert line.endswith(f'remove {png}')
+
+
 def test_a_data_set_of_other_images_is_refused(png, prepared_config, tmp_path):
   place = tmp_path / png.parent.name / png.name
   shutil.copytree(png, place)
@@ -1242,10 +1260,10 @@ def kill_three_times(source, folder, logs):
     cwd=REPOSITORY, check=True, capture_output=True, text=True, timeout=200,
   )  # fmt: skip
   times = []
-  for time, line in enumerate(done.stdout.splitlines()):
+  for kill, line in enumerate(done.stdout.splitlines()):
     code, *names = line.split('\t')
     assert int(code) == -signal.SIGKILL
-    times.append((set((logs / str(time)).read_text('utf-8').splitlines()), names))
+    times.append((set((logs / str(kill)).read_text('utf-8').splitlines()), names))
   assert len(times) == len(moments)
   return times
 

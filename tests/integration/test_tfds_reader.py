@@ -189,7 +189,9 @@ def test_parts_of_splits_can_be_read(data_dir, labels_in_order, split, whole, ch
   assert all(len(of_block) <= (block or len(expected)) for of_block in shuffled)
 
 
-@pytest.mark.parametrize('split', ['trian', 'train[:', 'train[90:]', 'train[:200%]', ''])
+@pytest.mark.parametrize(
+  'split', ['trian', 'train[:', 'train[90:]', 'train[:200%]', 'all[:10%]', '']
+)
 def test_splits_that_are_not_there_are_refused(data_dir, split):
   builder = tfds_reader.open_builder('numbers', str(data_dir))
   message = refusal(record_split.RecordSplit, builder, split, SIZE, 1000)

@@ -565,7 +565,7 @@ def test_a_run_goes_on_with_other_files_unless_others_could_be_held_out(
   tmp_path, monkeypatch, capfd, held_out, train, validation, goes_on
 ):
   digits = datasets.digits
-  monkeypatch.setattr(datasets, 'digits', lambda split, **size: digits(split.split('[')[0], **size))
+  monkeypatch.setattr(datasets, 'digits', lambda split: digits(split.split('[')[0]))
   monkeypatch.setattr(datasets.IncludedDataSet, 'held_out', held_out)
   given = {'data.train_split': train, 'data.validation_split': validation}
   monkeypatch.setattr(datasets.IncludedDataSet, 'fingerprint', 'of now')
@@ -609,7 +609,7 @@ def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change
   path, _ = finished_copy
   before = (path / 'metrics.jsonl').read_bytes()
   digits = datasets.digits
-  monkeypatch.setattr(datasets, 'digits', lambda split, **size: change(digits(split, **size)))
+  monkeypatch.setattr(datasets, 'digits', lambda split: change(digits(split)))
   with pytest.raises(UserError) as refused:
     loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
   message = str(refused.value)
