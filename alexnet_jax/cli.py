@@ -39,48 +39,20 @@ import functools
 import importlib
 import os
 import re
-import runpy
 import signal
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from alexnet_jax.utils import config_fields, host, shell, silence, streams
-from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError, listed, of_file
+from alexnet_jax import config_flag
+from alexnet_jax.utils import config_fields, host, silence, streams
+from alexnet_jax.utils.errors import EXIT_AGAIN, Stopped, UserError
 from alexnet_jax.utils.signals import preemption
-
-
-class _OptionalParser(flags.ArgumentParser):  # type: ignore[type-arg]  # absl 1.4 has none
-  """Parses 'None' as None, and the rest as another parser does, whose errors name what it takes."""
-
-  def __init__(self, parser: Any, takes: str):
-    self._parser, self._takes = parser, takes
-
-  def parse(self, argument: str) -> Any:
-    if argument == 'None':
-      return None
-    try:
-      return self._parser.parse(argument)
-    except ValueError as error:
-      raise ValueError(f'it must be {self._takes}') from error
-
-  def flag_type(self) -> str:
-    return str(self._parser.flag_type())
-
-
-# --config.model.num_classes=None and the like; which fields may be None is checked with the config.
-for _kind, _parser, _takes in (
-  (bool, flags.BooleanParser(), 'True or False'),
-  (int, flags.IntegerParser(), 'a whole number'),
-  (float, flags.FloatParser(), 'a number'),
-  (str, flags.ArgumentParser(), 'text'),
-):
-  config_flags.register_flag_parser_for_type(_kind, _OptionalParser(_parser, _takes))
 
 # absl would describe the flags of the file that was started, and exit with 1.
 _HELP = {'--help', '-help', '--helpshort', '-helpshort', '-h', '-?', '--?'}
@@ -94,6 +66,7 @@ _CONFIG = config_flags.DEFINE_config_file(
   ' (--config.model.num_columns=1). Where the workdir has a config.json, that is the default, and its'
   ' fields are changed in the same way.',
 )
+_CONFIG_FLAG = flags.FLAGS['config']
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "The run's folder, made if need be (default: runs/ and the config's name)."
 )
@@ -206,8 +179,9 @@ _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'With --coordinator: which of them this is, from 0.', lower_bound=0
 )
 
-# Which modes read a flag; --config is for all.
+# Which modes read a flag.
 _MODES = {
+  'config': (*_OF_A_RUN, 'convert', 'sweep'),
   'workdir': ('train', 'prepare', 'summary', 'config', 'evaluate', 'predict', 'figures', 'sweep'),
   'members': ('evaluate',),
   'member_weights': ('evaluate',),
@@ -235,116 +209,13 @@ def _check_flags(mode: str) -> None:
     name for name, modes in _MODES.items() if flags.FLAGS[name].present and mode not in modes
   ]
   if unread:
-    read_by = ' or '.join(f'--mode={other}' for other in _MODES[unread[0]])
+    modes = _MODES[unread[0]]
+    read_by = f', or give {" or ".join(f"--mode={other}" for other in modes)}'
     names = ', '.join(f'--{name}' for name in unread)
     raise UserError(
-      f'--mode={mode} does not read {names}; leave {"it" if len(unread) == 1 else "them"} out, or'
-      f' give {read_by}'
+      f'--mode={mode} does not read {names}; leave {"it" if len(unread) == 1 else "them"} out'
+      + (read_by if len(modes) <= 3 else '')
     )
-
-
-def _config_mistake(argv: Sequence[str]) -> str | None:
-  """A message where --config names no file, or an override a field that the config does not have."""
-  given = [arg.lstrip('-').split('=', 1)[0] if arg.startswith('-') else '' for arg in argv]
-  if 'config' not in given:
-    return None
-  at = given.index('config')
-  named = [*argv[at].split('=', 1), *argv[at + 1 : at + 2], '']  # --config=FILE or --config FILE
-  file, argument = _split(named[1])
-  if not file:
-    return '--config names no file; give one, such as --config=configs/digits.py'
-  path = Path(file)
-  if path.suffix == '.json' and path.is_file():
-    return f'{path} is what a run has written; resume that run with --workdir={shell.quote(str(path.parent))}'
-  if path.is_dir():
-    return f'{path} is a folder; --config takes a file, such as configs/digits.py'
-  if not path.is_file():
-    return f'there is no file {path} (--config); --mode=list lists those that come with the program'
-  try:
-    get_config = runpy.run_path(str(path)).get('get_config')
-    if get_config is None:
-      return (
-        f'{path} has no get_config(); --config takes a file that has, such as configs/digits.py'
-      )
-    config = get_config() if argument is None else get_config(argument)
-    if not isinstance(config, ConfigDict):
-      return (
-        f'{path}: get_config() returns a {type(config).__name__}, not a ConfigDict; start from'
-        ' alexnet_jax.configs.imagenet.get_config()'
-      )
-    known = dict(config_fields.flatten(config.to_dict()))
-  except Exception as error:  # whatever the user's file raises
-    # A locked ConfigDict names the nearest field, after all that it has.
-    reason = of_file(path, error)
-    reason = re.sub(r' Other fields present: .*?(?=Did you mean|\Z)', ' ', reason)
-    for old, new in config_fields.RENAMED_FIELDS.items():
-      if f'"{old.rpartition(".")[2]}"' in reason:
-        reason += f' It is now {new}.'
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-      reason += '; --config takes a Python file with get_config()'
-    return reason
-  return _field_mistake(given, known)
-
-
-def _field_mistake(given: Sequence[str], known: Collection[str]) -> str | None:
-  """A message where an override names a field that a config does not have.
-
-  Args:
-    given: names of flags, 'config.train.seed' and 'noconfig.augment.flip' among them.
-    known: the fields of the config, as 'train.seed'.
-  """
-  matches = (re.fullmatch(r'(?:no)?config\.(.*)', flag) for flag in given)
-  for field in (match[1] for match in matches if match):
-    if not any(name == field or name.startswith(f'{field}.') for name in known):
-      near = config_fields.nearest(field, known)
-      hint = f'; did you mean config.{near}?' if near else ''
-      return f'the config has no field {field!r}{hint}'
-    if field not in known:
-      first = next(name for name in known if name.startswith(f'{field}.'))
-      return f'config.{field} is a section; set its fields one by one, such as --config.{first}=...'
-  return None
-
-
-def _split(config: str) -> tuple[str, str | None]:
-  """A config's file, and what its get_config is called with: 'FILE.py:STRING' or 'FILE.py'."""
-  file, colon, argument = config.partition('.py:')
-  return (f'{file}.py', argument) if colon else (config, None)
-
-
-def _run_name(config: str) -> str:
-  """The workdir's name by default: 'digits' of configs/digits.py, 'FILE_STRING' of FILE.py:STRING."""
-  file, argument = _split(config)
-  name = Path(file).stem if argument is None else f'{Path(file).stem}_{argument}'
-  return re.sub(r'[^\w.=-]+', '_', name)
-
-
-def _shipped(argument: str) -> str:
-  """`--config=configs/digits.py`, or the file alone, with the package's where there is none here.
-
-  No shell expands the ~ of `--config=~/a.py`.
-  """
-  flag, equals, value = argument.partition('=') if argument.startswith('-') else ('', '', argument)
-  file, _ = _split(value)
-  if file.endswith('.py') and file.startswith('~'):
-    return f'{flag}{equals}{os.path.expanduser(value)}'
-  shipped = Path(__file__).resolve().parent / file
-  if file.endswith('.py') and not Path(file).exists() and shipped.is_file():
-    return f'{flag}{equals}{shipped}{value.removeprefix(file)}'
-  return argument
-
-
-def _renamed(argument: str) -> str:
-  """`--config.optimizer.lr_decay_epochs=...` for a field's old name, saying so."""
-  match = re.fullmatch(r'(--?(?:no)?config\.)([^=\[]+)(.*)', argument, re.S)
-  if match is None:
-    return argument
-  prefix, field, rest = match.groups()
-  new_name = config_fields.current_name(field)
-  value = config_fields.RENAMED_VALUES.get((field, rest.removeprefix('=')))
-  new = f'{prefix}{new_name}{rest if value is None else f"={value}"}'
-  if new != argument:
-    print(f'{host.program_name()}: {argument} was renamed; using {new}', file=sys.stderr)
-  return new
 
 
 def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
@@ -353,7 +224,7 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   Returns:
     A message where there is no such config, or an override is mistaken; else None.
   """
-  given = [arg.lstrip('-').split('=', 1)[0] for arg in argv[1:] if arg.startswith('-')]
+  given = config_flag.names(argv[1:])
   overrides = [name for name in given if re.match(r'(no)?config\.', name)]
   if 'config' in given or not overrides:
     return None
@@ -370,10 +241,10 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   try:
     path = _workdir()
     assert path is not None
-    config = _config_of(path)
-  except UserError as error:
+    config = config_flag.of_workdir(path)
+  except (UserError, OSError) as error:
     return str(error)
-  if mistake := _field_mistake(overrides, dict(config_fields.flatten(config.to_dict()))):
+  if mistake := config_flag.field_mistake(overrides, dict(config_fields.flatten(config.to_dict()))):
     return mistake
   delattr(flags.FLAGS, 'config')  # a file's, in whose place the values are given
   try:
@@ -381,23 +252,6 @@ def _take_config_of_workdir(argv: Sequence[str]) -> str | None:
   except Exception as error:  # a value of another kind, as with a config's file
     return str(error).replace('\n', ' ')
   return None
-
-
-def _config_of(path: Path) -> ConfigDict:
-  """The config of a workdir, its fields typed as in configs; raises UserError where there is none."""
-  from alexnet_jax import experiment
-  from alexnet_jax.checkpoints import workdir
-  from alexnet_jax.configs import imagenet
-
-  value = workdir.read_config(path)
-  if value is None:
-    workdir.check_is_no_sweep(path)
-    missing = 'has no config.json' if path.exists() else 'does not exist'
-    raise UserError(f'{path} {missing}; give the workdir of a run, or --config for a new one')
-  file = Path(path) / 'config.json'
-  if renamed := config_fields.old_names(value):
-    print(f'{file} has old names of fields: {", ".join(renamed)}', file=sys.stderr)
-  return config_fields.typed_as(experiment.checked(value, str(file)), imagenet.get_config())
 
 
 def _names_config(argv: Sequence[str]) -> bool:
@@ -414,15 +268,19 @@ def _loading_jax() -> contextlib.AbstractContextManager[None]:
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags as absl does, with a message in place of a traceback."""
+  # In a notebook the command before this one has left its values, and may have taken a workdir's config.
+  if flags.FLAGS['config'] is not _CONFIG_FLAG:
+    delattr(flags.FLAGS, 'config')
+    flags.DEFINE_flag(_CONFIG_FLAG, module_name=__name__)
+  for name in list(flags.FLAGS):
+    flags.FLAGS[name].unparse()
+    if name.startswith('config.'):
+      delattr(flags.FLAGS, name)
   if _HELP & set(argv[1:]):
     described = (__doc__ or '').replace('python launch.py', host.program())
     print(f'{described}\nflags:\n{flags.FLAGS.module_help(__name__)}')
     sys.exit(0)
-  for name in list(flags.FLAGS):  # in a notebook the command before this one has left its values
-    flags.FLAGS[name].unparse()
-    if name.startswith('config.'):
-      delattr(flags.FLAGS, name)
-  argv = [*argv[:1], *(_renamed(_shipped(argument)) for argument in argv[1:])]
+  argv = [*argv[:1], *(config_flag.renamed(config_flag.shipped(argument)) for argument in argv[1:])]
   sys.argv = argv  # where config_flags looks for overrides
   mistake = None
   with _loading_jax() if _names_config(argv) else contextlib.nullcontext():
@@ -431,7 +289,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
       rest = list(flags.FLAGS(list(argv)))
     except Exception as error:  # a config's file and an override can raise any kind
       mistake = str(error).replace('\n', ' ')
-  mistake = of_workdir or _config_mistake(argv) or mistake
+    if 'config' in config_flag.names(argv):
+      mistake = config_flag.mistake(argv, None if mistake else _CONFIG.value) or mistake
+  mistake = of_workdir or mistake
   if mistake:
     print(f'{host.program_name()}: {mistake}', file=sys.stderr)
     sys.exit(2)
@@ -449,15 +309,15 @@ def _config_and_workdir() -> tuple[ConfigDict, Path]:
   path = _workdir()
   if flags.FLAGS['config'].present:
     source = config_flags.get_config_filename(flags.FLAGS['config'])
-    return _CONFIG.value, path or Path('runs') / _run_name(source)
+    return _CONFIG.value, path or Path('runs') / config_flag.run_name(source)
   if path is None:
     raise UserError('pass --config, such as --config=configs/digits.py, or --workdir of a run')
   changed = _CONFIG.value  # by overrides alone
-  return _config_of(path) if changed is None else changed, path
+  return config_flag.of_workdir(path) if changed is None else changed, path
 
 
 def _join() -> None:
-  """Makes this process one of several where it is one, before jax looks for devices."""
+  """Joins the other processes of this run, if there are any, before JAX looks for devices."""
   from alexnet_jax.parallel import multihost
 
   multihost.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -469,8 +329,9 @@ def _load_jax() -> None:
     importlib.import_module('alexnet_jax.reports.printed')
 
 
-def _fail(message: str, code: int) -> NoReturn:
-  """Ends the process with a message, of several processes printed once."""
+def _fail(message: str) -> NoReturn:
+  """Ends the process with exit code 1 and a message, of several processes printed once."""
+  code = 1
   if 'alexnet_jax.parallel.multihost' in sys.modules:  # else nothing has been joined
     from alexnet_jax.parallel import multihost
 
@@ -570,10 +431,6 @@ def _predict() -> None:
     raise UserError(
       'pass --workdir and --images, such as --workdir=runs/photos --images=NEW_PHOTOS'
     )
-  if flags.FLAGS['config'].present:
-    raise UserError(
-      '--mode=predict does not read --config; leave it out: the network has its own config'
-    )
   xla.use_cache()
   printed.classified(photographs.classify(path, _IMAGES.value, _TARGET.value, convert.read))
 
@@ -619,39 +476,23 @@ def _sweep(config: ConfigDict) -> int:
     name,
     spec.chosen(sweep, _ONLY.value, _SEEDS.value),
     config,
-    _workdir() or Path('runs') / f'{name}_{_run_name(config_file)}',
+    _workdir() or Path('runs') / f'{name}_{config_flag.run_name(config_file)}',
     config_file=config_file,
     overrides=config_flags.get_override_values(flag),
   )
   planning.check_folder(plan)
   runs = runner.missing(plan)
-  planned = {run.name: run.length for run in plan.runs}
   say = functools.partial(print, file=sys.stderr)
   if plan.not_applying:
     say(f'not run, for they change nothing of this config: {", ".join(plan.not_applying)}')
 
   def write() -> None:
-    recorded = planning.recorded(plan.path)
-    left_out = [name for name in recorded if name not in planned]
-    gone = [name for name in left_out if name.partition('/')[0] not in variants]
-    if left := [name for name in left_out if name not in gone]:
-      say(
-        f'the table will leave out {listed(left)}, of an earlier command in {plan.path}; to have'
-        ' them in it, give their --only and --seeds too'
-      )
-    if gone:
-      say(f'the table will leave out {listed(gone)}, of variants that the sweep no longer has')
-    other = [name for name, length in planned.items() if recorded.get(name, length) != length]
-    if other:
-      say(
-        f'{plan.path} had {listed(other)} with another train.num_epochs or train.num_steps; the table will'
-        ' have them once they have been trained as long as this command says'
-      )
+    for line in planning.changes(plan, variants):
+      say(line)
     planning.write(plan, provenance.started_by())
 
   if _LIST.value:
-    has_begun = planned.items() <= planning.recorded(plan.path).items()
-    if not has_begun:  # else it keeps its table
+    if not planning.is_recorded(plan):  # else it keeps its table
       with workdir.lock(plan.path, say):
         write()
     for run in runs:
@@ -746,7 +587,7 @@ def main(argv: Sequence[str]) -> int:
     message = f'{host.program_name()}: {error}'
     if isinstance(error, OSError):
       message += '\nFix this, then run the same command again.'
-    _fail(message, 1)
+    _fail(message)
   except KeyboardInterrupt:
     return 130
   return 0

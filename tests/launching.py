@@ -72,6 +72,14 @@ def parse(*args):
   return _in_a_copy(_parse, args)
 
 
+def seeds_of(*commands):
+  """What `launch` returns, of commands that one process parses in turn, as a notebook's does.
+
+  Prints the seed of each one's config.
+  """
+  return _in_a_copy(_print_seeds, ['\n'.join(map(str, command)) for command in commands])
+
+
 def _in_a_copy(function, args):
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload([*_IMPORTED])
@@ -102,6 +110,16 @@ def _parse(environment, out, err, args):
   _, *rest = cli._parse(sys.argv)
   assert not rest
   cli._check_flags(cli._MODE.value)
+
+
+def _print_seeds(environment, out, err, commands):
+  from alexnet_jax import cli
+
+  _set_up(environment, out, err, [])
+  for command in commands:
+    cli._parse(['launch.py', *command.split('\n')])
+    config, _ = cli._config_and_workdir()
+    print(config.train.seed, flush=True)
 
 
 def _set_up(environment, out, err, args):

@@ -11,7 +11,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.sweeps import spec
 from alexnet_jax.utils import config_fields, files
-from alexnet_jax.utils.errors import UserError, first_line
+from alexnet_jax.utils.errors import UserError, first_line, listed
 
 FILE_NAME = workdir.SWEEP
 _FOLDER_NAME = r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*'
@@ -233,6 +233,44 @@ def recorded(path: str | os.PathLike[str]) -> dict[str, tuple[int, int | None]]:
     run_name(run['variant'], run['seed']): (run['num_epochs'], run['num_steps'])
     for run in (written['runs'] if written else ())
   }
+
+
+def is_recorded(plan: Plan) -> bool:
+  """Whether the sweep.json in a plan's folder has its runs, of the same lengths; raises as `read_written`."""
+  return {run.name: run.length for run in plan.runs}.items() <= recorded(plan.path).items()
+
+
+def changes(plan: Plan, variants: Collection[str]) -> list[str]:
+  """What a table will not have that the sweep.json in a plan's folder lists now, in lines for the user.
+
+  Args:
+    plan: what will be written.
+    variants: names of all variants of the sweep, and the base's; the plan may have some of them.
+
+  Raises:
+    UserError: as `read_written`.
+  """
+  before, planned = recorded(plan.path), {run.name: run.length for run in plan.runs}
+  left_out = [name for name in before if name not in planned]
+  gone = [name for name in left_out if name.partition('/')[0] not in variants]
+  others = [name for name in left_out if name not in gone]
+  of_other_length = [name for name in planned if before.get(name, planned[name]) != planned[name]]
+  lines = []
+  if others:
+    lines.append(
+      f'the table will leave out {listed(others)}, of an earlier command in {plan.path}; to have them in'
+      ' it, give their --only and --seeds too'
+    )
+  if gone:
+    lines.append(
+      f'the table will leave out {listed(gone)}, of variants that the sweep no longer has'
+    )
+  if of_other_length:
+    lines.append(
+      f'{plan.path} had {listed(of_other_length)} with another train.num_epochs or train.num_steps; the'
+      ' table will have them once they have been trained as long as this command says'
+    )
+  return lines
 
 
 def write(plan: Plan, started_by: Mapping[str, str | None] | None = None) -> None:

@@ -12,7 +12,15 @@ from alexnet_jax.checkpoints.workdir import read_starts
 from alexnet_jax.sweeps import planning
 from configs import digits
 from tests import sweeps
-from tests.launching import ROOT, assert_message, launch, start, without_tensorflow
+from tests.launching import (
+  ROOT,
+  assert_message,
+  launch,
+  parse,
+  seeds_of,
+  start,
+  without_tensorflow,
+)
 
 
 def test_help_describes_every_flag_and_is_no_failure():
@@ -131,6 +139,33 @@ def test_fields_of_a_workdirs_config_take_what_those_of_a_file_take(run_of_one_e
   code, out, err = launch(f'--workdir={run_of_one_epoch}', '--mode=summary', *given)
   assert (code, err) == (0, '')
   assert 'fc8' in out
+
+
+def test_commands_of_one_process_have_each_their_own_config(run_of_one_epoch):
+  of_workdir = (f'--workdir={run_of_one_epoch}',)
+  of_file = ('--config=configs/digits.py',)
+  changed = '--config.train.seed=5'
+  result = seeds_of(
+    (*of_workdir, changed), of_workdir, (*of_file, changed), of_file, (*of_workdir, changed)
+  )
+  assert result == (0, '5\n0\n5\n0\n5\n', '')
+
+
+def test_a_config_that_cannot_be_read_is_told_in_a_line(tmp_path):
+  (tmp_path / 'config.json').mkdir()
+  assert_message(launch(f'--workdir={tmp_path}', '--config.train.seed=5'), 2, 'config.json')
+
+
+def test_a_config_file_is_run_once(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text('from alexnet_jax.configs.digits import get_config\nprint("loaded")\n')
+  code, out, _ = parse(f'--config={file}', '--config.train.seed=5')
+  assert (code, out) == (0, 'loaded\n')
+
+
+def test_a_config_is_refused_where_nothing_reads_it():
+  result = launch('--mode=list', '--config=configs/digits.py')
+  assert_message(result, 1, '--mode=list does not read --config; leave it out')
 
 
 @pytest.mark.parametrize(

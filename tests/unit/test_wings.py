@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[2] / 'alexnet_jax'
 
 # A module imports from its own layer and from those below it.
 LAYERS = (
-  ('cli', '__init__'),
+  ('cli', 'config_flag', '__init__'),
   ('sweeps',),
   ('training',),
   ('reports',),
