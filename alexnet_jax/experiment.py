@@ -3,7 +3,8 @@
 import functools
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import optimizer
 from alexnet_jax.configs import imagenet
-from alexnet_jax.data import augment, datasets, image_folder, images, pipeline, splits
+from alexnet_jax.data import augment, datasets, image_folder, images, pipeline
 from alexnet_jax.models import checks
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
 from alexnet_jax.parallel import mesh as mesh_lib
@@ -51,39 +52,6 @@ def from_resolved(value: dict[str, Any]) -> ConfigDict:
   return config.lock()
 
 
-_NUMBER = int | float
-_KINDS: dict[str, Any] = {
-  'augment.flip': bool,
-  'augment.images_per_draw': int,
-  'augment.lighting.rescale': bool,
-  'checkpoint.every_steps': int,
-  'checkpoint.keep': int,
-  'data.class_depth': int,
-  'data.data_dir': str,
-  'data.memory_megabytes': int,
-  'data.name': str,
-  'data.prepared_dir': str,
-  'data.train_split': str,
-  'data.validation_fraction': _NUMBER,
-  'data.validation_split': str,
-  'model.dropout.inverted': bool,
-  'optimizer.bias_lr_multiplier': _NUMBER,
-  'optimizer.lr_decay_biases': bool,
-  'optimizer.learning_rate': _NUMBER,
-  'optimizer.max_lr_decays': int,
-  'optimizer.momentum': _NUMBER,
-  'optimizer.patience': int,
-  'train.batch_size': int,
-  'train.init_from': str,
-  'train.library_fusions': bool,
-  'train.log_every_steps': int,
-  'train.num_epochs': int,
-  'train.num_steps': int,
-  'train.seed': int,
-}
-"""Types of fields for which a value of another type would only fail later, with a traceback."""
-
-
 def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
   """The config from the value of `resolved`, checked.
 
@@ -97,14 +65,13 @@ def checked(value: Mapping[str, Any], path: str) -> ConfigDict:
   try:
     value = config_fields.with_current_names(value)
     fields = dict(config_fields.flatten(value))
-    for field, kind in _KINDS.items():
+    for field, kind in _kinds().items():
       if not isinstance(fields.get(field), kind | None):
         raise UserError(f'{field} is {fields[field]!r}')
     config = from_resolved(dict(value))
     if missing := _missing(dict(config_fields.flatten(config.to_dict())), _read_fields()):
       raise LookupError(f'it has no field {missing}')
     check(config)
-    augment_options(config)
     if config.model.num_classes is not None:  # else the data decide
       make_optimizer(config, make_network(config))
   except UserError as error:
@@ -162,12 +129,12 @@ def check(config: ConfigDict) -> None:
     )
   fields = dict(config_fields.flatten(config.to_dict()))
   _check_complete(fields, _read_fields())
+  optional = [field for field, value in _known_fields().items() if value is None]
   for field, value in fields.items():
-    optional = config_fields.OPTIONAL_FIELDS
-    if value is None and field not in optional and not field.endswith(('.weight_std', '.bias')):
+    if value is None and field not in (*optional, 'model.num_classes'):
       raise UserError(f'{field} is None; set it to a value')
   _check_known(field for field in fields if field.startswith('model.'))
-  _network_of_any_classes(config)
+  network_of_any_classes(config)
   for field in _AT_LEAST_1:
     if fields[field] < 1:
       raise UserError(f'{field} is {fields[field]}; it must be at least 1')
@@ -182,8 +149,8 @@ def check(config: ConfigDict) -> None:
   _check_training(config)
 
 
-def _network_of_any_classes(config: ConfigDict) -> AlexNet:
-  """The network, of one class where the data decide."""
+def network_of_any_classes(config: ConfigDict) -> AlexNet:
+  """The network of a config, of one class where model.num_classes is None."""
   model = config.model.to_dict()
   classes = 1 if model['num_classes'] is None else model['num_classes']
   return AlexNet.from_config({**model, 'num_classes': classes})
@@ -200,8 +167,21 @@ def _check_known(fields: Iterable[str]) -> None:
 
 
 @functools.cache
-def _known_fields() -> list[str]:
-  return [field for field, _ in config_fields.flatten(imagenet.get_config().to_dict())]
+def _known_fields() -> dict[str, Any]:
+  """The fields of configs/imagenet.py and their values; those that are None there may be anywhere."""
+  return dict(config_fields.flatten(imagenet.get_config().to_dict()))
+
+
+@functools.cache
+def _kinds() -> dict[str, Any]:
+  """The types of fields that hold a number, a text or a truth value; the network checks its own."""
+  paper, kinds = imagenet.get_config(), dict[str, Any]()
+  for field in _known_fields():
+    section, _, name = field.rpartition('.')
+    kind = operator.attrgetter(section)(paper).get_type(name)
+    if kind in (bool, int, float, str) and not field.startswith('model.'):
+      kinds[field] = int | float if kind is float else kind
+  return kinds
 
 
 def _read_fields() -> list[str]:
@@ -301,7 +281,7 @@ def check_new(config: ConfigDict) -> None:
   fields = dict(config_fields.flatten(config.to_dict()))
   _check_known(fields)
   _check_complete(fields, _known_fields())
-  checks.check_kernels(_network_of_any_classes(config))
+  checks.check_kernels(network_of_any_classes(config))
   multipliers = (field for field in fields if '.weight_decay_multipliers.' in field)
   for field in (*_AT_LEAST_0, *multipliers):
     if not fields[field] >= 0:  # NaN is not
@@ -445,7 +425,7 @@ def describe_learning_rate(config: ConfigDict) -> str:
   )
 
 
-def _storage(config: ConfigDict) -> datasets.Storage:
+def storage(config: ConfigDict) -> datasets.Storage:
   """Where the data set is: the fields of `config.data` that `datasets.Storage` has."""
   return datasets.Storage(*(config.data[field] for field in datasets.Storage._fields))
 
@@ -472,7 +452,7 @@ def open_data(
   data = config.data
   data_set = datasets.open_data_set(
     data.name,
-    _storage(config),
+    storage(config),
     train_split=data.train_split,
     validation_split=data.validation_split,
     validation_fraction=data.validation_fraction,
@@ -484,29 +464,3 @@ def open_data(
     config = config.copy_and_resolve_references()
     config.model.num_classes = len(data_set.class_names)
   return config, data_set
-
-
-def open_for_evaluation(
-  config: ConfigDict,
-  split: str | None,
-  class_names: Sequence[str],
-  display: Display,
-  open_folder: datasets.OpenFolder,
-) -> tuple[splits.Split, str]:
-  """Opens images of another data set than the one a network was trained on.
-
-  Args:
-    config: the network's, but for `data.name` and where the data are.
-    split: as `datasets.open_for_evaluation` takes and returns it, as the others.
-    class_names: the network's.
-    display: for lines and bars.
-    open_folder: see `datasets.open_data_set`.
-  """
-  return datasets.open_for_evaluation(
-    config.data.name,
-    _storage(config),
-    split=split,
-    class_names=class_names,
-    display=display,
-    open_folder=open_folder,
-  )

@@ -23,13 +23,12 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file
-from alexnet_jax.data import augment, sources
+from alexnet_jax.data import augment
 from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
-from alexnet_jax.models.options import DENSE, LAYERS
 from alexnet_jax.models.params import Params
 from alexnet_jax.parallel import compat
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.utils import config_fields, files, host, shell
+from alexnet_jax.utils import files, host, shell
 from alexnet_jax.utils.errors import UserError, first_line
 
 FORMAT = 1
@@ -175,108 +174,6 @@ def _first_device() -> Mesh:
   )
 
 
-def check_classes(network: PretrainedNetwork, data_name: str, class_names: Sequence[str]) -> None:
-  """Raises UserError where a data set's classes differ from a network's, or are in another order."""
-  if list(class_names) == list(network.class_names):
-    return
-  unnamed = sources.is_numbered(network.class_names) and not set(class_names) & set(
-    network.class_names
-  )
-  if unnamed and len(class_names) == len(network.class_names):
-    raise UserError(
-      f'the classes of {network.path} are called 0 to {len(class_names) - 1}, those of {data_name}'
-      f' {class_names[0]!r} and so on: {sources.GIVE_NAMES}'
-    )
-  different = sorted(set(class_names) ^ set(network.class_names))
-  how = f'{different[0]!r} is not in both' if different else 'they are in another order'
-  raise UserError(
-    f'{network.path} was trained on other classes than those of {data_name}: {how}; name them as in'
-    ' training, or train again in another --workdir'
-  )
-
-
-def load_matching_layers(
-  params: Mapping[str, Mapping[str, jax.Array]],
-  num_columns: int,
-  class_names: Sequence[str],
-  source: PretrainedNetwork,
-) -> tuple[Params, list[str], dict[str, str]]:
-  """Replaces each layer whose shapes match a pretrained network's by that network's.
-
-  The last one is replaced where the classes are the same; its outputs are put in their order.
-
-  Args:
-    params: initial parameters of the network to be trained, on its devices.
-    num_columns: of that network.
-    class_names: of the data that it will be trained on, in the order of the labels.
-    source: the pretrained network.
-
-  Returns:
-    The parameters, on the same devices; the names of the loaded layers; and for each other layer
-    the reason why it was not loaded.
-  """
-  source_columns = source.config.model.num_columns
-  first_dense = next(name for name in DENSE if name in params)  # it reads the columns' maps
-  result: dict[str, Mapping[str, jax.Array]] = dict(params)
-  loaded, reasons = [], {}
-  for layer, initial in params.items():
-    pretrained = source.params.get(layer)
-    if pretrained is None:
-      reasons[layer] = 'not pretrained'
-    elif (shape := _shape(initial)) != (source_shape := _shape(pretrained)):
-      reasons[layer] = f'{shape}, pretrained {source_shape}'
-    elif layer == first_dense and source_columns != num_columns:
-      reasons[layer] = f'inputs ordered for num_columns={num_columns}, pretrained {source_columns}'
-    elif layer == 'fc8' and (other := sorted(set(source.class_names) ^ set(class_names))):
-      reasons[layer] = f'pretrained for other classes; {other[0]!r} is not in both'
-    else:
-      loaded.append(layer)
-      if layer == 'fc8' and list(source.class_names) != list(class_names):
-        order = [list(source.class_names).index(name) for name in class_names]
-        pretrained = {kind: np.asarray(array)[..., order] for kind, array in pretrained.items()}
-      shardings = {kind: array.sharding for kind, array in initial.items()}
-      result[layer] = mesh_lib.place({kind: pretrained[kind] for kind in initial}, shardings)
-  return result, loaded, reasons
-
-
-# Fields of a model that do not change what its trained layers compute: their initial values, and the
-# sizes of the input and of the output.
-_NO_EFFECT = ('bias', 'initialization', 'input_size', 'num_classes', 'weight_std')
-
-
-def other_settings(
-  config: ConfigDict, source: PretrainedNetwork, layers: Sequence[str]
-) -> dict[str, tuple[Any, Any]]:
-  """The fields on which a pretrained network's layers depend, where a config has other values.
-
-  Layers after the last of them are left out.
-
-  Args:
-    config: of the network that the layers are put into.
-    source: the pretrained network.
-    layers: the names of those that are put into it.
-
-  Returns:
-    The pretrained network's value and the config's own, by field.
-  """
-  after = LAYERS[max(map(LAYERS.index, layers)) + 1 :]
-  found = {}
-  trained = dict(config_fields.flatten(source.config.to_dict()))
-  for field, value in config_fields.flatten(config.to_dict()):
-    section, *inner, name = field.split('.')
-    if section == 'model':
-      relevant = name not in _NO_EFFECT and not set(inner) & set(after)
-    else:
-      relevant = field in ('augment.mean', 'augment.pixel_scale')
-    if relevant and trained.get(field, value) != value:
-      found[field] = trained[field], value
-  return found
-
-
-def _shape(layer: Mapping[str, jax.Array | np.ndarray]) -> str:
-  return 'x'.join(map(str, layer['kernel'].shape))
-
-
 def abstract(net: AlexNet, image_size: int, mesh: Mesh) -> dict[str, Any]:
   """The shapes, dtypes and shardings of a checkpoint's parameters and statistics.
 
@@ -330,26 +227,29 @@ def write(path: str | os.PathLike[str], network: PretrainedNetwork, program: byt
   """
   flat = flatten(network.params, network.statistics)
   arrays = {name: np.asarray(array) for name, array in flat.items()}
+  description = describe(network)
   check_arrays('the network', arrays, _expected(network.config))
-  if len(network.class_names) != network.config.model.num_classes:
-    raise UserError(
-      f'the network has {len(network.class_names)} class names for'
-      f' {network.config.model.num_classes} classes'
-    )
+  check_finite('the network', arrays)
   if program:
     arrays['program'] = np.frombuffer(program, np.uint8)
-  safetensors_file.write(path, arrays, {DESCRIPTION: describe(network)})
+  safetensors_file.write(path, arrays, {DESCRIPTION: description})
 
 
 def describe(network: PretrainedNetwork) -> str:
-  """All of a network but its arrays, as JSON for `read_description`."""
+  """All of a network but its arrays, as JSON for `read_description`, which reads it once for a check.
+
+  Raises:
+    UserError: the config, the class names or the step cannot be read again.
+  """
   description = {
     'version': FORMAT,
     'config': experiment.resolved(network.config),
     'class_names': list(network.class_names),
     'step': network.step,
   }
-  return json.dumps(description)
+  text = json.dumps(description)
+  read_description('the network', text)
+  return text
 
 
 def read_description(path: str, text: str) -> tuple[ConfigDict, list[str], int | None]:
@@ -429,5 +329,5 @@ def check_finite(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     if not np.isfinite(array).all():
       raise UserError(
         f'{name} in {path} has values that are not finite numbers, so every prediction would be NaN;'
-        ' use another file'
+        ' use another checkpoint'
       )

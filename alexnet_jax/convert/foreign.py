@@ -38,7 +38,7 @@ from alexnet_jax.convert.layouts import (
   encode,
 )
 from alexnet_jax.data import augment, imagenet_classes
-from alexnet_jax.models.alexnet import AlexNet, parameter_shapes
+from alexnet_jax.models.alexnet import parameter_shapes
 from alexnet_jax.models.options import CONVOLUTIONS, LAYERS
 from alexnet_jax.utils import files, host
 from alexnet_jax.utils.errors import UserError, first_line, listed
@@ -147,7 +147,7 @@ def check_is_weights(path: epath.Path) -> None:
 
 def _layers(config: ConfigDict) -> list[str]:
   """The layers that a config's network has, whatever its number of classes."""
-  net = AlexNet.from_config({**config.model.to_dict(), 'num_classes': 1})
+  net = experiment.network_of_any_classes(config)
   return [layer for layer in LAYERS if net.features(layer)]
 
 
@@ -171,7 +171,7 @@ def published(
   published = (imagenet_torchvision.get_config,) if layout is TORCHVISION else _CONFIGS_OF_CAFFE
   for config in (get_config() for get_config in published):
     config.model.num_classes = None
-    net = AlexNet.from_config({**config.model.to_dict(), 'num_classes': 1})
+    net = experiment.network_of_any_classes(config)
     full = jax.eval_shape(functools.partial(encode, net=net, layout=layout), parameter_shapes(net))
     alike = all(
       shapes.get(found.names[name]) == full[name].shape

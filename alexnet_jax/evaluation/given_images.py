@@ -1,6 +1,7 @@
 """The images that a trained network is given: of the data that it was trained on, or of others."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import datasets, image_folder, splits
+from alexnet_jax.data import datasets, image_folder, sources, splits
 from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError
@@ -116,8 +117,13 @@ def open_images(
   """
   data, own, training = config.data, network.config.data, network.training
   if are_others(network, config, open_folder):
-    opened, chosen = experiment.open_for_evaluation(
-      config, split, network.class_names, display, open_folder
+    opened, chosen = datasets.open_for_evaluation(
+      data.name,
+      experiment.storage(config),
+      split=split,
+      class_names=network.class_names,
+      display=display,
+      open_folder=open_folder,
     )
     folder = data.data_dir and os.path.abspath(files.expanded(data.data_dir))
     if data.name == own.name == 'folder' and own.data_dir:
@@ -141,5 +147,27 @@ def open_images(
       display.line(f'{data.data_dir} has changed since {network.path} was trained on it; {seen}')
   chosen = split or own.validation_split
   opened = data_set.load_split(chosen)
-  pretrained.check_classes(network, data.data_dir or data.name, opened.class_names)
+  _check_classes(network, data.data_dir or data.name, opened.class_names)
   return GivenImages(data.name, chosen, opened, data_set)
+
+
+def _check_classes(
+  network: pretrained.PretrainedNetwork, data_name: str, class_names: Sequence[str]
+) -> None:
+  """Raises UserError where a data set's classes differ from a network's, or are in another order."""
+  if list(class_names) == list(network.class_names):
+    return
+  unnamed = sources.is_numbered(network.class_names) and not set(class_names) & set(
+    network.class_names
+  )
+  if unnamed and len(class_names) == len(network.class_names):
+    raise UserError(
+      f'the classes of {network.path} are called 0 to {len(class_names) - 1}, those of {data_name}'
+      f' {class_names[0]!r} and so on: {sources.GIVE_NAMES}'
+    )
+  different = sorted(set(class_names) ^ set(network.class_names))
+  how = f'{different[0]!r} is not in both' if different else 'they are in another order'
+  raise UserError(
+    f'{network.path} was trained on other classes than those of {data_name}: {how}; name them as in'
+    ' training, or train again in another --workdir'
+  )

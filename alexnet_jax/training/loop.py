@@ -1,7 +1,7 @@
 """Training: the loop around the step.
 
 `Run.steps` is the loop; what it uses has a module each: the step (step.py), what a run resumes from
-(resume.py), the record (logger.py), traces (profiler.py).
+(resume.py, fine_tuning.py), the record (logger.py), traces (profiler.py).
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from alexnet_jax.evaluation import inference, metrics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.parallel import compat, multihost
 from alexnet_jax.parallel import mesh as mesh_lib
-from alexnet_jax.training import progress_text, resume
+from alexnet_jax.training import fine_tuning, progress_text, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.training.logger import Logger, OnRecord
 from alexnet_jax.training.memory_check import check_memory
@@ -262,15 +262,15 @@ class Run:
     statistics = mesh_lib.replicate(mesh, augment.Statistics(**single))
     state = step_lib.init_state(net, tx, mesh, self.config.train.seed)
     if source is not None:
-      params = resume.start_from(source, state.params, self.config, split.class_names, self.display)
+      params = fine_tuning.start_from(
+        source,
+        state.params,
+        self.config,
+        split.class_names,
+        stored['mean_image'],
+        self.display,
+      )
       state = state._replace(params=params)
-      means = stored['mean_image'], np.asarray(source.statistics.mean_image)
-      colors = [mean.mean(axis=(0, 1)) for mean in means]
-      if np.abs(colors[0] - colors[1]).max() > 1:
-        here, there = (' '.join(f'{value:.1f}' for value in color) for color in colors)
-        self.display.line(
-          f'the mean color {here} of these images is subtracted; the loaded layers were trained with {there}'
-        )
     return state, statistics, resume.Progress()
 
   def _too_short(self) -> UserError:

@@ -1,4 +1,4 @@
-"""The start of a run: from its newest checkpoint, a trained network, or scratch."""
+"""The start of a run that resumes, from its newest checkpoint, and the statistics of a new one's images."""
 
 import dataclasses
 import functools
@@ -205,52 +205,6 @@ def _other_data(
     start = shell.quote(f'--config.train.init_from={directory.parent}')
     message += f'; if images were only added, its weights are a start there: {start}'
   return UserError(message)
-
-
-def start_from(
-  source: pretrained.PretrainedNetwork,
-  params: Any,
-  config: ConfigDict,
-  class_names: Sequence[str],
-  display: Display,
-) -> Any:
-  """Replaces parameters by a trained network's layers of the same shape, and says which.
-
-  It also says which settings that these layers depend on had another value where they were trained.
-
-  Args:
-    source: the trained network.
-    params: initial parameters of the network to be trained, on its devices.
-    config: the config of that network.
-    class_names: of the data that it will be trained on, in the order of the labels.
-    display: for lines to the user.
-
-  Raises:
-    UserError: no layer fits.
-  """
-  params, taken, reasons = pretrained.load_matching_layers(
-    params, config.model.num_columns, class_names, source
-  )
-  initialized = ', '.join(f'{layer} ({reason})' for layer, reason in reasons.items())
-  if not taken:
-    raise UserError(
-      f'train.init_from={source.path} has no layer that fits this network: {initialized}'
-    )
-  display.line(f'from {source.path}: {", ".join(taken)}')
-  if 'fc8' in taken and list(source.class_names) != list(class_names):
-    display.line("fc8: its classes are put in the data set's order")
-  display.line(f'initialized from scratch: {initialized or "nothing"}')
-  if unused := [layer for layer in source.params if layer not in params]:
-    display.line(f'not used: {", ".join(unused)}')
-  if others := pretrained.other_settings(config, source, taken):
-    display.line(
-      'the loaded layers were trained with other settings, so they compute something else here:'
-    )
-    for field, (trained, here) in others.items():
-      display.line(f'  {field}={trained}, here {here}')
-    options = shell.join(f'--config.{field}={trained}' for field, (trained, _) in others.items())
-    display.line(f'to train with these settings, in a new --workdir, add {options}')
-  return params
 
 
 def training_tree(state: step_lib.TrainState) -> dict[str, Any]:

@@ -48,17 +48,6 @@ RENAMED_FIELDS = {
 # Values by their old spelling.
 RENAMED_VALUES = {('augment.mean', 'centre'): 'center'}
 
-# Fields that may be None; so may each layer's weight_std and bias.
-OPTIONAL_FIELDS = (
-  'checkpoint.every_steps',
-  'data.class_depth',
-  'data.data_dir',
-  'data.prepared_dir',
-  'model.num_classes',
-  'train.init_from',
-  'train.num_steps',
-)
-
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
   """Yields the fields and values of a config, as ('model.num_columns', 2)."""

@@ -19,7 +19,7 @@ from PIL import Image
 import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import augment, datasets, folder_layout, image_folder, pipeline, splits
+from alexnet_jax.data import augment, datasets, folder_layout, pipeline, splits
 from alexnet_jax.evaluation import evaluate, given_images, inference, predictions
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -686,8 +686,8 @@ def open_for_evaluation(folder, class_names):
   """The labels and class names of its images, as a network of these classes has them."""
   config = folder_config(folder.parent, **{'data.data_dir': str(folder)})
   with Display() as display:
-    split, _ = experiment.open_for_evaluation(
-      config, None, class_names, display, image_folder.open_folder
+    split, _ = datasets.open_for_evaluation(
+      'folder', experiment.storage(config), split=None, class_names=class_names, display=display
     )
   [batch] = pipeline.whole_images(split)
   return sorted(batch['label'].tolist()), split.class_names

@@ -15,7 +15,7 @@ import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, safetensors_file
 from alexnet_jax.checkpoints import workdir as run_files
-from alexnet_jax.training import loop
+from alexnet_jax.training import fine_tuning, loop
 from alexnet_jax.utils.errors import UserError
 from tests.small import random_params, small_config
 from tests.trained import write_run
@@ -119,6 +119,14 @@ def rewrite(file, change):
     (
       lambda _, description: description['config']['train'].update(num_epochs=2.5),
       r'cannot be used: train\.num_epochs is 2\.5',
+    ),
+    (
+      lambda _, description: description['config']['data'].update(image_size=8.0),
+      r'cannot be used: data\.image_size is 8\.0',
+    ),
+    (
+      lambda _, description: description['config']['optimizer'].update(weight_decay='x'),
+      r"cannot be used: optimizer\.weight_decay is 'x'",
     ),
     (
       lambda _, description: description['config']['model']['conv2'].update(features=[]),
@@ -241,7 +249,7 @@ def on_digits(**updates):
 def test_layers_whose_shapes_match_are_loaded(workdir):
   source = pretrained.read(workdir)
   initial, columns = on_digits(num_classes=6, **{'conv4.features': 16, 'conv6.features': 4})
-  loaded, taken, reasons = pretrained.load_matching_layers(
+  loaded, taken, reasons = fine_tuning.load_matching_layers(
     initial, columns, source.class_names, source
   )
   assert taken == ['conv1', 'conv2', 'conv3', 'fc7']
@@ -259,7 +267,7 @@ def test_layers_whose_shapes_match_are_loaded(workdir):
 def test_maps_of_one_column_are_not_read_as_those_of_two(workdir):
   initial, columns = on_digits(num_columns=1, one_column_halves=())
   source = pretrained.read(workdir)
-  _, taken, reasons = pretrained.load_matching_layers(initial, columns, source.class_names, source)
+  _, taken, reasons = fine_tuning.load_matching_layers(initial, columns, source.class_names, source)
   assert reasons['fc6'] == 'inputs ordered for num_columns=1, pretrained 2'
   assert taken == ['conv1', 'conv3', 'fc7', 'fc8']
 
@@ -268,7 +276,7 @@ def test_outputs_for_other_classes_are_not_loaded(workdir):
   source = pretrained.read(workdir)
   initial, columns = on_digits()
   names = ['zero', *source.class_names[1:]]
-  loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, names, source)
+  loaded, taken, reasons = fine_tuning.load_matching_layers(initial, columns, names, source)
   assert reasons == {'fc8': "pretrained for other classes; '0' is not in both"}
   assert 'fc7' in taken
   jax.tree.map(np.testing.assert_array_equal, loaded['fc8'], initial['fc8'])
@@ -278,7 +286,7 @@ def test_outputs_for_the_same_classes_in_another_order_are_put_in_it(workdir):
   source = pretrained.read(workdir)
   initial, columns = on_digits()
   names = ['3', '0', '1', '2', *'987654']
-  loaded, taken, reasons = pretrained.load_matching_layers(initial, columns, names, source)
+  loaded, taken, reasons = fine_tuning.load_matching_layers(initial, columns, names, source)
   assert (taken[-1], reasons) == ('fc8', {})
   for label, name in enumerate(names):
     for kind in ('kernel', 'bias'):
@@ -300,8 +308,12 @@ def test_a_network_that_could_not_be_read_again_is_not_written(workdir, tmp_path
   half = jax.tree.map(lambda array: array.astype(jnp.bfloat16), network.params)
   with pytest.raises(UserError, match=r'conv1.* in the network is bfloat16.*, not float32'):
     pretrained.write(tmp_path / 'x.safetensors', dataclasses.replace(network, params=half))
-  with pytest.raises(UserError, match='the network has 2 class names for'):
-    pretrained.write(
-      tmp_path / 'x.safetensors', dataclasses.replace(network, class_names=['a', 'b'])
-    )
+  nowhere = jax.tree.map(lambda array: array * jnp.nan, network.params)
+  for changes, words in (
+    ({'class_names': ['a', 'b']}, 'the network .* class names: 2 instead of 10'),
+    ({'class_names': ['a'] * 10}, "class names: 'a' is there more than once"),
+    ({'params': nowhere}, 'in the network has values that are not finite numbers'),
+  ):
+    with pytest.raises(UserError, match=words):
+      pretrained.write(tmp_path / 'x.safetensors', dataclasses.replace(network, **changes))
   assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ from alexnet_jax.checkpoints.pretrained import read as read_trained
 from alexnet_jax.data import datasets, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate, inference
 from alexnet_jax.reports import plot_run
-from alexnet_jax.training import logger, loop, resume
+from alexnet_jax.training import fine_tuning, logger, loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import Stopped, UserError
@@ -201,8 +201,10 @@ def start_from(path, class_names=datasets.DIGITS, **overrides):
   """New parameters of `tiny_config` with these fields, its layers from the run in `path`."""
   config = tiny_config(overrides)
   params = jax.tree.map(jnp.asarray, random_params(experiment.make_network(config)))
+  source = read_trained(path)
+  mean_image = np.asarray(source.statistics.mean_image)
   with Display() as display:
-    return resume.start_from(read_trained(path), params, config, class_names, display)
+    return fine_tuning.start_from(source, params, config, class_names, mean_image, display)
 
 
 @pytest.mark.parametrize(
