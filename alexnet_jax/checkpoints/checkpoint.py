@@ -136,13 +136,12 @@ def _read(
         args=ocp.args.Composite(**{_DESCRIPTION: ocp.args.JsonRestore()}, **items),
       )
     written = restored[_DESCRIPTION]
-    version = int(written.get('format', 0))  # 0: from before there were format numbers
+    version = int(written['format'])
     description, digests = written['content'], written['digests']
     if not isinstance(description, dict):
       raise TypeError('its description is not an object')
     expected = {name: digests[name] for name in abstract}
-    versioned = [version] if version else []
-    intact = written['digest'] == _text_digest([*versioned, description, digests])
+    intact = written['digest'] == _text_digest([version, description, digests])
   except Exception as error:  # Orbax and tensorstore raise many kinds
     raise DamagedError(f'cannot be read: {first_line(error)[:80]}') from error
   if version > FORMAT:

@@ -1,1 +1,1 @@
-"""Conversion from and to the files of Caffe, PyTorch and TensorFlow, and exported programs."""
+"""Reads the files of Caffe, PyTorch, TensorFlow and ONNX; writes PyTorch's, ONNX and exported programs."""

@@ -19,9 +19,7 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 @compat.default_settings()
-def export(
-  network: PretrainedNetwork | str | os.PathLike[str], target: str | os.PathLike[str]
-) -> None:
+def export(network: PretrainedNetwork, target: str | os.PathLike[str]) -> None:
   """Writes a network and its program atomically into one file, which jax runs without this package.
 
   The file is that of `pretrained.write` with one more array, 'program': the bytes that `jax.export`
@@ -39,14 +37,12 @@ def export(
   six months older.
 
   Args:
-    network: a trained network, or a path from which `pretrained.read` reads it.
+    network: a trained network.
     target: path of the file.
 
   Raises:
-    UserError: the network cannot be read, or the file cannot be written.
+    UserError: the file cannot be written.
   """
-  if not isinstance(network, PretrainedNetwork):
-    network = pretrained.read(network)
   config, size = network.config, network.config.model.input_size
 
   def logits(arrays: Mapping[str, Array], crops: Array) -> Array:

@@ -335,7 +335,9 @@ class _Unpickler(untrusted.Unpickler):
 
   def persistent_load(self, pid: Any) -> _Storage:
     """The storage that is ('storage', class, key, device, size)."""
-    _, storage_class, key, *_ = pid
+    _, storage_class, key, _, _, *view = pid
+    if any(view):  # of very old files
+      raise ValueError('a storage is a part of another')
     if not isinstance(storage_class, str) or not isinstance(key, str):
       raise ValueError('a storage has no class or no name')
     if self.dtypes.setdefault(key, _STORAGES[storage_class]) != _STORAGES[storage_class]:

@@ -187,7 +187,7 @@ def _columns(net: AlexNet, name: str) -> int:
 def _convolution(net: AlexNet, name: str, maps: int, side: int) -> tuple[list[str], int]:
   """A convolution, and the side of its output; zeros beyond both edges, more at the far ones."""
   layer, features, columns = getattr(net, name), net.features(name), _columns(net, name)
-  window, stride, padding = layer.kernel_size, layer.stride, layer.padding - net.is_trimmed(name)
+  window, stride, padding = layer.kernel_size, layer.stride, net.padding(name)
   outputs = output_size(side, window, stride, padding, layer.rounding)
   parts = []
   far = (outputs - 1) * stride + window - side - padding

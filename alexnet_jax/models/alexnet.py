@@ -170,17 +170,23 @@ class AlexNet(nn.Module):
     Raises:
       UserError: a value is not one of those known, sizes do not fit, or the network has no such
         field; the message names the field and what it may be.
-      TypeError: a part of the network has no such field.
     """
     if isinstance(model, ConfigDict):
       model = model.to_dict()
-    if unknown := sorted(model.keys() - {field.name for field in dataclasses.fields(cls)}):
+    paper = cls(parent=None)  # no part of a module that is being run
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(model.keys() - known) or [
+      f'{name}.{field}'
+      for name, value in model.items()
+      if isinstance(value, Mapping)
+      for field in sorted(value.keys() - vars(getattr(paper, name)).keys())
+    ]
+    if unknown:
       raise UserError(f'the network has no field {unknown[0]}; AlexNet lists those that it has')
     if model.get('num_classes', 0) is None:
       raise UserError(
         'model.num_classes is not set; give the number of classes, as --config.model.num_classes=10'
       )
-    paper = cls(parent=None)  # no part of a module that is being run
     return cls(
       **{
         name: dataclasses.replace(getattr(paper, name), **{k: _tuple(v) for k, v in value.items()})
@@ -212,9 +218,11 @@ class AlexNet(nn.Module):
     return features // 2 if self.num_columns == 1 and name in self.one_column_halves else features
 
   @nn.nowrap
-  def is_trimmed(self, name: str) -> bool:
-    """Whether a convolution has one pixel less padding, as `Pool.trim` says."""
-    return name in self.pool.trim and self.pool.window == self.pool.stride
+  def padding(self, name: str) -> int:
+    """A convolution's padding in pixels, one less than its own where `Pool.trim` says so."""
+    is_trimmed = name in self.pool.trim and self.pool.window == self.pool.stride
+    padding: int = getattr(self, name).padding
+    return padding - is_trimmed
 
   def _check_arguments(
     self, images: Array, dropout_key: Array | None, positions: Array | None
@@ -272,7 +280,7 @@ class AlexNet(nn.Module):
       columns,
       kernel_size=options.kernel_size,
       stride=options.stride,
-      padding=options.padding - self.is_trimmed(name),
+      padding=self.padding(name),
       rounding=options.rounding,
       shared=name not in self.locally_connected,
       **self._initializers(name),

@@ -135,7 +135,7 @@ def check(net: 'AlexNet') -> None:
     layer = getattr(net, name)
     at_least(f'{name}.kernel_size', layer.kernel_size, 1)
     at_least(f'{name}.stride', layer.stride, 1)
-    at_least(f'{name}.padding', layer.padding, int(net.is_trimmed(name)))
+    at_least(f'{name}.padding', layer.padding, layer.padding - net.padding(name))
     one_of(f'{name}.rounding', layer.rounding, tuple(layers.ROUNDINGS))
     if sorted(layer.steps) != ['activation', 'norm', 'pool']:
       raise UserError(
@@ -156,7 +156,7 @@ def check_kernels(net: 'AlexNet') -> None:
   for name in CONVOLUTIONS:
     layer = getattr(net, name)
     if net.features(name):
-      padding = layer.padding - net.is_trimmed(name)
+      padding = net.padding(name)
       padded = side + 2 * padding
       if layer.kernel_size > padded:
         raise UserError(

@@ -137,12 +137,7 @@ def _negative_power(d: Array, beta: float) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def response_norm(
-  x: Array,
-  size: int = 5,
-  k: float = 2.0,
-  alpha: float = 1e-4,
-  beta: float = 0.75,
-  axes: tuple[int, ...] = (3,),
+  x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]
 ) -> Array:
   """Local response normalization, `x / (k + alpha * sum of x^2 over neighbors)**beta`.
 
@@ -194,7 +189,7 @@ def _pool_pads(x: Array, window: int, stride: int) -> tuple[tuple[int, int], ...
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
+def max_pool(x: Array, window: int, stride: int) -> Array:
   """Maximum over windows; one that overhangs the edge is clipped. Paper, section 3.4.
 
   The gradient goes in full to every place that holds its window's maximum, ties included, as
@@ -224,15 +219,15 @@ def _max_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, tuple[
 
 
 def _covering_windows(
-  values: Array, fill: float, rows: int, columns: int, size: Sequence[int], stride: int
+  values: Array, rows: int, columns: int, size: Sequence[int], stride: int
 ) -> Array:
   """Gives each place of a map the value of one of the windows that may cover it.
 
-  The place (r, c) gets that of the window (r // stride - rows, c // stride - columns).
+  The place (r, c) gets that of the window (r // stride - rows, c // stride - columns), or 0 where
+  there is none.
 
   Args:
     values: [N, H', W', C], one for each window.
-    fill: what a place without such a window gets.
     rows: how many windows further up; 0 for the last that begins at the place or before it.
     columns: how many windows further left.
     size: H, W of the map.
@@ -246,7 +241,7 @@ def _covering_windows(
     (back, length - back - windows, 0)
     for back, length, windows in zip((rows, columns), blocks, values.shape[1:3], strict=True)
   )
-  x = lax.pad(values, jnp.array(fill, values.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+  x = lax.pad(values, jnp.zeros((), values.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
   n, c = x.shape[0], x.shape[3]
   x = jnp.broadcast_to(x[:, :, None, :, None], (n, blocks[0], stride, blocks[1], stride, c))
   x = x.reshape(n, blocks[0] * stride, blocks[1] * stride, c)
@@ -254,7 +249,8 @@ def _covering_windows(
 
 
 def _sum_over_windows(
-  share: Callable[[Callable[[Array, float], Array]], Array],
+  share: Callable[..., Array],
+  of_windows: Sequence[Array],
   size: Sequence[int],
   window: int,
   stride: int,
@@ -265,8 +261,9 @@ def _sum_over_windows(
   over windows of a map of mostly zeros for means) take ten times as long on a CPU.
 
   Args:
-    share: makes [N, H, W, C], what places have of one of their windows, from a function of the
-      windows' values and a filling, as the first two arguments of `_covering_windows`.
+    share: makes [N, H, W, C], what places have of one of their windows, from the values of that window,
+      each [N, H, W, C] as `_covering_windows` gives them.
+    of_windows: these values, [N, H', W', C] each.
     size: H, W of the map.
     window: side of a window in pixels.
     stride: pixels between windows.
@@ -277,10 +274,7 @@ def _sum_over_windows(
   most = -(-window // stride)  # windows that cover a place, along an axis
   total: Array | None = None
   for rows, columns in itertools.product(range(most), repeat=2):
-    of_windows = functools.partial(
-      _covering_windows, rows=rows, columns=columns, size=size, stride=stride
-    )
-    part = share(of_windows)
+    part = share(*(_covering_windows(each, rows, columns, size, stride) for each in of_windows))
     covered = (places[0] + rows * stride < window)[:, None] & (
       places[1] + columns * stride < window
     )
@@ -296,18 +290,17 @@ def _max_pool_backward(
 ) -> tuple[Array]:
   x, y = residuals
 
-  def share(of_windows: Callable[[Array, float], Array]) -> Array:
-    # Where there is no window, x may be equal to the filling; the gradient's adds nothing.
-    return jnp.where(x == of_windows(y, 0), of_windows(g, 0), 0)
+  def share(y: Array, g: Array) -> Array:
+    return jnp.where(x == y, g, 0)  # without a window both are 0, so a 0 in x adds nothing
 
-  return (_sum_over_windows(share, x.shape[1:3], window, stride),)
+  return (_sum_over_windows(share, (y, g), x.shape[1:3], window, stride),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def average_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
+def average_pool(x: Array, window: int, stride: int) -> Array:
   """Mean over windows, always divided by the whole window as the 2012 kernels do at the edges.
 
   Args and result as `max_pool`.
@@ -323,8 +316,7 @@ def _average_pool_forward(x: Array, window: int, stride: int) -> tuple[Array, Ar
 
 
 def _average_pool_backward(window: int, stride: int, x: Array, g: Array) -> tuple[Array]:
-  mean = g / window**2
-  return (_sum_over_windows(lambda of: of(mean, 0), x.shape[1:3], window, stride),)
+  return (_sum_over_windows(lambda g: g, (g / window**2,), x.shape[1:3], window, stride),)
 
 
 average_pool.defvjp(_average_pool_forward, _average_pool_backward)
@@ -355,7 +347,11 @@ def _columns(
   bias: Array,
   columns: int,
 ) -> list[Array]:
-  """Applies the kernel's share of each input; the last axes of kernel and bias hold columns."""
+  """Applies a layer to each input with its part of kernel and bias, divided along their last axes.
+
+  Returns:
+    An array for each of the columns.
+  """
   kernels = jnp.split(kernel, len(inputs), axis=-1)
   biases = jnp.split(bias, len(inputs), axis=-1)
   outputs: list[Array] = []

@@ -53,7 +53,7 @@ def fields(net: AlexNet) -> dict[str, Field]:
       layer.steps if net.features(name) else ['pool']
     )  # a layer that is left out keeps its pool
     if net.features(name):
-      field = _through(field, layer.kernel_size, layer.stride, layer.padding - net.is_trimmed(name))
+      field = _through(field, layer.kernel_size, layer.stride, net.padding(name))
     for step in steps:
       if step == 'activation':
         found[name] = field

@@ -1,1 +1,1 @@
-"""The step, the loop around it, and the update rule."""
+"""The step, the loop around it, and what a run starts from."""

@@ -28,12 +28,14 @@ def _tensorflow_restored() -> Iterator[None]:
 class Profiler:
   """Takes one trace of the steps that `train.profile_steps` names, in the workdir's 'profile'."""
 
-  def __init__(self, path: Path, steps: tuple[int, int] | None, total_steps: int, display: Display):
+  def __init__(
+    self, path: Path, steps: tuple[int, int] | tuple[()], total_steps: int, display: Display
+  ):
     """Prepares the trace.
 
     Args:
       path: the workdir.
-      steps: the first and the last step to trace, from 1; None for no trace.
+      steps: the first and the last step to trace, from 1; () for no trace.
       total_steps: the run's last step.
       display: for the line that says where the trace is.
 

@@ -463,7 +463,7 @@ def test_an_exported_program_runs_with_jax_alone_at_any_batch_size(
   workdir, classifier, digits, tmp_path
 ):
   target = tmp_path / 'alexnet.jaxexport'
-  export(workdir, target)
+  export(pretrained.read(workdir), target)
   assert [path.name for path in tmp_path.iterdir()] == [target.name]
   np.save(tmp_path / 'crops.npy', classifier.crops(digits[:5]))
   out = in_a_process(ALONE, target, tmp_path / 'crops.npy', cwd=tmp_path)

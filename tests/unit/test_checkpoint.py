@@ -1,7 +1,6 @@
 """Checkpoints are read as they were written, on any devices, or refused as damaged."""
 
 import gc
-import hashlib
 import json
 import shutil
 from unittest import mock
@@ -212,25 +211,6 @@ def test_a_changed_description_is_noticed(tmp_path, saved):
   path.write_text(text.replace('79.5', '79.0'))
   with pytest.raises(checkpoint.DamagedError, match='description differs'):
     checkpoint.read(directory, 1, abstract(make_trees()))
-
-
-@pytest.mark.parametrize('change', [{}, {'content': {}}], ids=['as it was', 'changed'])
-def test_a_checkpoint_from_before_formats_is_read_and_its_changes_noticed(tmp_path, saved, change):
-  directory = tmp_path / 'checkpoints'
-  shutil.copytree(saved, directory)
-  path = directory / '1' / 'description' / 'metadata'
-  written = json.loads(path.read_text())
-  del written['format']
-  signed = json.dumps([written['content'], written['digests']], sort_keys=True)
-  written['digest'] = hashlib.sha256(signed.encode()).hexdigest()
-  path.write_text(json.dumps(written | change))
-  if change:
-    with pytest.raises(checkpoint.DamagedError, match='description differs'):
-      checkpoint.read(directory, 1, abstract(make_trees()))
-  else:
-    restored, description = checkpoint.read(directory, 1, abstract(make_trees()))
-    assert_same(restored, make_trees())
-    assert description == written['content']
 
 
 def test_trees_that_are_another_checkpoints_are_noticed(tmp_path):

@@ -112,14 +112,14 @@ def test_max_pool_sends_its_whole_gradient_to_every_tied_maximum(x64):
 
 def test_max_pool_s_gradient_has_no_nan_on_its_way():
   with jax.debug_nans(True):
-    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.ones((1, 5, 5, 1)))
+    gradient = jax.grad(lambda x: layers.max_pool(x, 3, 2).sum())(jnp.ones((1, 5, 5, 1)))
   assert gradient.sum() == 4 * 9  # four windows, in each of which all places are equal
   assert gradient[0, 2, 2, 0] == 4
 
 
 def test_max_pool_ties_at_the_overhanging_edge_stay_inside(x64):
   x = jnp.zeros((1, 4, 4, 1), jnp.float64)
-  y, pullback = jax.vjp(layers.max_pool, x)
+  y, pullback = jax.vjp(lambda x: layers.max_pool(x, 3, 2), x)
   assert y.shape == (1, 2, 2, 1)
   windows = np.array([1.0, 1.0, 2.0, 1.0])  # of 0..2 and 2..4, how many hold each pixel
   assert_close(pullback(jnp.ones_like(y))[0][0, :, :, 0], np.outer(windows, windows))

@@ -263,6 +263,8 @@ def test_a_config_s_section_makes_the_network_that_its_plain_values_make():
   assert AlexNet.from_config(section) == AlexNet.from_config(section.to_dict())
   with pytest.raises(UserError, match='the network has no field num_colums'):
     AlexNet.from_config({'num_colums': 1})
+  with pytest.raises(UserError, match=r'the network has no field pool\.windw'):
+    AlexNet.from_config({'pool': {'windw': 2}})
 
 
 @pytest.mark.parametrize(
