@@ -30,13 +30,13 @@ class Events:
   forever once its queue is full.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str], first_step: int | None):
+  def __init__(self, workdir: str | os.PathLike[str], first_step: int):
     """Opens no file yet.
 
     Args:
       workdir: the run's folder.
       first_step: with which a run begins or resumes: TensorBoard hides events of it and later steps
-        in earlier files; None for events that are added to a run.
+        in earlier files.
     """
     self._path, self._first_step = files.inside(workdir, FOLDER), first_step
     self._writers: dict[str, Any] = {}
@@ -120,9 +120,8 @@ class Events:
         folder.mkdir(parents=True, exist_ok=True)
         # With the process's number, since two files may start in the same second.
         self._writers[run] = EventsWriter(os.fspath(folder / 'events'), f'.{os.getpid()}')
-        if self._first_step is not None:
-          started = SessionLog(status=SessionLog.START)
-          self._writers[run].write_event(Event(step=self._first_step, session_log=started))
+        started = SessionLog(status=SessionLog.START)
+        self._writers[run].write_event(Event(step=self._first_step, session_log=started))
       for each in summaries:
         event = Event(wall_time=time.time(), step=step, summary=each)
         self._writers[run].write_event(event)

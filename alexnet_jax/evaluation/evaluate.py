@@ -57,7 +57,7 @@ def evaluate_workdir(
   path = files.local(path, '--workdir')
   experiment.check(config)
   others = ('data.name', 'data.class_depth')
-  may_differ = (*_MAY_DIFFER, *others, 'data.train_split', 'data.validation_split')
+  may_differ = (*_MAY_DIFFER, *others, 'data.validation_split')
   workdir.check(path, experiment.resolved(config), may_differ)
   _emulate_devices(config)
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
@@ -126,7 +126,10 @@ def evaluate_ensemble(
     if count > 1:
       raise UserError(f'{name} is given as {count} members; give it once, with a larger weight')
   emulated = _emulate_devices(config)
-  members, total, evaluated, of_first = [], None, None, None
+  members: list[_Member] = []
+  total: Predictions | None = None
+  evaluated: _Images | None = None
+  of_first: Mapping[str, np.ndarray] = {}
   with Display(quiet=not multihost.is_first()) as display, multihost.watched():
     networks = [pretrained.read(member, log=display.line) for member in paths]
     _check_alike(paths, networks)
@@ -136,36 +139,26 @@ def evaluate_ensemble(
       images, predicted = _stored_or_predicted(
         member, network, config, emulated, display, open_folder
       )
-      if evaluated is not None and str(evaluated) != str(images):
-        raise UserError(
-          f'{paths[0]} was evaluated on {evaluated}, but {member} on {images}; members must have'
-          ' the same data'
-        )
-      if total is not None and (
-        evaluated != images or not np.array_equal(predicted.labels, total.labels)
-      ):
-        raise UserError(f'{paths[0]} and {member} were not evaluated on the same images')
-      evaluated = images
-      total = predictions.add(total, predicted, share)
       values, of_images = predictions.errors(predicted)
-      if of_first is None:
-        of_first = of_images
+      if total is None:
+        evaluated, of_first = images, of_images
       else:
-        values |= _compared(of_images, of_first)
+        if str(evaluated) != str(images):
+          raise UserError(
+            f'{paths[0]} was evaluated on {evaluated}, but {member} on {images}; members must have the'
+            ' same data'
+          )
+        if evaluated != images or not np.array_equal(predicted.labels, total.labels):
+          raise UserError(f'{paths[0]} and {member} were not evaluated on the same images')
+        values['compared_with_first'] = predictions.differences(of_images, of_first)
+      total = predictions.add(total, predicted, share)
       members.append(_Member(str(member), network, share, values))
     assert total is not None
     assert evaluated is not None
-    assert of_first is not None
     errors, of_images = predictions.errors(total)
     if len(members) > 1:
-      errors |= _compared(of_images, of_first)
+      errors['compared_with_first'] = predictions.differences(of_images, of_first)
     return _write(path, members, evaluated, total, errors)
-
-
-def _compared(
-  of_images: Mapping[str, np.ndarray], of_first: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-  return {'compared_with_first': predictions.differences(of_images, of_first)}
 
 
 class _Images(NamedTuple):
@@ -245,7 +238,7 @@ def _emulate_devices(config: ConfigDict | None) -> bool:
 
 
 def _on_one_pair(config: ConfigDict) -> ConfigDict:
-  """The config with mesh.data_devices=1 for 'auto', with which one column would take two devices."""
+  """Sets mesh.data_devices to 1 where it is 'auto': a network of one column would take both emulated devices."""
   if config.mesh.data_devices != 'auto':
     return config
   config = config.copy_and_resolve_references()

@@ -55,9 +55,7 @@ def add(total: Predictions | None, predictions: Predictions, share: float) -> Pr
   )
 
 
-def errors(
-  predictions: Predictions,
-) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
+def errors(predictions: Predictions) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Computes loss and errors over all images, by center crop and by ten views.
 
   The loss is the negative logarithm of the true class's probability (by ten views, of its mean). A
@@ -182,7 +180,7 @@ def load_identity(path: Path) -> dict[str, Any] | None:
 def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   """Reads a file of `save`; returns None where it is missing or of another identity.
 
-  An identity without a 'fingerprint', of images that are gone, is that of any.
+  Where `identity` has no 'fingerprint', as the images are gone, the stored one is not compared.
 
   Raises:
     UserError: the file cannot be read.
@@ -190,7 +188,7 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
   if not path.exists():
     return None
   try:
-    written, *arrays = _read(path)
+    written, *arrays = files.read_npz(path, ['identity', *Predictions._fields]).values()
     stored = files.parse_json(str(written))
     if 'fingerprint' not in identity:
       stored.pop('fingerprint', None)
@@ -205,19 +203,6 @@ def load(path: Path, identity: Mapping[str, Any]) -> Predictions | None:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
   return UserError(f'{path} cannot be read ({first_line(error)}); remove it')
-
-
-def _read(path: Path) -> list[np.ndarray]:
-  """The identity and the arrays of a file of `save`, also of one that an earlier version wrote."""
-  names = ('identity', *Predictions._fields)
-  earlier = ('identity', 'centre_crop', *Predictions._fields[1:])
-  missing = []
-  for known in (names, earlier, earlier[:-1]):  # the last from before there were names of images
-    try:
-      return list(files.read_npz(path, known).values())
-    except KeyError as error:
-      missing.append(error)
-  raise missing[0]
 
 
 def _check(predictions: Predictions) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy.spatial import distance
 
 from alexnet_jax.utils.errors import UserError
-
-_ROWS = 256  # features compared at a time: 8 MB in float64, with 4,096 elements each
 
 
 def nearest(
@@ -32,23 +31,17 @@ def nearest(
   """
   if k < 1:
     raise UserError(f'the number of nearest images is {k}; it must be at least 1')
-  wide = np.asarray(queries, np.float64)
+  queries = np.asarray(queries)
   parts: Iterable[np.ndarray] = [np.asarray(features)] if hasattr(features, 'shape') else features
-  parts_of_distances = [np.empty((len(wide), 0))]
+  of_parts = [np.empty((len(queries), 0))]
   for part in parts:
-    for first in range(0, len(part), _ROWS):
-      rows = np.asarray(part[first : first + _ROWS], np.float64)
-      if rows.shape[1:] != wide.shape[1:]:
-        raise UserError(
-          f'features have {rows.shape[1:]} elements but queries {wide.shape[1:]}; both must be of'
-          ' the same layer'
-        )
-      squares = np.empty((len(wide), len(rows)))
-      for i, query in enumerate(wide):
-        difference = rows - query
-        squares[i] = np.einsum('md,md->m', difference, difference)
-      parts_of_distances.append(squares)
-  distances = np.concatenate(parts_of_distances, axis=1)  # [Q, M]
+    if part.shape[1:] != queries.shape[1:]:
+      raise UserError(
+        f'features have {part.shape[1:]} elements but queries {queries.shape[1:]}; both must be of the'
+        ' same layer'
+      )
+    of_parts.append(distance.cdist(queries, part, 'sqeuclidean'))
+  distances = np.concatenate(of_parts, axis=1)  # [Q, M]
   if not distances.shape[1]:
     raise UserError('there are no images to search for the nearest')
   order = np.argsort(distances, axis=1, kind='stable')[:, :k]

@@ -77,7 +77,7 @@ def substitutes_allowed() -> Iterator[None]:
 
 
 def _is_not_of_weight(record: logging.LogRecord) -> bool:
-  """Whether a message is not of a missing font weight; many Chinese fonts have only one weight."""
+  """False for matplotlib's message that a font has no bold letters, as many Chinese fonts: it is dropped."""
   return 'Failed to find font weight' not in str(record.msg)
 
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from alexnet_jax import experiment
-from alexnet_jax.checkpoints import pretrained, tensorboard, workdir
+from alexnet_jax.checkpoints import pretrained, workdir
 from alexnet_jax.data import augment, datasets, image_folder, imagenet_classes, splits
 from alexnet_jax.evaluation import evidence, given_images, layer_outputs, predictions, retrieval
 from alexnet_jax.models import drawing, receptive
@@ -95,9 +94,6 @@ def draw(
     seen = _choose(shown, display)
     _draw_seen(shown, seen, save)
     if is_own:
-      show_in_tensorboard(
-        path, shown.network.step or 0, 'predictions', folder / 'figure4_predictions.png'
-      )
       _draw_training_images(shown, seen, save, display)
   return written, selectivity
 
@@ -317,21 +313,6 @@ def predictions_picture(
   return canvas.pixels(picture)
 
 
-def show_in_tensorboard(path: Path, step: int, name: str, file: Path) -> None:
-  """Adds a picture to what TensorBoard shows of a run.
-
-  Args:
-    path: the workdir.
-    step: of the checkpoint that it was drawn of.
-    name: under which TensorBoard shows it.
-    file: the picture, PNG.
-  """
-  with Image.open(file) as picture:
-    pixels = np.asarray(picture.convert('RGB'))
-  with contextlib.closing(tensorboard.Events(path, None)) as events:
-    events.picture(step, name, pixels)
-
-
 def _instructive(
   outputs: Iterable[tuple[np.ndarray, Mapping[str, jax.Array]]],
 ) -> tuple[np.ndarray, list[str]]:
@@ -409,7 +390,18 @@ def _evidence(shown: _Shown, seen: _Seen) -> Figure:
   network, crops, labels = shown.network, seen.crops, seen.labels
   color = np.asarray(network.statistics.mean_image).mean(axis=(0, 1)).round().astype(np.uint8)
   size = max(1, round(crops.shape[1] / 8))
-  scores_of = functools.partial(_scores, network, shown.logits, shown.config.train.batch_size)
+  batch_size = shown.config.train.batch_size
+
+  def scores_of(crops: np.ndarray) -> np.ndarray:  # in batches of one size: one compiled program
+    found = []
+    for first in range(0, len(crops), batch_size):
+      part = crops[first : first + batch_size]
+      left = np.zeros((batch_size - len(part), *part.shape[1:]), part.dtype)
+      filled = np.concatenate([part, left])
+      outputs = shown.logits(network.params, network.statistics, filled)
+      found.append(np.asarray(outputs['fc8'])[: len(part)])
+    return np.concatenate(found)
+
   drops = [
     evidence.occlusion(scores_of, crop, label, size=size, stride=-(-size // 2), color=color)
     for crop, label in zip(crops, labels, strict=True)
@@ -423,26 +415,11 @@ def _evidence(shown: _Shown, seen: _Seen) -> Figure:
     crops,
     np.stack(drops),
     evidence.saliency(scores, (network.params, network.statistics), crops, labels),
-    np.asarray(jax.nn.softmax(scores_of(crops)))[np.arange(len(labels)), labels],
+    np.asarray(jax.nn.softmax(seen.outputs['fc8']))[np.arange(len(labels)), labels],
     labels,
     imagenet_classes.display_names(network.class_names),
     f'{shown.what}\n{shown.which}: where the evidence for their own class lies',
   )
-
-
-def _scores(
-  network: pretrained.PretrainedNetwork,
-  step: layer_outputs.OutputsStep,
-  batch_size: int,
-  crops: np.ndarray,
-) -> np.ndarray:
-  """fc8's outputs [M, classes] of crops, in batches of one size: one compiled program."""
-  found = []
-  for first in range(0, len(crops), batch_size):
-    part = crops[first : first + batch_size]
-    filled = np.concatenate([part, np.zeros((batch_size - len(part), *part.shape[1:]), part.dtype)])
-    found.append(np.asarray(step(network.params, network.statistics, filled)['fc8'])[: len(part)])
-  return np.concatenate(found)
 
 
 def initial_kernels(net: AlexNet, seed: int) -> np.ndarray:

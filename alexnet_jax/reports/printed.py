@@ -317,8 +317,7 @@ def network(config: ConfigDict, target: Path | None = None) -> None:
   from alexnet_jax.models import drawing  # matplotlib, which nothing else here needs
   from alexnet_jax.reports import canvas
 
-  stem = target.with_suffix('') if target.suffix in ('.png', '.pdf', '.svg') else target
-  written = canvas.save(drawing.draw(net), stem)
+  written = canvas.save(drawing.draw(net), target)
   print(f'pictures      {", ".join(map(str, written))}')
 
 

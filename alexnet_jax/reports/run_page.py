@@ -290,14 +290,13 @@ def _evaluation(path: Path, title: str) -> Evaluation | None:
     return None
   try:
     value = files.parse_json(files.read(path))
-    center_crop = 'center_crop' if 'center_crop' in value else 'centre_crop'  # of earlier versions
-    has_top5 = metrics.has_top5(value.get('classes', 0))
+    has_top5 = metrics.has_top5(value['classes'])
     errors = {
       name: (
         float(value[views]['top1_error']),
         float(value[views]['top5_error']) if has_top5 else None,
       )
-      for views, name in ((center_crop, 'center crop'), ('ten_views', 'ten views'))
+      for views, name in (('center_crop', 'center crop'), ('ten_views', 'ten views'))
     }
     data = title if value['data'] == 'folder' else value['data']
     return Evaluation(
@@ -313,7 +312,7 @@ def _data(name: str, folder: str | None) -> str:
 
 
 def _names(class_names: Sequence[str]) -> dict[str, str]:
-  """What the page calls classes: ImageNet's synsets by the first of their words, where that is one's own."""
+  """What the page calls classes: of ImageNet's words only the first, unless two classes share it."""
   words = imagenet_classes.display_names(class_names)
   pairs = list(zip(class_names, words, strict=True))
   first = [text if text == name else text.partition(',')[0] for name, text in pairs]

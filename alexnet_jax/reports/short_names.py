@@ -1,7 +1,6 @@
 """Classes' names cut to what a picture has room for, and still told apart."""
 
 import collections
-import itertools
 import unicodedata
 from collections.abc import Sequence
 
@@ -18,21 +17,18 @@ def short_names(
 
   An ImageNet class has the first of its names ('tench' of 'tench, Tinca tinca') where no other class has
   the same one, else all of them; a class of other data has its whole name. What is too long is cut at
-  its end or, where that makes it like another, in its middle, up to its end or up to where it differs.
-  Where nothing else tells two apart, the label is put behind.
+  its end or, where that makes it like another, in its middle. Where both do, the label is put behind.
 
   Args:
     class_names: of all classes that are shown together.
     length: how long a name may be, in Latin letters; a Chinese character is as wide as two.
     labels: the classes' labels; None: they are all classes, in the order of their labels.
   """
-  alike = _common_beginnings(class_names)
   of_several = set(imagenet_classes.words().values())
   ways = (
     lambda name: _cut(name.split(',')[0] if name in of_several else name, length),
     lambda name: _cut(name, length),
     lambda name: _cut_middle(name, length),
-    lambda name: _cut_before(name, alike[name], length),
   )
   short: dict[int, str] = {}
   taken: set[str] = set()
@@ -59,16 +55,6 @@ def short_names_of(
   return dict(zip(shown, names, strict=True))
 
 
-def _common_beginnings(names: Sequence[str]) -> dict[str, int]:
-  """How many letters each name has in common with the one that begins most like it."""
-  ordered = sorted(set(names))
-  common = [
-    sum(1 for _ in itertools.takewhile(lambda both: both[0] == both[1], zip(*pair, strict=False)))
-    for pair in itertools.pairwise(ordered)
-  ]
-  return dict(zip(ordered, map(max, [0, *common], [*common, 0]), strict=True))
-
-
 def _width(text: str) -> int:
   """How wide a text is drawn, in Latin letters."""
   return sum(2 if unicodedata.east_asian_width(letter) in 'WF' else 1 for letter in text)
@@ -91,9 +77,3 @@ def _cut_middle(text: str, length: int) -> str:
   while end and _width(end) > length // 2:
     end = end[1:]
   return _cut(text, length - _width(end)) + end
-
-
-def _cut_before(text: str, start: int, length: int) -> str:
-  """A text's beginning, and what follows from a letter on, up to a width."""
-  beginning = _cut(text, length // 3)
-  return beginning + _cut(text[start:], length - _width(beginning))

@@ -76,7 +76,7 @@ def write(
   del description['runs']
   description |= {'conditions': dict(conditions or {}), 'base_config': base, 'runs': runs}
   with files.atomic_write(target / planning.FILE_NAME) as temporary:
-    temporary.write_text(_as_text(description), 'utf-8')
+    temporary.write_text(json.dumps(description, indent=2) + '\n', 'utf-8')
 
 
 def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -150,29 +150,6 @@ def _changed(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
     *sections, name = field.split('.')
     functools.reduce(operator.getitem, sections, changed)[name] = value
   return changed
-
-
-def _as_text(description: Mapping[str, Any]) -> str:
-  """A sweep.json with a line for each variant, each run and each section of the config."""
-  parts = (
-    f'  {json.dumps(name)}: ' + _laid_out(part, 2 if name == 'base_config' else 1)
-    for name, part in description.items()
-  )
-  return '{\n' + ',\n'.join(parts) + '\n}\n'
-
-
-def _laid_out(value: Any, levels: int, indent: str = '  ') -> str:
-  """JSON, the parts of its outer levels on lines of their own where one line is too short."""
-  line = json.dumps(value)
-  if not levels or len(line) < 80 or not isinstance(value, dict | list):
-    return line
-  inner = indent + '  '
-  if isinstance(value, dict):
-    parts = [f'{json.dumps(name)}: {_laid_out(v, levels - 1, inner)}' for name, v in value.items()]
-  else:
-    parts = [_laid_out(part, levels - 1, inner) for part in value]
-  text = ',\n'.join(inner + part for part in parts)
-  return f'{line[0]}\n{text}\n{indent}{line[-1]}'
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -325,9 +325,6 @@ def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   content = files.read(file)
   try:
     description: dict[str, Any] = files.parse_json(content)
-    for variant in description['variants']:
-      if 'sentence' in variant:  # the field's name until November 2026
-        variant['description'] = variant.pop('sentence')
     _check_written(description)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(

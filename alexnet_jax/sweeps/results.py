@@ -55,7 +55,7 @@ class RunResult:
 
   @property
   def window(self) -> int:
-    """Steps between training lines, but for those that an epoch's end adds."""
+    """The steps that a training line is the mean of; fewer at an epoch's end."""
     return int(self.config['train']['log_every_steps'])
 
   @property

@@ -230,7 +230,7 @@ def chosen(sweep: Sweep, only: Sequence[str] | None, seeds: Sequence[str] | None
 
 
 def mistaken_seeds(seeds: Sequence[Any]) -> str | None:
-  """What seeds must be, where they are not."""
+  """Says what is wrong with the seeds of a sweep; None where nothing is."""
   most = experiment.SEEDS - 1
   if not seeds or not all(isinstance(seed, int) and 0 <= seed <= most for seed in seeds):
     return f'give one or more whole numbers from 0 to {most}, as 0,1,2'

@@ -188,21 +188,6 @@ def test_names_of_files_are_stored_with_predictions(tmp_path):
     predictions.load(path, {})
 
 
-@pytest.mark.parametrize('named', [True, False])
-def test_predictions_of_earlier_versions_are_read(tmp_path, named):
-  path = tmp_path / 'predictions.npz'
-  predicted = random_predictions()
-  arrays = predicted._asdict()
-  arrays['centre_crop'] = arrays.pop('center_crop')
-  if not named:
-    del arrays['file_names']
-  np.savez(path, identity=np.asarray('{}'), **arrays)
-  read = predictions.load(path, {})
-  np.testing.assert_array_equal(read.center_crop, predicted.center_crop)
-  np.testing.assert_array_equal(read.labels, predicted.labels)
-  assert read.file_names.shape == (0,)
-
-
 def test_the_confusion_counts_every_image_once(tables):
   path, probabilities, labels, names = tables
   header, *rows = read_rows(path / 'confusion.csv')

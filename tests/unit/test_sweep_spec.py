@@ -398,14 +398,6 @@ def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, 
     planning.read_written(tmp_path)
 
 
-def test_a_description_from_before_fields_were_renamed_is_read(tmp_path):
-  planning.write(sweeps.plan(tmp_path))
-  written = planning.read_written(tmp_path)
-  text = (tmp_path / 'sweep.json').read_text()
-  (tmp_path / 'sweep.json').write_text(text.replace('"description"', '"sentence"'))
-  assert planning.read_written(tmp_path) == written
-
-
 def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match=r'cannot write to .*; choose another with --workdir'):
