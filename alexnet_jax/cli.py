@@ -545,9 +545,9 @@ def main(argv: Sequence[str]) -> int:
       _predict()
       return 0
     if _MODE.value == 'figures' and (folder := _workdir()):
-      from alexnet_jax.sweeps import planning, report
+      from alexnet_jax.sweeps import report, sweep_file
 
-      if (folder / planning.FILE_NAME).exists():
+      if (folder / sweep_file.NAME).exists():
         if unread := [name for name in ('layer', 'compare', 'config') if flags.FLAGS[name].present]:
           raise UserError(
             f'{folder} is the folder of a sweep, whose figures do not depend on --{unread[0]}; leave'

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import planning
+from alexnet_jax.sweeps import sweep_file
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
 
@@ -47,15 +47,15 @@ def write(
     UserError: the one is not a finished sweep's, or the other has a sweep already.
   """
   folder, target = Path(folder), Path(target)
-  description = planning.read_written(folder)
-  if description is None or not description['runs'] or planning.is_archive(description):
+  description = sweep_file.read(folder)
+  if description is None or not description['runs'] or sweep_file.is_archive(description):
     raise UserError(f'{folder} is not the folder of a sweep with its runs')
-  if files.inside(target, planning.FILE_NAME).exists():
-    raise UserError(f'{target} has a {planning.FILE_NAME} already; choose another folder')
+  if files.inside(target, sweep_file.NAME).exists():
+    raise UserError(f'{target} has a {sweep_file.NAME} already; choose another folder')
   base: dict[str, Any] = {}
   runs, lines = [], []
   for run in description['runs']:
-    path = planning.run_path(folder, run['variant'], run['seed'])
+    path = sweep_file.run_path(folder, run['variant'], run['seed'])
     config, records = workdir.read_config(path), workdir.read_metrics(path)
     if not config or workdir.final_record(records, run['num_epochs'], run['num_steps']) is None:
       raise UserError(f'the run in {path} is not finished; --mode=sweep runs what is missing')
@@ -63,7 +63,7 @@ def write(
     differing, starts = _differing(base, config, path), workdir.read_starts(path)
     runs.append({**run, 'config': differing, 'starts': starts})
     lines += [
-      json.dumps({'run': planning.run_name(run['variant'], run['seed']), **record})
+      json.dumps({'run': sweep_file.run_name(run['variant'], run['seed']), **record})
       for record in records
     ]
   # Compressed without a name and a time, so that the bytes depend on the curves alone.
@@ -75,7 +75,7 @@ def write(
     packed.write(''.join(f'{line}\n' for line in lines).encode())
   del description['runs']
   description |= {'conditions': dict(conditions or {}), 'base_config': base, 'runs': runs}
-  with files.atomic_write(target / planning.FILE_NAME) as temporary:
+  with files.atomic_write(target / sweep_file.NAME) as temporary:
     temporary.write_text(json.dumps(description, indent=2) + '\n', 'utf-8')
 
 
@@ -92,21 +92,21 @@ def unpack(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     UserError: it is not an archive, it is damaged, or a run is missing.
   """
   path, target = Path(path), Path(target)
-  description = planning.read_written(path)
-  if description is None or not planning.is_archive(description):
+  description = sweep_file.read(path)
+  if description is None or not sweep_file.is_archive(description):
     raise UserError(f'{path} is not the archive of a sweep')
   curves = _read_curves(files.inside(path, CURVES))
   for run in description['runs']:
-    name = planning.run_name(run['variant'], run['seed'])
+    name = sweep_file.run_name(run['variant'], run['seed'])
     if name not in curves:
-      raise UserError(f'{path / CURVES} has no curve of {name}, which {planning.FILE_NAME} names')
+      raise UserError(f'{path / CURVES} has no curve of {name}, which {sweep_file.NAME} names')
     try:
       config = _changed(description['base_config'], run['config'])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UserError(
-        f'{path / planning.FILE_NAME} is damaged: the config of {name} ({first_line(error)})'
+        f'{path / sweep_file.NAME} is damaged: the config of {name} ({first_line(error)})'
       ) from error
-    folder = planning.run_path(target, run['variant'], run['seed'])
+    folder = sweep_file.run_path(target, run['variant'], run['seed'])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', 'utf-8')
     (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in curves[name]), 'utf-8')

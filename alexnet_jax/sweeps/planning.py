@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there are, how far each is, and sweep.json, which describes them.
+"""The runs of a sweep: which there are, how far each is, and the sweep.json that describes them.
 
 A run's folder is `<workdir>/<variant>/seed<seed>`, and all that is asked of a run is answered from
 its config.json and metrics.jsonl.
@@ -11,7 +11,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,9 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import spec
+from alexnet_jax.sweeps import spec, sweep_file
 from alexnet_jax.utils import config_fields, files
-from alexnet_jax.utils.errors import UserError, first_line, listed
-
-FILE_NAME = workdir.SWEEP
-_FOLDER_NAME = r'[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*'
+from alexnet_jax.utils.errors import UserError, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +44,8 @@ class Run:
 
   @property
   def name(self) -> str:
-    """As `run_name` gives it."""
-    return run_name(self.variant, self.seed)
+    """As `sweep_file.run_name` gives it."""
+    return sweep_file.run_name(self.variant, self.seed)
 
   @property
   def length(self) -> tuple[int, int | None]:
@@ -132,7 +129,7 @@ def plan(
       run_config = changed.copy_and_resolve_references()
       run_config.train.seed = seed
       fields = {**common, **of_variant, 'train.seed': seed}
-      folder = run_path(path, variant_name, seed)
+      folder = sweep_file.run_path(path, variant_name, seed)
       command = (
         f'--config={config_file}',
         *(f'--config.{field}={value}' for field, value in fields.items()),
@@ -150,16 +147,6 @@ def plan(
   )
 
 
-def run_name(variant: str, seed: int) -> str:
-  """A run's name, as 'no_dropout/seed0'."""
-  return f'{variant}/seed{seed}'
-
-
-def run_path(path: Path, variant: str, seed: int) -> Path:
-  """A run's folder in its sweep's; raises UserError where a link leads out of that."""
-  return files.inside(path, run_name(variant, seed))
-
-
 def _mistaken_names(sweep: spec.Sweep) -> list[str]:
   counts = collections.Counter(variant.name for variant in sweep.variants)
   mistakes = [
@@ -172,7 +159,7 @@ def _mistaken_names(sweep: spec.Sweep) -> list[str]:
       mistakes.append(
         f'a variant has the name {spec.BASE!r}, which is that of the runs without any'
       )
-    elif not re.fullmatch(_FOLDER_NAME, name):
+    elif not re.fullmatch(sweep_file.FOLDER_NAME, name):
       mistakes.append(f'the name {name!r} cannot be a folder; use letters, digits and _ . + - =')
   return mistakes
 
@@ -210,11 +197,11 @@ def _changed(
 
 def check_folder(plan: Plan) -> None:
   """Raises UserError where the sweep's folder holds an archive, another sweep, or a run."""
-  written = read_written(plan.path)
+  written = sweep_file.read(plan.path)
   if written is None:
     if (plan.path / 'config.json').exists():
       raise UserError(f'{plan.path} holds a run; give the sweep a --workdir of its own')
-  elif is_archive(written):
+  elif sweep_file.is_archive(written):
     raise UserError(
       f'{plan.path} holds the archive of a sweep, which is not run again; give the sweep a --workdir'
       ' of its own'
@@ -226,18 +213,11 @@ def check_folder(plan: Plan) -> None:
     )
 
 
-def recorded(path: str | os.PathLike[str]) -> dict[str, tuple[int, int | None]]:
-  """The epochs and steps of the runs in a folder's sweep.json, by `Run.name`; raises as `read_written`."""
-  written = read_written(path)
-  return {
-    run_name(run['variant'], run['seed']): (run['num_epochs'], run['num_steps'])
-    for run in (written['runs'] if written else ())
-  }
-
-
 def is_recorded(plan: Plan) -> bool:
-  """Whether the sweep.json in a plan's folder has its runs, of the same lengths; raises as `read_written`."""
-  return {run.name: run.length for run in plan.runs}.items() <= recorded(plan.path).items()
+  """Whether the sweep.json in a plan's folder has its runs, of the same lengths; raises as `sweep_file.read`."""
+  return {run.name: run.length for run in plan.runs}.items() <= sweep_file.recorded(
+    plan.path
+  ).items()
 
 
 def changes(plan: Plan, variants: Collection[str]) -> list[str]:
@@ -248,9 +228,9 @@ def changes(plan: Plan, variants: Collection[str]) -> list[str]:
     variants: names of all variants of the sweep, and the base's; the plan may have some of them.
 
   Raises:
-    UserError: as `read_written`.
+    UserError: as `sweep_file.read`.
   """
-  before, planned = recorded(plan.path), {run.name: run.length for run in plan.runs}
+  before, planned = sweep_file.recorded(plan.path), {run.name: run.length for run in plan.runs}
   left_out = [name for name in before if name not in planned]
   gone = [name for name in left_out if name.partition('/')[0] not in variants]
   others = [name for name in left_out if name not in gone]
@@ -284,7 +264,7 @@ def write(plan: Plan, started_by: Mapping[str, str | None] | None = None) -> Non
     UserError: nothing can be written there.
   """
   try:
-    with files.atomic_write(plan.path / FILE_NAME) as temporary:
+    with files.atomic_write(plan.path / sweep_file.NAME) as temporary:
       description = _description(plan) | dict(started_by or {})
       temporary.write_text(json.dumps(description, indent=2) + '\n', 'utf-8')
   except OSError as error:
@@ -311,63 +291,6 @@ def _description(plan: Plan) -> dict[str, Any]:
       for run in plan.runs
     ],
   }
-
-
-def read_written(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-  """A sweep's folder's sweep.json; None where there is none.
-
-  Raises:
-    UserError: it cannot be understood.
-  """
-  file = files.inside(path, FILE_NAME)
-  if not file.exists():
-    return None
-  content = files.read(file)
-  try:
-    description: dict[str, Any] = files.parse_json(content)
-    _check_written(description)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{file} is not the description of a sweep ({first_line(error)}); remove it and run the sweep again:'
-      ' finished runs are kept'
-    ) from error
-  return description
-
-
-def is_archive(description: Mapping[str, Any]) -> bool:
-  """Whether a sweep.json, as `read_written` returns it, is that of an archive (`archive.write`)."""
-  return 'base_config' in description
-
-
-def _check_written(description: Mapping[str, Any]) -> None:
-  """Raises KeyError, TypeError or ValueError for what `write` cannot have written."""
-
-  def of_kinds(part: Any, kinds: Mapping[str, Any]) -> None:
-    for name, kind in kinds.items():
-      if not isinstance(part[name], kind):
-        raise TypeError(f'{name} is {part[name]!r}')
-
-  def all_of_kind(values: Sequence[Any], kind: Any) -> None:
-    for value in values:
-      if not isinstance(value, kind):
-        raise TypeError(f'{value!r} is of another kind')
-
-  of_kinds(description, {'sweep': str, 'title': str, 'config': str, 'overrides': dict})
-  of_kinds(description, {'seeds': list, 'variants': list, 'not_applying': list, 'runs': list})
-  all_of_kind([description.get(name) for name in ('command', 'caller')], str | None)
-  all_of_kind(description['seeds'], int)
-  all_of_kind(description['not_applying'], str)
-  of_kinds({'conditions': {}, **description}, {'conditions': dict})  # of an archive
-  for variant in description['variants']:
-    spec.read_variant(variant)
-  for run in description['runs']:
-    of_kinds(run, {'variant': str, 'seed': int, 'num_epochs': int, 'num_steps': int | None})
-    of_kinds(run, {'command': list})
-    all_of_kind(run['command'], str)
-    all_of_kind(run.get('starts', []), dict)  # of an archive
-    # Its folder is within the sweep's.
-    if not re.fullmatch(_FOLDER_NAME, run['variant']) or run['seed'] < 0:
-      raise ValueError(f'a run is {run["variant"]!r}, seed {run["seed"]}')
 
 
 def is_finished(run: Run) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from alexnet_jax.evaluation import metrics
-from alexnet_jax.reports import canvas, fonts, run_page
+from alexnet_jax.reports import canvas, fonts, page_curves, run_page
 from alexnet_jax.sweeps import charts, figure1, latex, origin, spec, tables
 from alexnet_jax.sweeps.results import Results, Row, RunResult, gather
 from alexnet_jax.utils import files, host
@@ -199,7 +199,7 @@ def _run_cells(run: RunResult, top5: bool) -> list[str]:
     return []
   final: Mapping[str, Any] = run.final
   return [
-    run_page.epoch(final),
+    page_curves.epoch(final),
     f'{100 * final["top1_error"]:.2f}',
     *([f'{100 * final["top5_error"]:.2f}'] if top5 else []),
     f'{final["loss"]:.4f}',

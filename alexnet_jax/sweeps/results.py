@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import archive, planning, spec
+from alexnet_jax.sweeps import archive, spec, sweep_file
 from alexnet_jax.sweeps.runner import FAILURE
 from alexnet_jax.utils import config_fields, files
 from alexnet_jax.utils.errors import UserError, first_line
@@ -50,8 +50,8 @@ class RunResult:
 
   @property
   def name(self) -> str:
-    """As `planning.run_name` gives it."""
-    return planning.run_name(self.variant, self.seed)
+    """As `sweep_file.run_name` gives it."""
+    return sweep_file.run_name(self.variant, self.seed)
 
   @property
   def window(self) -> int:
@@ -157,10 +157,10 @@ def gather(path: str | os.PathLike[str]) -> Results:
     UserError: it is none, is damaged, or none of its runs is finished.
   """
   path = Path(path)
-  description = planning.read_written(path)
+  description = sweep_file.read(path)
   if description is None:
-    raise UserError(f'{path} has no {planning.FILE_NAME}; it is not the folder of a sweep')
-  read = _read_archive if planning.is_archive(description) else _read_runs
+    raise UserError(f'{path} has no {sweep_file.NAME}; it is not the folder of a sweep')
+  read = _read_archive if sweep_file.is_archive(description) else _read_runs
   runs = read(path, description)
   if not any(run.final for run in runs):
     first = f' (the first, {runs[0].name}: {runs[0].state})' if runs else ''
@@ -191,7 +191,7 @@ def _read_archive(path: Path, description: Mapping[str, Any]) -> list[RunResult]
 
 
 def _read_run(path: Path, run: Mapping[str, Any]) -> RunResult:
-  folder = planning.run_path(path, run['variant'], run['seed'])
+  folder = sweep_file.run_path(path, run['variant'], run['seed'])
   config = workdir.read_config(folder) or {}
   if config:
     _check_config(config, folder)

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.checkpoints.workdir import read_starts
-from alexnet_jax.sweeps import planning
+from alexnet_jax.sweeps import planning, sweep_file
 from configs import digits
 from tests import sweeps
 from tests.launching import (
@@ -498,14 +498,14 @@ def test_a_sweeps_commands_are_listed_one_a_line(tmp_path):
     f' --config.model.dropout.rate=0.0 --config.train.seed=0 --workdir={tmp_path}/no_dropout/seed0'
   )
   assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', 'sweep.json']
-  command = planning.read_written(tmp_path)['command']
+  command = sweep_file.read(tmp_path)['command']
   assert command.startswith('python launch.py --mode=sweep --sweep=configs/sweeps/ablations.py ')
   # A list of some of them leaves the sweep as it is.
   launch(
     '--mode=sweep', ABLATIONS, '--config=configs/digits.py', '--config.train.num_epochs=1',
     '--list', '--only=no_dropout', '--seeds=1', f'--workdir={tmp_path}',
   )  # fmt: skip
-  assert len(planning.read_written(tmp_path)['runs']) == 4
+  assert len(sweep_file.read(tmp_path)['runs']) == 4
   result = launch('--mode=figures', '--layer=fc6', f'--workdir={tmp_path}')
   assert_message(result, 1, 'the folder of a sweep', '--layer')
 
@@ -573,12 +573,12 @@ def test_a_list_of_other_runs_says_what_the_table_will_leave_out(tmp_path):
   assert err.startswith(
     "the table will leave out 'base/seed0', 'tanh/seed0', of an earlier command"
   )
-  assert list(planning.recorded(tmp_path)) == ['base/seed9', 'tanh/seed9']
+  assert list(sweep_file.recorded(tmp_path)) == ['base/seed9', 'tanh/seed9']
   _, _, err = launch(
     *arguments, '--only=tanh', '--seeds=9', '--config.train.num_epochs=7', '--list'
   )
   assert "had 'base/seed9', 'tanh/seed9' with another train.num_epochs" in err
-  assert planning.recorded(tmp_path)['base/seed9'] == (7, None)  # the table's, too
+  assert sweep_file.recorded(tmp_path)['base/seed9'] == (7, None)  # the table's, too
 
 
 def test_runs_of_variants_that_the_sweep_no_longer_has_are_named_as_such(tmp_path):

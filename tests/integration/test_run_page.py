@@ -10,7 +10,7 @@ from PIL import Image
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.evaluation import predictions
-from alexnet_jax.reports import run_page
+from alexnet_jax.reports import page_curves, run_page
 from alexnet_jax.utils.errors import UserError
 from benchmarks import browser
 from configs import digits
@@ -241,7 +241,7 @@ def test_a_step_that_ends_an_epoch_is_said_to_be_at_its_end(tmp_path):
 
 
 def test_an_axis_of_errors_that_are_near_each_other_has_marks_too():
-  marks = [mark.text for mark in run_page.curves(sweeps.lines([0.9, 0.7])).up]
+  marks = [mark.text for mark in page_curves.curves(sweeps.lines([0.9, 0.7])).up]
   assert marks == ['60%', '70%', '80%', '90%']
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.sweeps import planning, runner, spec
+from alexnet_jax.sweeps import runner, spec, sweep_file
 from alexnet_jax.utils.errors import Stopped, UserError
 from tests import sweeps
 from tests.launching import ROOT, start
@@ -319,7 +319,7 @@ def test_a_sweep_killed_twice_ends_in_the_same_table(tmp_path):
     rest.communicate()
   assert rest.returncode == 0
   assert (cut / 'results.csv').read_bytes() == (tmp_path / 'whole/results.csv').read_bytes()
-  assert planning.read_written(cut)['runs']
+  assert sweep_file.read(cut)['runs']
 
 
 def wait_for_lines(file, words):

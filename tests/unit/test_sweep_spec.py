@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import experiment
-from alexnet_jax.sweeps import planning, spec
+from alexnet_jax.sweeps import planning, spec, sweep_file
 from alexnet_jax.sweeps.spec import Reported, Sweep, Variant
 from alexnet_jax.utils import config_fields
 from alexnet_jax.utils.errors import UserError
@@ -309,7 +309,7 @@ def test_sequences_of_any_kind_and_numbers_of_numpy_are_plain_in_the_plan(tmp_pa
   assert [run.variant for run in planned.runs] == ['base', 'other'] * 2
   assert '--config.optimizer.lr_decay_epochs=[1, 2]' in planned.runs[1].command
   planning.write(planned)
-  assert planning.read_written(tmp_path)['seeds'] == [0, 1]
+  assert sweep_file.read(tmp_path)['seeds'] == [0, 1]
 
 
 def test_a_sweep_file_that_is_not_there_is_named(tmp_path):
@@ -369,7 +369,7 @@ def test_the_folder_of_another_sweep_or_of_a_run_is_refused(tmp_path):
 def test_a_broken_description_is_named(text, tmp_path):
   (tmp_path / 'sweep.json').write_text(text)
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep'):
-    planning.read_written(tmp_path)
+    sweep_file.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_description_of_runs_elsewhere_or_of_other_kinds_is_refused(tmp_path, 
   description[part][0].update(changes)
   (tmp_path / 'sweep.json').write_text(json.dumps(description))
   with pytest.raises(UserError, match=r'sweep\.json is not the description of a sweep \('):
-    planning.read_written(tmp_path)
+    sweep_file.read(tmp_path)
 
 
 def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
@@ -407,7 +407,7 @@ def test_a_sweep_that_cannot_be_written_is_named(tmp_path):
 def test_the_description_has_all_that_the_tables_need(tmp_path):
   planned = sweeps.plan(tmp_path)
   planning.write(planned)
-  written = planning.read_written(tmp_path)
+  written = sweep_file.read(tmp_path)
   assert written['sweep'] == 'made_up'
   assert written['not_applying'] == ['same']
   assert written['variants'][0]['paper'] == {
