@@ -13,23 +13,20 @@ import functools
 import html
 import io
 import operator
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints.pretrained import PretrainedNetwork
 from alexnet_jax.data import imagenet_classes, images
-from alexnet_jax.evaluation import layer_outputs, metrics
+from alexnet_jax.evaluation import inputs, layer_outputs, metrics
 from alexnet_jax.models import summary
 from alexnet_jax.parallel import compat
-from alexnet_jax.utils import files
 from alexnet_jax.utils.display import Display
 from alexnet_jax.utils.errors import UserError, number_of
 
@@ -115,7 +112,7 @@ class Classifier(PretrainedNetwork):
     Raises:
       UserError: an image cannot be read, there are no images, or top_k is out of range.
     """
-    listed, is_single = _listed(images)
+    listed, is_single = inputs.listed(images)
     count = len(self.class_names)
     top_k = metrics.num_best(count) if top_k is None else top_k
     try:
@@ -139,7 +136,7 @@ class Classifier(PretrainedNetwork):
     Raises:
       UserError: there are no images.
     """
-    listed, _ = _listed(images)
+    listed, _ = inputs.listed(images)
     results = list(zip(listed, self._read(listed), strict=True))
     read = [(image, crop) for image, crop in results if not isinstance(crop, UserError)]
     unreadable = [(image, str(error)) for image, error in results if isinstance(error, UserError)]
@@ -162,7 +159,7 @@ class Classifier(PretrainedNetwork):
 
   def logits(self, images: Any) -> np.ndarray:
     """Computes the network's outputs before the softmax, [N, classes] float32, of one or many images."""
-    return self._compute(_listed(images)[0], 'fc8')
+    return self._compute(inputs.listed(images)[0], 'fc8')
 
   def features(self, images: Any, layer: str = 'fc7') -> np.ndarray:
     """Computes the output of a layer.
@@ -179,11 +176,11 @@ class Classifier(PretrainedNetwork):
     """
     if not isinstance(layer, str):
       raise UserError(f'layer is {layer!r}; give the name of one, as fc7')
-    return self._compute(_listed(images)[0], layer)
+    return self._compute(inputs.listed(images)[0], layer)
 
   def crops(self, images: Any) -> np.ndarray:
     """The crops of images that the network sees: [N, s, s, 3] uint8 with s = model.input_size."""
-    return self._crops(_listed(images)[0])
+    return self._crops(inputs.listed(images)[0])
 
   @functools.cached_property
   @compat.default_settings()
@@ -274,7 +271,7 @@ class Classifier(PretrainedNetwork):
 
     def read(position: int) -> np.ndarray | UserError:
       try:
-        rgb = _rgb(listed[position], first + position, resize)
+        rgb = inputs.rgb(listed[position], first + position, resize)
       except UserError as error:
         return error
       pixels = np.asarray(images.fit_square(rgb, square, resize))
@@ -288,89 +285,10 @@ class Classifier(PretrainedNetwork):
     return [crops[id(image)] for image in listed]
 
 
-def _listed(images: Any) -> tuple[Sequence[Any], bool]:
-  """Images as a sequence of single ones, and whether it was a single one, not in a sequence."""
-  if isinstance(images, str | os.PathLike | Image.Image | bytes | bytearray | memoryview):
-    return [images], True
-  if hasattr(images, 'read'):
-    return [_content(images)], True
-  if hasattr(images, '__array__'):
-    array = np.asarray(images)
-    many = array.ndim == 4 or (array.ndim == 1 and array.dtype.kind in 'OU')  # or paths
-    listed: Sequence[Any] = list(array) if many else [array]
-    is_single = not many
-  elif isinstance(images, Iterable):
-    listed, is_single = list(images), False
-  else:
-    listed, is_single = [images], True
-  if not listed:
-    raise UserError('there are no images; pass one or more')
-  return [_content(image) if hasattr(image, 'read') else image for image in listed], is_single
-
-
-def _content(file: Any) -> bytes:
-  """The bytes of an open file, from its start where it can be rewound, as Pillow reads it."""
-  name = getattr(file, 'name', type(file).__name__)
-  if isinstance(file, io.TextIOBase):
-    raise UserError(f"{name} is open as text; open it as open(path, 'rb')")
-  try:
-    with contextlib.suppress(AttributeError, io.UnsupportedOperation):
-      file.seek(0)
-    content = file.read()
-  except (OSError, ValueError) as error:  # ValueError: it is closed
-    raise UserError(f'cannot read {name}: {error}') from error
-  if not isinstance(content, bytes):
-    raise UserError(f"{name} gives a {type(content).__name__}; open it as open(path, 'rb')")
-  return content
-
-
-def _rgb(image: Any, position: int, resize: str = 'paper') -> Image.Image:
-  """Reads or converts an image to mode 'RGB', for a way of making squares (`images.RESIZE_RULES`).
-
-  Its index in the list is for messages.
-  """
-  try:
-    if isinstance(image, str | os.PathLike):
-      where = os.fspath(image)
-      path = files.readable(where)
-      files.check_kind(path)
-      return images.decode(path.read_bytes(), resize)
-    where = f'image {position} (counted from 0)'
-    if isinstance(image, bytes | bytearray | memoryview):
-      return images.decode(bytes(image), resize)
-    if isinstance(image, Image.Image):
-      return images.as_shown(image, resize)
-    return images.as_shown(_from_array(image, where))
-  except images.UnreadableError as error:
-    raise UserError(f'{where} is not an image, or is incomplete: {error}') from error
-  except OSError as error:
-    raise UserError(f'cannot read {where}: {error.strerror or error}') from error
-
-
-def _from_array(array_like: Any, where: str) -> Image.Image:
-  if not hasattr(array_like, '__array__'):
-    raise UserError(
-      f'{where} is of type {type(array_like).__name__}; pass a path, bytes, a Pillow image, or'
-      ' an array of uint8'
-    )
-  array = np.asarray(array_like)
-  if array.dtype != np.uint8:
-    raise UserError(
-      f'{where} is of {array.dtype}; pass pixels from 0 to 255 as uint8; if they go from'
-      ' 0 to 1, pass (255 * image).round().astype(np.uint8)'
-    )
-  if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
-    raise UserError(
-      f'{where} has the shape {array.shape}; pass [H, W, 3] (channels last, no opacity) or [H, W],'
-      ' or many as [N, H, W, 3]; many of [H, W] as list(images)'
-    )
-  return Image.fromarray(array)
-
-
 def _picture(image: Any) -> str:
   """An image as HTML; '' where it can no longer be read."""
   with contextlib.suppress(UserError):
-    rgb = _rgb(image, 0).copy()  # it may be the caller's own
+    rgb = inputs.rgb(image, 0).copy()  # it may be the caller's own
     rgb.thumbnail((_THUMBNAIL, _THUMBNAIL))
     style = f'height:{_THUMBNAIL}px;image-rendering:{"pixelated" if rgb.height < 64 else "auto"}'
     return _image_tag(images.encode(rgb, 'png'), style)
