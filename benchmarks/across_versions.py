@@ -25,9 +25,10 @@ _WRITE = """
 import sys
 import jax, numpy as np
 import alexnet_jax
+from alexnet_jax.data import included
 from alexnet_jax.data import datasets
 folder = sys.argv[1]
-images = datasets.digits('validation').images
+images = included.digits('validation').images
 np.save(f'{folder}/logits.npy', alexnet_jax.load(f'{folder}/checkpoint').logits(images))
 print(jax.__version__)
 """
@@ -37,7 +38,7 @@ import sys
 import jax, numpy as np
 from alexnet_jax.data import datasets
 folder, kind, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
-images = datasets.digits('validation').images
+images = included.digits('validation').images
 if kind == 'jaxexport':
   import jax.export, safetensors.numpy
   arrays = safetensors.numpy.load_file(f'{folder}/digits.jaxexport')

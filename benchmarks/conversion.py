@@ -46,7 +46,7 @@ from alexnet_jax.checkpoints.pretrained import PretrainedNetwork  # noqa: E402
 from alexnet_jax.configs import digits, imagenet, imagenet_caffe, imagenet_caffenet  # noqa: E402
 from alexnet_jax.convert import convert  # noqa: E402
 from alexnet_jax.convert.layouts import CAFFE, TENSORFLOW, Layout, encode  # noqa: E402
-from alexnet_jax.data import augment, datasets, image_folder, images, tfds_reader  # noqa: E402
+from alexnet_jax.data import augment, image_folder, images, included, tfds_reader  # noqa: E402
 from alexnet_jax.evaluation.classifier import Classifier  # noqa: E402
 from alexnet_jax.models.alexnet import parameter_shapes  # noqa: E402
 from alexnet_jax.training import loop  # noqa: E402
@@ -318,7 +318,7 @@ def rows(figures: Figures) -> Iterator[tuple[str, ...]]:
 
 def digit_rows(network: PretrainedNetwork, folder: Path) -> Iterator[tuple[str, ...]]:
   """The cells of the held-out digits as a network tells them, before it is written and after."""
-  split = datasets.digits('validation')
+  split = included.digits('validation')
   classifier = Classifier(**vars(network))
   before = classifier.logits(split.images)
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
-from alexnet_jax.data import augment, datasets, pipeline
+from alexnet_jax.data import augment, included, pipeline
 from alexnet_jax.models.alexnet import parameter_shapes
 
 
@@ -34,7 +34,7 @@ def random_network(config, split, seed=0):
   )
 
 
-def write_run(path, config, seed=0, steps=(10,), class_names=datasets.DIGITS):
+def write_run(path, config, seed=0, steps=(10,), class_names=included.DIGITS):
   """Writes a workdir of the digits, with a checkpoint of a network of its own at each step.
 
   The last one is the best.
@@ -42,11 +42,11 @@ def write_run(path, config, seed=0, steps=(10,), class_names=datasets.DIGITS):
   path.mkdir(parents=True, exist_ok=True)
   workdir.write_config(path, experiment.resolved(config))
   for step in steps:
-    network = random_network(config, datasets.digits('validation'), seed)
+    network = random_network(config, included.digits('validation'), seed)
     add_checkpoint(path, network, step, class_names)
 
 
-def add_checkpoint(path, network, step, class_names=datasets.DIGITS):
+def add_checkpoint(path, network, step, class_names=included.DIGITS):
   """Writes a checkpoint, the best, into a workdir."""
   writer = checkpoint.Writer(path / 'checkpoints', 2)
   description = {

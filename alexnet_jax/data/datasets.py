@@ -1,13 +1,12 @@
 """The data sets that a config can name: each opened by `open_data_set`, each a `DataSet`.
 
-There are two kinds: those that come with the program (`INCLUDED`), and data sets in tfds's format. A
+There are two kinds: those that come with the program (`included.INCLUDED`), and data sets in tfds's format. A
 folder of photographs, ImageNet's tar files and the large images of a tfds data set become one in tfds's
 format, by `prepare.prepare`, before they are used.
 """
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ import numpy as np
 from alexnet_jax.data import (
   image_folder,
   imagenet_tars,
+  included,
   pipeline,
   prepare,
   record_split,
-  road_signs,
   sources,
   splits,
   statistics,
@@ -35,8 +34,6 @@ from alexnet_jax.utils.errors import UserError
 if TYPE_CHECKING:
   from tensorflow_datasets.core import DatasetBuilder
 
-
-DIGITS = tuple('0123456789')  # the classes of scikit-learn's
 
 OpenFolder = Callable[[Path, float | None, int | None], image_folder.FolderSource]
 """As `image_folder.open_folder`."""
@@ -77,79 +74,6 @@ class DataSet(Protocol):
       UserError: they cannot be read, or are of another resolution.
     """
     ...
-
-
-def digits(split: str) -> splits.ArraySplit:
-  """Loads scikit-learn's 1,797 handwritten digits, 8x8: a fifth is 'validation', the rest 'train'.
-
-  Raises:
-    UserError: the split does not exist.
-  """
-  from sklearn.datasets import load_digits  # takes a second to import
-
-  if split not in ('train', 'validation'):
-    raise UserError(f"digits has the splits 'train' and 'validation', not {split!r}")
-  bunch = load_digits()
-  gray = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8], from 0 to 16
-  order = np.random.default_rng(2012).permutation(len(gray))
-  held_out = len(gray) // 5
-  chosen = order[:held_out] if split == 'validation' else order[held_out:]
-  images = np.repeat(gray[chosen, :, :, None], 3, axis=3)
-  return splits.ArraySplit(images, bunch.target[chosen].astype(np.int32), DIGITS)
-
-
-@dataclasses.dataclass(frozen=True)
-class IncludedDataSet:
-  """A data set that comes with the program, with the splits 'train' and 'validation'; see DataSet.
-
-  Attributes:
-    class_names: see DataSet.
-    load: loads a split.
-  """
-
-  class_names: Sequence[str]
-  load: Callable[[str], splits.ArraySplit]
-  fingerprint = None
-  held_out = False
-
-  def load_split(self, split: str) -> splits.ArraySplit:
-    """See DataSet."""
-    return self.load(split)
-
-  def stored_statistics(self, split: str) -> None:
-    """See DataSet; there are none."""
-
-
-def open_digits(image_size: int) -> IncludedDataSet:
-  """scikit-learn's handwritten digits, see `digits`; raises UserError for another size than theirs."""
-  if image_size != 8:
-    raise UserError(f'digits are 8x8 pixels; set data.image_size to 8, not {image_size}')
-  return IncludedDataSet(DIGITS, digits)
-
-
-def open_road_signs(
-  signs: Mapping[str, Sequence[road_signs.Layer]], train: int, validation: int, image_size: int
-) -> IncludedDataSet:
-  """Drawn road signs; a split is drawn when it is loaded.
-
-  Args:
-    signs: the classes, as `road_signs.SIGNS`.
-    train: how many pictures of each class are for training.
-    validation: how many for validation.
-    image_size: side of the pictures in pixels.
-  """
-  per_class = {'train': train, 'validation': validation}
-  return IncludedDataSet(
-    tuple(signs), lambda split: road_signs.split(signs, split, image_size, per_class)
-  )
-
-
-INCLUDED: Mapping[str, Callable[[int], DataSet]] = {
-  'digits': open_digits,
-  'road_signs': functools.partial(open_road_signs, road_signs.SIGNS, 200, 50),
-  'rare_road_signs': functools.partial(open_road_signs, road_signs.RARE_SIGNS, 10, 100),
-}
-"""The data sets that come with the program, each opened with the side of its images in pixels."""
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -269,7 +193,7 @@ def open_data_set(
   """Opens a data set; downloads and prepares it first where that is needed, and reports so.
 
   Args:
-    name: one of `INCLUDED`, 'folder', or the name of a tfds data set.
+    name: one of `included.INCLUDED`, 'folder', or the name of a tfds data set.
     storage: where it is.
     train_split: the split, or part of one, to be trained on.
     validation_split: the one to be evaluated.
@@ -288,8 +212,8 @@ def open_data_set(
     _check_split('validation_split', validation_split, originals)
 
   data_set: DataSet
-  if name in INCLUDED:
-    data_set = INCLUDED[name](storage.image_size)
+  if name in included.INCLUDED:
+    data_set = included.INCLUDED[name](storage.image_size)
   else:
     data_set = _open_stored(
       name,
@@ -340,8 +264,8 @@ def open_for_evaluation(
       _check_split('validation_split', split, originals)
 
   data_set: DataSet
-  if name in INCLUDED:
-    data_set, available = INCLUDED[name](storage.image_size), ['train', 'validation']
+  if name in included.INCLUDED:
+    data_set, available = included.INCLUDED[name](storage.image_size), ['train', 'validation']
   else:
     data_set = _open_stored(
       name,
@@ -441,7 +365,7 @@ def _find_tfds(
   Returns:
     A builder of what can be read as it is, or the originals that have to be prepared first.
   """
-  builder = tfds_reader.open_builder(name, storage.data_dir, (*INCLUDED, 'folder'))
+  builder = tfds_reader.open_builder(name, storage.data_dir, (*included.INCLUDED, 'folder'))
   plain_name = tfds_reader.plain_name(builder)
   is_imagenet = plain_name == 'imagenet2012'
   if not builder.is_prepared():

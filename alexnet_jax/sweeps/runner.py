@@ -15,7 +15,7 @@ from typing import Any
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import workdir
-from alexnet_jax.data import datasets
+from alexnet_jax.data import included
 from alexnet_jax.sweeps import planning
 from alexnet_jax.utils import files, host
 from alexnet_jax.utils.display import Display, UpdateProgress, duration
@@ -86,7 +86,7 @@ def prepare_data(runs: Sequence[planning.Run], program: str) -> None:
   for run in runs:
     of_data.setdefault(json.dumps(experiment.resolved(run.config)['data']), run)
   for run in of_data.values():
-    if run.config.data.name in datasets.INCLUDED:
+    if run.config.data.name in included.INCLUDED:
       continue
     command = [sys.executable, program, '--mode=prepare', *run.command]
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:

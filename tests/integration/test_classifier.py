@@ -19,7 +19,7 @@ import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, safetensors_file
 from alexnet_jax.convert.export import export
-from alexnet_jax.data import augment, datasets, images, pipeline
+from alexnet_jax.data import augment, images, included, pipeline
 from alexnet_jax.evaluation.classifier import Classifier, Prediction
 from alexnet_jax.parallel import mesh as mesh_lib
 from alexnet_jax.utils.errors import UserError
@@ -46,7 +46,7 @@ def classifier(workdir):
 @pytest.fixture(scope='module')
 def digits():
   """[359, 8, 8, 3] uint8."""
-  return datasets.digits('validation').images
+  return included.digits('validation').images
 
 
 def photograph(height=30, width=41):
@@ -124,7 +124,7 @@ def test_one_device_without_tensorflow_gives_what_evaluation_on_two_gives(
 
 
 def test_crops_are_those_of_evaluation(classifier):
-  split = datasets.digits('validation')
+  split = included.digits('validation')
   batch = next(pipeline.evaluation_batches(split, 64, crop_size=7))
   np.testing.assert_array_equal(classifier.crops(split.images[:64]), batch['image'])
 

@@ -19,7 +19,7 @@ from PIL import Image
 import alexnet_jax
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained
-from alexnet_jax.data import augment, datasets, folder_layout, pipeline, splits
+from alexnet_jax.data import augment, datasets, folder_layout, included, pipeline, splits
 from alexnet_jax.evaluation import evaluate, given_images, inference, predictions
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import loop
@@ -118,7 +118,7 @@ def split():
   spots = rng.integers(0, 256, (IMAGES, 5, 5, 3), dtype=np.uint8)
   images = spots.repeat(SIZE // 5, axis=1).repeat(SIZE // 5, axis=2)
   labels = rng.integers(0, 10, IMAGES).astype(np.int32)
-  return splits.ArraySplit(images, labels, datasets.DIGITS)
+  return splits.ArraySplit(images, labels, included.DIGITS)
 
 
 def network_of(split, **changes):
@@ -266,11 +266,11 @@ def test_a_run_is_evaluated_with_all_its_files(runs):
   for name in ('center_crop', 'ten_views'):
     assert errors[name] == member[name]
 
-  split = datasets.digits('validation')
+  split = included.digits('validation')
   arrays = kept('a')
   identity = json.loads(str(arrays.pop('identity')))
   assert identity['members'][0]['step'] == 10
-  assert identity['class_names'] == list(datasets.DIGITS)
+  assert identity['class_names'] == list(included.DIGITS)
   predicted = predictions.Predictions(**arrays)
   assert_plain(pretrained.read('a'), split, predicted)
   lines = Path('a/evaluation/submission.txt').read_text().splitlines()
@@ -303,7 +303,7 @@ def test_a_run_is_evaluated_on_another_split(runs, calls):
   assert (errors['split'], errors['images']) == ('train', 1438)
   assert_plain(
     pretrained.read('a'),
-    datasets.digits('train'),
+    included.digits('train'),
     predictions.Predictions(**{k: v for k, v in kept('a').items() if k != 'identity'}),
   )
   # An ensemble is of the split that its members were validated on.
@@ -334,7 +334,7 @@ def test_an_ensemble_is_numpys_average(runs):
       for one, member in zip(each, errors['members'], strict=True):
         top1, top5 = plain_errors(one[name], one['labels'])
         assert (member[name]['top1_error'], member[name]['top5_error']) == (top1, top5)
-    np.testing.assert_array_equal(together['labels'], datasets.digits('validation').labels)
+    np.testing.assert_array_equal(together['labels'], included.digits('validation').labels)
     shares = np.array(weights or [1, 1, 1]) / sum(weights or [1, 1, 1])
     assert [member['weight'] for member in errors['members']] == pytest.approx(shares)
     assert [member['path'] for member in errors['members']] == ['a', 'b', 'c']
@@ -383,7 +383,7 @@ def test_an_ensemble_leaves_an_evaluation_on_another_split_as_it_was(runs, calls
 
 def test_what_is_left_of_an_older_or_another_checkpoint_is_not_used(runs, calls):
   first = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
-  other = random_network(run_config(), datasets.digits('validation'), seed=5)
+  other = random_network(run_config(), included.digits('validation'), seed=5)
   add_checkpoint(runs / 'a', other, step=11)
   newer = evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   assert calls == ['a', 'b', 'a']
@@ -391,7 +391,7 @@ def test_what_is_left_of_an_older_or_another_checkpoint_is_not_used(runs, calls)
   assert newer['members'][0]['ten_views'] != first['members'][0]['ten_views']
   assert newer['members'][1]['ten_views'] == first['members'][1]['ten_views']
   shutil.rmtree('a/checkpoints')  # another run comes to the same step
-  again = random_network(run_config(), datasets.digits('validation'), seed=6)
+  again = random_network(run_config(), included.digits('validation'), seed=6)
   add_checkpoint(runs / 'a', again, step=11)
   evaluate.evaluate_ensemble(['a', 'b'], None, 'ab')
   assert calls == ['a', 'b', 'a', 'a']
@@ -460,7 +460,7 @@ def test_members_of_other_classes_or_data_are_named(runs, calls):
 
 
 def test_a_network_whose_classes_have_no_names_is_said_to_need_them(runs, monkeypatch):
-  monkeypatch.setattr(datasets, 'DIGITS', tuple('abcdefghij'))
+  monkeypatch.setattr(included, 'DIGITS', tuple('abcdefghij'))
   with pytest.raises(
     UserError, match=r"classes of .* are called 0 to 9, those of digits 'a'"
   ) as no:

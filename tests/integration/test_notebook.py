@@ -31,11 +31,11 @@ PICTURES = (
 SHORTER = """
 import functools
 
-from alexnet_jax.data import datasets, road_signs as drawn
+from alexnet_jax.data import included, road_signs as drawn
 
-datasets.INCLUDED.update(
-  road_signs=functools.partial(datasets.open_road_signs, drawn.SIGNS, 8, 4),
-  rare_road_signs=functools.partial(datasets.open_road_signs, drawn.RARE_SIGNS, 4, 4),
+included.INCLUDED.update(
+  road_signs=functools.partial(included.open_road_signs, drawn.SIGNS, 8, 4),
+  rare_road_signs=functools.partial(included.open_road_signs, drawn.RARE_SIGNS, 4, 4),
 )
 """
 

@@ -17,7 +17,7 @@ import yaml
 
 import alexnet_jax
 from alexnet_jax.convert.export import export
-from alexnet_jax.data import datasets
+from alexnet_jax.data import included
 from alexnet_jax.training import loop
 from tests.small import small_config
 
@@ -136,7 +136,7 @@ def test_an_exported_network_runs_with_what_its_page_installs(tmp_path):
   [example] = [code for code in re.findall(r'```python\n(.*?)```', page, re.S) if 'export' in code]
   loop.train_and_evaluate(small_config({'train.num_steps': 2}), tmp_path / 'run')
   classifier = alexnet_jax.load(tmp_path / 'run')
-  images = datasets.digits('validation').images[:3]
+  images = included.digits('validation').images[:3]
   export(classifier, tmp_path / 'alexnet.jaxexport')
   np.save(tmp_path / 'crops.npy', classifier.crops(images))
 

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import pretrained, workdir
-from alexnet_jax.data import augment, datasets, splits
+from alexnet_jax.data import augment, included, splits
 from alexnet_jax.evaluation import given_images
 from alexnet_jax.reports import canvas, plot_run
 from alexnet_jax.training import step
@@ -93,7 +93,7 @@ def test_figures_show_the_data(run, shown):
   title = shown['figure4_retrieval'].get_suptitle()
   assert title.startswith('digits, 2 columns, step 7, top-1 error 87.5%\n')
   assert title.endswith('nearest by fc6')
-  validation, training = datasets.digits('validation'), datasets.digits('train')
+  validation, training = included.digits('validation'), included.digits('train')
   axes = shown['figure4_predictions'].axes
   headings = [one.get_title() for one in axes[::2]]
   assert headings == ['surest right'] * 2 + ['least sure'] * 3 + ['surest wrong'] * 3
@@ -129,14 +129,14 @@ def test_one_column_without_fully_connected_layers_is_drawn(tmp_path, shown):
 
 def keep_training_images(monkeypatch, count):
   """Leaves only so many images of the training split."""
-  whole = datasets.digits
+  whole = included.digits
 
   def cut(split):
     there = whole(split)
     few = splits.ArraySplit(there.images[:count], there.labels[:count], there.class_names)
     return few if split == 'train' else there
 
-  monkeypatch.setattr(datasets, 'digits', cut)
+  monkeypatch.setattr(included, 'digits', cut)
 
 
 def test_no_training_images_are_a_mistake(run, shown, monkeypatch):
@@ -184,7 +184,7 @@ def test_mistakes_are_named_before_anything_is_drawn(run, shown, tmp_path):
 def test_of_other_images_predictions_and_activations_are_drawn_alone(
   run, shown, monkeypatch, capsys
 ):
-  given = given_images.GivenImages('folder /x/other', 'all', datasets.digits('train'), None)
+  given = given_images.GivenImages('folder /x/other', 'all', included.digits('train'), None)
   monkeypatch.setattr(given_images, 'open_images', lambda *_: given)
   with pytest.raises(UserError, match='--layer=fc6 is for training images, but folder /x/other is'):
     plot_run.draw(run, tiny_config(), 'fc6')

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.data import augment, datasets, pipeline
+from alexnet_jax.data import augment, included, pipeline
 from alexnet_jax.parallel import mesh
 from alexnet_jax.training import step as step_lib
 from tests import reference
@@ -27,7 +27,7 @@ class Trainer:
     self.net = experiment.make_network(config)
     self.mesh = mesh.make_mesh(config.model.num_columns, column_devices, data_devices)
     self.tx = experiment.make_optimizer(config, self.net)
-    self.split = datasets.digits('train')
+    self.split = included.digits('train')
     options = experiment.augment_options(config)
     self.step = step_lib.make_train_step(
       self.net,

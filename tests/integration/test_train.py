@@ -21,7 +21,7 @@ from PIL import Image
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, pretrained, workdir
 from alexnet_jax.checkpoints.pretrained import read as read_trained
-from alexnet_jax.data import datasets, pipeline, splits, statistics
+from alexnet_jax.data import included, pipeline, splits, statistics
 from alexnet_jax.evaluation import evaluate, inference
 from alexnet_jax.reports import plot_run
 from alexnet_jax.training import fine_tuning, logger, loop, resume
@@ -197,7 +197,7 @@ def test_a_run_starts_from_a_trained_network_and_goes_on_from_itself(finished, t
   assert loop.train_and_evaluate(config, tmp_path / 'second')['step'] == 4
 
 
-def start_from(path, class_names=datasets.DIGITS, **overrides):
+def start_from(path, class_names=included.DIGITS, **overrides):
   """New parameters of `tiny_config` with these fields, its layers from the run in `path`."""
   config = tiny_config(overrides)
   params = jax.tree.map(jnp.asarray, random_params(experiment.make_network(config)))
@@ -506,7 +506,7 @@ def one_step(**overrides):
 def statistics_of_digits(path):
   """As a new run in `path` has them."""
   with Display() as display, Signals(None) as signals:
-    return resume.compute_statistics(datasets.digits('train'), path, display, signals)
+    return resume.compute_statistics(included.digits('train'), path, display, signals)
 
 
 @pytest.mark.parametrize('there', ['of another size', 'damaged'])
@@ -522,14 +522,14 @@ def test_statistics_that_do_not_fit_are_computed_again_and_it_says_so(tmp_path, 
   [line] = [line for line in capfd.readouterr().err.splitlines() if str(file) in line]
   assert line.endswith('computing it again')
   assert ('of images of 9 x 9 pixels' if there == 'of another size' else 'cannot be read') in line
-  expected = pipeline.statistics(datasets.digits('train'))
+  expected = pipeline.statistics(included.digits('train'))
   for name, found in statistics.load(file, 8).items():
     np.testing.assert_array_equal(found, expected[name])
     np.testing.assert_array_equal(computed[name], expected[name])
 
 
 def test_statistics_that_fit_are_not_computed_again(tmp_path, monkeypatch):
-  expected = pipeline.statistics(datasets.digits('train'))
+  expected = pipeline.statistics(included.digits('train'))
   statistics.save(tmp_path / 'statistics.npz', expected)
   monkeypatch.delattr(pipeline, 'statistics')
   for name, found in statistics_of_digits(tmp_path).items():
@@ -547,7 +547,7 @@ def named_otherwise(split):
 def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkeypatch):
   loop.train_and_evaluate(one_step(), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
-  monkeypatch.setattr(datasets.IncludedDataSet, 'held_out', True)
+  monkeypatch.setattr(included.IncludedDataSet, 'held_out', True)
   with pytest.raises(UserError, match='older version, which held out other images') as refused:
     loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
   assert len(str(refused.value).splitlines()) == 2
@@ -566,14 +566,14 @@ def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkey
 def test_a_run_goes_on_with_other_files_unless_others_could_be_held_out(
   tmp_path, monkeypatch, capfd, held_out, train, validation, goes_on
 ):
-  digits = datasets.digits
-  monkeypatch.setattr(datasets, 'digits', lambda split: digits(split.split('[')[0]))
-  monkeypatch.setattr(datasets.IncludedDataSet, 'held_out', held_out)
+  digits = included.digits
+  monkeypatch.setattr(included, 'digits', lambda split: digits(split.split('[')[0]))
+  monkeypatch.setattr(included.IncludedDataSet, 'held_out', held_out)
   given = {'data.train_split': train, 'data.validation_split': validation}
-  monkeypatch.setattr(datasets.IncludedDataSet, 'fingerprint', 'of now')
+  monkeypatch.setattr(included.IncludedDataSet, 'fingerprint', 'of now')
   loop.train_and_evaluate(one_step(**given), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
-  monkeypatch.setattr(datasets.IncludedDataSet, 'fingerprint', 'of later')
+  monkeypatch.setattr(included.IncludedDataSet, 'fingerprint', 'of later')
   longer = one_step(**given, **{'train.num_steps': 2})
   if not goes_on:
     with pytest.raises(UserError, match='could be validated on images that it was') as refused:
@@ -610,8 +610,8 @@ def renamed(split):
 def test_a_run_does_not_go_on_with_other_data(finished_copy, monkeypatch, change, words):
   path, _ = finished_copy
   before = (path / 'metrics.jsonl').read_bytes()
-  digits = datasets.digits
-  monkeypatch.setattr(datasets, 'digits', lambda split: change(digits(split)))
+  digits = included.digits
+  monkeypatch.setattr(included, 'digits', lambda split: change(digits(split)))
   with pytest.raises(UserError) as refused:
     loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
   message = str(refused.value)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.convert import convert, layouts
-from alexnet_jax.data import datasets
+from alexnet_jax.data import included
 from alexnet_jax.evaluation import layer_outputs
 from alexnet_jax.utils.errors import UserError
 from benchmarks import conversion, peers
@@ -215,9 +215,9 @@ def test_digits_are_told_as_well_by_every_file(tmp_path):
     _, said = training.communicate()
   assert training.returncode == 0, said
   network = convert.read(run)
-  crops = datasets.digits('validation').images
+  crops = included.digits('validation').images
   expected = our_logits(network, crops)
-  labels = datasets.digits('validation').labels
+  labels = included.digits('validation').labels
   assert (expected.argmax(1) == labels).mean() > 0.9
   for _, back in conversion.read_again(network, tmp_path):
     np.testing.assert_array_equal(our_logits(back, crops), expected)

@@ -16,7 +16,7 @@ import pytest
 
 from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file, tensorboard, workdir
-from alexnet_jax.data import datasets, record_split, statistics
+from alexnet_jax.data import datasets, included, record_split, statistics
 from alexnet_jax.evaluation import predictions
 from alexnet_jax.reports import canvas, curves
 from alexnet_jax.sweeps import planning
@@ -277,7 +277,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
   net = experiment.make_network(config)
   tx = experiment.make_optimizer(config, net)
   mesh = experiment.make_mesh(config)
-  split = datasets.digits('train')
+  split = included.digits('train')
   folder = tmp_path / 'checkpoints'
   shutil.copytree(whole / 'checkpoints', folder)
   paths = [path for path in sorted((folder / '45').rglob('*')) if path.is_file()]
@@ -297,7 +297,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_a_run_ends_as_if_it_were_not(
       )
     told = Lines()
     state, _, progress = resume.restore(
-      folder, config, net, tx, mesh, split, datasets.open_digits(8), told
+      folder, config, net, tx, mesh, split, included.open_digits(8), told
     )
     step = int(state.step)
     steps.add(step)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import augment, datasets, pipeline, record_split, splits, tfds_reader
+from alexnet_jax.data import (
+  augment,
+  datasets,
+  included,
+  pipeline,
+  record_split,
+  splits,
+  tfds_reader,
+)
 from alexnet_jax.data.images import fit_square
 from alexnet_jax.utils.errors import UserError
 from tests import stored
@@ -94,7 +102,7 @@ def assert_same_batches(a, b):
 def test_digits_are_all_there_in_two_parts():
   from sklearn.datasets import load_digits
 
-  train, validation = datasets.digits('train'), datasets.digits('validation')
+  train, validation = included.digits('train'), included.digits('validation')
   assert (train.num_examples, validation.num_examples) == (1438, 359)
   assert list(train.class_names) == list('0123456789')
   for split in (train, validation):
@@ -116,14 +124,14 @@ def test_digits_are_all_there_in_two_parts():
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_digits_are_the_same_every_time(split):
-  first, again = datasets.digits(split), datasets.digits(split)
+  first, again = included.digits(split), included.digits(split)
   np.testing.assert_array_equal(first.images, again.images)
   np.testing.assert_array_equal(first.labels, again.labels)
 
 
 def test_digits_have_two_splits():
   with pytest.raises(UserError, match="'train' and 'validation', not 'test'"):
-    datasets.digits('test')
+    included.digits('test')
 
 
 def test_a_split_that_fits_is_held_in_memory(data_dir):
@@ -298,9 +306,9 @@ def test_evaluation_crops_that_do_not_fit_are_refused():
 
 
 def test_whole_images_come_in_order_across_reads():
-  got = list(pipeline.whole_images(datasets.digits('validation')))  # 359, by 256
-  np.testing.assert_array_equal(joined(got, 'label'), datasets.digits('validation').labels)
-  np.testing.assert_array_equal(joined(got, 'image'), datasets.digits('validation').images)
+  got = list(pipeline.whole_images(included.digits('validation')))  # 359, by 256
+  np.testing.assert_array_equal(joined(got, 'label'), included.digits('validation').labels)
+  np.testing.assert_array_equal(joined(got, 'image'), included.digits('validation').images)
 
 
 def numbered(count, closed=None):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import experiment
-from alexnet_jax.data import datasets, splits
+from alexnet_jax.data import included, splits
 from alexnet_jax.data.augment import Statistics
 from alexnet_jax.evaluation import layer_outputs, retrieval
 from alexnet_jax.utils.errors import UserError
@@ -96,7 +96,7 @@ def small():
   net = experiment.make_network(config)
   params = random_params(net)
   statistics = Statistics(np.full((8, 8, 3), 70, np.float32), np.ones(3), np.eye(3))
-  expected = datasets.digits('validation')
+  expected = included.digits('validation')
   split = splits.ArraySplit(expected.images[:21], expected.labels[:21], expected.class_names)
   return net, config, params, statistics, split
 

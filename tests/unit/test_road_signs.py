@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_jax.data import datasets, road_signs
+from alexnet_jax.data import included, road_signs
 from alexnet_jax.utils.errors import UserError
 
 PER_CLASS = {'train': 3, 'validation': 2}
@@ -40,7 +40,7 @@ def test_a_split_that_is_not_there_is_refused():
 
 
 def test_there_are_few_rare_signs_to_learn_from_and_many_to_judge_by():
-  rare = datasets.INCLUDED['rare_road_signs'](16)
+  rare = included.INCLUDED['rare_road_signs'](16)
   assert not {*rare.class_names} & {*road_signs.SIGNS}
   assert rare.load_split('train').num_examples == 40
   assert rare.load_split('validation').num_examples == 400

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from alexnet_jax.data import datasets, pipeline, splits, statistics
+from alexnet_jax.data import included, pipeline, splits, statistics
 from alexnet_jax.utils.errors import UserError
 from tests import stored
 from tests.stored import BLOCK, SIZE, TRAIN, open_records
@@ -59,7 +59,7 @@ def test_colors_that_go_together_have_the_axis_of_numpy():
 
 
 def test_statistics_of_gray_images_have_no_negative_variance():
-  split = datasets.digits('train')
+  split = included.digits('train')
   found = pipeline.statistics(split)
   assert np.all(found['eigenvalues'] >= 0)
   assert_are_numpys(found, split.images)
@@ -88,7 +88,7 @@ def test_products_of_the_largest_images_are_exact():
 @pytest.fixture
 def saved(tmp_path):
   """A file, and what is in it."""
-  found = pipeline.statistics(datasets.digits('validation'))
+  found = pipeline.statistics(included.digits('validation'))
   path = tmp_path / 'statistics.npz'
   statistics.save(path, found)
   return path, found
