@@ -27,7 +27,7 @@ class Earlier:
   def __init__(self, directories: Iterable[Path]):
     """Reads which images there are.
 
-    Of a damaged file those before the damage count.
+    Of a damaged file only the images before the damage are used.
 
     Args:
       directories: of data sets that were prepared as the new one is.

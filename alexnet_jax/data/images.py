@@ -246,6 +246,7 @@ _SILENCE = _Silence()
 
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
+  """Turns whatever is raised within it into an UnreadableError that says why."""
   try:
     with _SILENCE:
       yield

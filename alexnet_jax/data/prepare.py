@@ -8,6 +8,7 @@ sums for the mean image, so a preparation that was killed resumes with the shard
 import array
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -234,8 +235,11 @@ def prepare(
         alike = [path for path, earlier in older if _is_alike(earlier, rule)]
         plain_rule = json.loads(json.dumps(rule))
         earlier = Earlier(alike)
+        convert = functools.partial(
+          _convert, size=image_size, resize=resize, encoding=encoding, find=earlier.find
+        )
         _prepare(
-          source, incomplete, plain_rule, resize, unreadable_limit, left_out, earlier, display
+          source, incomplete, plain_rule, convert, unreadable_limit, left_out, earlier, display
         )
         complete = [path for path, _ in older if path.suffix != _INCOMPLETE]
         if complete:  # one that is not may be another process's, which is preparing it
@@ -323,7 +327,7 @@ def _prepare(
   source: Source,
   folder: Path,
   rule: dict[str, Any],
-  resize: str,
+  convert: Callable[..., '_Square'],
   unreadable_limit: float,
   left_out: Sequence[LeftOut],
   earlier: Earlier,
@@ -358,8 +362,8 @@ def _prepare(
       continue
     log = _ProgressLog(display, f'preparing {split}', num_examples, first * size)
 
-    counted = split == rule['statistics_of']
-    with _converted(source, split, first * size, rule, resize, earlier, counted) as squares:
+    of_split = functools.partial(convert, counted=split == rule['statistics_of'])
+    with _converted(source, split, first * size, of_split) as squares:
       for shard in range(first, shards):
         temporary = folder / 'shard.part'
         _write_shard(temporary, itertools.islice(squares, size), split, done, log)
@@ -370,7 +374,7 @@ def _prepare(
           # So far, should this be interrupted.
           left_out_list.write(folder, done.unreadable, left_out)
           _note_rest(squares, split, done, log)
-          _read_on(source, split, done, resize, earlier, display)
+          _read_on(source, split, done, convert, display)
           left_out_list.write(folder, done.unreadable, left_out)
           raise _too_many(folder, [*done.unreadable, *unread], total, allowed)
         temporary.replace(folder / _shard_name(rule, split, shard))
@@ -381,19 +385,9 @@ def _prepare(
 
 @contextlib.contextmanager
 def _converted(
-  source: Source,
-  split: str,
-  start: int,
-  rule: dict[str, Any],
-  resize: str,
-  earlier: Earlier,
-  counted: bool,
+  source: Source, split: str, start: int, convert: Callable[[Example], _Square]
 ) -> Iterator[Iterator[_Square]]:
-  """Converts a split's examples from one on, in threads; see `_convert`."""
-
-  def convert(example: Example) -> _Square:
-    return _convert(example, rule['image_size'], resize, rule['encoding'], counted, earlier.find)
-
+  """Converts a split's examples from one on, in threads."""
   with (
     contextlib.closing(source.examples(split, start)) as examples,
     contextlib.closing(threads.map_ahead(convert, examples)) as squares,
@@ -402,13 +396,13 @@ def _converted(
 
 
 def _read_on(
-  source: Source, split: str, done: _Done, resize: str, earlier: Earlier, display: Display
+  source: Source, split: str, done: _Done, convert: Callable[..., _Square], display: Display
 ) -> None:
   """Notes which files of the splits after `split` cannot be read."""
   splits = list(source.splits)
   for later in splits[splits.index(split) + 1 :]:
     log = _ProgressLog(display, f'reading {later}', source.splits[later], 0)
-    with _converted(source, later, 0, done.rule, resize, earlier, False) as squares:
+    with _converted(source, later, 0, functools.partial(convert, counted=False)) as squares:
       _note_rest(squares, later, done, log)
     log(done=True)
 
@@ -503,11 +497,12 @@ def _check_room(folder: Path, rule: dict[str, Any]) -> None:
 
 def _convert(
   example: Example,
+  *,
   size: int,
   resize: str,
   encoding: str,
-  counted: bool,
   find: Callable[[bytes], bytes | None],
+  counted: bool,
 ) -> _Square:
   """Reads, decodes, shrinks and encodes an image.
 
@@ -516,8 +511,8 @@ def _convert(
     size: side in pixels.
     resize: one of `images.RESIZE_RULES`.
     encoding: 'jpeg' or 'png'.
-    counted: whether to compute what the statistics need.
     find: finds the encoded image by the original's fingerprint where it was made before.
+    counted: whether to compute what the statistics need.
   """
   tf, _ = tfds_reader.import_tensorflow()
   square = None

@@ -89,10 +89,9 @@ def use_cache() -> None:
   A folder that JAX already has, from JAX_COMPILATION_CACHE_DIR, remains; without a writable folder
   there is no cache.
   """
-  if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined, unused-ignore]
-    return
   folder = host.cache_folder()
-  if folder is None:
+  known = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined, unused-ignore]
+  if folder is None or known not in (None, str(folder)):
     return
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +100,9 @@ def use_cache() -> None:
   if os.access(folder, os.W_OK):
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
-    warnings.showwarning = functools.partial(_repair_cache, folder, warnings.showwarning)
+    # In a notebook the end of the command before has put back Python's own.
+    if getattr(warnings.showwarning, 'func', None) is not _repair_cache:
+      warnings.showwarning = functools.partial(_repair_cache, folder, warnings.showwarning)
 
 
 def _repair_cache(

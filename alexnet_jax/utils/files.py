@@ -98,7 +98,7 @@ def readable(path: str | os.PathLike[str]) -> epath.Path:
 def naming(
   path: str | os.PathLike[str], temporary: str | os.PathLike[str] | None = None
 ) -> Iterator[None]:
-  """Has an OSError name a file where it names none, as those of writing do, or a temporary one."""
+  """Adds a file's name to an OSError that has none, as those of writing, or has that of a temporary file."""
   try:
     yield
   except OSError as error:

@@ -141,9 +141,9 @@ def converted(monkeypatch):
   names = []
   convert = prepare._convert
 
-  def counted(example, *args):
+  def counted(example, **how):
     names.append(example.file_name)
-    return convert(example, *args)
+    return convert(example, **how)
 
   monkeypatch.setattr(prepare, '_convert', counted)
   return names
@@ -398,10 +398,10 @@ def test_a_second_process_waits_and_finds_it_done(source, png, tmp_path, convert
   begun, waiting = threading.Event(), threading.Event()
   convert = prepare._convert
 
-  def slow(*args):
+  def slow(example, **how):
     begun.set()
     assert waiting.wait(60)
-    return convert(*args)
+    return convert(example, **how)
 
   monkeypatch.setattr(prepare, '_convert', slow)
   second = Lines(lambda text: waiting.set())
@@ -1211,9 +1211,9 @@ def prepare_until(place, number, log):
   numbers = itertools.count(1)
   names = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-  def logged(example, *args):
+  def logged(example, **how):
     os.write(names, example.file_name.encode() + b'\\n')
-    return convert(example, *args)
+    return convert(example, **how)
 
   def killing(function):
     def wrapped(self, *args, **kwargs):

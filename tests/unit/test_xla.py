@@ -117,7 +117,7 @@ def test_products_of_any_shape_under_the_options_are_right(no_flags):
 
 def test_bfloat16_computes_in_bfloat16_and_sums_in_float32():
   x = jnp.full((2, 3, 3, 64), 16.0, jnp.bfloat16)
-  y, pullback = jax.vjp(layers.response_norm, x)
+  y, pullback = jax.vjp(lambda x: layers.response_norm(x, 5, 2.0, 1e-4, 0.75, (3,)), x)
   assert y.dtype == pullback(y)[0].dtype == jnp.bfloat16
   # 5 * 16^2 is 1280, which bfloat16 holds, but not 2 + 0.128.
   expected = 16.0 / (2 + 1e-4 * 1280) ** 0.75
@@ -139,6 +139,13 @@ def test_the_cache_is_the_user_s_own_folder(cache, monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   xla.use_cache()
   assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'alexnet_jax')
+  repairing = warnings.showwarning
+  xla.use_cache()
+  assert warnings.showwarning is repairing  # once
+  with monkeypatch.context() as patch:  # as at the end of a command in a notebook
+    patch.setattr(warnings, 'showwarning', print)
+    xla.use_cache()
+    assert warnings.showwarning is not print
   assert (tmp_path / 'alexnet_jax').is_dir()
 
 
