@@ -55,9 +55,9 @@ def pytest_runtest_call():
   return (yield from _skipping())
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def collect_less():
-  """Garbage is not looked for among what is imported, at which each collection would take long."""
+  """Garbage is not looked for among what modules before have left, at which each collection takes long."""
   gc.freeze()
 
 

@@ -407,7 +407,7 @@ def test_what_cannot_be_loaded_is_said(workdir, classifier, tmp_path):
   assert ours[0].filename == __file__
 
 
-def test_it_reads_well(classifier, digits):
+def test_a_classifier_and_its_predictions_print_in_words(classifier, digits):
   lines = repr(classifier).splitlines()
   assert lines[0] == f'AlexNet from {classifier.path}'
   assert lines[1].startswith('2 columns, 7x7x3 input, ')

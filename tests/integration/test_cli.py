@@ -75,7 +75,10 @@ def test_a_field_by_its_old_name_is_read_saying_so():
 
 
 DIGITS = '--config=configs/digits.py'
-FEW_LAYERS = [f'--config.model.{layer}.features=0' for layer in ('conv2', 'conv4', 'conv5', 'fc7')]
+FEATURES = {
+  **dict.fromkeys(('conv2', 'conv4', 'conv5', 'fc7'), 0), 'conv1': 8, 'conv3': 16, 'fc6': 32
+}  # fmt: skip
+FEW_LAYERS = [f'--config.model.{layer}.features={count}' for layer, count in FEATURES.items()]
 
 
 @pytest.fixture(scope='module')

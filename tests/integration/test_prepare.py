@@ -257,7 +257,7 @@ def test_neighbors_are_of_different_classes(png):
   assert all(len(set(labels[i : i + PER_SHARD])) > 1 for i in range(0, 40, PER_SHARD))
 
 
-def test_it_says_where_it_came_from(png, source, originals):
+def test_metadata_say_from_what_and_how_a_data_set_was_prepared(png, source, originals):
   metadata = json.loads((png / 'metadata.json').read_text('utf-8'))
   assert metadata == prepare.read_metadata(png)
   assert metadata['source'] == dict(source.description)

@@ -203,6 +203,7 @@ def test_microbatches_need_less_memory():
   assert temporary_bytes(4) < 0.5 * temporary_bytes(1)
 
 
+@pytest.mark.slow
 def test_library_fusions_change_nothing(trained):
   plain = trainer(2, 2, train__library_fusions=False)
   fused = trainer(2, 2)

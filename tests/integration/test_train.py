@@ -73,15 +73,6 @@ def test_a_run_leaves_config_metrics_statistics_and_checkpoints(finished):
   assert result['best_error'] == min(r['top1_error'] for r in records if r['split'] == 'validation')
 
 
-def test_records_are_handed_on_as_the_file_has_them_after_resuming_too(finished_copy):
-  path, _ = finished_copy
-  shutil.rmtree(path / 'checkpoints' / '45')
-  seen = []
-  loop.train_and_evaluate(tiny_config(), path, seen.append)
-  assert seen == workdir.read_metrics(path)
-  assert [record['step'] for record in seen if record['split'] == 'validation'] == [23, 45]
-
-
 def tensorboard_events(folder):
   """The events of the one file of a folder that TensorBoard reads."""
   from tensorboardX.proto.event_pb2 import Event
@@ -155,22 +146,24 @@ def assert_same_run(path, whole):
 
 def test_a_run_in_parts_is_the_whole_run(finished, tmp_path):
   whole, _ = finished
-  for num_steps in (7, 30, None):
+  for num_steps in (30, None):
     config = tiny_config({'checkpoint.every_steps': 7, 'train.num_steps': num_steps})
     loop.train_and_evaluate(config, tmp_path)
   a, b = params_at(whole, 45, tiny_config()), params_at(tmp_path, 45, tiny_config())
   jax.tree.map(np.testing.assert_array_equal, a, b)
-  # Runs cut short by num_steps validate where they end; these lines the whole run does not have.
+  # A run cut short by num_steps validates where it ends; this line the whole run does not have.
   extra = [r for r in lines(tmp_path) if r not in lines(whole)]
-  assert [r['step'] for r in extra if r['split'] == 'validation'] == [7, 30]
+  assert [r['step'] for r in extra if r['split'] == 'validation'] == [30]
   assert lines(whole)[-1] == lines(tmp_path)[-1]
 
 
-def test_a_checkpoint_moves_between_four_devices_and_one(finished, tmp_path):
+def test_a_checkpoint_moves_between_four_devices_and_one(finished, finished_copy):
+  path, _ = finished_copy
+  shutil.rmtree(path / 'checkpoints' / '45')
   one_device = {'mesh.column_devices': 1, 'mesh.data_devices': 1}
-  for devices, num_steps in (({}, 10), (one_device, 20), ({}, 45)):
-    loop.train_and_evaluate(tiny_config({**devices, 'train.num_steps': num_steps}), tmp_path)
-  stay, moved = (params_at(path, 45, tiny_config()) for path in (finished[0], tmp_path))
+  for devices, num_steps in ((one_device, 30), ({}, 45)):
+    loop.train_and_evaluate(tiny_config({**devices, 'train.num_steps': num_steps}), path)
+  stay, moved = (params_at(each, 45, tiny_config()) for each in (finished[0], path))
   assert_close(stay, moved, 1e-5)
 
 
@@ -289,12 +282,10 @@ def test_a_finished_run_does_nothing_more(finished_copy):
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_training_leaves_logging_and_warnings_of_the_process_as_they_were(
-  finished_copy, monkeypatch
-):
+def test_training_leaves_logging_and_warnings_of_the_process_as_they_were(tmp_path, monkeypatch):
   monkeypatch.setattr(logging.root, 'handlers', [])
   filters = warnings.filters[:]
-  loop.train_and_evaluate(tiny_config(), finished_copy[0])
+  loop.train_and_evaluate(one_step(), tmp_path)
   assert logging.root.handlers == []
   assert warnings.filters == filters
 
@@ -323,10 +314,15 @@ def truncate(file):
   file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def test_a_damaged_newest_checkpoint_falls_back_and_says_so(finished, finished_copy, capfd):
+def test_a_damaged_newest_checkpoint_falls_back_and_records_are_handed_on_as_the_file_has_them(
+  finished, finished_copy, capfd
+):
   path, _ = finished_copy
   flip_bits(data_file(path, 45))
-  loop.train_and_evaluate(tiny_config(), path)
+  seen = []
+  loop.train_and_evaluate(tiny_config(), path, seen.append)
+  assert seen == workdir.read_metrics(path)
+  assert [record['step'] for record in seen if record['split'] == 'validation'] == [23, 45]
   said = capfd.readouterr().err
   assert 'checkpoint 45 is damaged' in said
   assert 'resuming at step 23' in said
@@ -544,15 +540,15 @@ def named_otherwise(split):
   return dataclasses.replace(split, class_names=[*split.class_names[::-1]])
 
 
-def test_a_run_of_a_version_that_held_out_others_does_not_go_on(tmp_path, monkeypatch):
-  loop.train_and_evaluate(one_step(), tmp_path)
-  before = (tmp_path / 'metrics.jsonl').read_bytes()
+def test_a_run_of_a_version_that_held_out_others_does_not_go_on(finished_copy, monkeypatch):
+  path, _ = finished_copy
+  before = (path / 'metrics.jsonl').read_bytes()
   monkeypatch.setattr(included.IncludedDataSet, 'held_out', True)
   with pytest.raises(UserError, match='older version, which held out other images') as refused:
-    loop.train_and_evaluate(one_step(**{'train.num_steps': 2}), tmp_path)
+    loop.train_and_evaluate(tiny_config({'train.num_epochs': 3}), path)
   assert len(str(refused.value).splitlines()) == 2
   assert 'another --workdir' in str(refused.value)
-  assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+  assert (path / 'metrics.jsonl').read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from alexnet_jax import experiment
 from alexnet_jax.checkpoints import checkpoint, safetensors_file, tensorboard, workdir
 from alexnet_jax.data import datasets, included, record_split, statistics
 from alexnet_jax.evaluation import predictions
-from alexnet_jax.reports import canvas, curves
+from alexnet_jax.reports import canvas
 from alexnet_jax.sweeps import planning
 from alexnet_jax.training import loop, resume
 from alexnet_jax.training import step as step_lib
 from alexnet_jax.utils import silence
 from alexnet_jax.utils.errors import UserError
+from alexnet_jax.utils.picture import Figure
 from tests import stored, sweeps
 from tests.displays import Lines
 from tests.robustness import faults
@@ -45,7 +46,6 @@ SCORES = predictions.Predictions(
   *(np.linspace(0, 1, 60, dtype=np.float32).reshape(6, 10) for _ in range(2)),
   np.arange(6, dtype=np.int32),
 )
-CURVES = [{'step': i, 'epoch': i, 'split': 'train', 'loss': 1.0, 'top1_error': 0.5} for i in (1, 2)]
 
 
 def write_sums(path):
@@ -65,7 +65,7 @@ def write_sums(path):
       id='tables',
     ),
     pytest.param(
-      lambda path: canvas.save(curves.learning_curves({'a': CURVES}, 'a'), path / 'a'),
+      lambda path: canvas.save(Figure(figsize=(1, 1)), path / 'a'),
       id='figure',
     ),
     pytest.param(
@@ -208,6 +208,7 @@ def test_a_checkpoint_that_a_killed_run_was_deleting_is_gone_once_it_is_resumed(
   assert not old.exists()
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, whole, monkeypatch):
   loop.train_and_evaluate(tiny_config({'train.num_epochs': 1}), tmp_path)
   now, now_ns = time.time, time.time_ns

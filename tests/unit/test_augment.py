@@ -137,13 +137,6 @@ def test_an_angle_out_of_range_is_named(degrees):
     experiment.check(small_config({'augment.rotation_degrees': degrees}))
 
 
-@pytest.mark.parametrize('degrees', [0.0, 30.0, 180.0])
-def test_the_angle_is_the_configs(degrees):
-  config = small_config({'augment.rotation_degrees': degrees})
-  experiment.check(config)
-  assert experiment.augment_options(config).rotation_degrees == degrees
-
-
 def coins(n, key=KEY, draw=1, positions=None):
   """Which of n images of pixels (0, 1) are mirrored."""
   pixels = np.tile(np.array([0, 1], np.uint8).reshape(1, 1, 2, 1), (n, 1, 1, 1))

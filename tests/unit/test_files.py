@@ -86,8 +86,8 @@ def test_what_links_lead_to_is_inside_a_folder_or_refused(tmp_path):
 
 def test_a_bucket_has_no_links():
   bucket = epath.Path('gs://bucket/run')
-  files.inside(bucket, 'checkpoints')
-  files.check_kind(bucket)
+  assert os.fspath(files.inside(bucket, 'checkpoints')).endswith('bucket/run/checkpoints')
+  assert files.check_kind(bucket) is None
 
 
 def test_a_path_of_the_user_s_is_expanded(monkeypatch, tmp_path):

@@ -209,7 +209,7 @@ def test_files_without_folders_of_classes(tmp_path, files, words):
 
 
 @pytest.mark.parametrize('below', ['', '/a', '/b'])
-def test_a_class_called_train(tmp_path, below):
+def test_a_class_called_train_is_refused_beside_other_classes(tmp_path, below):
   vehicles = ('airplane', 'bus', 'car', 'train')
   fill(tmp_path, *two_each(*(f'{name}{below}' for name in vehicles)))
   message = refusal(open_folder, tmp_path)

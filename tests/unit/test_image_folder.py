@@ -400,7 +400,7 @@ def test_a_test_split_of_one_class_is_one(root):
   assert open_folder(root).splits['test'] == 1
 
 
-def test_an_empty_class(root):
+def test_an_empty_class_is_refused(root):
   (root / 'train' / 'forest').mkdir()
   message = refusal(open_folder, root)
   assert message.startswith("the class 'forest' is empty: ")

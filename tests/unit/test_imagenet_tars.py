@@ -127,13 +127,13 @@ def test_tars_are_found(store, tmp_path):
 
 
 @pytest.mark.parametrize('missing', [TRAIN_TAR, VALIDATION_TAR])
-def test_one_of_two_tars(store, missing):
+def test_a_missing_tar_is_named(store, missing):
   folder = store(train_tar(), validation_tar())
   (folder / missing).unlink()
   assert f'{folder} lacks {missing}; put it there' in refusal(imagenet_tars.find, folder)
 
 
-def test_a_tar_of_another_size(store):
+def test_a_tar_of_another_size_is_named(store):
   folder = store(train_tar(), validation_tar())
   size = (folder / TRAIN_TAR).stat().st_size
   os.truncate(folder / TRAIN_TAR, size - 700)

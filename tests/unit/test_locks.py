@@ -97,8 +97,13 @@ def test_other_errors_are_raised(tmp_path, monkeypatch):
 
 
 def test_a_lock_that_the_system_has_is_waited_for(tmp_path):
-  path = tmp_path / 'lock'
+  path, told = tmp_path / 'lock', []
   with contextlib.ExitStack() as first:
     first.enter_context(locks.lock(path, pytest.fail))
-    with locks.lock(path, lambda owner: first.close()):
-      pass
+
+    def taken(owner):
+      told.append(owner)
+      first.close()
+
+    with locks.lock(path, taken):
+      assert told == ['']

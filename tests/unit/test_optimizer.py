@@ -215,7 +215,7 @@ def schedule(**changed):
     (79, 1e-5, 0.0),
   ],
 )
-def test_rates_of_net_145(epoch, weights, conv1_weights):
+def test_learning_rates_are_those_of_the_2012_codes_net_145(epoch, weights, conv1_weights):
   of_net = schedule(
     lr_decay_epochs=(25, 51, 79),
     multipliers={'conv1': ((67, 0.1), (72, 0.0)), 'fc8': ()},

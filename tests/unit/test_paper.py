@@ -91,11 +91,11 @@ def test_variants_parameters_by_layer(config, updates, changed):
     ('cifar10_11pct', {}, 2_112_970),
   ],
 )
-def test_parameters_in_all(config, updates, total):
+def test_networks_have_as_many_parameters_as_published(config, updates, total):
   assert sum(column('parameters', config, **updates).values()) == total
 
 
-def test_neurons_by_layer():
+def test_layers_have_as_many_neurons_as_published():
   neurons = column('neurons')
   assert neurons == {
     'conv1': 290_400,  # figure 2 has 253,440, which is 55x48x96
@@ -190,7 +190,7 @@ def sides(config='imagenet', **updates):
     ('cifar10_11pct', {}, [24, 12, 12, 6, 6, 6]),
   ],
 )
-def test_sides_of_maps(config, updates, expected):
+def test_maps_have_the_sides_of_the_paper_and_of_the_2012_code(config, updates, expected):
   assert sides(config, **updates) == expected
 
 

@@ -77,7 +77,7 @@ def test_a_difference_is_from_the_base_of_the_same_seed(tmp_path):
   assert tables.cells(row)[1:4] == ('2', '60.00 ± 42.43', '+10.00')
 
 
-def test_the_table_in_markdown(tmp_path):
+def test_the_table_in_markdown_has_differences_intervals_and_notes(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   text = tables.markdown(sweep_results.gather(tmp_path))
   lines = text.splitlines()
@@ -164,7 +164,7 @@ def test_the_table_as_csv_has_the_numbers_in_full(tmp_path):
   assert table['tanh']['description'] == 'tanh | <b>not</b> ReLU'
 
 
-def test_the_table_in_latex(tmp_path):
+def test_the_table_in_latex_has_the_same_numbers_and_where_they_come_from(tmp_path):
   sweeps.write_sweep(tmp_path, FINALS)
   lines = latex.table(sweep_results.gather(tmp_path)).splitlines()
   above = lines.index(r'\begin{table}')
