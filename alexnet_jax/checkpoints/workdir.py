@@ -90,7 +90,8 @@ def check_same(
   if different := config_fields.differences(config, stored, may_differ):
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
-      f'{path} holds another experiment: {"; ".join(different[:3])}{more}\nUse another folder (--workdir).'
+      f'{path} holds another experiment: {"; ".join(different[:3])}{more}\n'
+      'Leave what is different out, or use another folder (--workdir).'
     )
 
 
