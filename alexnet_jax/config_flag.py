@@ -44,7 +44,7 @@ for _kind, _parser, _takes in (
 
 
 def names(argv: Sequence[str]) -> list[str]:
-  """The flags of a command line by name, as 'config.train.seed'; '' for what is none, as a flag's value."""
+  """The name of the flag in each argument, as 'config.train.seed'; '' where an argument is no flag."""
   return [arg.lstrip('-').split('=', 1)[0] if arg.startswith('-') else '' for arg in argv]
 
 

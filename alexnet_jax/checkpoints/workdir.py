@@ -91,7 +91,7 @@ def check_same(
     more = f' (and {len(different) - 3} more)' if len(different) > 3 else ''
     raise UserError(
       f'{path} holds another experiment: {"; ".join(different[:3])}{more}\n'
-      'Leave what is different out, or use another folder (--workdir).'
+      'Give these fields the values they have there, or use another folder (--workdir).'
     )
 
 

@@ -77,7 +77,7 @@ def substitutes_allowed() -> Iterator[None]:
 
 
 def _is_not_of_weight(record: logging.LogRecord) -> bool:
-  """False for matplotlib's message that a font has no bold letters, as many Chinese fonts: it is dropped."""
+  """Whether a message is kept: not matplotlib's that a font, as many Chinese ones, has no bold letters."""
   return 'Failed to find font weight' not in str(record.msg)
 
 

@@ -141,35 +141,28 @@ def test_figure_1_takes_of_each_activation_the_run_that_is_soonest_there(tmp_pat
   ) in (tmp_path / 'results.md').read_text()
 
 
-def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_path):
-  of = spec.Sweep(
-    'Figure 1',
-    (
-      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
-      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
-    ),
-  )
-  planned = sweeps.plan(tmp_path, of)
+def report_of(path, seeds, lines_of):
+  """results.md of ReLU at two learning rates, 0.02 and 0.25 ('fast'), and tanh; a run's lines by `lines_of`."""
+  fast = spec.Variant('fast', {'optimizer.learning_rate': 0.25}, '')
+  tanh = spec.Variant('tanh', {'model.activation': 'tanh'}, '')
+  planned = sweeps.plan(path, spec.Sweep('Figure 1', (fast, tanh), seeds=seeds))
   planning.write(planned)
   for run in planned.runs:
+    sweeps.write_run(run, lines_of(run))
+  sweeps.report_quickly(path)
+  return (path / 'results.md').read_text()
+
+
+def test_figure_1_takes_of_equally_soon_runs_the_one_with_the_lower_loss(tmp_path):
+  def lines_of(run):
     factor = 0.5 if run.variant == 'fast' else 1.0
     lines = sweeps.lines([0.8, 0.5, 0.3, 0.2])
-    sweeps.write_run(run, [{**line, 'loss': factor * line['loss']} for line in lines])
-  sweeps.report_quickly(tmp_path)
-  assert 'ReLU: seed 0, learning rate 0.25;' in (tmp_path / 'results.md').read_text()
+    return [{**line, 'loss': factor * line['loss']} for line in lines]
+
+  assert 'ReLU: seed 0, learning rate 0.25;' in report_of(tmp_path, (0,), lines_of)
 
 
 def test_figure_1_takes_the_rate_that_is_soonest_there_on_average_and_shows_all_its_seeds(tmp_path):
-  of = spec.Sweep(
-    'Figure 1',
-    (
-      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
-      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
-    ),
-    seeds=(3, 4),
-  )
-  planned = sweeps.plan(tmp_path, of)
-  planning.write(planned)
   errors = {
     ('base', 3): [0.5, 0.4, 0.2, 0.2],
     ('base', 4): [0.5, 0.4, 0.2, 0.2],
@@ -178,10 +171,7 @@ def test_figure_1_takes_the_rate_that_is_soonest_there_on_average_and_shows_all_
     ('tanh', 3): [0.8, 0.8, 0.8, 0.2],
     ('tanh', 4): [0.8, 0.8, 0.8, 0.3],
   }
-  for run in planned.runs:
-    sweeps.write_run(run, sweeps.lines(errors[run.variant, run.seed]))
-  sweeps.report_quickly(tmp_path)
-  text = (tmp_path / 'results.md').read_text()
+  text = report_of(tmp_path, (3, 4), lambda run: sweeps.lines(errors[run.variant, run.seed]))
   assert 'ReLU after 3.0, 3.0 epochs; tanh after 4.0 epochs in 1 of 2 runs. In the paper' in text
   assert 'ReLU: seeds 3, 4, learning rate 0.02; training error by rate: 0.02: 20.0% (4' in text
   assert '0.25: 50.0% (4 epochs). tanh: seeds 3, 4,' in text
@@ -190,16 +180,6 @@ def test_figure_1_takes_the_rate_that_is_soonest_there_on_average_and_shows_all_
 def test_figure_1_prefers_a_rate_that_some_seeds_reach_25_percent_at_to_one_that_none_does(
   tmp_path,
 ):
-  of = spec.Sweep(
-    'Figure 1',
-    (
-      spec.Variant('fast', {'optimizer.learning_rate': 0.25}, ''),
-      spec.Variant('tanh', {'model.activation': 'tanh'}, ''),
-    ),
-    seeds=(3, 4),
-  )
-  planned = sweeps.plan(tmp_path, of)
-  planning.write(planned)
   errors = {
     ('base', 3): [0.5, 0.4, 0.3, 0.3],
     ('base', 4): [0.5, 0.4, 0.3, 0.3],
@@ -208,9 +188,6 @@ def test_figure_1_prefers_a_rate_that_some_seeds_reach_25_percent_at_to_one_that
     ('tanh', 3): [0.8, 0.8, 0.8, 0.8],
     ('tanh', 4): [0.8, 0.8, 0.8, 0.8],
   }
-  for run in planned.runs:
-    sweeps.write_run(run, sweeps.lines(errors[run.variant, run.seed]))
-  sweeps.report_quickly(tmp_path)
-  text = (tmp_path / 'results.md').read_text()
+  text = report_of(tmp_path, (3, 4), lambda run: sweeps.lines(errors[run.variant, run.seed]))
   assert 'ReLU after 3.0 epochs in 1 of 2 runs; tanh does not in 4.0 epochs' in text
   assert 'ReLU: seeds 3, 4, learning rate 0.25;' in text
