@@ -3,13 +3,13 @@
 TensorFlow is imported only in this module, and only when a tfds data set is opened.
 """
 
-import contextlib
 import difflib
 import functools
 import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,11 +32,13 @@ _FILE_NAMES = ('file_name', 'filename', 'id')  # features that name an example's
 def import_tensorflow() -> tuple[Any, Any]:
   """Imports TensorFlow and tfds, without GPUs and, in the program's own process, their messages.
 
-  No variable of the environment would silence those that TensorFlow writes as it is loaded.
+  No variable of the environment would silence those that TensorFlow writes as it is loaded. Where
+  TensorFlow runs in this process already, with GPUs, it keeps them, and a warning says so.
 
   Raises:
     UserError: they are not installed, or in versions that do not work together.
   """
+  keeps_gpus = False
   try:
     with silenced():
       import tensorflow as tf
@@ -44,14 +46,22 @@ def import_tensorflow() -> tuple[Any, Any]:
       # `import tensorflow_datasets` logs an error and continues, with an empty module; this raises.
       import tensorflow_datasets.public_api as tfds
 
-      with contextlib.suppress(RuntimeError):  # it runs in this process already, with its GPUs
+      try:
         tf.config.set_visible_devices([], 'GPU')
+      except RuntimeError:
+        keeps_gpus = True
   except Exception as error:  # protobuf has its own for versions that do not match
     if sys.version_info >= (3, 14) and isinstance(error, ImportError):
       remedy = 'there is none for Python 3.14 and newer yet: use an older Python'
     else:
       remedy = f'install it with: pip install {host.extra("train")}'
     raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {remedy}') from error
+  if keeps_gpus:
+    warnings.warn(
+      'TensorFlow runs in this process already and keeps the memory of its GPUs, which JAX may lack; to leave'
+      " it to JAX, begin with tf.config.set_visible_devices([], 'GPU') in a new process",
+      stacklevel=2,
+    )
   return tf, tfds
 
 

@@ -389,5 +389,16 @@ except errors.UserError as error:
   assert all(word in done.stdout for word in words), done.stdout
 
 
+def test_a_warning_says_where_tensorflow_keeps_its_gpus(monkeypatch):
+  tf, _ = tfds_reader.import_tensorflow()
+
+  def refuse(devices, kind):
+    raise RuntimeError('Visible devices cannot be modified after being initialized')
+
+  monkeypatch.setattr(tf.config, 'set_visible_devices', refuse)
+  with pytest.warns(UserWarning, match='keeps the memory of its GPUs'):
+    tfds_reader.import_tensorflow.__wrapped__()
+
+
 def test_a_data_set_that_does_not_name_its_files_has_no_names(data_dir):
   assert open_records(data_dir).file_names() is None
