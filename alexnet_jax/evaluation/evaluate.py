@@ -101,8 +101,8 @@ def evaluate_ensemble(
       other fields are not used. None: each network's own config.
 
   Returns:
-    The content of evaluation.json: 'data', its name, with the folder where it is not the one that
-    was trained on; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
+    The content of evaluation.json: 'data', the data set's name, or that of the folder that was
+    trained on, or 'folder' and the path of another; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
     how many of them the images are of; 'ties'; the `predictions.errors` of the average; and
     'members', a list of each network's 'path', 'step', 'weight' (in all 1) and `predictions.errors`.
     Of several networks, the average and each member but the first have 'compared_with_first', their
@@ -426,9 +426,10 @@ def _write(
   identity = _identity(
     [member.network for member in members], [member.share for member in members], images
   )
+  of_folder = images.data == 'folder'  # the one that was trained on
   result = {
-    'data': identity['data'],
-    'split': identity['split'],
+    'data': datasets.title(members[0].network.config.data) if of_folder else images.data,
+    'split': images.split,
     'images': len(predicted.labels),
     'classes': len(identity['class_names']),
     'classes_with_images': len(np.unique(predicted.labels)),

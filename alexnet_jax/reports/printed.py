@@ -112,11 +112,8 @@ def evaluation(path: Path, result: Mapping[str, Any]) -> None:
     others = [(member['path'], member) for member in members[1:]] + [(average, result)]
     compared = [(name, *_differences(of['compared_with_first'])) for name, of in others]
   stored = workdir.read_config(path)  # None: it is the folder of --members
-  data = result['data']
-  if stored is not None and data == 'folder':  # the one that was trained on
-    data = datasets.title(stored['data'])
   print_table(
-    f'{path}, {data}, {number_of(result["images"], "image")} ({result["split"]}) of {classes}',
+    f'{path}, {result["data"]}, {number_of(result["images"], "image")} ({result["split"]}) of {classes}',
     ('network', 'step', 'views', *_headings(num_classes)),
     rows,
   )

@@ -20,7 +20,7 @@ from PIL import Image
 
 from alexnet_jax.checkpoints import workdir
 from alexnet_jax.configs import imagenet
-from alexnet_jax.data import datasets, imagenet_classes
+from alexnet_jax.data import imagenet_classes
 from alexnet_jax.evaluation import metrics
 from alexnet_jax.reports import page_curves
 from alexnet_jax.utils import config_fields, files, host
@@ -112,7 +112,7 @@ def write(path: str | os.PathLike[str]) -> Path:
     curves=page_curves.curves(records),
     epoch=page_curves.epoch,
     size=page_curves.SIZE,
-    evaluation=_evaluation(path / 'evaluation.json', datasets.title(config['data'])),
+    evaluation=_evaluation(path / 'evaluation.json'),
     confusion=confusion,
     confused=confused,
     classes=classes,
@@ -148,8 +148,8 @@ class Evaluation(NamedTuple):
   errors: Mapping[str, tuple[float, float | None]]
 
 
-def _evaluation(path: Path, title: str) -> Evaluation | None:
-  """Reads evaluation.json, of a run on data that are called so; None where there is none."""
+def _evaluation(path: Path) -> Evaluation | None:
+  """Reads evaluation.json; None where there is none."""
   if not path.exists():
     return None
   try:
@@ -162,9 +162,8 @@ def _evaluation(path: Path, title: str) -> Evaluation | None:
       )
       for views, name in (('center_crop', 'center crop'), ('ten_views', 'ten views'))
     }
-    data = title if value['data'] == 'folder' else value['data']
     return Evaluation(
-      value['members'][0]['step'], int(value['images']), data, value['split'], errors
+      value['members'][0]['step'], int(value['images']), value['data'], value['split'], errors
     )
   except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} cannot be read; remove it, and run --mode=evaluate again') from error

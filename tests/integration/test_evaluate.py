@@ -594,7 +594,7 @@ def test_of_another_folder_the_split_that_is_for_it_is_evaluated(
 
 def test_the_folder_of_training_keeps_its_division_wherever_it_is(folder_run, tmp_path):
   own = evaluate_on(folder_run, folder_run / 'training')
-  assert (own['data'], own['split'], own['images']) == ('folder', 'validation', 8)
+  assert (own['data'], own['split'], own['images']) == ('training', 'validation', 8)
   shutil.copytree(folder_run / 'training', tmp_path / 'moved')
   assert evaluate_on(folder_run, tmp_path / 'moved') == own
 
@@ -668,7 +668,7 @@ def test_a_folder_that_was_moved_is_listed_once_for_all_members(folder_run, tmp_
   config = folder_config(folder_run, **{'data.data_dir': str(moved), 'train.batch_size': 8})
   members = [folder_run / 'run', checkpoint_of_run]
   result = evaluate.evaluate_ensemble(members, None, tmp_path / 'together', config)
-  assert (result['data'], result['split'], result['images']) == ('folder', 'validation', 8)
+  assert (result['data'], result['split'], result['images']) == ('training', 'validation', 8)
   assert listed == [moved]
 
 
@@ -722,7 +722,7 @@ def test_an_evaluation_on_other_data_is_not_taken_for_a_members_own(folder_run, 
   write_images(tmp_path / 'other', {'red': 2})
   other = evaluate_on(folder_run, tmp_path / 'other')
   own = evaluate.evaluate_ensemble([folder_run / 'run'], None, tmp_path / 'together')
-  assert (own['data'], own['split'], own['images']) == ('folder', 'validation', 8)
+  assert (own['data'], own['split'], own['images']) == ('training', 'validation', 8)
   config = folder_config(folder_run, **{'data.data_dir': str(tmp_path / 'other')})
   on_other = evaluate.evaluate_ensemble([folder_run / 'run'], None, tmp_path / 'others', config)
   assert on_other['data'] == other['data']

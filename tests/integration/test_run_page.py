@@ -282,18 +282,6 @@ def test_a_validation_before_the_first_step_has_a_page_without_curves(tmp_path):
   assert '<svg' not in run_page.write(path).read_text('utf-8')
 
 
-def test_the_folder_of_training_is_called_by_its_name(tmp_path):
-  leave_run(tmp_path / 'run')
-  config = json.loads((tmp_path / 'run' / 'config.json').read_text())
-  config['data'] |= {'name': 'folder', 'data_dir': '/photos/birds'}
-  (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
-  leave_evaluation(tmp_path / 'run')
-  file = tmp_path / 'run' / 'evaluation.json'
-  file.write_text(json.dumps({**json.loads(file.read_text()), 'data': 'folder'}))
-  text = run_page.write(tmp_path / 'run').read_text('utf-8')
-  assert 'on the 40 images of birds (all)' in text
-
-
 def test_a_folder_that_is_no_run_is_named(tmp_path):
   with pytest.raises(UserError, match=r'has no config\.json'):
     run_page.write(tmp_path)

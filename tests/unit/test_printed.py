@@ -1,10 +1,8 @@
 """What is printed of results."""
 
-import json
-
 import pytest
 
-from alexnet_jax.reports import printed, run_page
+from alexnet_jax.reports import printed
 
 
 @pytest.mark.parametrize('classes', [5, 6])
@@ -26,18 +24,6 @@ def test_a_top_5_error_is_shown_of_more_than_five_classes(tmp_path, capsys, clas
   assert '25.00%' in out
   for words in ('top-5', '12.50%'):
     assert (words in out) == (classes == 6)
-
-
-def test_the_folder_of_training_is_called_by_its_name(tmp_path, capsys, monkeypatch):
-  data = {'name': 'folder', 'data_dir': '/photos/birds'}
-  (tmp_path / 'config.json').write_text(json.dumps({'data': data}))
-  monkeypatch.setattr(run_page, 'write', lambda path: path)
-  errors = {'top1_error': 0.25, 'top5_error': 0.125, 'loss': 0.5}
-  views = {'center_crop': errors, 'ten_views': errors}
-  result = {'data': 'folder', 'split': 'validation', 'images': 1, 'classes': 2, **views}
-  result |= {'classes_with_images': 1, 'members': [{'path': 'runs/birds', 'step': 7, **views}]}
-  printed.evaluation(tmp_path, result)
-  assert ', birds, 1 image (validation) of 1 of 2 classes' in capsys.readouterr().out
 
 
 def test_networks_are_compared_with_the_first(tmp_path, capsys):
