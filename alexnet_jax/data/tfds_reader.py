@@ -58,8 +58,8 @@ def import_tensorflow() -> tuple[Any, Any]:
     raise UserError(f'this data set needs TensorFlow ({first_line(error)}); {remedy}') from error
   if keeps_gpus:
     warnings.warn(
-      'TensorFlow runs in this process already and keeps the memory of its GPUs, which JAX may lack; to leave'
-      " it to JAX, begin with tf.config.set_visible_devices([], 'GPU') in a new process",
+      'TensorFlow already runs in this process and keeps GPU memory, which JAX may need; to leave it to JAX,'
+      " start a new process and first call tf.config.set_visible_devices([], 'GPU')",
       stacklevel=2,
     )
   return tf, tfds

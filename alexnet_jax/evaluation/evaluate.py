@@ -101,10 +101,11 @@ def evaluate_ensemble(
       other fields are not used. None: each network's own config.
 
   Returns:
-    The content of evaluation.json: 'data', the data set's name, or that of the folder that was
-    trained on, or 'folder' and the path of another; 'split'; 'images'; 'classes', how many the networks have; 'classes_with_images',
-    how many of them the images are of; 'ties'; the `predictions.errors` of the average; and
-    'members', a list of each network's 'path', 'step', 'weight' (in all 1) and `predictions.errors`.
+    The content of evaluation.json: 'data', the data set's name, or that of the folder that the
+    first network was trained on, or 'folder' and the path of another; 'split'; 'images'; 'classes',
+    how many the networks have; 'classes_with_images', how many of them the images are of; 'ties';
+    the `predictions.errors` of the average; and 'members', a list of each network's 'path', 'step',
+    'weight' (in all 1) and `predictions.errors`.
     Of several networks, the average and each member but the first have 'compared_with_first', their
     `predictions.differences` from the first. The file has 'provenance' beside them, from
     `provenance.describe`.

@@ -244,8 +244,8 @@ def place(tree: Any, places: Any) -> Any:
 
   def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     array = np.asarray(jnp.asarray(leaf))
-    # device_put would make the processes compare the array. It is NumPy's, because a process cannot
-    # read the parts of a jax.Array that are on other processes' devices.
+    # device_put would make the processes compare the array. The array is NumPy's, because a process
+    # cannot read the parts of a jax.Array that are on other processes' devices.
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
   return jax.tree.map(put, tree, places)

@@ -396,7 +396,7 @@ def test_a_warning_says_where_tensorflow_keeps_its_gpus(monkeypatch):
     raise RuntimeError('Visible devices cannot be modified after being initialized')
 
   monkeypatch.setattr(tf.config, 'set_visible_devices', refuse)
-  with pytest.warns(UserWarning, match='keeps the memory of its GPUs'):
+  with pytest.warns(UserWarning, match='keeps GPU memory'):
     tfds_reader.import_tensorflow.__wrapped__()
 
 
