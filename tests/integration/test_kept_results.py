@@ -219,9 +219,8 @@ def test_the_errors_with_norms_are_those_of_their_metrics_and_evaluation():
   rows = rows_of('Section 3.3: response normalization on CIFAR-10')
   variants = ('base', 'response_norm', 'response_norm_and_wider_conv3')
   curves = lines_of('lrn_cifar/curves.jsonl.gz')
-  *of_runs, means = rows
-  ran = (*2 * variants, *variants[:2])
-  for variant, (_, seed, error, _, _, _, training) in zip(ran, of_runs, strict=True):
+  of_runs, means = rows[:9], rows[9:]
+  for variant, (_, seed, error, _, _, _, training) in zip(3 * variants, of_runs, strict=True):
     lines = [line for line in curves if line['run'] == f'{variant}/seed{seed}']
     assert error == f'{100 * lines[-1]["top1_error"]:.2f}'
     assert training == f'{100 * _last_epoch("lrn_cifar", variant, seed):.1f}'
@@ -237,10 +236,11 @@ def test_the_errors_with_norms_are_those_of_their_metrics_and_evaluation():
         difference, margin = (100 * compared[of] for of in ('top1_difference', 'margin_of_error'))
         assert row[place + 1] == f'{difference:+.2f} ± {margin:.2f}'
   for place in (2, 4):
-    errors = np.array([float(row[place]) for row in of_runs])
-    differences = errors[[1, 4, 7]] - errors[[0, 3, 6]]  # with norms, without
-    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
-    assert means[place + 1] == f'{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})'
+    of_variants = np.array([float(row[place]) for row in of_runs]).reshape(3, 3).T
+    for row, errors in zip(means, of_variants[1:], strict=True):
+      differences = errors - of_variants[0]
+      low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+      assert row[place + 1] == f'{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})'
 
 
 def test_the_epochs_to_25_percent_are_those_of_the_kept_figure():
