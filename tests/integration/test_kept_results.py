@@ -68,6 +68,13 @@ def spread(values):
   return f'{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}'
 
 
+def mean_and_interval(differences):
+  """As '+0.41 (-1.29 to +2.10)', with the 95% interval; bold where that does not contain zero."""
+  low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+  text = f'{np.mean(differences):+.2f} ({low:+.2f} to {high:+.2f})'
+  return f'**{text}**' if low * high > 0 else text
+
+
 def test_the_ablations_on_imagenette_are_those_of_their_runs_metrics():
   errors = collections.defaultdict(dict)  # {run: {seed: (validation, training)}}
   for line in lines_of(
@@ -181,15 +188,13 @@ def _errors(members, views):
     return error, '', ''
   compared = [member['compared_with_first'][views] for member in members]
   differences = [100 * each['top1_difference'] for each in compared]
-  low, high = stats.ttest_1samp(differences, 0).confidence_interval()
-  mean = f'{np.mean(differences):+.2f} ({low:+.2f} to {high:+.2f})'
   by_seed = [
     f'**{difference:+.2f}**'
     if abs(difference) > 100 * each['margin_of_error']
     else f'{difference:+.2f}'
     for difference, each in zip(differences, compared, strict=True)
   ]
-  return error, f'**{mean}**' if low * high > 0 else mean, ', '.join(by_seed)
+  return error, mean_and_interval(differences), ', '.join(by_seed)
 
 
 def test_the_errors_where_it_overfits_are_those_of_their_evaluations():
@@ -209,9 +214,7 @@ def test_the_errors_where_it_overfits_are_those_of_their_evaluations():
       )
       assert cells[0] == spread(errors)
       if members is not by_run[0]:
-        low, high = stats.ttest_1samp(errors - base, 0).confidence_interval()
-        mean = f'{np.mean(errors - base):+.2f} ({low:+.2f} to {high:+.2f})'
-        assert cells[1] == (f'**{mean}**' if low * high > 0 else mean)
+        assert cells[1] == mean_and_interval(errors - base)
         assert cells[2] == ', '.join(f'{each:+.2f}' for each in errors - base)
 
 
@@ -238,9 +241,7 @@ def test_the_errors_with_norms_are_those_of_their_metrics_and_evaluation():
   for place in (2, 4):
     of_variants = np.array([float(row[place]) for row in of_runs]).reshape(3, 3).T
     for row, errors in zip(means, of_variants[1:], strict=True):
-      differences = errors - of_variants[0]
-      low, high = stats.ttest_1samp(differences, 0).confidence_interval()
-      assert row[place + 1] == f'{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})'
+      assert row[place + 1] == mean_and_interval(errors - of_variants[0])
 
 
 def test_the_epochs_to_25_percent_are_those_of_the_kept_figure():
@@ -260,7 +261,7 @@ def _last_epoch(folder, run, seed):
 
 
 def _training_error(lines):
-  """That of a run's last epoch, from the steps after its last validation but one."""
+  """The training error of a run's last epoch: the steps after its last validation but one."""
   start = [line['step'] for line in lines if line['split'] == 'validation'][-2]
   training = [line for line in lines if line['split'] == 'train' and line['step'] > start]
   steps = np.diff([line['step'] for line in training], prepend=start)
