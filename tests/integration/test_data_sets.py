@@ -213,14 +213,20 @@ def test_a_part_of_a_split_that_cannot_be_is_named(tmp_path, split):
   assert repr(split) in message
 
 
-@pytest.mark.parametrize('base', [flowers, imagenette, places365_small])
-def test_without_internet_it_says_what_to_do(tmp_path, monkeypatch, base):
-  tfds_reader.import_tensorflow()  # its absence would be what is said
+@pytest.fixture(scope='session')
+def no_internet():
+  """Every request fails, until the process ends: after one has failed, tfds's threads begin others."""
 
   def fail(*args, **kwargs):
     raise requests.ConnectionError('Failed to resolve')
 
-  monkeypatch.setattr(requests.Session, 'request', fail)
+  requests.Session.request = fail
+
+
+@pytest.mark.usefixtures('no_internet')
+@pytest.mark.parametrize('base', [flowers, imagenette, places365_small])
+def test_without_internet_it_says_what_to_do(tmp_path, base):
+  tfds_reader.import_tensorflow()  # its absence would be what is said
   (tmp_path / 'data').mkdir()
   config = config_of(base, tmp_path)
   display = Lines()
